@@ -1,0 +1,2 @@
+//! The admin client program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! `pop3d`: a POP3 server for directories of mail.
