@@ -1,0 +1,30 @@
+//!
+//! A command is one line: a *commencement* (lowercase letters, then perhaps one of `+ - = ?`), then up to two
+//! arguments, each after one space. An answer is `+`, `+VALUE`, `+n` followed by n lines, or `-N`, an error.
+//!
+//! | command | answer | errors | what it is |
+//! |---|---|---|---|
+//! | `a NAME PASSWORD` | `+` | -2 | authenticates; the only one before that besides `cap?` and `q` |
+//! | `cap?` | `+n`, n lines | | capabilities |
+//! | `q` | `+` | | ends the session |
+//! | `u+ NAME PASSWORD` | `+` | -3 | adds a user (`+a` is another spelling) |
+//! | `u- NAME` | `+` | -4 | deletes a user |
+//! | `u?` | `+n`, n names | | users |
+//! | `c= N`, `c?` | `+`, `+N` | -5 | most connections at once, POP3 and PEEP together |
+//! | `m= PATH`, `m?` | `+`, `+PATH` | -6 | mail directory |
+//! | `t= SECONDS`, `t?` | `+`, `+SECONDS` | -7 | autologout timer, 0 for none |
+//! | `rb?` | `+N` | | octets sent to POP3 clients |
+//! | `re?` | `+N` | | messages retrieved |
+//! | `xe?` | `+N` | | messages deleted |
+//! | `cc?` | `+N` | | POP3 connections now |
+//! | `cu?` | `+n`, n names | | users logged in now |
+//! | `hc?` | `+N` | | POP3 connections ever |
+//! | `hu?` | `+N` | | logins ever |
+
+pub mod client;
+mod command;
+mod reply;
+mod session;
+
+pub use command::{Command, LINE_LIMIT};
+pub use reply::{ErrorCode, Reply, UnreadableReply};

@@ -1,0 +1,159 @@
+//! Command lines out of a stream of octets, bounded, whatever the segments they arrive in.
+//!
+//! No I/O of its own beyond one `read` a call: [`Lines::next`] works on what is buffered and [`Lines::fill`]
+//! gets more, so a session knows when it has run out of commands and it is time to send the replies.
+
+use std::io::{self, Read};
+
+use memchr::memchr;
+
+/// Room for many pipelined commands a read, small enough to keep one for each idle session.
+const BUFFER: usize = 2048;
+
+/// Cuts a stream into lines of at most `limit` octets, their line end included.
+#[derive(Debug)]
+pub struct Lines {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    limit: usize,
+    /// Inside a line that was refused; its rest is dropped up to and with its line end.
+    discarding: bool,
+}
+
+/// What [`Lines::next`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A line without its line end (CRLF, or a bare LF as people at a terminal send it).
+    Complete(&'a [u8]),
+    /// A line over the limit: reported once, the rest of it is dropped.
+    TooLong,
+}
+
+impl Lines {
+    /// A reader for lines of at most `limit` octets with their CRLF.
+    ///
+    /// # Panics
+    /// If `limit` does not fit the buffer.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        assert!(limit <= BUFFER, "a line has to fit the buffer");
+        Self { buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, limit, discarding: false }
+    }
+
+    /// The next line among the octets read so far, or `None` when only a part of one is there.
+    #[allow(clippy::should_implement_trait)] // a lending iterator: the line borrows the buffer
+    pub fn next(&mut self) -> Option<Line<'_>> {
+        if self.discarding {
+            match memchr(b'\n', &self.buffer[self.start..self.end]) {
+                Some(at) => self.start += at + 1,
+                None => {
+                    self.start = self.end;
+                    return None;
+                }
+            }
+            self.discarding = false;
+        }
+        let unread = &self.buffer[self.start..self.end];
+        match memchr(b'\n', unread) {
+            Some(at) => {
+                self.start += at + 1;
+                if at + 1 > self.limit {
+                    return Some(Line::TooLong);
+                }
+                let line = &unread[..at];
+                Some(Line::Complete(line.strip_suffix(b"\r").unwrap_or(line)))
+            }
+            None if unread.len() >= self.limit => {
+                self.start = self.end;
+                self.discarding = true;
+                Some(Line::TooLong)
+            }
+            None => None,
+        }
+    }
+
+    /// Reads once from `source` behind what is buffered. `Ok(0)` is the end of the stream.
+    ///
+    /// # Errors
+    /// Those of `source`.
+    pub fn fill(&mut self, source: &mut impl Read) -> io::Result<usize> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let read = source.read(&mut self.buffer[self.end..])?;
+        self.end += read;
+        Ok(read)
+    }
+
+    /// Whether nothing is buffered, not even a part of a line.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `input` in pieces of `step` octets and gathers the lines (`None` for one that is too long).
+    fn lines(input: &[u8], step: usize, limit: usize) -> Vec<Option<Vec<u8>>> {
+        let mut reader = Lines::new(limit);
+        let mut found = Vec::new();
+        for mut piece in input.chunks(step) {
+            while !piece.is_empty() {
+                reader.fill(&mut piece).unwrap();
+                while let Some(line) = reader.next() {
+                    found.push(match line {
+                        Line::Complete(line) => Some(line.to_vec()),
+                        Line::TooLong => None,
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// The same by splitting the whole input at once.
+    fn reference(input: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
+        let mut found: Vec<_> = input
+            .split_inclusive(|&octet| octet == b'\n')
+            .map(|line| match line.strip_suffix(b"\n") {
+                _ if line.len() > limit => Some(None),
+                Some(line) => Some(Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec())),
+                None if line.len() >= limit => Some(None),
+                None => None,
+            })
+            .collect();
+        found.retain(Option::is_some);
+        found.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn line_ends_are_crlf_or_a_bare_lf() {
+        assert_eq!(lines(b"a\r\nb\n\r\nc", 100, 10), [Some(b"a".to_vec()), Some(b"b".to_vec()), Some(b"".to_vec())]);
+    }
+
+    #[test]
+    fn a_line_at_the_limit_passes_and_one_over_it_is_refused_once() {
+        assert_eq!(lines(b"12345678\r\n", 3, 10), [Some(b"12345678".to_vec())]);
+        assert_eq!(lines(b"123456789\r\nNOOP\r\n", 3, 10), [None, Some(b"NOOP".to_vec())]);
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_before_it_ends() {
+        assert_eq!(lines(&[b'x'; 100_000], 1000, 512), [None]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_split_gives_the_same_lines(
+            input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), any::<u8>()], 0..200),
+            step in 1usize..20,
+        ) {
+            prop_assert_eq!(lines(&input, step, 12), reference(&input, 12));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What goes over the wire, octet by octet; no sockets here.
+
+mod lines;
+
+pub use lines::{Line, Lines};
