@@ -1,3 +1,25 @@
-//! `pop3d`: a POP3 server for directories of mail.
+//! `pop3d`: a POP3 server for directories of mail, its admin protocol PEEP, and PEEP's client.
+//!
+//! Three layers, and the arrows between them point down only.
+//!
+//! - **Plumbing**, the only code that knows sockets and threads: [`server`] (acceptors, pool, shut-down), [`net`]
+//!   (listening, a client's socket), [`connections`] (how many, who, their places).
+//! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the
+//!   server's side and the client's), both on [`shared`]: settings, [`users`], [`stats`].
+//! - **Mail and grammar**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
+//!   [`transform`] (a message through a program), [`wire`] (lines in, wire form out: octets to values and back).
+//!
+//! [`config`] turns the command line into what [`server`] needs.
+
+pub mod config;
+pub mod connections;
+pub mod maildrop;
+pub mod net;
 pub mod peep;
+pub mod pop3;
+pub mod server;
+pub mod shared;
+pub mod stats;
+pub mod transform;
+pub mod users;
 pub mod wire;

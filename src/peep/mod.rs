@@ -28,3 +28,4 @@ mod session;
 
 pub use command::{Command, LINE_LIMIT};
 pub use reply::{ErrorCode, Reply, UnreadableReply};
+pub use session::serve;

@@ -1,1 +1,139 @@
-//! The server's side of PEEP.
+//! The server's side of a PEEP session.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Command, ErrorCode, LINE_LIMIT, Reply};
+use crate::config::{MAX_CONNECTIONS_RANGE, TIMEOUT_RANGE};
+use crate::connections::Protocol;
+use crate::maildrop::MailRoot;
+use crate::shared::Shared;
+use crate::users::UserName;
+use crate::wire::{Line, Lines, Link, Output};
+
+/// How long an admin may take to authenticate. After that a session may be idle for as long as it likes.
+const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Speaks PEEP with the client at the other end of `link`, until the session ends. `name` tells it in the log.
+///
+/// # Errors
+/// Those of the connection.
+pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
+    let mut session = Session { shared, name, authenticated: false };
+    let mut lines = Lines::new(LINE_LIMIT);
+    let mut output = Output::new(link);
+    let login_by = Instant::now() + LOGIN_LIMIT;
+    loop {
+        while let Some(line) = lines.next() {
+            let command = match line {
+                Line::Complete(line) => Command::parse(line, session.authenticated),
+                Line::TooLong => Err(ErrorCode::BadSyntax),
+            };
+            let quit = command == Ok(Command::Quit);
+            command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error).write(output.pending());
+            output.send_blocks()?;
+            if quit || shared.connections.is_closing() {
+                return output.flush();
+            }
+        }
+        output.flush()?;
+        output.release();
+        output.link.expect_command(Instant::now(), (!session.authenticated).then_some(login_by));
+        match lines.fill(&mut output.link) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_timeout(&error) && (session.authenticated || Instant::now() < login_by) => {}
+            Err(error) if is_timeout(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    name: &'a str,
+    authenticated: bool,
+}
+
+impl Session<'_> {
+    fn carry_out(&mut self, command: Command) -> Result<Reply, ErrorCode> {
+        let Shared { settings, users, stats, connections, admin, .. } = self.shared;
+        let value = |value: u64| Ok(Reply::Value(value.to_string()));
+        match command {
+            Command::Authenticate { name, password } => {
+                if !admin.match_with(name.as_bytes(), password.as_bytes()) {
+                    log::warn!("{} admin login failed: name={name:?}", self.name);
+                    return Err(ErrorCode::WrongCredentials);
+                }
+                self.authenticated = true;
+                log::info!("{} admin login: name={name:?}", self.name);
+            }
+            Command::Capabilities => return Ok(Reply::Lines(capabilities())),
+            Command::Quit => {}
+            Command::AddUser { name, password } => {
+                let name: UserName = name.parse().map_err(|_| ErrorCode::BadSyntax)?;
+                if !users.add(name.clone(), password.as_bytes()) {
+                    return Err(ErrorCode::UserExists);
+                }
+                self.log_change(format_args!("user {:?} added", name.as_str()));
+            }
+            Command::DeleteUser { name } => {
+                if !users.remove(&name) {
+                    return Err(ErrorCode::NoSuchUser);
+                }
+                self.log_change(format_args!("user {name:?} deleted"));
+            }
+            Command::Users => return Ok(Reply::Lines(users.names())),
+            Command::SetMaxConnections(limit) => {
+                let limit = in_range(limit, MAX_CONNECTIONS_RANGE).ok_or(ErrorCode::BadMaxConnections)?;
+                connections.set_limit(usize::try_from(limit).map_err(|_| ErrorCode::BadMaxConnections)?);
+                self.log_change(format_args!("maximum connections = {limit}"));
+            }
+            Command::MaxConnections => return value(connections.limit() as u64),
+            Command::SetMaildir(path) => {
+                let root = MailRoot::open(PathBuf::from(&path)).map_err(|error| {
+                    log::warn!("{} mail directory {path:?} refused: {error}", self.name);
+                    ErrorCode::BadMaildir
+                })?;
+                settings.set_mail_root(root);
+                self.log_change(format_args!("mail directory = {path:?}"));
+            }
+            Command::Maildir => return Ok(Reply::Value(settings.mail_root().path().to_string_lossy().into_owned())),
+            Command::SetTimeout(seconds) => {
+                let seconds = in_range(seconds, TIMEOUT_RANGE).ok_or(ErrorCode::BadTimeout)?;
+                settings.set_timeout((seconds > 0).then(|| Duration::from_secs(seconds)));
+                self.log_change(format_args!("timeout = {seconds} s"));
+            }
+            Command::Timeout => return value(settings.timeout().map_or(0, |timeout| timeout.as_secs())),
+            Command::RetrievedBytes => return value(stats.sent.value()),
+            Command::RetrievedEmails => return value(stats.retrieved.value()),
+            Command::RemovedEmails => return value(stats.removed.value()),
+            Command::CurrentConnections => return value(connections.count(Protocol::Pop3) as u64),
+            Command::CurrentUsers => return Ok(Reply::Lines(users.logged_in())),
+            Command::AllConnections => return value(stats.connections.value()),
+            Command::AllLogins => return value(stats.logins.value()),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn log_change(&self, change: std::fmt::Arguments<'_>) {
+        log::info!("{} set: {change}", self.name);
+    }
+}
+
+/// Every authentication command, every command that takes an integer with its range, every command beyond the
+/// protocol's table: of the last there are none.
+fn capabilities() -> Vec<String> {
+    let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
+    vec!["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)]
+}
+
+fn in_range(value: i64, (low, high): (u64, u64)) -> Option<u64> {
+    u64::try_from(value).ok().filter(|value| (low..=high).contains(value))
+}

@@ -1,5 +1,9 @@
 //! What goes over the wire, octet by octet; no sockets here.
 
 mod lines;
+mod message;
+mod output;
 
 pub use lines::{Line, Lines};
+pub use message::{Measure, Meter, Stuffer, Top};
+pub use output::{BLOCK, Link, Output};

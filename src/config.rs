@@ -1,0 +1,322 @@
+//! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use log::LevelFilter;
+
+use crate::connections::MAX_CONNECTIONS;
+use crate::maildrop::MailRoot;
+use crate::transform::Transform;
+use crate::users::{Credentials, UserName};
+
+/// What `-c` and PEEP's `c=` take.
+pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
+
+/// What `-T` and PEEP's `t=` take, in seconds: a day at most, 0 for no timeout.
+pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
+
+/// The admin of a server that nobody has set one for; good for loopback only.
+const DEFAULT_ADMIN: &str = "root:root";
+
+/// Serves directories of mail over POP3.
+#[derive(Debug, Parser)]
+#[command(name = "pop3d", version, max_term_width = 100)]
+pub struct Args {
+    /// A user who may log in; can be given many times. The password may contain ':'
+    #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
+    users: Vec<Account>,
+
+    /// The directory that holds a directory of mail for each user
+    #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
+    mailbox: PathBuf,
+
+    /// The admin, who may log in by PEEP
+    #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN)]
+    peep_admin: Account,
+
+    /// The port for POP3 (0: any free one)
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 1110)]
+    pop3_port: u16,
+
+    /// The port for PEEP, the admin protocol (0: any free one)
+    #[arg(short = 'P', long, value_name = "PORT", default_value_t = 2110)]
+    peep_port: u16,
+
+    /// A program that every message goes through on its way to the client: reads it on stdin, writes it on stdout
+    #[arg(short, long, value_name = "COMMAND")]
+    transform: Option<String>,
+
+    /// How long a client may be idle, in seconds (0: for ever)
+    #[arg(short = 'T', long, value_name = "SECONDS", default_value_t = 600, value_parser = within(TIMEOUT_RANGE))]
+    timeout: u64,
+
+    /// The most connections at once, POP3 and PEEP together; the last is kept for PEEP
+    #[arg(short = 'c', long, value_name = "N", default_value_t = MAX_CONNECTIONS as u64, value_parser = within(MAX_CONNECTIONS_RANGE))]
+    max_connections: u64,
+
+    /// An address to serve POP3 on; can be given many times [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "IP")]
+    address: Vec<IpAddr>,
+
+    /// An address to serve PEEP on; can be given many times [default: 127.0.0.1 and ::1]
+    #[arg(long, value_name = "IP")]
+    peep_address: Vec<IpAddr>,
+
+    /// How long the transform may give no output, in seconds (0: for ever)
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE))]
+    transform_timeout: u64,
+
+    /// Log more: once for what happens within sessions, twice for everything
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// Log less: once for warnings and errors, twice for errors
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
+    quiet: u8,
+
+    /// Append the log to this file instead of writing it to stderr
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(low..=high)
+}
+
+/// A name and a password, written `NAME:PASSWORD`.
+#[derive(Clone)]
+struct Account {
+    name: UserName,
+    password: String,
+}
+
+impl FromStr for Account {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, password) = text.split_once(':').ok_or("it has to be NAME:PASSWORD")?;
+        let name = name.parse().map_err(|error| format!("{error}"))?;
+        if password.is_empty() {
+            return Err("the password is empty".to_owned());
+        }
+        if password.contains(['\r', '\n', '\0']) {
+            return Err("a password with a line end or a NUL cannot be sent".to_owned());
+        }
+        Ok(Self { name, password: password.to_owned() })
+    }
+}
+
+/// Passwords are for nobody's eyes.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// How to log.
+#[derive(Debug)]
+pub struct LogConfig {
+    /// The least important level that is logged.
+    pub level: LevelFilter,
+    /// Where to, if not to stderr.
+    pub file: Option<PathBuf>,
+}
+
+/// A server's configuration, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Names and passwords, each name once.
+    pub users: Vec<(UserName, String)>,
+    /// The admin.
+    pub admin: Credentials,
+    /// The directory of the users' directories.
+    pub mail_root: MailRoot,
+    /// The program that messages go through, if any.
+    pub transform: Option<Transform>,
+    /// The autologout timer.
+    pub timeout: Option<Duration>,
+    /// The most connections at once.
+    pub max_connections: usize,
+    /// Where POP3 is served.
+    pub pop3: Endpoint,
+    /// Where PEEP is served.
+    pub peep: Endpoint,
+}
+
+/// Addresses and a port.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// At least one.
+    pub addresses: Vec<IpAddr>,
+    /// 0 for any free one.
+    pub port: u16,
+    /// The addresses were asked for, so each has to be there.
+    pub required: bool,
+}
+
+impl Endpoint {
+    fn new(asked: Vec<IpAddr>, default: [IpAddr; 2], port: u16) -> Self {
+        let required = !asked.is_empty();
+        Self { addresses: if required { asked } else { default.to_vec() }, port, required }
+    }
+}
+
+/// Why the command line makes no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The mail directory cannot be used.
+    MailRoot(PathBuf, io::Error),
+    /// A user is given twice.
+    UserTwice(UserName),
+    /// No words, or an open quote.
+    Transform(String),
+    /// Who can reach the port could change everything.
+    DefaultAdmin(IpAddr),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
+            Self::UserTwice(name) => write!(f, "user {name} is given twice"),
+            Self::Transform(command) => write!(f, "cannot split the transform into words: {command:?}"),
+            Self::DefaultAdmin(address) => {
+                write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Args {
+    /// How to log; needed before anything can be said.
+    #[must_use]
+    pub fn log(&self) -> LogConfig {
+        let level = match (self.quiet, self.verbose) {
+            (0, 0) => LevelFilter::Info,
+            (0, 1) => LevelFilter::Debug,
+            (0, _) => LevelFilter::Trace,
+            (1, _) => LevelFilter::Warn,
+            (_, _) => LevelFilter::Error,
+        };
+        LogConfig { level, file: self.log_file.clone() }
+    }
+
+    /// Checks what clap could not.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which tells the flag to change.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.users.iter().find(|account| !names.insert(&account.name)) {
+            return Err(ConfigError::UserTwice(twice.name.clone()));
+        }
+        let peep =
+            Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
+        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password) == DEFAULT_ADMIN;
+        if let Some(&address) = peep.addresses.iter().find(|address| is_default && !address.is_loopback()) {
+            return Err(ConfigError::DefaultAdmin(address));
+        }
+        let patience = seconds(self.transform_timeout);
+        let transform =
+            self.transform.map(|command| Transform::new(&command, patience).ok_or(ConfigError::Transform(command)));
+        Ok(Config {
+            users: self.users.into_iter().map(|account| (account.name, account.password)).collect(),
+            admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.as_bytes()),
+            mail_root: MailRoot::open(self.mailbox.clone())
+                .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
+            transform: transform.transpose()?,
+            timeout: seconds(self.timeout),
+            max_connections: usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS),
+            pop3: Endpoint::new(
+                self.address,
+                [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+                self.pop3_port,
+            ),
+            peep,
+        })
+    }
+}
+
+/// A timeout in seconds, of which 0 is none.
+fn seconds(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from([&["pop3d"], arguments].concat())
+    }
+
+    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
+        parse(arguments).unwrap().resolve()
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!((config.pop3.port, config.peep.port), (1110, 2110));
+        assert_eq!(config.mail_root.path().to_str(), Some("."));
+        assert_eq!(config.timeout, Some(Duration::from_secs(600)));
+        assert_eq!(config.max_connections, 998);
+        assert!(config.admin.match_with(b"root", b"root"));
+        assert!(config.pop3.addresses.iter().all(IpAddr::is_unspecified));
+        assert!(config.peep.addresses.iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn a_password_may_have_colons_and_spaces() {
+        let config = resolve(&["-u", "ana:a:b c", "--user", "bob:x"]).unwrap();
+        let users: Vec<_> = config.users.iter().map(|(name, password)| (name.as_str(), password.as_str())).collect();
+        assert_eq!(users, [("ana", "a:b c"), ("bob", "x")]);
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for bad in [
+            &["-u", "ana"][..],
+            &["-u", ":x"],
+            &["-u", "ana:"],
+            &["-u", "../x:y"],
+            &["-c", "0"],
+            &["-c", "999"],
+            &["-T", "86401"],
+            &["-T", "-1"],
+            &["-p", "65536"],
+            &["--address", "localhost.invalid"],
+            &["-a", "root"],
+            &["-v", "-q"],
+            &["--unknown"],
+            &["stray"],
+        ] {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert!(matches!(resolve(&["-m", "/nonexistent"]), Err(ConfigError::MailRoot(..))));
+        assert!(matches!(resolve(&["-m", "/etc/hostname"]), Err(ConfigError::MailRoot(..))));
+        assert!(matches!(resolve(&["-u", "a:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
+        assert!(matches!(resolve(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
+        assert!(matches!(resolve(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));
+        assert!(resolve(&["--peep-address", "0.0.0.0", "-a", "admin:secret"]).is_ok());
+    }
+
+    #[test]
+    fn passwords_are_not_in_debug_texts() {
+        let text = format!("{:?}", parse(&["-u", "ana:hunter2", "-a", "boss:hunter3"]).unwrap());
+        assert!(!text.contains("hunter"), "{text}");
+    }
+}

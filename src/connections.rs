@@ -1,0 +1,229 @@
+//! The open connections: how many there may be, who waits for a place, and how each is reached from outside its
+//! session.
+
+use std::collections::HashMap;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// The most connections at once, and the threads in the pool. The project's report measured this figure: 997
+/// POP3 clients and one admin.
+pub const MAX_CONNECTIONS: usize = 998;
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 1939
+    Pop3,
+    /// The admin protocol.
+    Peep,
+}
+
+/// The connections of both protocols together.
+#[derive(Debug)]
+pub struct Connections {
+    state: Mutex<State>,
+    /// A place has become free, the limit has changed, or the server is closing.
+    changed: Condvar,
+    closing: AtomicBool,
+    epoch: Instant,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: usize,
+    taken: usize,
+    pop3: usize,
+    next_id: u64,
+    open: HashMap<u64, Arc<Connection>>,
+}
+
+impl State {
+    /// The last place is kept for PEEP, so that POP3 clients cannot keep an admin out.
+    fn has_room(&self, protocol: Protocol) -> bool {
+        self.taken < self.limit && (protocol == Protocol::Peep || self.pop3 + 1 < self.limit)
+    }
+}
+
+/// An open connection, shared between its session and the registry.
+#[derive(Debug)]
+pub struct Connection {
+    /// Reading and writing it needs no exclusive access.
+    pub stream: TcpStream,
+    protocol: Protocol,
+    /// Since when its session waits for a command, in ms since the registry was made; 0 while it is at work.
+    waiting_since: AtomicU64,
+    epoch: Instant,
+}
+
+impl Connection {
+    /// The session waits for a command since `since`, or does not wait.
+    pub fn set_waiting(&self, since: Option<Instant>) {
+        // At least 1: 0 is for one at work.
+        let millis = since.map_or(0, |since| 1 + millis(since.saturating_duration_since(self.epoch)));
+        self.waiting_since.store(millis, Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Connections {
+    /// With room for `limit`.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
+        let state = State { limit, taken: 0, pop3: 0, next_id: 1, open: HashMap::new() };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            closing: AtomicBool::new(false),
+            epoch: Instant::now(),
+        })
+    }
+
+    /// Waits for a place. `None` when the server is closing.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, protocol: Protocol) -> Option<Place> {
+        let mut state = self.state.lock();
+        while !self.is_closing() {
+            if state.has_room(protocol) {
+                state.taken += 1;
+                state.pop3 += usize::from(protocol == Protocol::Pop3);
+                return Some(Place { connections: Arc::clone(self), protocol });
+            }
+            self.changed.wait(&mut state);
+        }
+        None
+    }
+
+    /// The most connections at once.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.state.lock().limit
+    }
+
+    /// Changes the limit. None is closed; a lower limit holds as connections end.
+    pub fn set_limit(&self, limit: usize) {
+        self.state.lock().limit = limit;
+        self.changed.notify_all();
+    }
+
+    /// How many connections speak `protocol` now.
+    #[must_use]
+    pub fn count(&self, protocol: Protocol) -> usize {
+        self.state.lock().open.values().filter(|connection| connection.protocol == protocol).count()
+    }
+
+    /// Ends the reading of POP3 connections that have waited for a command longer than `timeout`. A session's
+    /// own read timeout does that too, but is set when the wait begins; this is for a timeout lowered since.
+    pub fn end_overdue(&self, timeout: Duration) {
+        let now = millis(self.epoch.elapsed());
+        let overdue = |connection: &Connection| {
+            let since = connection.waiting_since.load(Ordering::Relaxed);
+            since != 0 && since.saturating_add(millis(timeout)) < now
+        };
+        for connection in self.state.lock().open.values() {
+            if connection.protocol == Protocol::Pop3 && overdue(connection) {
+                let _ = connection.stream.shutdown(Shutdown::Read);
+            }
+        }
+    }
+
+    /// Whether the server is shutting down.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// The server is shutting down: from now on there is a place for nobody.
+    pub fn let_nobody_in(&self) {
+        let _state = self.state.lock(); // so that who is about to wait sees it
+        self.closing.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Ends idle sessions, gives the others `grace` to finish what they are at, then closes them. True when all
+    /// have ended within `last` after that.
+    pub fn close(&self, grace: Duration, last: Duration) -> bool {
+        let mut state = self.state.lock();
+        for (how, wait) in [(Shutdown::Read, grace), (Shutdown::Both, last)] {
+            for connection in state.open.values() {
+                let _ = connection.stream.shutdown(how);
+            }
+            let deadline = Instant::now() + wait;
+            while state.taken > 0 && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+        }
+        state.taken == 0
+    }
+}
+
+/// The right to one connection; free again when dropped.
+#[derive(Debug)]
+pub struct Place {
+    connections: Arc<Connections>,
+    protocol: Protocol,
+}
+
+impl Place {
+    /// Makes an accepted connection known.
+    #[must_use]
+    pub fn take(self, stream: TcpStream, peer: SocketAddr) -> Slot {
+        let connections = &self.connections;
+        let waiting_since = AtomicU64::new(0);
+        let connection =
+            Arc::new(Connection { stream, protocol: self.protocol, waiting_since, epoch: connections.epoch });
+        let id = {
+            let mut state = connections.state.lock();
+            let id = state.next_id;
+            state.next_id += 1;
+            state.open.insert(id, Arc::clone(&connection));
+            id
+        };
+        if connections.is_closing() {
+            // `close` may have looked before this one was known.
+            let _ = connection.stream.shutdown(Shutdown::Read);
+        }
+        Slot { id, peer, place: self, connection }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.connections.state.lock();
+        state.taken -= 1;
+        state.pop3 -= usize::from(self.protocol == Protocol::Pop3);
+        drop(state);
+        self.connections.changed.notify_all();
+    }
+}
+
+/// A connection's place in the registry, owned by its session. When it is dropped the connection is forgotten,
+/// and then closed: who sees the end of the stream also sees the place free.
+#[derive(Debug)]
+pub struct Slot {
+    /// Tells the connection in the log.
+    pub id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    // Dropped in this order.
+    place: Place,
+    connection: Arc<Connection>,
+}
+
+impl Slot {
+    /// The connection itself.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.place.connections.state.lock().open.remove(&self.id);
+    }
+}

@@ -1,0 +1,149 @@
+//! What the name of a message's file tells: its order in the maildrop and its unique-id.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+
+use siphasher::sip128::SipHasher13;
+
+/// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags.
+pub(super) fn base(name: &[u8]) -> &[u8] {
+    match memchr::memmem::find(name, b":2,") {
+        Some(at) => &name[..at],
+        None => name,
+    }
+}
+
+/// Maildir: by delivery time, which is the number that the name begins with, then by name.
+pub(super) fn maildir_order(a: &[u8], b: &[u8]) -> Ordering {
+    let time = |name| digits(name).0;
+    compare_numbers(time(a), time(b)).then_with(|| base(a).cmp(base(b))).then_with(|| a.cmp(b))
+}
+
+/// Flat: by name, with digits compared as the numbers they are (`9.eml` before `10.eml`).
+pub(super) fn flat_order(a: &[u8], b: &[u8]) -> Ordering {
+    let (mut left, mut right) = (a, b);
+    loop {
+        let order = match (left.first(), right.first()) {
+            (Some(l), Some(r)) if l.is_ascii_digit() && r.is_ascii_digit() => {
+                let ((l, l_rest), (r, r_rest)) = (digits(left), digits(right));
+                (left, right) = (l_rest, r_rest);
+                compare_numbers(l, r)
+            }
+            (Some(l), Some(r)) => {
+                let order = l.cmp(r);
+                (left, right) = (&left[1..], &right[1..]);
+                order
+            }
+            // Names that differ in leading zeros only need an order of their own.
+            (l, r) => return l.cmp(&r).then_with(|| a.cmp(b)),
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
+/// The leading digits and the rest.
+fn digits(name: &[u8]) -> (&[u8], &[u8]) {
+    let end = name.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(name.len());
+    name.split_at(end)
+}
+
+/// Compares digits of any length as numbers.
+fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
+    let significant = |digits: &[u8]| digits.iter().position(|&digit| digit != b'0').unwrap_or(digits.len());
+    let (a, b) = (&a[significant(a)..], &b[significant(b)..]);
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+/// A Maildir message's unique-id: its base name where RFC 1939 section 7 allows that, else a hash of it. `/`
+/// cannot be in a name, and the 70 octets are RFC 1939's.
+pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
+    let base = base(name);
+    if (1..=70).contains(&base.len()) && base.iter().all(|octet| (0x21..=0x7e).contains(octet)) {
+        Cow::Borrowed(base)
+    } else {
+        Cow::Owned(hash(base, 0))
+    }
+}
+
+/// A unique-id of the whole name and the time of its last change: for a flat maildrop, where a name can be used
+/// again, and for the second of two Maildir messages with one base name.
+pub(super) fn dated_unique_id(name: &[u8], modified: i128) -> Vec<u8> {
+    hash(name, modified)
+}
+
+/// 128 bits in hexadecimal. The keys are fixed: an id has to be the same after a restart.
+fn hash(name: &[u8], salt: i128) -> Vec<u8> {
+    let mut octets = name.to_vec();
+    octets.extend_from_slice(&salt.to_le_bytes());
+    let hash = SipHasher13::new_with_keys(0x706f_7033_6420_6e61, 0x6d65_2074_6f20_6964).hash(&octets).as_u128();
+    let mut id = String::with_capacity(32);
+    let _ = write!(id, "{hash:032x}"); // a String takes all
+    id.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sorted(mut names: Vec<&str>, order: fn(&[u8], &[u8]) -> Ordering) -> Vec<&str> {
+        names.sort_by(|a, b| order(a.as_bytes(), b.as_bytes()));
+        names
+    }
+
+    #[test]
+    fn flat_names_count_as_people_do() {
+        assert_eq!(
+            sorted(vec!["mail10", "mail9", "mail", "1", "010", "9", "a2b10", "a2b9"], flat_order),
+            ["1", "9", "010", "a2b9", "a2b10", "mail", "mail9", "mail10"]
+        );
+        assert_ne!(flat_order(b"01", b"1"), Ordering::Equal);
+    }
+
+    #[test]
+    fn maildir_names_go_by_delivery_time() {
+        assert_eq!(
+            sorted(vec!["1000000000.b.h:2,S", "999999999.z.h", "1000000000.a.h", "odd"], maildir_order),
+            ["odd", "999999999.z.h", "1000000000.a.h", "1000000000.b.h:2,S"]
+        );
+    }
+
+    #[test]
+    fn flags_do_not_change_the_unique_id() {
+        assert_eq!(&*maildir_unique_id(b"1.2.h:2,RS"), b"1.2.h");
+        assert_eq!(&*maildir_unique_id(b"1.2.h,S=3:2,"), b"1.2.h,S=3");
+    }
+
+    #[test]
+    fn names_that_are_no_unique_id_are_hashed() {
+        for name in ["a b", "caf\u{e9}", &"x".repeat(71), "a\tb"] {
+            let id = maildir_unique_id(name.as_bytes()).into_owned();
+            assert_eq!(id.len(), 32, "{name}");
+            assert!(id.iter().all(u8::is_ascii_hexdigit));
+            assert_eq!(id, *maildir_unique_id(format!("{name}:2,S").as_bytes()));
+        }
+        assert_eq!(maildir_unique_id(&[b'x'; 70]).len(), 70);
+    }
+
+    #[test]
+    fn the_hash_never_changes_between_releases() {
+        assert_eq!(dated_unique_id(b"mail1", 1_600_000_000), b"e1967a05be3a996362ce435fd085ca5a");
+    }
+
+    proptest! {
+        #[test]
+        fn both_orders_are_total(names in proptest::collection::vec("[0-2a.:]{0,6}", 3)) {
+            for order in [flat_order, maildir_order] {
+                let [a, b, c] = [&names[0], &names[1], &names[2]].map(|name| name.as_bytes());
+                prop_assert_eq!(order(a, b), order(b, a).reverse());
+                prop_assert_eq!(order(a, b) == Ordering::Equal, a == b);
+                if order(a, b).is_le() && order(b, c).is_le() {
+                    prop_assert!(order(a, c).is_le());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Listening sockets: bound with what every connection of theirs inherits, accepted from without end.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::connections::{Connections, Protocol, Slot};
+
+/// Connections that wait for a place wait in the kernel; it holds no more than net.core.somaxconn of them.
+const BACKLOG: i32 = 4096;
+
+/// A client's host that has vanished is noticed after a minute and a half.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// A client that takes nothing at all for this long while it is being sent something is given up.
+const WRITE_STALL: Duration = Duration::from_secs(120);
+
+/// How long accepting rests when the kernel is short of something: from the first to the last of a burst.
+const FIRST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// How often a free port is looked for that is free on every address.
+const PORT_TRIES: u32 = 16;
+
+/// One listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Binds `port` on each address; port 0 is one free port, the same on all. An address of a family that this
+/// machine does not have is passed over when it is not `required`.
+///
+/// # Errors
+/// With the address that cannot be bound.
+pub fn bind(addresses: &[IpAddr], port: u16, required: bool) -> io::Result<Vec<Listener>> {
+    let mut tries = 0;
+    loop {
+        match bind_once(addresses, port, required) {
+            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+fn bind_once(addresses: &[IpAddr], mut port: u16, required: bool) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for &address in addresses {
+        let address = SocketAddr::new(address, port);
+        match Listener::bind(address) {
+            Ok(listener) => {
+                port = listener.address.port();
+                listeners.push(listener);
+            }
+            Err(error) if !required && is_missing_family(&error) => log::info!("not listening on {address}: {error}"),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))),
+        }
+    }
+    if listeners.is_empty() {
+        return Err(io::Error::other("no address to listen on"));
+    }
+    Ok(listeners)
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+impl Listener {
+    /// What is set here each accepted connection inherits (Linux does so), which saves its own system calls.
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?; // a restart need not wait for old connections' TIME-WAIT
+        socket.set_tcp_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_write_timeout(Some(WRITE_STALL))?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let socket = TcpListener::from(socket);
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// Where it listens; the port is the real one.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts connections, each when there is a place for it, until the server closes. Whatever goes wrong with
+    /// accepting, it goes on.
+    pub fn accept_all(&self, connections: &Arc<Connections>, protocol: Protocol, mut serve: impl FnMut(Slot)) {
+        let mut rest = FIRST_REST;
+        while let Some(place) = connections.reserve(protocol) {
+            match self.socket.accept() {
+                Ok((stream, peer)) => {
+                    rest = FIRST_REST;
+                    serve(place.take(stream, peer));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(place);
+                    self.wait();
+                }
+                // The client has gone again, which is its right.
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(error) => {
+                    drop(place);
+                    if connections.is_closing() {
+                        return;
+                    }
+                    if rest == FIRST_REST {
+                        log::error!("{}: cannot accept connections for now: {error}", self.address);
+                    }
+                    thread::sleep(rest);
+                    rest = (rest * 2).min(LONGEST_REST);
+                }
+            }
+        }
+    }
+
+    /// Until a client knocks, or the listener is woken.
+    fn wait(&self) {
+        if let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None)
+            && error != Errno::INTR
+        {
+            log::error!("{}: cannot wait for connections: {error}", self.address);
+            thread::sleep(FIRST_REST);
+        }
+    }
+
+    /// Wakes [`Listener::accept_all`], which then sees that the server closes. Nobody is accepted after this.
+    pub fn wake(&self) {
+        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+    }
+}

@@ -1,0 +1,7 @@
+//! The only code that knows sockets: binding, accepting, and a connection as sessions see it.
+
+mod listener;
+mod socket;
+
+pub use listener::{Listener, bind};
+pub use socket::Socket;

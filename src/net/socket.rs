@@ -1,0 +1,122 @@
+//! A client's connection as a session sees it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+
+use crate::connections::Connection;
+use crate::stats::Counter;
+use crate::wire::Link;
+
+/// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
+const SENDFILE_BLOCK: u64 = 1 << 20;
+
+/// The shortest read timeout: the kernel takes 0 for none.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A blocking socket with a read timeout, which counts what it sends.
+#[derive(Debug)]
+pub struct Socket<'a> {
+    connection: &'a Connection,
+    sent: Option<&'a Counter>,
+    timeout: Option<Duration>,
+    waiting_since: Option<Instant>,
+}
+
+impl<'a> Socket<'a> {
+    /// `sent` counts the octets that go to the client.
+    #[must_use]
+    pub fn new(connection: &'a Connection, sent: Option<&'a Counter>) -> Self {
+        Self { connection, sent, timeout: None, waiting_since: None }
+    }
+
+    fn stream(&self) -> &TcpStream {
+        &self.connection.stream
+    }
+
+    /// Counts `octets` before they are sent, so that who has got them finds them counted, and takes back what
+    /// was not sent after all.
+    fn counted(&self, octets: u64, send: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+        let Some(counter) = self.sent else { return send() };
+        counter.add(octets);
+        let result = send();
+        counter.subtract(octets - result.as_ref().copied().unwrap_or(0));
+        result
+    }
+}
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.connection.set_waiting(self.waiting_since);
+        let result = self.stream().read(buffer);
+        self.connection.set_waiting(None);
+        result
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let written = self.counted(octets.len() as u64, || Ok(self.stream().write(octets)? as u64))?;
+        Ok(usize::try_from(written).unwrap_or(octets.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Link for Socket<'_> {
+    fn expect_command(&mut self, since: Instant, deadline: Option<Instant>) {
+        self.waiting_since = Some(since);
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(SHORTEST));
+        // The clock has moved a little since `since` each time: that is no reason for a system call.
+        let close = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_millis(100) && b <= a;
+        let keep = match (self.timeout, timeout) {
+            (Some(set), Some(wanted)) => close(set, wanted) && wanted > Duration::from_secs(1),
+            (set, wanted) => set == wanted,
+        };
+        if !keep && self.stream().set_read_timeout(timeout).is_ok() {
+            self.timeout = timeout;
+        }
+    }
+
+    fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {
+        let mut offset = 0;
+        while offset < octets {
+            let block = (octets - offset).min(SENDFILE_BLOCK);
+            let sent = self.counted(block, || {
+                let count = usize::try_from(block).unwrap_or(usize::MAX);
+                Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64)
+            });
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn client_left(&self) -> bool {
+        // Not a wait: the caller has been told that something is there.
+        match rustix::net::recv(
+            self.stream(),
+            &mut [0u8; 1],
+            rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT,
+        ) {
+            Ok((_, read)) => read == 0,
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => true,
+        }
+    }
+
+    fn watch(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.stream().as_fd())
+    }
+}

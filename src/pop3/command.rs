@@ -1,0 +1,186 @@
+//! A POP3 command line as a value. All of the line is read, or it is refused.
+
+use std::fmt;
+
+use crate::maildrop::MessageNumber;
+
+/// A command line's most octets, CRLF included. RFC 2449 section 4 asks for 255; clients with long passwords
+/// are known to send more.
+pub const LINE_LIMIT: usize = 512;
+
+/// One command of RFC 1939 or RFC 2449.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // the RFCs tell each
+pub enum Command {
+    User(Vec<u8>),
+    Pass(Vec<u8>),
+    Quit,
+    Capa,
+    Stat,
+    List(Option<MessageNumber>),
+    Retr(MessageNumber),
+    Dele(MessageNumber),
+    Noop,
+    Rset,
+    Top { message: MessageNumber, lines: u32 },
+    Uidl(Option<MessageNumber>),
+}
+
+/// Why a line is no command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParseError {
+    /// No such keyword.
+    UnknownCommand,
+    /// The keyword needs an argument more.
+    MissingArgument,
+    /// The keyword takes fewer arguments.
+    ExtraArgument,
+    /// Message numbers are decimal, from 1 to 4294967295.
+    BadMessageNumber,
+    /// TOP's count of lines is decimal, from 0 to 4294967295.
+    BadLineCount,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownCommand => "unknown command",
+            Self::MissingArgument => "missing argument",
+            Self::ExtraArgument => "unexpected argument",
+            Self::BadMessageNumber => "invalid message number",
+            Self::BadLineCount => "invalid number of lines",
+        })
+    }
+}
+
+impl Command {
+    /// Reads a line without its line end. Keywords are in any letter case; one space separates; spaces at the
+    /// end are dropped, but for PASS, whose argument is all the rest of the line (RFC 1939 section 7).
+    ///
+    /// # Errors
+    /// [`ParseError`], of which each is answered by -ERR and changes nothing.
+    pub fn parse(line: &[u8]) -> Result<Self, ParseError> {
+        let (keyword, rest) = match line.iter().position(|&octet| octet == b' ') {
+            Some(at) => (&line[..at], Some(&line[at + 1..])),
+            None => (line, None),
+        };
+        let is = |name: &str| keyword.eq_ignore_ascii_case(name.as_bytes());
+        if is("PASS") {
+            return rest.map(|rest| Self::Pass(rest.to_vec())).ok_or(ParseError::MissingArgument);
+        }
+
+        let rest = rest.map(<[u8]>::trim_ascii_end).filter(|rest| !rest.is_empty());
+        let mut arguments = rest.into_iter().flat_map(|rest| rest.split(|&octet| octet == b' '));
+        let mut next = || arguments.next();
+        let command = if is("USER") {
+            Self::User(required(next())?.to_vec())
+        } else if is("QUIT") {
+            Self::Quit
+        } else if is("CAPA") {
+            Self::Capa
+        } else if is("STAT") {
+            Self::Stat
+        } else if is("LIST") {
+            Self::List(next().map(message_number).transpose()?)
+        } else if is("RETR") {
+            Self::Retr(message_number(required(next())?)?)
+        } else if is("DELE") {
+            Self::Dele(message_number(required(next())?)?)
+        } else if is("NOOP") {
+            Self::Noop
+        } else if is("RSET") {
+            Self::Rset
+        } else if is("TOP") {
+            let message = message_number(required(next())?)?;
+            Self::Top { message, lines: decimal(required(next())?).ok_or(ParseError::BadLineCount)? }
+        } else if is("UIDL") {
+            Self::Uidl(next().map(message_number).transpose()?)
+        } else {
+            return Err(ParseError::UnknownCommand);
+        };
+        match arguments.next() {
+            Some(_) => Err(ParseError::ExtraArgument),
+            None => Ok(command),
+        }
+    }
+}
+
+fn required(argument: Option<&[u8]>) -> Result<&[u8], ParseError> {
+    argument.filter(|argument| !argument.is_empty()).ok_or(ParseError::MissingArgument)
+}
+
+fn message_number(argument: &[u8]) -> Result<MessageNumber, ParseError> {
+    decimal(argument).and_then(MessageNumber::new).ok_or(ParseError::BadMessageNumber)
+}
+
+/// Digits only, and they fit: no sign, no space, nothing behind.
+fn decimal(argument: &[u8]) -> Option<u32> {
+    if !argument.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(argument).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn number(n: u32) -> MessageNumber {
+        MessageNumber::new(n).unwrap()
+    }
+
+    #[test]
+    fn keywords_are_in_any_letter_case() {
+        assert_eq!(Command::parse(b"rEtR 1"), Ok(Command::Retr(number(1))));
+        assert_eq!(Command::parse(b"noop"), Ok(Command::Noop));
+    }
+
+    #[test]
+    fn pass_takes_the_rest_of_the_line_with_its_spaces() {
+        assert_eq!(Command::parse(b"PASS  a b "), Ok(Command::Pass(b" a b ".to_vec())));
+        assert_eq!(Command::parse(b"pass "), Ok(Command::Pass(Vec::new())));
+        assert_eq!(Command::parse(b"PASS"), Err(ParseError::MissingArgument));
+    }
+
+    #[test]
+    fn spaces_at_the_end_are_dropped_and_others_separate() {
+        assert_eq!(Command::parse(b"STAT  "), Ok(Command::Stat));
+        assert_eq!(Command::parse(b"LIST 2 "), Ok(Command::List(Some(number(2)))));
+        assert_eq!(Command::parse(b"LIST "), Ok(Command::List(None)));
+        assert_eq!(Command::parse(b"RETR  1"), Err(ParseError::MissingArgument));
+        assert_eq!(Command::parse(b"TOP 1  2"), Err(ParseError::MissingArgument));
+        assert_eq!(Command::parse(b" STAT"), Err(ParseError::UnknownCommand));
+        assert_eq!(Command::parse(b"STAT\t1"), Err(ParseError::UnknownCommand));
+    }
+
+    #[test]
+    fn numbers_are_whole_decimal_and_fit() {
+        for bad in
+            ["0", "-1", "+1", "1abc", "abc", "4294967296", "4294967297", "99999999999999999999", "1.0", "\u{661}"]
+        {
+            let line = format!("RETR {bad}");
+            assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::BadMessageNumber), "{bad}");
+        }
+        assert_eq!(Command::parse(b"DELE 4294967295"), Ok(Command::Dele(number(u32::MAX))));
+        assert_eq!(Command::parse(b"DELE 007"), Ok(Command::Dele(number(7))));
+        assert_eq!(Command::parse(b"TOP 1 0"), Ok(Command::Top { message: number(1), lines: 0 }));
+        assert_eq!(Command::parse(b"TOP 1 -1"), Err(ParseError::BadLineCount));
+        assert_eq!(Command::parse(b"TOP 1"), Err(ParseError::MissingArgument));
+    }
+
+    #[test]
+    fn every_argument_too_many_is_refused() {
+        for line in ["STAT x", "NOOP x", "QUIT x", "CAPA x", "RSET x", "LIST 1 2", "DELE 1 2", "TOP 1 2 3", "USER a b"]
+        {
+            assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::ExtraArgument), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(line in proptest::collection::vec(any::<u8>(), 0..LINE_LIMIT)) {
+            let _ = Command::parse(&line);
+        }
+    }
+}

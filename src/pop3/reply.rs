@@ -1,0 +1,136 @@
+//! What the server says, in one place. Every first line stays far under the 512 octets of RFC 2449 section 4.
+//!
+//! No text begins with `[`, except a response code of RFC 2449 or RFC 3206: with RESP-CODES announced a client
+//! takes it for one.
+
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
+
+/// The greeting. It has no `<…>`: that would announce APOP (RFC 1939 section 7).
+pub(super) const GREETING: &str = "pop3d ready";
+
+/// What CAPA lists, the same in both states (RFC 2449 section 5 and its "announced states").
+pub(super) const CAPABILITIES: &str = "+OK capability list follows\r\n\
+    TOP\r\n\
+    USER\r\n\
+    UIDL\r\n\
+    RESP-CODES\r\n\
+    AUTH-RESP-CODE\r\n\
+    PIPELINING\r\n\
+    EXPIRE NEVER\r\n\
+    IMPLEMENTATION pop3d\r\n\
+    .\r\n";
+
+/// Why a well-formed command is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A TRANSACTION command before login.
+    LoginFirst,
+    /// USER or PASS after login.
+    LoggedIn,
+    /// PASS without USER right before it.
+    UserFirst,
+    /// Wrong user name or password; which of them is not told.
+    Credentials,
+    /// Another session holds the maildrop.
+    InUse,
+    /// The message is marked as deleted, or never was.
+    NoSuchMessage,
+    /// The maildrop cannot be opened.
+    Maildrop(Fault),
+    /// The message cannot be read: it has gone, changed, or the disk fails.
+    Message(Fault),
+    /// The message has changed since login.
+    Changed,
+    /// The transform program gave nothing.
+    Transform,
+    /// Some marked messages are still there after UPDATE.
+    NotRemoved,
+    /// The command line is longer than the limit.
+    TooLong,
+}
+
+/// Whose turn it is when the server's side fails (RFC 3206 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It may work later.
+    Temporary,
+    /// It works when an operator has acted.
+    Permanent,
+}
+
+impl From<&io::Error> for Fault {
+    fn from(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            // The last is for a symbolic link where a directory or a message should be.
+            Some(Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::LOOP) => Self::Permanent,
+            _ => Self::Temporary,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Temporary => "[SYS/TEMP]",
+            Self::Permanent => "[SYS/PERM]",
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LoginFirst => f.write_str("log in first"),
+            Self::LoggedIn => f.write_str("already logged in"),
+            Self::UserFirst => f.write_str("send USER first"),
+            Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
+            Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
+            Self::NoSuchMessage => f.write_str("no such message"),
+            Self::Maildrop(fault) => write!(f, "{fault} the maildrop cannot be opened"),
+            Self::Message(fault) => write!(f, "{fault} the message cannot be read"),
+            Self::Changed => write!(f, "{} the message has changed since login", Fault::Temporary),
+            Self::Transform => write!(f, "{} the message could not be transformed", Fault::Temporary),
+            Self::NotRemoved => write!(f, "{} some deleted messages were not removed", Fault::Temporary),
+            Self::TooLong => f.write_str("command line too long"),
+        }
+    }
+}
+
+/// Appends `+OK text`.
+pub(super) fn ok(out: &mut Vec<u8>, text: impl fmt::Display) {
+    status(out, "+OK ", text);
+}
+
+/// Appends `-ERR text`.
+pub(super) fn err(out: &mut Vec<u8>, text: impl fmt::Display) {
+    status(out, "-ERR ", text);
+}
+
+fn status(out: &mut Vec<u8>, indicator: &str, text: impl fmt::Display) {
+    out.extend_from_slice(format!("{indicator}{text}\r\n").as_bytes());
+}
+
+/// Appends a scan listing: number, space, octets (RFC 1939 section 5).
+pub(super) fn scan_listing(out: &mut Vec<u8>, number: usize, octets: u64) {
+    listing(out, number, itoa::Buffer::new().format(octets).as_bytes());
+}
+
+/// Appends a unique-id listing: number, space, unique-id (RFC 1939 section 7).
+pub(super) fn unique_id_listing(out: &mut Vec<u8>, number: usize, unique_id: &[u8]) {
+    listing(out, number, unique_id);
+}
+
+fn listing(out: &mut Vec<u8>, number: usize, value: &[u8]) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the termination octet and its CRLF.
+pub(super) fn end(out: &mut Vec<u8>) {
+    out.extend_from_slice(b".\r\n");
+}

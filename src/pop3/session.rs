@@ -1,0 +1,378 @@
+//! A POP3 session: its three states, each knowing only what it may, and the one loop that drives them.
+//!
+//! Only [`Transaction::update`] removes messages, and only QUIT gets there; however else a session ends, the
+//! [`Transaction`] is dropped, which deletes nothing and frees the maildrop.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::reply::{self, Fault, Refusal};
+use super::transfer::{self, Body, TransferError};
+use super::{Command, LINE_LIMIT};
+use crate::maildrop::{Maildrop, MessageNumber, OpenError};
+use crate::shared::Shared;
+use crate::transform::Subject;
+use crate::users::Login;
+use crate::wire::{Line, Lines, Link, Output};
+
+/// How long a client may take to log in, counted from the connection. Shorter than the autologout timer of
+/// RFC 1939 section 3, which protects users: who has not logged in is none yet, and holds a place.
+const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// QUIT
+    Quit,
+    /// The client closed the connection, or it was lost.
+    HangUp,
+    /// No command for too long, or no login (RFC 1939 section 3).
+    Timeout,
+    /// The client took nothing of what it had asked for.
+    Stalled,
+    /// The server is shutting down.
+    ShuttingDown,
+    /// A message could not be sent to its end.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
+                Self::HangUp
+            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Stalled,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quit => f.write_str("quit"),
+            Self::HangUp => f.write_str("client hung up"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Stalled => f.write_str("client stopped reading"),
+            Self::ShuttingDown => f.write_str("server shutting down"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+        }
+    }
+}
+
+/// What a session did, for its last log line.
+#[derive(Debug)]
+pub struct Summary {
+    /// Why it ended.
+    pub end: End,
+    /// Messages sent by RETR.
+    pub retrieved: u64,
+    /// Octets of these messages.
+    pub octets: u64,
+    /// Messages removed.
+    pub deleted: u64,
+    /// Messages that were marked and stay, as the session did not end by QUIT.
+    pub kept: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { end, retrieved, octets, deleted, kept } = self;
+        write!(f, "end: {end}; retrieved={retrieved} octets={octets} deleted={deleted}")?;
+        if *kept > 0 { write!(f, " marks-dropped={kept}") } else { Ok(()) }
+    }
+}
+
+/// Speaks POP3 with the client at the other end of `link`, until the session ends. `name` tells it in the log.
+pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> Summary {
+    let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
+    let mut session = Session { shared, name, lines: Lines::new(LINE_LIMIT), output: Output::new(link), summary };
+    session.summary.end = match session.run() {
+        Ok(end) | Err(end) => end,
+    };
+    session.summary
+}
+
+struct Session<'a, L> {
+    shared: &'a Shared,
+    name: &'a str,
+    lines: Lines,
+    output: Output<L>,
+    summary: Summary,
+}
+
+enum State {
+    Authorization(Authorization),
+    Transaction(Transaction),
+    Closed,
+}
+
+/// Before login.
+#[derive(Default)]
+struct Authorization {
+    /// What a USER right before this command said.
+    user: Option<Vec<u8>>,
+}
+
+/// After login. The fields are dropped in this order, so the lock is the last to go.
+struct Transaction {
+    maildrop: Maildrop,
+    login: Login,
+}
+
+impl<L: Link> Session<'_, L> {
+    fn run(&mut self) -> Result<End, End> {
+        let connected = Instant::now();
+        let mut since = connected;
+        let mut state = State::Authorization(Authorization::default());
+        self.ok(reply::GREETING);
+        loop {
+            while let Some(command) = self.next_command() {
+                if self.shared.connections.is_closing() {
+                    self.output.flush()?;
+                    return Ok(End::ShuttingDown);
+                }
+                state = match state {
+                    State::Authorization(authorization) => self.authorization(authorization, command),
+                    State::Transaction(transaction) => self.transaction(transaction, command)?,
+                    State::Closed => State::Closed,
+                };
+                if matches!(state, State::Closed) {
+                    self.output.flush()?;
+                    return Ok(End::Quit);
+                }
+                self.output.send_blocks()?;
+                since = Instant::now();
+            }
+            self.output.flush()?;
+            self.output.release();
+            let login_by = matches!(state, State::Authorization(_)).then(|| connected + LOGIN_LIMIT);
+            self.await_input(since, login_by)?;
+        }
+    }
+
+    /// The next command that has come in whole; an `Err` has been a line, but no command.
+    fn next_command(&mut self) -> Option<Result<Command, String>> {
+        Some(match self.lines.next()? {
+            Line::Complete(line) => Command::parse(line).map_err(|error| error.to_string()),
+            Line::TooLong => Err(Refusal::TooLong.to_string()),
+        })
+    }
+
+    /// Waits for some input. The autologout timer runs since the last command, so a part of one does not reset
+    /// it; it is read anew each time, as PEEP may have changed it.
+    fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
+        loop {
+            let deadline = self.shared.settings.timeout().map(|timeout| {
+                let logout = since + timeout;
+                login_by.map_or(logout, |login_by| login_by.min(logout))
+            });
+            let overdue = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            self.output.link.expect_command(since, deadline);
+            match self.lines.fill(&mut self.output.link) {
+                Ok(0) if self.shared.connections.is_closing() => return Err(End::ShuttingDown),
+                Ok(0) if overdue() => return Err(End::Timeout),
+                Ok(0) => return Err(End::HangUp),
+                Ok(_) => return Ok(()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if overdue() {
+                        return Err(End::Timeout);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn authorization(&mut self, state: Authorization, command: Result<Command, String>) -> State {
+        match command {
+            Ok(Command::User(name)) => {
+                self.ok("send PASS"); // whoever it is: it is not told who exists
+                return State::Authorization(Authorization { user: Some(name) });
+            }
+            Ok(Command::Pass(password)) => match state.user {
+                Some(user) => match self.log_in(&user, &password) {
+                    Ok(transaction) => {
+                        self.ok("maildrop open");
+                        return State::Transaction(transaction);
+                    }
+                    Err(refusal) => self.err(refusal),
+                },
+                None => self.err(Refusal::UserFirst),
+            },
+            Ok(Command::Capa) => self.capabilities(),
+            Ok(Command::Quit) => {
+                self.ok("bye");
+                return State::Closed;
+            }
+            Ok(
+                Command::Stat
+                | Command::List(_)
+                | Command::Retr(_)
+                | Command::Dele(_)
+                | Command::Noop
+                | Command::Rset
+                | Command::Top { .. }
+                | Command::Uidl(_),
+            ) => self.err(Refusal::LoginFirst),
+            Err(text) => self.err(text),
+        }
+        State::Authorization(Authorization::default())
+    }
+
+    fn log_in(&mut self, name: &[u8], password: &[u8]) -> Result<Transaction, Refusal> {
+        let shown = String::from_utf8_lossy(name);
+        let Some(user) = self.shared.users.authenticate(name, password) else {
+            log::warn!("{} login failed: user={shown:?}", self.name);
+            return Err(Refusal::Credentials);
+        };
+        let mail_root = self.shared.settings.mail_root();
+        let path = mail_root.path().join(user.as_str());
+        let login = self.shared.users.lock(user.clone(), path).ok_or_else(|| {
+            log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
+            Refusal::InUse
+        })?;
+        let maildrop = mail_root.current().and_then(|root| Maildrop::open(root, user)).map_err(|error| {
+            log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
+            Refusal::Maildrop(Fault::from(&error))
+        })?;
+        self.shared.stats.logins.add(1);
+        log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
+        Ok(Transaction { maildrop, login })
+    }
+
+    fn transaction(&mut self, mut state: Transaction, command: Result<Command, String>) -> Result<State, End> {
+        match command {
+            Ok(Command::Quit) => {
+                self.update(state);
+                return Ok(State::Closed);
+            }
+            Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
+            Ok(Command::List(None)) => self.scan_listings(&state.maildrop)?,
+            Ok(Command::List(Some(number))) => match state.maildrop.message(number) {
+                Some(message) => self.ok(format_args!("{number} {}", message.octets())),
+                None => self.err(Refusal::NoSuchMessage),
+            },
+            Ok(Command::Uidl(None)) => self.unique_id_listings(&state.maildrop)?,
+            Ok(Command::Uidl(Some(number))) => match state.maildrop.message(number) {
+                Some(message) => self.ok(format_args!("{number} {}", String::from_utf8_lossy(&message.unique_id()))),
+                None => self.err(Refusal::NoSuchMessage),
+            },
+            Ok(Command::Retr(number)) => {
+                if let Some(octets) = self.send_message(&mut state, number, Body::Whole)? {
+                    self.shared.stats.retrieved.add(1);
+                    self.summary.retrieved += 1;
+                    self.summary.octets += octets;
+                }
+            }
+            Ok(Command::Top { message, lines }) => {
+                self.send_message(&mut state, message, Body::Lines(lines))?;
+            }
+            Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
+                self.summary.kept += 1;
+                self.ok("marked as deleted");
+            }
+            Ok(Command::Dele(_)) => self.err(Refusal::NoSuchMessage),
+            Ok(Command::Rset) => {
+                state.maildrop.reset();
+                self.summary.kept = 0;
+                self.ok("no message is marked as deleted");
+            }
+            Ok(Command::Noop) => self.ok("still here"),
+            Ok(Command::Capa) => self.capabilities(),
+            Ok(Command::User(_) | Command::Pass(_)) => self.err(Refusal::LoggedIn),
+            Err(text) => self.err(text),
+        }
+        Ok(State::Transaction(state))
+    }
+
+    /// The UPDATE state (RFC 1939 section 6). The maildrop is free before the client knows that it is done.
+    fn update(&mut self, state: Transaction) {
+        let Transaction { maildrop, login } = state;
+        let update = maildrop.commit();
+        drop(login);
+        self.shared.stats.removed.add(update.removed);
+        self.summary.deleted = update.removed;
+        self.summary.kept = 0;
+        if update.failed == 0 { self.ok("bye") } else { self.err(Refusal::NotRemoved) }
+    }
+
+    fn scan_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
+        self.ok(format_args!("{} messages ({} octets)", maildrop.count(), maildrop.octets()));
+        for (number, message) in maildrop.messages() {
+            reply::scan_listing(self.output.pending(), number, message.octets());
+            self.output.send_blocks()?;
+        }
+        reply::end(self.output.pending());
+        Ok(())
+    }
+
+    fn unique_id_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
+        self.ok("unique-id listing follows");
+        for (number, message) in maildrop.messages() {
+            reply::unique_id_listing(self.output.pending(), number, &message.unique_id());
+            self.output.send_blocks()?;
+        }
+        reply::end(self.output.pending());
+        Ok(())
+    }
+
+    /// Sends a message, or -ERR; the octets sent if it was sent.
+    fn send_message(&mut self, state: &mut Transaction, number: MessageNumber, body: Body) -> Result<Option<u64>, End> {
+        let Some(message) = state.maildrop.message(number) else {
+            self.err(Refusal::NoSuchMessage);
+            return Ok(None);
+        };
+        let octets = message.octets();
+        let open = match state.maildrop.open_message(number) {
+            Ok(open) => open,
+            Err(OpenError::Changed) => {
+                self.err(Refusal::Changed);
+                return Ok(None);
+            }
+            Err(OpenError::Io(error)) => {
+                log::error!("{} message {number} cannot be read: {error}", self.name);
+                self.err(Refusal::Message(Fault::from(&error)));
+                return Ok(None);
+            }
+        };
+        let sent = match &self.shared.transform {
+            None => transfer::stored(&mut self.output, open, octets, body),
+            Some(transform) => {
+                let unique_id =
+                    state.maildrop.message(number).map(|m| String::from_utf8_lossy(&m.unique_id()).into_owned());
+                let subject =
+                    Subject { user: state.login.user().as_str(), unique_id: &unique_id.unwrap_or_default(), number };
+                let input_pending = !self.lines.is_empty();
+                match transform.start(open.file, subject) {
+                    Ok(running) => transfer::transformed(&mut self.output, running, input_pending, body),
+                    Err(failure) => Err(TransferError::refused(failure)),
+                }
+            }
+        };
+        match sent {
+            Ok(octets) => Ok(Some(octets)),
+            Err(TransferError::Refused(refusal, error)) => {
+                log::error!("{} message {number} was not sent: {error}", self.name);
+                self.err(refusal);
+                Ok(None)
+            }
+            Err(TransferError::Broken(error)) => Err(error.into()),
+        }
+    }
+
+    fn capabilities(&mut self) {
+        self.output.pending().extend_from_slice(reply::CAPABILITIES.as_bytes());
+    }
+
+    fn ok(&mut self, text: impl fmt::Display) {
+        reply::ok(self.output.pending(), text);
+    }
+
+    fn err(&mut self, text: impl fmt::Display) {
+        reply::err(self.output.pending(), text);
+    }
+}

@@ -1,0 +1,185 @@
+//! A message on its way to the client: from its file, or from a transform that reads its file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use super::reply::{self, Fault, Refusal};
+use crate::maildrop::OpenMessage;
+use crate::transform::{Failure, Running};
+use crate::wire::{BLOCK, Link, Output, Stuffer, Top};
+
+/// How much of the message is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// RETR
+    Whole,
+    /// TOP
+    Lines(u32),
+}
+
+/// How a transfer failed.
+#[derive(Debug)]
+pub(super) enum TransferError {
+    /// Nothing was sent; the client gets -ERR and the session goes on.
+    Refused(Refusal, io::Error),
+    /// Part of the message is out, or the client is gone. Only closing the connection tells that the rest is missing.
+    Broken(io::Error),
+}
+
+impl From<io::Error> for TransferError {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// What is kept back of a message that goes by [`Link::send_file`], so that the last octets and the termination
+/// octet are one write: there are clients that look for the end of a response in one segment only.
+const TAIL: usize = 4096;
+
+/// Sends a message as it is stored. Returns its octets.
+pub(super) fn stored<L: Link>(
+    output: &mut Output<L>,
+    message: OpenMessage,
+    octets: u64,
+    body: Body,
+) -> Result<u64, TransferError> {
+    let status = match body {
+        Body::Whole => format!("{octets} octets"),
+        Body::Lines(_) => "top of message follows".to_owned(),
+    };
+    if message.wire_form && body == Body::Whole && message.stored > BLOCK as u64 {
+        return wire_form(output, &message, &status);
+    }
+    send(output, Stored { file: message.file, left: message.stored }, &status, body)
+}
+
+/// Sends what a transform makes of a message. Returns its octets. `input_pending` says whether the client has
+/// sent more commands already, so that the end of its input is no end of its interest.
+pub(super) fn transformed<L: Link>(
+    output: &mut Output<L>,
+    running: Running,
+    input_pending: bool,
+    body: Body,
+) -> Result<u64, TransferError> {
+    output.flush()?; // the replies before this one need not wait for the program
+    send(output, Transformed { running, input_pending }, "transformed message follows", body)
+}
+
+/// Sends a message whose stored octets are the wire's.
+fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage, status: &str) -> Result<u64, TransferError> {
+    let mut tail = [0; TAIL];
+    let body = message.stored - TAIL as u64;
+    message.file.read_exact_at(&mut tail, body).map_err(|error| TransferError::Refused(unreadable(&error), error))?;
+    reply::ok(output.pending(), status);
+    output.flush()?;
+    output.link.send_file(&message.file, body)?;
+    output.pending().extend_from_slice(&tail);
+    reply::end(output.pending());
+    Ok(message.stored)
+}
+
+/// Reads blocks, makes wire form of them and sends them. Until the first block is there the message can be refused.
+fn send<L: Link>(
+    output: &mut Output<L>,
+    mut source: impl Source,
+    status: &str,
+    body: Body,
+) -> Result<u64, TransferError> {
+    let mut top = match body {
+        Body::Whole => None,
+        Body::Lines(lines) => Some(Top::new(lines)),
+    };
+    let mut stuffer = Stuffer::default();
+    let mut block = vec![0; BLOCK];
+    let mut length = source.read(&mut block, &output.link)?;
+    reply::ok(output.pending(), status);
+    while length > 0 {
+        let wanted = top.as_mut().map_or(length, |top| top.take(&block[..length]));
+        stuffer.push(&block[..wanted], output.pending());
+        if source.keeps_us_waiting() {
+            output.flush()?
+        } else {
+            output.send_blocks()?
+        }
+        if top.as_ref().is_some_and(Top::is_done) {
+            break;
+        }
+        length = source.read(&mut block, &output.link).map_err(TransferError::broken)?;
+    }
+    Ok(stuffer.finish(output.pending()))
+}
+
+impl TransferError {
+    fn broken(self) -> Self {
+        match self {
+            Self::Refused(_, error) | Self::Broken(error) => Self::Broken(error),
+        }
+    }
+}
+
+fn unreadable(error: &io::Error) -> Refusal {
+    Refusal::Message(Fault::from(error))
+}
+
+/// Where a message's octets come from.
+trait Source {
+    /// The next octets, none at the end. An error at the first call is a refusal.
+    fn read<L: Link>(&mut self, block: &mut [u8], link: &L) -> Result<usize, TransferError>;
+
+    /// Whether to send on what there is, as the rest may take its time.
+    fn keeps_us_waiting(&self) -> bool;
+}
+
+/// The octets that the file had at login: not those that it gains meanwhile, and an error when it has lost some.
+struct Stored {
+    file: File,
+    left: u64,
+}
+
+impl Source for Stored {
+    fn read<L: Link>(&mut self, block: &mut [u8], _: &L) -> Result<usize, TransferError> {
+        let room = usize::try_from(self.left).map_or(block.len(), |left| left.min(block.len()));
+        let read = match self.file.read(&mut block[..room]) {
+            Ok(0) if room > 0 => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the message was cut while it was sent"))
+            }
+            result => result,
+        };
+        let read = read.map_err(|error| TransferError::Refused(unreadable(&error), error))?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+
+    fn keeps_us_waiting(&self) -> bool {
+        false
+    }
+}
+
+struct Transformed {
+    running: Running,
+    input_pending: bool,
+}
+
+impl Source for Transformed {
+    fn read<L: Link>(&mut self, block: &mut [u8], link: &L) -> Result<usize, TransferError> {
+        let client_left = || !self.input_pending && link.client_left();
+        let read = self.running.read(block, link.watch(), client_left);
+        let ended = if let Ok(0) = read { self.running.finish().map(|()| 0) } else { read };
+        ended.map_err(|failure| match failure {
+            Failure::ClientLeft => TransferError::Broken(io::ErrorKind::ConnectionAborted.into()),
+            failure => TransferError::refused(failure),
+        })
+    }
+
+    fn keeps_us_waiting(&self) -> bool {
+        true
+    }
+}
+
+impl TransferError {
+    /// The transform gave nothing.
+    pub(super) fn refused(failure: Failure) -> Self {
+        Self::Refused(Refusal::Transform, io::Error::other(format!("transform: {failure}")))
+    }
+}

@@ -1,0 +1,209 @@
+//! The server as a whole: binds, starts an acceptor thread for each listening socket and the pool of sessions,
+//! waits for a signal, shuts down.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, select, tick};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use threadpool::ThreadPool;
+
+use crate::config::Config;
+use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
+use crate::net::{self, Listener, Socket};
+use crate::shared::{Settings, Shared};
+use crate::stats::Stats;
+use crate::users::Users;
+use crate::{peep, pop3};
+
+/// A session needs little; a thread's stack is not resident until it is used.
+const STACK: usize = 256 * 1024;
+
+/// How long a shut-down lets sessions finish what they are at, and how long those closed then take to notice.
+const GRACE: Duration = Duration::from_secs(3);
+const LAST_GRACE: Duration = Duration::from_secs(1);
+
+/// How often sessions that wait are held against the autologout timer, which PEEP may have lowered.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Descriptors beside those of connections: listeners, log, standard streams, the mail root and some to spare.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// A connection's own descriptor, a message's file, and a transform's pipe and process.
+const DESCRIPTORS_PER_CONNECTION: u64 = 4;
+
+/// A server whose ports are bound.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<(Protocol, Listener)>,
+}
+
+/// Asks a running server to shut down; also when it is dropped.
+pub type Stop = Sender<Signal>;
+
+/// Why a server shuts down, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal(pub &'static str);
+
+impl Server {
+    /// Binds the ports.
+    ///
+    /// # Errors
+    /// When a port cannot be bound.
+    pub fn bind(config: Config) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        for (protocol, endpoint) in [(Protocol::Pop3, &config.pop3), (Protocol::Peep, &config.peep)] {
+            let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
+            listeners.extend(bound.into_iter().map(|listener| (protocol, listener)));
+        }
+        let users = Users::default();
+        for (name, password) in config.users {
+            users.add(name, password.as_bytes());
+        }
+        let shared = Arc::new(Shared {
+            settings: Settings::new(config.mail_root, config.timeout),
+            users: Arc::new(users),
+            stats: Stats::default(),
+            connections: Connections::new(config.max_connections),
+            admin: config.admin,
+            transform: config.transform,
+        });
+        Ok(Self { shared, listeners })
+    }
+
+    /// What listens where, for people to read.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        let line = |(protocol, listener): &(Protocol, Listener)| {
+            let protocol = match protocol {
+                Protocol::Pop3 => "POP3",
+                Protocol::Peep => "PEEP",
+            };
+            format!("{protocol} listening on {}", listener.address())
+        };
+        self.listeners.iter().map(line).collect()
+    }
+
+    /// Serves until `stop` has something to say, then shuts down: running replies are finished within a grace
+    /// period, nothing is removed that was not to be by a QUIT.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn run(self, stop: &Receiver<Signal>) -> io::Result<()> {
+        raise_descriptor_limit();
+        let pool = threadpool::Builder::new()
+            .num_threads(MAX_CONNECTIONS)
+            .thread_name("session".to_owned())
+            .thread_stack_size(STACK)
+            .build();
+        let Self { shared, listeners } = self;
+        thread::scope(|scope| {
+            for (protocol, listener) in &listeners {
+                let (shared, pool) = (&shared, pool.clone());
+                thread::Builder::new()
+                    .name("acceptor".to_owned())
+                    .spawn_scoped(scope, move || {
+                        listener
+                            .accept_all(&shared.connections, *protocol, |slot| start(&pool, shared, *protocol, slot));
+                    })
+                    .inspect_err(|_| close(shared, &listeners))?;
+            }
+            let ticks = tick(TICK);
+            let signal = loop {
+                select! {
+                    recv(stop) -> signal => break signal,
+                    recv(ticks) -> _ => {
+                        if let Some(timeout) = shared.settings.timeout() {
+                            shared.connections.end_overdue(timeout);
+                        }
+                    }
+                }
+            };
+            log::info!("shutting down: {}", signal.map_or("the program ends", |signal| signal.0));
+            close(&shared, &listeners);
+            Ok(())
+        })
+    }
+}
+
+/// Ends what [`Server::run`] has started.
+fn close(shared: &Shared, listeners: &[(Protocol, Listener)]) {
+    shared.connections.let_nobody_in();
+    listeners.iter().for_each(|(_, listener)| listener.wake());
+    if !shared.connections.close(GRACE, LAST_GRACE) {
+        log::warn!("some sessions did not end in time");
+    }
+}
+
+/// Gives a connection to the pool. It has as many threads as there can be places, so one is free.
+fn start(pool: &ThreadPool, shared: &Arc<Shared>, protocol: Protocol, slot: Slot) {
+    let shared = Arc::clone(shared);
+    if protocol == Protocol::Pop3 {
+        shared.stats.connections.add(1);
+    }
+    pool.execute(move || {
+        let name = Name(&slot).to_string();
+        let session = AssertUnwindSafe(|| match protocol {
+            Protocol::Pop3 => serve_pop3(&slot, &shared, &name),
+            Protocol::Peep => serve_peep(&slot, &shared, &name),
+        });
+        // A fault of one session ends that session alone: what it held is given back as it unwinds.
+        if let Err(fault) = panic::catch_unwind(session) {
+            log::error!("{name} end: a fault of the server: {}", panic_text(&*fault));
+        }
+    });
+}
+
+fn serve_pop3(slot: &Slot, shared: &Shared, name: &str) {
+    log::info!("{name} connected to POP3");
+    let summary = pop3::serve(Socket::new(slot.connection(), Some(&shared.stats.sent)), shared, name);
+    log::info!("{name} {summary}");
+}
+
+fn serve_peep(slot: &Slot, shared: &Shared, name: &str) {
+    log::info!("{name} connected to PEEP");
+    match peep::serve(Socket::new(slot.connection(), None), shared, name) {
+        Ok(()) => log::info!("{name} end"),
+        Err(error) => log::info!("{name} end: {error}"),
+    }
+}
+
+/// A connection in the log: its number and the client's address.
+struct Name<'a>(&'a Slot);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{} {}", self.0.id, self.0.peer)
+    }
+}
+
+fn panic_text(fault: &(dyn Any + Send)) -> &str {
+    let text = fault.downcast_ref::<&str>().copied();
+    text.or_else(|| fault.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
+}
+
+/// Asks for as many descriptors as all connections may need, and says so when that is more than is allowed.
+fn raise_descriptor_limit() {
+    let needed = MAX_CONNECTIONS as u64 * DESCRIPTORS_PER_CONNECTION + OTHER_DESCRIPTORS;
+    let limit = getrlimit(Resource::Nofile);
+    let allowed = |bound: Option<u64>| bound.is_none_or(|bound| bound >= needed);
+    if allowed(limit.current) {
+        return;
+    }
+    let wanted = Rlimit { current: limit.maximum.map_or(Some(needed), |maximum| Some(maximum.min(needed))), ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        log::warn!("cannot raise the limit on open files: {error}");
+    }
+    if !allowed(limit.maximum) {
+        log::warn!(
+            "at most {} files may be open, {MAX_CONNECTIONS} connections may need {needed}: some may have to wait",
+            wanted.current.unwrap_or(needed)
+        );
+    }
+}

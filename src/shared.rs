@@ -1,0 +1,66 @@
+//! What all sessions share. Each part hides its own lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use crate::connections::Connections;
+use crate::maildrop::MailRoot;
+use crate::stats::Stats;
+use crate::transform::Transform;
+use crate::users::{Credentials, Users};
+
+/// One server's state.
+#[derive(Debug)]
+pub struct Shared {
+    /// What PEEP may change.
+    pub settings: Settings,
+    /// Accounts and who is logged in.
+    pub users: Arc<Users>,
+    /// Counters.
+    pub stats: Stats,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+    /// The admin.
+    pub admin: Credentials,
+    /// The program that messages go through, if any.
+    pub transform: Option<Transform>,
+}
+
+/// The settings that PEEP changes while the server runs; a change holds for whatever comes after it.
+#[derive(Debug)]
+pub struct Settings {
+    mail_root: RwLock<Arc<MailRoot>>,
+    timeout: RwLock<Option<Duration>>,
+}
+
+impl Settings {
+    /// The settings to start with.
+    #[must_use]
+    pub fn new(mail_root: MailRoot, timeout: Option<Duration>) -> Self {
+        Self { mail_root: RwLock::new(Arc::new(mail_root)), timeout: RwLock::new(timeout) }
+    }
+
+    /// The directory of the users' directories.
+    #[must_use]
+    pub fn mail_root(&self) -> Arc<MailRoot> {
+        Arc::clone(&self.mail_root.read())
+    }
+
+    /// For logins from now on.
+    pub fn set_mail_root(&self, mail_root: MailRoot) {
+        *self.mail_root.write() = Arc::new(mail_root);
+    }
+
+    /// How long a POP3 client may leave the server without a command.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        *self.timeout.read()
+    }
+
+    /// For all sessions, at once.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        *self.timeout.write() = timeout;
+    }
+}

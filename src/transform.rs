@@ -1,0 +1,272 @@
+//! A message through a program of the operator's: its file is the program's stdin, the program's stdout is what
+//! the client gets, as it comes.
+//!
+//! The program runs without a shell, with an environment of its own, as the leader of a process group. The group
+//! is killed when the program is done, fails, falls silent or is no longer wanted, and the program is reaped.
+
+use std::env;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::maildrop::MessageNumber;
+
+/// The program that messages go through.
+#[derive(Debug, Clone)]
+pub struct Transform {
+    program: String,
+    arguments: Vec<String>,
+    /// How long it may be silent; `None` for as long as it likes.
+    patience: Option<Duration>,
+}
+
+/// What a transform may know of the message it is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// `POP3_USER`
+    pub user: &'a str,
+    /// `POP3_UIDL`: the unique-id.
+    pub unique_id: &'a str,
+    /// `POP3_MESSAGE`: the number in the session.
+    pub number: MessageNumber,
+}
+
+/// A transform at work on one message.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: ChildStdout,
+    /// Readable when the child has ended; the child is not reaped by that.
+    ended: OwnedFd,
+    reaped: bool,
+    patience: Option<Duration>,
+}
+
+/// How a transform failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// It gave nothing for too long.
+    Silent,
+    /// The client went away, so nobody wants the message any more.
+    ClientLeft,
+    /// It ended otherwise than by exit status 0.
+    Status(ExitStatus),
+    /// It could not be started or read.
+    Io(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("no output for too long"),
+            Self::ClientLeft => f.write_str("the client went away"),
+            Self::Status(status) => status.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Transform {
+    /// A command line, split into words by the shell's rules. `None` when it has no word or an open quote.
+    #[must_use]
+    pub fn new(command_line: &str, patience: Option<Duration>) -> Option<Self> {
+        let mut words = shell_words::split(command_line).ok()?.into_iter();
+        let program = words.next().filter(|program| !program.is_empty())?;
+        Some(Self { program, arguments: words.collect(), patience })
+    }
+
+    /// Starts the program on a message.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start(&self, message: File, subject: Subject<'_>) -> Result<Running, Failure> {
+        let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .env_clear()
+            .envs(inherited)
+            .env("POP3_USER", subject.user)
+            .env("POP3_UIDL", subject.unique_id)
+            .env("POP3_MESSAGE", subject.number.to_string())
+            .stdin(message)
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"));
+        match stdout.and_then(|stdout| Ok((stdout, pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?))) {
+            Ok((stdout, ended)) => Ok(Running { child, stdout, ended, reaped: false, patience: self.patience }),
+            Err(error) => {
+                let _ = kill_and_reap(&mut child);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Reads what the program has written, waiting for it. `Ok(0)` is the end of its output. While it is silent,
+    /// `client` is watched where there is one; once something happens there, `client_left` is asked.
+    ///
+    /// # Errors
+    /// [`Failure`], but for [`Failure::Status`].
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut client: Option<BorrowedFd<'_>>,
+        client_left: impl Fn() -> bool,
+    ) -> Result<usize, Failure> {
+        let deadline = self.patience.map(|patience| Instant::now() + patience);
+        loop {
+            let mut fds = vec![PollFd::new(&self.stdout, PollFlags::IN)];
+            fds.extend(client.as_ref().map(|client| PollFd::new(client, PollFlags::RDHUP)));
+            if !wait(&mut fds, deadline)? {
+                return Err(Failure::Silent);
+            }
+            if !fds[0].revents().is_empty() {
+                return Ok(self.stdout.read(buffer)?);
+            }
+            if client_left() {
+                return Err(Failure::ClientLeft);
+            }
+            client = None; // it will send no more, but it wants what it has asked for
+        }
+    }
+
+    /// The output has ended: how did the program?
+    ///
+    /// # Errors
+    /// [`Failure::Status`] when it failed, [`Failure::Silent`] when it goes on without output.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        let deadline = self.patience.map(|patience| Instant::now() + patience);
+        if !wait(&mut [PollFd::new(&self.ended, PollFlags::IN)], deadline)? {
+            return Err(Failure::Silent);
+        }
+        self.reaped = true;
+        let status = kill_and_reap(&mut self.child)?;
+        if status.success() { Ok(()) } else { Err(Failure::Status(status)) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Once reaped, its number may be another process's.
+        if !self.reaped {
+            let _ = kill_and_reap(&mut self.child);
+        }
+    }
+}
+
+/// Polls until one is ready (true) or the deadline has come (false).
+fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec::try_from(left).map_err(|_| Errno::INVAL)).transpose()?;
+        match poll(fds, timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Ends the child's whole group, then reaps the child; in this order, as its number is its own until then.
+fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
+    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    child.wait()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    fn subject() -> Subject<'static> {
+        Subject { user: "ana", unique_id: "1.2.h", number: MessageNumber::new(3).unwrap() }
+    }
+
+    fn message(text: &str) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    fn run(command_line: &str, patience: Option<Duration>) -> Result<String, Failure> {
+        let mut running = Transform::new(command_line, patience).unwrap().start(message("some mail\n"), subject())?;
+        let mut text = Vec::new();
+        let mut buffer = [0; 4];
+        loop {
+            match running.read(&mut buffer, None, || false)? {
+                0 => break,
+                read => text.extend_from_slice(&buffer[..read]),
+            }
+        }
+        running.finish()?;
+        Ok(String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn words_are_split_as_a_shell_does() {
+        assert_eq!(run(r#"sh -c 'cat; echo "$0|$1"' 'a b' c\ d"#, None).unwrap(), "some mail\na b|c d\n");
+        for bad in ["", "  ", "tr 'a", "''"] {
+            assert!(Transform::new(bad, None).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_its_own() {
+        let names = run("sh -c 'env | cut -d= -f1 | sort'", None).unwrap();
+        for name in names.lines() {
+            // The last three are what shells set for themselves.
+            let known = ["PATH", "LANG", "POP3_USER", "POP3_UIDL", "POP3_MESSAGE", "PWD", "OLDPWD", "SHLVL", "_"];
+            assert!(known.contains(&name), "{name}");
+        }
+        assert_eq!(run("sh -c 'echo $POP3_USER $POP3_UIDL $POP3_MESSAGE'", None).unwrap(), "ana 1.2.h 3\n");
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        assert!(matches!(run("/nonexistent/program", None), Err(Failure::Io(_))));
+        assert!(matches!(run("false", None), Err(Failure::Status(_))));
+        let patience = Some(Duration::from_millis(50));
+        assert!(matches!(run("sleep 1000", patience), Err(Failure::Silent)));
+        assert!(matches!(run("sh -c 'exec >&-; sleep 1000'", patience), Err(Failure::Silent)));
+    }
+
+    #[test]
+    fn a_program_need_not_read_its_stdin() {
+        assert_eq!(run("echo hello", None).unwrap(), "hello\n");
+    }
+
+    #[test]
+    fn the_whole_group_ends_with_the_program() {
+        // The grandchild would hold the test's pipe open if it went on.
+        let started = run("sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'", None).unwrap();
+        let grandchild = Pid::from_raw(started.trim().parse().unwrap()).unwrap();
+        // Killed by us, reaped by init in its own time.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_running(grandchild) {
+            assert!(Instant::now() < deadline, "{grandchild:?} still runs");
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_running(pid: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with('Z'))
+    }
+}
