@@ -1,14 +1,15 @@
 //! Accounts, and who is logged in: one session for each maildrop at a time (RFC 1939 section 4).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use subtle::ConstantTimeEq;
+
+use crate::maildrop::RootId;
 
 /// How long a login waits for a maildrop: the session that holds it may just be ending, as when a client hangs
 /// up and calls again.
@@ -90,7 +91,8 @@ impl fmt::Debug for Credentials {
 #[derive(Debug, Default)]
 pub struct Users {
     accounts: RwLock<BTreeMap<UserName, Credentials>>,
-    open: Mutex<HashMap<PathBuf, UserName>>,
+    /// Maildrops with a session.
+    open: Mutex<HashSet<(UserName, RootId)>>,
     closed: Condvar,
 }
 
@@ -120,7 +122,7 @@ impl Users {
     /// The users who are logged in, in order.
     #[must_use]
     pub fn logged_in(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.open.lock().values().map(ToString::to_string).collect();
+        let mut names: Vec<_> = self.open.lock().iter().map(|(user, _)| user.to_string()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -136,19 +138,20 @@ impl Users {
         user.filter(|user| credentials.match_with(user.as_str().as_bytes(), password))
     }
 
-    /// Takes the maildrop at `path` for a session of `user`, waiting a little for one that is ending. `None` when
-    /// another session keeps it.
+    /// Takes the maildrop of `user` below a mail root for a session, waiting a little for one that is ending.
+    /// `None` when another session keeps it.
     #[must_use]
-    pub fn lock(self: &Arc<Self>, user: UserName, path: PathBuf) -> Option<Login> {
+    pub fn lock(self: &Arc<Self>, user: UserName, root: RootId) -> Option<Login> {
+        let maildrop = (user, root);
         let deadline = Instant::now() + LOCK_WAIT;
         let mut open = self.open.lock();
-        while open.contains_key(&path) {
+        while open.contains(&maildrop) {
             if self.closed.wait_until(&mut open, deadline).timed_out() {
                 return None;
             }
         }
-        open.insert(path.clone(), user.clone());
-        Some(Login { users: Arc::clone(self), user, path })
+        open.insert(maildrop.clone());
+        Some(Login { users: Arc::clone(self), maildrop })
     }
 }
 
@@ -156,21 +159,20 @@ impl Users {
 #[derive(Debug)]
 pub struct Login {
     users: Arc<Users>,
-    user: UserName,
-    path: PathBuf,
+    maildrop: (UserName, RootId),
 }
 
 impl Login {
     /// Who.
     #[must_use]
     pub fn user(&self) -> &UserName {
-        &self.user
+        &self.maildrop.0
     }
 }
 
 impl Drop for Login {
     fn drop(&mut self) {
-        self.users.open.lock().remove(&self.path);
+        self.users.open.lock().remove(&self.maildrop);
         self.users.closed.notify_all();
     }
 }
@@ -209,12 +211,14 @@ mod tests {
     fn a_maildrop_is_free_when_its_login_is_dropped() {
         let users = Arc::new(Users::default());
         let user: UserName = "ana".parse().unwrap();
-        let login = users.lock(user.clone(), "/mail/ana".into()).unwrap();
+        let (here, there) = (RootId { device: 1, inode: 2 }, RootId { device: 1, inode: 3 });
+        let login = users.lock(user.clone(), here).unwrap();
         assert_eq!(users.logged_in(), ["ana"]);
-        assert!(users.lock(user.clone(), "/mail/ana".into()).is_none());
+        assert!(users.lock(user.clone(), here).is_none());
+        assert!(users.lock(user.clone(), there).is_some());
         let waiting = std::thread::spawn({
             let (users, user) = (Arc::clone(&users), user.clone());
-            move || users.lock(user, "/mail/ana".into()).is_some()
+            move || users.lock(user, here).is_some()
         });
         drop(login);
         assert!(waiting.join().unwrap());

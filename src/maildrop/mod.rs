@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::users::UserName;
 use crate::wire::{self, Meter};
 use root::Identity;
-pub use root::{MailRoot, Root};
+pub use root::{MailRoot, Root, RootId};
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -39,9 +39,9 @@ impl MailRoot {
     /// # Errors
     /// When the path is no longer a directory that can be searched.
     pub fn current(&self) -> io::Result<Arc<Root>> {
-        let now = fs::stat(&self.path)?;
+        let now = RootId::new(&fs::stat(&self.path)?);
         let mut directory = self.directory.lock();
-        if (directory.device, directory.inode) != (now.st_dev, now.st_ino) {
+        if directory.id != now {
             *directory = Arc::new(Root::open(&self.path)?);
         }
         Ok(Arc::clone(&directory))
@@ -52,8 +52,20 @@ impl MailRoot {
 #[derive(Debug)]
 pub struct Root {
     directory: OwnedFd,
-    device: u64,
-    inode: u64,
+    id: RootId,
+}
+
+/// Tells a mail root from another, whatever path leads to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RootId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl RootId {
+    fn new(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
 }
 
 impl Root {
@@ -61,8 +73,14 @@ impl Root {
         // Links on the way to the root are the operator's own and are followed. Opening "." below it asks for
         // the permission to search.
         let directory = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let stat = fs::statat(&directory, ".", AtFlags::empty())?;
-        Ok(Self { directory, device: stat.st_dev, inode: stat.st_ino })
+        let id = RootId::new(&fs::statat(&directory, ".", AtFlags::empty())?);
+        Ok(Self { directory, id })
+    }
+
+    /// Which directory it is.
+    #[must_use]
+    pub fn id(&self) -> RootId {
+        self.id
     }
 
     /// Opens the directory at `path` below the root, for listing it.

@@ -16,8 +16,8 @@ use crate::wire::Link;
 /// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
 const SENDFILE_BLOCK: u64 = 1 << 20;
 
-/// The shortest read timeout: the kernel takes 0 for none.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// Read timeouts are multiples of this, so that one of ten minutes is set once and not before each read.
+const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
 /// A blocking socket with a read timeout, which counts what it sends.
 #[derive(Debug)]
@@ -73,14 +73,8 @@ impl Write for Socket<'_> {
 impl Link for Socket<'_> {
     fn expect_command(&mut self, since: Instant, deadline: Option<Instant>) {
         self.waiting_since = Some(since);
-        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(SHORTEST));
-        // The clock has moved a little since `since` each time: that is no reason for a system call.
-        let close = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_millis(100) && b <= a;
-        let keep = match (self.timeout, timeout) {
-            (Some(set), Some(wanted)) => close(set, wanted) && wanted > Duration::from_secs(1),
-            (set, wanted) => set == wanted,
-        };
-        if !keep && self.stream().set_read_timeout(timeout).is_ok() {
+        let timeout = deadline.map(|deadline| rounded_up(deadline.saturating_duration_since(Instant::now())));
+        if self.timeout != timeout && self.stream().set_read_timeout(timeout).is_ok() {
             self.timeout = timeout;
         }
     }
@@ -119,4 +113,10 @@ impl Link for Socket<'_> {
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         Some(self.stream().as_fd())
     }
+}
+
+/// To a whole step, and not to 0, which would be no timeout.
+fn rounded_up(timeout: Duration) -> Duration {
+    let steps = timeout.as_millis().div_ceil(TIMEOUT_STEP.as_millis()).max(1);
+    TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }

@@ -3,6 +3,7 @@
 //! Only [`Transaction::update`] removes messages, and only QUIT gets there; however else a session ends, the
 //! [`Transaction`] is dropped, which deletes nothing and frees the maildrop.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -89,9 +90,8 @@ impl fmt::Display for Summary {
 pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> Summary {
     let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
     let mut session = Session { shared, name, lines: Lines::new(LINE_LIMIT), output: Output::new(link), summary };
-    session.summary.end = match session.run() {
-        Ok(end) | Err(end) => end,
-    };
+    let Err(end) = session.run();
+    session.summary.end = end;
     session.summary
 }
 
@@ -106,7 +106,6 @@ struct Session<'a, L> {
 enum State {
     Authorization(Authorization),
     Transaction(Transaction),
-    Closed,
 }
 
 /// Before login.
@@ -123,7 +122,8 @@ struct Transaction {
 }
 
 impl<L: Link> Session<'_, L> {
-    fn run(&mut self) -> Result<End, End> {
+    /// Runs the session to its end, which leaves by the error path from wherever it comes.
+    fn run(&mut self) -> Result<Infallible, End> {
         let connected = Instant::now();
         let mut since = connected;
         let mut state = State::Authorization(Authorization::default());
@@ -132,17 +132,12 @@ impl<L: Link> Session<'_, L> {
             while let Some(command) = self.next_command() {
                 if self.shared.connections.is_closing() {
                     self.output.flush()?;
-                    return Ok(End::ShuttingDown);
+                    return Err(End::ShuttingDown);
                 }
                 state = match state {
-                    State::Authorization(authorization) => self.authorization(authorization, command),
+                    State::Authorization(authorization) => self.authorization(authorization, command)?,
                     State::Transaction(transaction) => self.transaction(transaction, command)?,
-                    State::Closed => State::Closed,
                 };
-                if matches!(state, State::Closed) {
-                    self.output.flush()?;
-                    return Ok(End::Quit);
-                }
                 self.output.send_blocks()?;
                 since = Instant::now();
             }
@@ -187,17 +182,17 @@ impl<L: Link> Session<'_, L> {
         }
     }
 
-    fn authorization(&mut self, state: Authorization, command: Result<Command, String>) -> State {
+    fn authorization(&mut self, state: Authorization, command: Result<Command, String>) -> Result<State, End> {
         match command {
             Ok(Command::User(name)) => {
                 self.ok("send PASS"); // whoever it is: it is not told who exists
-                return State::Authorization(Authorization { user: Some(name) });
+                return Ok(State::Authorization(Authorization { user: Some(name) }));
             }
             Ok(Command::Pass(password)) => match state.user {
                 Some(user) => match self.log_in(&user, &password) {
                     Ok(transaction) => {
                         self.ok("maildrop open");
-                        return State::Transaction(transaction);
+                        return Ok(State::Transaction(transaction));
                     }
                     Err(refusal) => self.err(refusal),
                 },
@@ -206,7 +201,7 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Capa) => self.capabilities(),
             Ok(Command::Quit) => {
                 self.ok("bye");
-                return State::Closed;
+                return self.quit();
             }
             Ok(
                 Command::Stat
@@ -220,7 +215,7 @@ impl<L: Link> Session<'_, L> {
             ) => self.err(Refusal::LoginFirst),
             Err(text) => self.err(text),
         }
-        State::Authorization(Authorization::default())
+        Ok(State::Authorization(Authorization::default()))
     }
 
     fn log_in(&mut self, name: &[u8], password: &[u8]) -> Result<Transaction, Refusal> {
@@ -229,16 +224,16 @@ impl<L: Link> Session<'_, L> {
             log::warn!("{} login failed: user={shown:?}", self.name);
             return Err(Refusal::Credentials);
         };
-        let mail_root = self.shared.settings.mail_root();
-        let path = mail_root.path().join(user.as_str());
-        let login = self.shared.users.lock(user.clone(), path).ok_or_else(|| {
+        let unopened = |error: io::Error| {
+            log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
+            Refusal::Maildrop(Fault::from(&error))
+        };
+        let root = self.shared.settings.mail_root().current().map_err(unopened)?;
+        let login = self.shared.users.lock(user.clone(), root.id()).ok_or_else(|| {
             log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
             Refusal::InUse
         })?;
-        let maildrop = mail_root.current().and_then(|root| Maildrop::open(root, user)).map_err(|error| {
-            log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
-            Refusal::Maildrop(Fault::from(&error))
-        })?;
+        let maildrop = Maildrop::open(root, user).map_err(unopened)?;
         self.shared.stats.logins.add(1);
         log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
         Ok(Transaction { maildrop, login })
@@ -248,7 +243,7 @@ impl<L: Link> Session<'_, L> {
         match command {
             Ok(Command::Quit) => {
                 self.update(state);
-                return Ok(State::Closed);
+                return self.quit();
             }
             Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
             Ok(Command::List(None)) => self.scan_listings(&state.maildrop)?,
@@ -298,6 +293,11 @@ impl<L: Link> Session<'_, L> {
         self.summary.deleted = update.removed;
         self.summary.kept = 0;
         if update.failed == 0 { self.ok("bye") } else { self.err(Refusal::NotRemoved) }
+    }
+
+    fn quit(&mut self) -> Result<State, End> {
+        self.output.flush()?;
+        Err(End::Quit)
     }
 
     fn scan_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
