@@ -1,23 +1,25 @@
 //! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
 //!
 //! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message. A
-//! missing directory is an empty maildrop. Nothing here removes a file but [`Maildrop::commit`].
+//! missing directory is an empty maildrop. Nothing here removes a message but [`Maildrop::commit`].
 
+mod index;
+mod message;
 mod name;
 mod root;
+mod scan;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use crate::users::UserName;
-use crate::wire::{self, Meter};
+use index::Index;
+pub use message::Message;
+use message::{Folder, Place};
 use root::Identity;
 pub use root::{MailRoot, Root, RootId};
 
@@ -43,47 +45,6 @@ impl fmt::Display for MessageNumber {
     }
 }
 
-/// Where in the user's directory a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Folder {
-    Top,
-    New,
-    Cur,
-}
-
-/// A message's folder and the name of its file.
-type Place = (Folder, Box<[u8]>);
-
-/// One message of the maildrop.
-#[derive(Debug)]
-pub struct Message {
-    folder: Folder,
-    name: Box<[u8]>,
-    identity: Identity,
-    octets: u64,
-    wire_form: bool,
-    /// Another message before this one has the same base name.
-    namesake: bool,
-    deleted: bool,
-}
-
-impl Message {
-    /// Its size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).
-    #[must_use]
-    pub fn octets(&self) -> u64 {
-        self.octets
-    }
-
-    /// Its unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
-    #[must_use]
-    pub fn unique_id(&self) -> Cow<'_, [u8]> {
-        match self.folder {
-            Folder::New | Folder::Cur if !self.namesake => name::maildir_unique_id(&self.name),
-            _ => Cow::Owned(name::dated_unique_id(&self.name, self.identity.modified)),
-        }
-    }
-}
-
 /// A message opened for sending.
 #[derive(Debug)]
 pub struct OpenMessage {
@@ -91,6 +52,8 @@ pub struct OpenMessage {
     pub file: File,
     /// How many octets are stored, at login and now.
     pub stored: u64,
+    /// How many octets the client was told.
+    pub octets: u64,
     /// The stored octets are the wire's.
     pub wire_form: bool,
 }
@@ -130,10 +93,9 @@ impl Maildrop {
     /// # Errors
     /// When the directory is there and cannot be read.
     pub fn open(root: Arc<Root>, user: UserName) -> io::Result<Self> {
-        let mut maildrop = Self { root, user, messages: Vec::new(), marked: 0, octets: 0 };
-        let files = maildrop.files()?;
-        maildrop.messages = maildrop.measure_all(files)?;
-        maildrop.octets = maildrop.messages.iter().map(|message| message.octets).sum();
+        let messages = scan::messages(&root, user.as_str())?;
+        let mut maildrop = Self { root, user, messages, marked: 0, octets: 0 };
+        maildrop.reset();
         Ok(maildrop)
     }
 
@@ -167,7 +129,7 @@ impl Maildrop {
         };
         message.deleted = true;
         self.marked += 1;
-        self.octets -= message.octets;
+        self.octets = self.octets.saturating_sub(message.octets());
         true
     }
 
@@ -177,26 +139,33 @@ impl Maildrop {
             message.deleted = false;
         }
         self.marked = 0;
-        self.octets = self.messages.iter().map(|message| message.octets).sum();
+        self.octets = self.messages.iter().map(Message::octets).fold(0, u64::saturating_add);
     }
 
-    /// Opens a message for sending. One that another program has moved within the Maildir is found.
+    /// Opens a message for sending; one that a mail program has moved within the Maildir is found.
     ///
     /// # Errors
     /// When it has gone, changed or cannot be read; the rest of the maildrop is not concerned.
     pub fn open_message(&mut self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
-        let opened = match self.open_file(number.index()) {
-            Err(error) if is_missing(&error) && self.find_moved().map_err(OpenError::Io)? => {
-                self.open_file(number.index())
+        let opened = match self.open_file(number) {
+            Err(error) if is_missing(&error) => {
+                self.find_moved().map_err(OpenError::Io)?;
+                self.open_file(number)
             }
             result => result,
         };
         let (file, identity) = opened.map_err(OpenError::Io)?;
-        let message = &self.messages[number.index()];
-        if identity != message.identity {
+        let content = &self.messages[number.index()].content;
+        if identity != content.identity {
+            self.distrust_index();
             return Err(OpenError::Changed);
         }
-        Ok(OpenMessage { file, stored: identity.size, wire_form: message.wire_form })
+        Ok(OpenMessage { file, stored: identity.size, octets: content.octets, wire_form: content.wire_form })
+    }
+
+    /// A message has turned out to be another than the index tells: the next login reads the messages anew.
+    pub fn distrust_index(&self) {
+        Index::forget(&self.root, self.user.as_str());
     }
 
     /// The UPDATE state: removes the marked messages, and those only.
@@ -207,11 +176,11 @@ impl Maildrop {
             return update;
         }
         let mut missing = self.remove_marked(&mut update);
-        if missing > 0 && self.find_moved().unwrap_or(false) {
+        if missing > 0 && self.find_moved().is_ok() {
             missing = self.remove_marked(&mut update);
         }
         if missing > 0 {
-            log::info!("{}: {missing} deleted messages had gone already", self.user);
+            log::info!("{}: {missing} messages marked as deleted had gone already", self.user);
         }
         update
     }
@@ -220,13 +189,13 @@ impl Maildrop {
     fn remove_marked(&mut self, update: &mut Update) -> u64 {
         let mut missing = 0;
         update.failed = 0;
-        for folder in [Folder::Top, Folder::New, Folder::Cur] {
-            let is_due = |message: &&mut Message| message.deleted && message.folder == folder;
+        for folder in Folder::ALL {
+            let is_due = |message: &&mut Message| message.deleted && message.place.folder == folder;
             let due = self.messages.iter_mut().filter(is_due).count() as u64;
             if due == 0 {
                 continue;
             }
-            let path = folder_path(&self.user, folder);
+            let path = folder.path(self.user.as_str());
             let directory = match self.root.directory(&path) {
                 Ok(directory) => directory,
                 Err(error) if is_missing(&error) => {
@@ -240,7 +209,7 @@ impl Maildrop {
                 }
             };
             for message in self.messages.iter_mut().filter(is_due) {
-                match directory.remove(&message.name, &message.identity) {
+                match directory.remove(&message.place.name, &message.content.identity) {
                     Ok(()) => {
                         message.deleted = false;
                         update.removed += 1;
@@ -248,7 +217,10 @@ impl Maildrop {
                     Err(error) if is_missing(&error) => missing += 1,
                     Err(error) => {
                         update.failed += 1;
-                        log::error!("cannot remove {}: {error}", root::display(&join(&path, &message.name)));
+                        log::error!(
+                            "cannot remove {}: {error}",
+                            root::display(&message.place.path(self.user.as_str()))
+                        );
                     }
                 }
             }
@@ -256,133 +228,31 @@ impl Maildrop {
         missing
     }
 
-    fn open_file(&self, index: usize) -> io::Result<(File, Identity)> {
-        let message = &self.messages[index];
-        self.root.file(&self.path(message.folder, &message.name))
+    fn open_file(&self, number: MessageNumber) -> io::Result<(File, Identity)> {
+        self.root.file(&self.messages[number.index()].place.path(self.user.as_str()))
     }
 
-    fn path(&self, folder: Folder, name: &[u8]) -> Vec<u8> {
-        join(&folder_path(&self.user, folder), name)
-    }
-
-    /// Every message's file, in the maildrop's order.
-    fn files(&self) -> io::Result<Vec<Place>> {
-        // new/ before cur/: a message that is moved in between is then listed twice, but never missed.
-        let mut files = Vec::new();
-        let mut maildir = false;
-        for folder in [Folder::New, Folder::Cur] {
-            if let Some(names) = self.list(folder)? {
-                maildir = true;
-                files.extend(names.into_iter().map(|name| (folder, name)));
-            }
+    /// Looks again where a Maildir's messages are: a mail program moves them from new/ to cur/ and renames them
+    /// when their flags change.
+    fn find_moved(&mut self) -> io::Result<()> {
+        if self.messages.iter().all(|message| message.place.folder == Folder::Top) {
+            return Ok(());
         }
-        if maildir {
-            files.sort_unstable_by(|(_, a), (_, b)| name::maildir_order(a, b));
-        } else if let Some(names) = self.list(Folder::Top)? {
-            files.extend(names.into_iter().map(|name| (Folder::Top, name)));
-            files.sort_unstable_by(|(_, a), (_, b)| name::flat_order(a, b));
-        }
-        Ok(files)
-    }
-
-    /// The messages of one folder, or `None` when there is no such directory.
-    fn list(&self, folder: Folder) -> io::Result<Option<Vec<Box<[u8]>>>> {
-        match self.root.directory(&folder_path(&self.user, folder)) {
-            Ok(directory) => directory.messages().map(Some),
-            Err(error) if is_missing(&error) => Ok(None),
-            // A message of a flat maildrop may be called "new".
-            Err(error) if folder != Folder::Top && error.kind() == io::ErrorKind::NotADirectory => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn measure_all(&self, files: Vec<Place>) -> io::Result<Vec<Message>> {
-        let mut buffer = vec![0; wire::BLOCK];
-        let mut messages: Vec<Message> = Vec::with_capacity(files.len());
-        for (folder, name) in files {
-            match self.measure(folder, name, &mut buffer) {
-                Ok(message) => messages.push(message),
-                Err((path, error)) if is_missing(&error) => {
-                    log::debug!("{} went while it was listed", root::display(&path))
-                }
-                Err((_, error)) if is_exhaustion(&error) => return Err(error),
-                Err((path, error)) => log::warn!("{} is left out: {error}", root::display(&path)),
-            }
-        }
-        for index in 1..messages.len() {
-            let (before, message) = (&messages[index - 1], &messages[index]);
-            messages[index].namesake =
-                message.folder != Folder::Top && name::base(&before.name) == name::base(&message.name);
-        }
-        Ok(messages)
-    }
-
-    fn measure(&self, folder: Folder, name: Box<[u8]>, buffer: &mut [u8]) -> Result<Message, (Vec<u8>, io::Error)> {
-        let path = self.path(folder, &name);
-        let measured = self.root.file(&path).and_then(|(mut file, identity)| {
-            let mut meter = Meter::default();
-            // No further than its size now: it may be growing.
-            let mut stored = (&mut file).take(identity.size);
-            loop {
-                match stored.read(buffer)? {
-                    0 => return Ok((identity, meter.finish())),
-                    read => meter.push(&buffer[..read]),
-                }
-            }
-        });
-        match measured {
-            Ok((identity, measure)) => Ok(Message {
-                folder,
-                name,
-                identity,
-                octets: measure.octets,
-                wire_form: measure.wire_form,
-                namesake: false,
-                deleted: false,
-            }),
-            Err(error) => Err((path, error)),
-        }
-    }
-
-    /// Looks again where the Maildir's messages are: a mail program moves them from new/ to cur/ and renames
-    /// them when their flags change. True when that may have found some.
-    fn find_moved(&mut self) -> io::Result<bool> {
-        if self.messages.iter().all(|message| message.folder == Folder::Top) {
-            return Ok(false);
-        }
-        let mut places: HashMap<Box<[u8]>, Vec<Place>> = HashMap::new();
-        for (folder, name) in self.files()? {
-            places.entry(name::base(&name).into()).or_default().push((folder, name));
+        let places = scan::places(&self.root, self.user.as_str())?;
+        let mut by_base: HashMap<&[u8], Vec<&Place>> = HashMap::new();
+        for place in &places {
+            by_base.entry(place.base()).or_default().push(place);
         }
         for message in &mut self.messages {
-            // A message that is still there keeps its place, and two of one base name are not told apart.
-            if let Some([(folder, name)]) = places.get(name::base(&message.name)).map(Vec::as_slice) {
-                (message.folder, message.name) = (*folder, name.clone());
+            // Two of one base name are not told apart: they stay where they were.
+            if let Some(&[place]) = by_base.get(message.place.base()).map(Vec::as_slice) {
+                message.place = place.clone();
             }
         }
-        Ok(true)
+        Ok(())
     }
-}
-
-fn folder_path(user: &UserName, folder: Folder) -> Vec<u8> {
-    let mut path = user.as_str().as_bytes().to_vec();
-    path.extend_from_slice(match folder {
-        Folder::Top => b"",
-        Folder::New => b"/new",
-        Folder::Cur => b"/cur",
-    });
-    path
-}
-
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    [folder, b"/", name].concat()
 }
 
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
-}
-
-/// Out of descriptors or memory: says nothing of the file.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }

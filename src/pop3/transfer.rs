@@ -33,19 +33,38 @@ impl From<io::Error> for TransferError {
     }
 }
 
+impl TransferError {
+    /// The message has gone, or the disk fails.
+    pub(super) fn unreadable(error: io::Error) -> Self {
+        Self::Refused(Refusal::Message(Fault::from(&error)), error)
+    }
+
+    /// The message is not the one that was listed.
+    pub(super) fn changed() -> Self {
+        Self::Refused(Refusal::Changed, io::Error::other("it has changed since login"))
+    }
+
+    /// The transform gave nothing.
+    pub(super) fn transform(failure: Failure) -> Self {
+        Self::Refused(Refusal::Transform, io::Error::other(format!("transform: {failure}")))
+    }
+
+    /// The same when part of the message is out already.
+    fn broken(self) -> Self {
+        match self {
+            Self::Refused(_, error) | Self::Broken(error) => Self::Broken(error),
+        }
+    }
+}
+
 /// What is kept back of a message that goes by [`Link::send_file`], so that the last octets and the termination
 /// octet are one write: there are clients that look for the end of a response in one segment only.
 const TAIL: usize = 4096;
 
 /// Sends a message as it is stored. Returns its octets.
-pub(super) fn stored<L: Link>(
-    output: &mut Output<L>,
-    message: OpenMessage,
-    octets: u64,
-    body: Body,
-) -> Result<u64, TransferError> {
+pub(super) fn stored<L: Link>(output: &mut Output<L>, message: OpenMessage, body: Body) -> Result<u64, TransferError> {
     let status = match body {
-        Body::Whole => format!("{octets} octets"),
+        Body::Whole => format!("{} octets", message.octets),
         Body::Lines(_) => "top of message follows".to_owned(),
     };
     if message.wire_form && body == Body::Whole && message.stored > BLOCK as u64 {
@@ -70,7 +89,7 @@ pub(super) fn transformed<L: Link>(
 fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage, status: &str) -> Result<u64, TransferError> {
     let mut tail = [0; TAIL];
     let body = message.stored - TAIL as u64;
-    message.file.read_exact_at(&mut tail, body).map_err(|error| TransferError::Refused(unreadable(&error), error))?;
+    message.file.read_exact_at(&mut tail, body).map_err(TransferError::unreadable)?;
     reply::ok(output.pending(), status);
     output.flush()?;
     output.link.send_file(&message.file, body)?;
@@ -110,18 +129,6 @@ fn send<L: Link>(
     Ok(stuffer.finish(output.pending()))
 }
 
-impl TransferError {
-    fn broken(self) -> Self {
-        match self {
-            Self::Refused(_, error) | Self::Broken(error) => Self::Broken(error),
-        }
-    }
-}
-
-fn unreadable(error: &io::Error) -> Refusal {
-    Refusal::Message(Fault::from(error))
-}
-
 /// Where a message's octets come from.
 trait Source {
     /// The next octets, none at the end. An error at the first call is a refusal.
@@ -146,7 +153,7 @@ impl Source for Stored {
             }
             result => result,
         };
-        let read = read.map_err(|error| TransferError::Refused(unreadable(&error), error))?;
+        let read = read.map_err(TransferError::unreadable)?;
         self.left -= read as u64;
         Ok(read)
     }
@@ -168,18 +175,11 @@ impl Source for Transformed {
         let ended = if let Ok(0) = read { self.running.finish().map(|()| 0) } else { read };
         ended.map_err(|failure| match failure {
             Failure::ClientLeft => TransferError::Broken(io::ErrorKind::ConnectionAborted.into()),
-            failure => TransferError::refused(failure),
+            failure => TransferError::transform(failure),
         })
     }
 
     fn keeps_us_waiting(&self) -> bool {
         true
-    }
-}
-
-impl TransferError {
-    /// The transform gave nothing.
-    pub(super) fn refused(failure: Failure) -> Self {
-        Self::Refused(Refusal::Transform, io::Error::other(format!("transform: {failure}")))
     }
 }

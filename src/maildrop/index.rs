@@ -1,0 +1,244 @@
+//! What is known of a maildrop's messages, kept from login to login in a dot-file of the user's directory.
+//!
+//! It only ever saves work: one that is missing, damaged, of another version or not writable costs reading the
+//! messages again, and nothing else. It is replaced by rename, so another server sees the old one or the new one.
+//!
+//! ```text
+//! magic     8 octets     "pop3d-ix"
+//! version   u32
+//! checksum  u32          CRC-32 of all that follows
+//! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
+//! count     u32
+//! entries   folder u8, wire form u8, inode u64, size u64, modified i64, octets u64, length u8, name
+//! ```
+//!
+//! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
+
+use std::io::{self, Read, Write};
+
+use super::message::{Content, Folder, Place};
+use super::root::{self, Identity, Root, Stamp};
+use super::scan::Stamps;
+
+/// The index's file in the user's directory, and the one that is to replace it.
+const FILE: &[u8] = b".pop3d-index";
+const NEW_FILE: &[u8] = b".pop3d-index.new";
+
+const MAGIC: &[u8; 8] = b"pop3d-ix";
+
+/// To be raised with any change of the format, or of what octets and wire form mean.
+const VERSION: u32 = 1;
+
+/// In the octet before the stamps: there are stamps.
+const STAMPED: u8 = 0x80;
+
+/// A maildrop's messages as an earlier login found them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    /// The Maildir's state that the entries are complete for, if they are known to be.
+    pub(super) stamps: Option<Stamps>,
+    pub(super) entries: Vec<(Place, Content)>,
+}
+
+impl Index {
+    /// The user's index, if there is one that can be trusted.
+    pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
+        let (mut file, identity) = root.file(&path(user)).ok()?;
+        let mut octets = Vec::with_capacity(usize::try_from(identity.size).ok()?);
+        file.read_to_end(&mut octets).ok()?;
+        let index = Self::decode(&octets);
+        if index.is_none() {
+            log::debug!("{} cannot be used and is made anew", root::display(&path(user)));
+        }
+        index
+    }
+
+    /// Replaces the user's index.
+    pub(super) fn save<'a>(
+        root: &Root,
+        user: &str,
+        stamps: Option<Stamps>,
+        entries: impl Iterator<Item = &'a (Place, Content)>,
+    ) {
+        let octets = Self::encode(stamps, entries);
+        let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
+            let mut file = directory.create(NEW_FILE)?;
+            let written = file.write_all(&octets).and_then(|()| directory.rename(NEW_FILE, FILE));
+            written.inspect_err(|_| directory.unlink(NEW_FILE).unwrap_or(()))
+        });
+        if let Err(error) = saved {
+            log::debug!("{} cannot be written: {error}", root::display(&path(user)));
+        }
+    }
+
+    /// Removes the user's index, which has told something wrong.
+    pub(super) fn forget(root: &Root, user: &str) {
+        let removed = root.directory(&Folder::Top.path(user)).and_then(|directory| directory.unlink(FILE));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::warn!("{} is wrong and cannot be removed: {error}", root::display(&path(user)));
+            }
+            _ => {}
+        }
+    }
+
+    fn encode<'a>(stamps: Option<Stamps>, entries: impl Iterator<Item = &'a (Place, Content)>) -> Vec<u8> {
+        let mut body = Vec::new();
+        let [new, cur] = stamps.unwrap_or_default();
+        body.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
+        for stamp in [new, cur] {
+            let stamp = stamp.unwrap_or_default();
+            body.extend_from_slice(&stamp.inode.to_le_bytes());
+            body.extend_from_slice(&stamp.modified.to_le_bytes());
+            body.extend_from_slice(&stamp.changed.to_le_bytes());
+        }
+        let count_at = body.len();
+        body.extend_from_slice(&0u32.to_le_bytes());
+        let mut count = 0u32;
+        for (place, Content { identity, octets, wire_form }) in entries {
+            // No file system has longer names, and no index more messages: it would only be incomplete.
+            let Ok(length) = u8::try_from(place.name.len()) else { continue };
+            body.extend_from_slice(&[place.folder as u8, u8::from(*wire_form)]);
+            body.extend_from_slice(&identity.inode.to_le_bytes());
+            body.extend_from_slice(&identity.size.to_le_bytes());
+            body.extend_from_slice(&identity.modified.to_le_bytes());
+            body.extend_from_slice(&octets.to_le_bytes());
+            body.push(length);
+            body.extend_from_slice(&place.name);
+            count += 1;
+        }
+        body[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        [&MAGIC[..], &VERSION.to_le_bytes(), &crc32fast::hash(&body).to_le_bytes(), &body].concat()
+    }
+
+    fn decode(octets: &[u8]) -> Option<Self> {
+        let mut rest = Fields(octets);
+        let trusted = rest.take()? == *MAGIC && rest.u32()? == VERSION && rest.u32()? == crc32fast::hash(rest.0);
+        if !trusted {
+            return None;
+        }
+        let which = rest.u8()?;
+        let mut stamp = || Some(Stamp { inode: rest.u64()?, modified: rest.i64()?, changed: rest.i64()? });
+        let (new, cur) = (stamp()?, stamp()?);
+        let stamps =
+            (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
+        let count = rest.u32()?;
+        let entries = (0..count).map(|_| rest.entry()).collect::<Option<Vec<_>>>()?;
+        rest.0.is_empty().then_some(Self { stamps, entries })
+    }
+}
+
+/// The fields of an index that have not been read yet. `None` when there are too few octets.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn octets(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (octets, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(octets)
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.octets(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[octet]| octet)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
+    }
+
+    fn entry(&mut self) -> Option<(Place, Content)> {
+        let folder = *Folder::ALL.get(usize::from(self.u8()?))?;
+        let wire_form = self.u8()? != 0;
+        let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()? };
+        let octets = self.u64()?;
+        let length = self.u8()?;
+        let name = self.octets(usize::from(length))?;
+        // Whoever wrote this, it leads nowhere else.
+        let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, name).is_none();
+        plain.then(|| (Place { folder, name: name.into() }, Content { identity, octets, wire_form }))
+    }
+}
+
+fn path(user: &str) -> Vec<u8> {
+    [&Folder::Top.path(user), &b"/"[..], FILE].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Index {
+        let stamp = Stamp { inode: 7, modified: 1_700_000_000_000_000_001, changed: -1 };
+        let content = |size| Content {
+            identity: Identity { inode: size, size, modified: 5 },
+            octets: size + 1,
+            wire_form: size % 2 == 0,
+        };
+        let entry = |folder, name: &str, size| (Place { folder, name: name.as_bytes().into() }, content(size));
+        Index {
+            stamps: Some([Some(stamp), None]),
+            entries: vec![
+                entry(Folder::New, "1.a.h", 10),
+                entry(Folder::Cur, "2.b.h:2,S", 11),
+                entry(Folder::Cur, &"x".repeat(255), 12),
+            ],
+        }
+    }
+
+    fn encoded(index: &Index) -> Vec<u8> {
+        Index::encode(index.stamps, index.entries.iter())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for index in [sample(), Index::default(), Index { stamps: Some([None, None]), ..Index::default() }] {
+            assert_eq!(Index::decode(&encoded(&index)), Some(index));
+        }
+    }
+
+    #[test]
+    fn no_damage_goes_unnoticed() {
+        let good = encoded(&sample());
+        for length in 0..good.len() {
+            assert_eq!(Index::decode(&good[..length]), None, "cut to {length}");
+        }
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert_eq!(Index::decode(&bad), None, "bit {bit} of octet {at}");
+            }
+        }
+        assert_eq!(Index::decode(&[good, vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for name in ["", ".hidden", "..", "a/b", "../x", "a\0b"] {
+            let mut index = sample();
+            index.entries[0].0.name = name.as_bytes().into();
+            assert_eq!(Index::decode(&encoded(&index)), None, "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let checksum = crc32fast::hash(&body).to_le_bytes();
+            let _ = Index::decode(&[&MAGIC[..], &VERSION.to_le_bytes(), &checksum, &body].concat());
+        }
+    }
+}

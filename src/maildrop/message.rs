@@ -1,0 +1,96 @@
+//! One message of a maildrop: where its file is and what is known of it.
+
+use std::borrow::Cow;
+
+use super::name;
+use super::root::Identity;
+
+/// Where in the user's directory a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Folder {
+    /// A flat maildrop's only one.
+    Top,
+    /// A Maildir's messages that no mail program has seen.
+    New,
+    /// A Maildir's others; flags are in their names.
+    Cur,
+}
+
+impl Folder {
+    pub(super) const ALL: [Self; 3] = [Self::Top, Self::New, Self::Cur];
+
+    /// Its path below the mail root.
+    pub(super) fn path(self, user: &str) -> Vec<u8> {
+        let mut path = user.as_bytes().to_vec();
+        path.extend_from_slice(match self {
+            Self::Top => b"",
+            Self::New => b"/new",
+            Self::Cur => b"/cur",
+        });
+        path
+    }
+}
+
+/// A message's folder and the name of its file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) folder: Folder,
+    pub(super) name: Box<[u8]>,
+}
+
+impl Place {
+    /// Its path below the mail root.
+    pub(super) fn path(&self, user: &str) -> Vec<u8> {
+        [&self.folder.path(user), &b"/"[..], &self.name].concat()
+    }
+
+    /// What stays the same when a mail program moves the message or changes its flags.
+    pub(super) fn base(&self) -> &[u8] {
+        match self.folder {
+            Folder::Top => &self.name,
+            Folder::New | Folder::Cur => name::base(&self.name),
+        }
+    }
+}
+
+/// What reading a message's file has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Which file, and in which state.
+    pub(super) identity: Identity,
+    /// Octets on the wire.
+    pub(super) octets: u64,
+    /// The stored octets are the wire's.
+    pub(super) wire_form: bool,
+}
+
+/// One message of the maildrop.
+#[derive(Debug)]
+pub struct Message {
+    pub(super) place: Place,
+    pub(super) content: Content,
+    /// Another message before this one has the same base name.
+    pub(super) namesake: bool,
+    pub(super) deleted: bool,
+}
+
+impl Message {
+    pub(super) fn new(place: Place, content: Content) -> Self {
+        Self { place, content, namesake: false, deleted: false }
+    }
+
+    /// Its size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.content.octets
+    }
+
+    /// Its unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
+    #[must_use]
+    pub fn unique_id(&self) -> Cow<'_, [u8]> {
+        match self.place.folder {
+            Folder::New | Folder::Cur if !self.namesake => name::maildir_unique_id(&self.place.name),
+            _ => Cow::Owned(name::dated_unique_id(&self.place.name, self.content.identity.modified)),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Finding a user's messages and measuring those that the index does not know.
+//!
+//! Maildir: a message never changes under its name, so the same name on the same inode is a message that the index
+//! knows, and directories that have not changed since the index was written need not even be listed. Flat: names
+//! are used again and files are written to, so the index is good for a file only while its identity is the same.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::index::Index;
+use super::message::{Content, Folder, Message, Place};
+use super::name;
+use super::root::{self, Directory, Identity, Root, Stamp};
+use crate::wire::{self, Meter};
+
+/// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
+/// that keep times in steps of 2 s.
+const SETTLED: i64 = 2_000_000_000;
+
+/// From this many messages to measure on, more threads than the session's own pay.
+const PARALLEL: usize = 256;
+
+/// One scan at a time is parallel, so that many first logins at once do not start threads without bound.
+static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
+
+/// When a Maildir's new/ and cur/ were last changed, each if it is there.
+pub(super) type Stamps = [Option<Stamp>; 2];
+
+/// The user's messages, in the maildrop's order.
+pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
+    let now = nanoseconds_since_1970();
+    let folders = Folders::open(root, user)?;
+    let stamps = folders.stamps(now)?;
+    let index = Index::load(root, user);
+    let up_to_date = |index: &Index| stamps.is_some() && index.stamps == stamps;
+    let known = match index {
+        Some(index) if up_to_date(&index) => index.entries,
+        index => folders.refresh(root, user, index, stamps, now)?,
+    };
+    Ok(numbered(known))
+}
+
+/// Where the user's messages are now.
+pub(super) fn places(root: &Root, user: &str) -> io::Result<Vec<Place>> {
+    let files = Folders::open(root, user)?.files()?;
+    Ok(files.into_iter().map(|file| file.place).collect())
+}
+
+/// A message's file as a listing tells it.
+struct Listed {
+    place: Place,
+    inode: u64,
+}
+
+/// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
+struct Folders(Vec<(Folder, Directory)>);
+
+impl Folders {
+    fn open(root: &Root, user: &str) -> io::Result<Self> {
+        // new/ before cur/: a message that is moved while they are listed is then seen twice, but never missed.
+        let mut folders = Vec::new();
+        for folder in [Folder::New, Folder::Cur] {
+            match root.directory(&folder.path(user)) {
+                Ok(directory) => folders.push((folder, directory)),
+                // Not there; or a message of a flat maildrop that is called "new".
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if folders.is_empty() {
+            match root.directory(&Folder::Top.path(user)) {
+                Ok(directory) => folders.push((Folder::Top, directory)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(folders))
+    }
+
+    fn directory(&self, folder: Folder) -> Option<&Directory> {
+        self.0.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
+    }
+
+    fn is_flat(&self) -> bool {
+        self.directory(Folder::Top).is_some()
+    }
+
+    /// The directories' times, if they can tell that nothing has changed since: a Maildir's, unless a change is
+    /// so recent that another one could have the same time.
+    fn stamps(&self, now: i64) -> io::Result<Option<Stamps>> {
+        if self.is_flat() {
+            return Ok(None);
+        }
+        let stamp = |folder| self.directory(folder).map(Directory::stamp).transpose();
+        let stamps = [stamp(Folder::New)?, stamp(Folder::Cur)?];
+        let settled = |stamp: &Stamp| stamp.modified.saturating_add(SETTLED) < now;
+        Ok(stamps.iter().flatten().all(settled).then_some(stamps))
+    }
+
+    /// Every message's file, in the maildrop's order.
+    fn files(&self) -> io::Result<Vec<Listed>> {
+        let mut files = Vec::new();
+        for &(folder, ref directory) in &self.0 {
+            let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
+            files.extend(directory.messages()?.into_iter().map(listed));
+        }
+        let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
+        files.sort_unstable_by(|Listed { place: a, .. }, Listed { place: b, .. }| {
+            order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
+        });
+        Ok(files)
+    }
+
+    /// Lists the messages, measures those that `index` does not know, and writes a new index if that has changed
+    /// anything.
+    fn refresh(
+        &self,
+        root: &Root,
+        user: &str,
+        index: Option<Index>,
+        stamps: Option<Stamps>,
+        now: i64,
+    ) -> io::Result<Vec<(Place, Content)>> {
+        let old = index.unwrap_or_default();
+        let mut known = Known::new(&old);
+        let files = self.files()?;
+        let found: Vec<Option<Content>> = files.iter().map(|file| self.known_content(&mut known, file)).collect();
+        let unknown: Vec<&Place> =
+            files.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(file, _)| &file.place).collect();
+        let changed = !unknown.is_empty() || known.used != old.entries.len();
+
+        let mut measured = self.measure_all(&unknown).into_iter();
+        let mut complete = true;
+        let mut entries = Vec::with_capacity(files.len());
+        for (Listed { place, .. }, found) in files.into_iter().zip(found) {
+            match found.map_or_else(|| measured.next().unwrap_or(Err(io::ErrorKind::NotFound.into())), Ok) {
+                Ok(content) => entries.push((place, content)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_exhaustion(&error) => return Err(error),
+                Err(error) => {
+                    log::warn!("{} is left out: {error}", root::display(&place.path(user)));
+                    complete = false;
+                }
+            }
+        }
+
+        // With a message left out the directories' times do not tell when it can be read.
+        let stamps = stamps.filter(|_| complete);
+        if changed || (stamps.is_some() && stamps != old.stamps) {
+            // A file that was written to just now may be again, without a trace in its identity.
+            let settled = |content: &Content| content.identity.modified.saturating_add(SETTLED) < now;
+            let keep = |(_, content): &&(Place, Content)| !self.is_flat() || settled(content);
+            Index::save(root, user, stamps, entries.iter().filter(keep));
+        }
+        Ok(entries)
+    }
+
+    fn known_content(&self, known: &mut Known<'_>, Listed { place, inode }: &Listed) -> Option<Content> {
+        let content = known.content(place).filter(|content| content.identity.inode == *inode)?;
+        if self.is_flat() && self.directory(place.folder)?.identity(&place.name).ok()? != content.identity {
+            return None;
+        }
+        known.used += 1;
+        Some(content)
+    }
+
+    /// Measures messages, many of them on all processors.
+    fn measure_all(&self, places: &[&Place]) -> Vec<io::Result<Content>> {
+        let measure = |places: &[&Place]| -> Vec<io::Result<Content>> {
+            let mut buffer = vec![0; wire::BLOCK];
+            places.iter().map(|place| self.measure(place, &mut buffer)).collect()
+        };
+        let alone = if places.len() < PARALLEL { None } else { PARALLEL_SCAN.try_lock() };
+        let threads = alone.as_ref().map_or(1, |_| thread::available_parallelism().map_or(1, NonZero::get));
+        if threads == 1 {
+            return measure(places);
+        }
+        thread::scope(|scope| {
+            let parts = places.chunks(places.len().div_ceil(threads));
+            let workers: Vec<_> = parts
+                .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || measure(part)).ok()))
+                .collect();
+            let results = workers.into_iter().map(|(part, worker)| {
+                // Measured here if there was no thread to be had.
+                worker.and_then(|worker| worker.join().ok()).unwrap_or_else(|| measure(part))
+            });
+            results.flatten().collect()
+        })
+    }
+
+    fn measure(&self, place: &Place, buffer: &mut [u8]) -> io::Result<Content> {
+        let directory = self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?;
+        let (file, identity) = directory.file(&place.name)?;
+        if let Some(octets) = told_octets(place, &identity)
+            && ends_in_lf(&file, identity.size)?
+        {
+            return Ok(Content { identity, octets, wire_form: false });
+        }
+        let mut meter = Meter::default();
+        // No further than its size now: it may be growing.
+        let mut left = identity.size;
+        let mut file = file.take(left);
+        while left > 0 {
+            match file.read(buffer)? {
+                0 => break,
+                read => {
+                    meter.push(&buffer[..read]);
+                    left -= read as u64;
+                }
+            }
+        }
+        let measure = meter.finish();
+        Ok(Content { identity, octets: measure.octets, wire_form: measure.wire_form })
+    }
+}
+
+/// A large message's octets as its Maildir name tells them (`W=`), if the stored size it tells (`S=`) is right.
+/// Small ones are read: that is as quick as looking closely enough.
+fn told_octets(place: &Place, identity: &Identity) -> Option<u64> {
+    if place.folder == Folder::Top || identity.size <= wire::BLOCK as u64 {
+        return None;
+    }
+    let (stored, octets) = name::sizes(&place.name)?;
+    (stored == identity.size && (stored..=stored.saturating_mul(2)).contains(&octets)).then_some(octets)
+}
+
+/// Those who write `W=` do not count the line end that a last line may lack.
+fn ends_in_lf(file: &std::fs::File, size: u64) -> io::Result<bool> {
+    let mut last = [0];
+    file.read_exact_at(&mut last, size.saturating_sub(1))?;
+    Ok(last == *b"\n")
+}
+
+/// What the index knows, by what a message is recognised by.
+struct Known<'a> {
+    /// `None` for a name that two messages have.
+    by_base: HashMap<&'a [u8], Option<&'a Content>>,
+    used: usize,
+}
+
+impl<'a> Known<'a> {
+    fn new(index: &'a Index) -> Self {
+        let mut by_base = HashMap::with_capacity(index.entries.len());
+        for (place, content) in &index.entries {
+            by_base.entry(place.base()).and_modify(|known| *known = None).or_insert(Some(content));
+        }
+        Self { by_base, used: 0 }
+    }
+
+    fn content(&self, place: &Place) -> Option<Content> {
+        self.by_base.get(place.base()).copied().flatten().copied()
+    }
+}
+
+/// Messages, with those noted that have another's base name.
+fn numbered(entries: Vec<(Place, Content)>) -> Vec<Message> {
+    let mut messages: Vec<Message> = entries.into_iter().map(|(place, content)| Message::new(place, content)).collect();
+    for index in 1..messages.len() {
+        messages[index].namesake = messages[index - 1].place.base() == messages[index].place.base();
+    }
+    messages
+}
+
+fn nanoseconds_since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Out of descriptors or memory: says nothing of the file.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
