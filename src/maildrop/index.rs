@@ -29,6 +29,9 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 /// To be raised with any change of the format, or of what octets and wire form mean.
 const VERSION: u32 = 1;
 
+/// No index of ours is larger: that would be millions of messages.
+const SIZE_LIMIT: u64 = 1 << 28;
+
 /// In the octet before the stamps: there are stamps.
 const STAMPED: u8 = 0x80;
 
@@ -44,8 +47,9 @@ impl Index {
     /// The user's index, if there is one that can be trusted.
     pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
         let (mut file, identity) = root.file(&path(user)).ok()?;
-        let mut octets = Vec::with_capacity(usize::try_from(identity.size).ok()?);
-        file.read_to_end(&mut octets).ok()?;
+        let size = usize::try_from(identity.size.min(SIZE_LIMIT)).ok()?;
+        let mut octets = vec![0; size];
+        file.read_exact(&mut octets).ok()?;
         let index = Self::decode(&octets);
         if index.is_none() {
             log::debug!("{} cannot be used and is made anew", root::display(&path(user)));

@@ -18,7 +18,7 @@ use super::index::Index;
 use super::message::{Content, Folder, Message, Place};
 use super::name;
 use super::root::{self, Directory, Identity, Root, Stamp};
-use crate::wire::{self, Meter};
+use crate::wire::{BLOCK, Block, Meter};
 
 /// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
 /// that keep times in steps of 2 s.
@@ -174,7 +174,7 @@ impl Folders {
     /// Measures messages, many of them on all processors.
     fn measure_all(&self, places: &[&Place]) -> Vec<io::Result<Content>> {
         let measure = |places: &[&Place]| -> Vec<io::Result<Content>> {
-            let mut buffer = vec![0; wire::BLOCK];
+            let mut buffer = Block::new();
             places.iter().map(|place| self.measure(place, &mut buffer)).collect()
         };
         let alone = if places.len() < PARALLEL { None } else { PARALLEL_SCAN.try_lock() };
@@ -197,7 +197,7 @@ impl Folders {
 
     fn measure(&self, place: &Place, buffer: &mut [u8]) -> io::Result<Content> {
         let directory = self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?;
-        let (file, identity) = directory.file(&place.name)?;
+        let (mut file, identity) = directory.file(&place.name)?;
         if let Some(octets) = told_octets(place, &identity)
             && ends_in_lf(&file, identity.size)?
         {
@@ -206,9 +206,9 @@ impl Folders {
         let mut meter = Meter::default();
         // No further than its size now: it may be growing.
         let mut left = identity.size;
-        let mut file = file.take(left);
         while left > 0 {
-            match file.read(buffer)? {
+            let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            match file.read(&mut buffer[..room])? {
                 0 => break,
                 read => {
                     meter.push(&buffer[..read]);
@@ -224,7 +224,7 @@ impl Folders {
 /// A large message's octets as its Maildir name tells them (`W=`), if the stored size it tells (`S=`) is right.
 /// Small ones are read: that is as quick as looking closely enough.
 fn told_octets(place: &Place, identity: &Identity) -> Option<u64> {
-    if place.folder == Folder::Top || identity.size <= wire::BLOCK as u64 {
+    if place.folder == Folder::Top || identity.size <= BLOCK as u64 {
         return None;
     }
     let (stored, octets) = name::sizes(&place.name)?;

@@ -14,7 +14,7 @@ use crate::stats::Counter;
 use crate::wire::Link;
 
 /// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
-const SENDFILE_BLOCK: u64 = 1 << 20;
+const SENDFILE_BLOCK: u64 = 4 << 20;
 
 /// Read timeouts are multiples of this, so that one of ten minutes is set once and not before each read.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::reply::{self, Fault, Refusal};
 use crate::maildrop::OpenMessage;
 use crate::transform::{Failure, Running};
-use crate::wire::{BLOCK, Link, Output, Stuffer, Top};
+use crate::wire::{BLOCK, Block, Link, Output, Stuffer, Top};
 
 /// How much of the message is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,8 @@ fn send<L: Link>(
         Body::Lines(lines) => Some(Top::new(lines)),
     };
     let mut stuffer = Stuffer::default();
-    let mut block = vec![0; BLOCK];
+    let mut block = Block::new();
+    output.enlarge();
     let mut length = source.read(&mut block, &output.link)?;
     reply::ok(output.pending(), status);
     while length > 0 {

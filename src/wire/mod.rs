@@ -3,7 +3,8 @@
 mod lines;
 mod message;
 mod output;
+mod spare;
 
 pub use lines::{Line, Lines};
 pub use message::{Measure, Meter, Stuffer, Top};
-pub use output::{BLOCK, Link, Output};
+pub use output::{BLOCK, Block, Link, Output};

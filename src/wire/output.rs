@@ -2,14 +2,63 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-/// Gathered replies are sent on when they reach this size.
+use super::spare::Spares;
+
+/// What messages are read in; gathered replies are sent on when they reach this size.
 pub const BLOCK: usize = 64 * 1024;
 
 /// The largest buffer that a session keeps while it waits for its client.
 const IDLE_BUFFER: usize = 1024;
+
+/// Room for a block that begins in the middle of another, with its stuffing; more is rare.
+const LARGE_BUFFER: usize = 3 * BLOCK;
+
+static LARGE_BUFFERS: Spares<Vec<u8>> = Spares::new();
+
+static BLOCKS: Spares<Box<[u8]>> = Spares::new();
+
+/// A block to read into, with anything in it.
+#[derive(Debug)]
+pub struct Block(Box<[u8]>);
+
+impl Block {
+    /// One of [`BLOCK`] octets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(BLOCKS.take().unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice()))
+    }
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        BLOCKS.give(mem::take(&mut self.0));
+    }
+}
 
 /// What a session needs of its connection. The server's is a socket; tests use octets in memory.
 pub trait Link: Read + Write {
@@ -51,6 +100,15 @@ impl<L: Link> Output<L> {
         &mut self.pending
     }
 
+    /// Makes room for long replies at once.
+    pub fn enlarge(&mut self) {
+        if self.pending.capacity() < LARGE_BUFFER {
+            let mut large = LARGE_BUFFERS.take().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER));
+            large.append(&mut self.pending);
+            self.pending = large;
+        }
+    }
+
     /// Sends what is gathered if it is a block or more, so that a long response takes no more memory than that.
     ///
     /// # Errors
@@ -78,8 +136,13 @@ impl<L: Link> Output<L> {
 
     /// Gives back the memory of a past transfer; called before waiting for the client.
     pub fn release(&mut self) {
-        if self.pending.capacity() > IDLE_BUFFER {
-            self.pending = Vec::new();
+        let capacity = self.pending.capacity();
+        if capacity > IDLE_BUFFER {
+            let buffer = mem::take(&mut self.pending);
+            // One that a line of dots has made larger is not kept.
+            if capacity == LARGE_BUFFER {
+                LARGE_BUFFERS.give(buffer);
+            }
         }
     }
 }
