@@ -26,6 +26,30 @@ pub enum Command {
     Uidl(Option<MessageNumber>),
 }
 
+/// The line as a log shows it: a name cannot break it, a password is not in it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listing = |f: &mut fmt::Formatter<'_>, keyword, number: &Option<MessageNumber>| match number {
+            Some(number) => write!(f, "{keyword} {number}"),
+            None => f.write_str(keyword),
+        };
+        match self {
+            Self::User(name) => write!(f, "USER {:?}", String::from_utf8_lossy(name)),
+            Self::Pass(_) => f.write_str("PASS ***"),
+            Self::Quit => f.write_str("QUIT"),
+            Self::Capa => f.write_str("CAPA"),
+            Self::Stat => f.write_str("STAT"),
+            Self::List(number) => listing(f, "LIST", number),
+            Self::Retr(number) => write!(f, "RETR {number}"),
+            Self::Dele(number) => write!(f, "DELE {number}"),
+            Self::Noop => f.write_str("NOOP"),
+            Self::Rset => f.write_str("RSET"),
+            Self::Top { message, lines } => write!(f, "TOP {message} {lines}"),
+            Self::Uidl(number) => listing(f, "UIDL", number),
+        }
+    }
+}
+
 /// Why a line is no command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseError {
@@ -174,6 +198,16 @@ mod tests {
         for line in ["STAT x", "NOOP x", "QUIT x", "CAPA x", "RSET x", "LIST 1 2", "DELE 1 2", "TOP 1 2 3", "USER a b"]
         {
             assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::ExtraArgument), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_log_shows_no_password_and_no_line_end() {
+        let shown = |line: &[u8]| Command::parse(line).unwrap().to_string();
+        assert_eq!(shown(b"pass hunter2"), "PASS ***");
+        assert_eq!(shown(b"USER a\rb\x1b[31m\xff"), "USER \"a\\rb\\u{1b}[31m\u{fffd}\"");
+        for line in ["LIST 2", "UIDL", "TOP 1 20", "DELE 3", "CAPA"] {
+            assert_eq!(shown(line.as_bytes()), line);
         }
     }
 

@@ -134,6 +134,10 @@ impl<L: Link> Session<'_, L> {
                     self.output.flush()?;
                     return Err(End::ShuttingDown);
                 }
+                match &command {
+                    Ok(command) => log::debug!("{} {command}", self.name),
+                    Err(text) => log::debug!("{} no command: {text}", self.name),
+                }
                 state = match state {
                     State::Authorization(authorization) => self.authorization(authorization, command)?,
                     State::Transaction(transaction) => self.transaction(transaction, command)?,
@@ -371,10 +375,12 @@ impl<L: Link> Session<'_, L> {
     }
 
     fn ok(&mut self, text: impl fmt::Display) {
+        log::trace!("{} +OK {text}", self.name);
         reply::ok(self.output.pending(), text);
     }
 
     fn err(&mut self, text: impl fmt::Display) {
+        log::trace!("{} -ERR {text}", self.name);
         reply::err(self.output.pending(), text);
     }
 }
