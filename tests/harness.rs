@@ -1,0 +1,567 @@
+//! The real server on free ports, clients that speak to it line by line, and the mail that it serves.
+//!
+//! Every wait is bounded by [`PATIENCE`]: a server that hangs fails a test, it does not block it. Nothing here
+//! sleeps for a result; [`eventually`] polls for one.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+
+/// How long anything may take before it counts as hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The user of a server that was given none: RFC 1939's own.
+pub(crate) const USER: &str = "mrose";
+/// Password of [`USER`].
+pub(crate) const PASSWORD: &str = "tanstaaf";
+
+/// Polls until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Mail
+
+/// A temporary directory of maildrops; clones share it, the last one removes it.
+#[derive(Clone)]
+pub(crate) struct MailRoot(Arc<TempDir>);
+
+impl MailRoot {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(TempDir::new().unwrap()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn maildrop(&self, user: &str) -> Maildrop {
+        Maildrop::at(self.path().join(user))
+    }
+}
+
+/// One user's directory. It is made with its first message.
+#[derive(Clone)]
+pub(crate) struct Maildrop {
+    path: PathBuf,
+}
+
+impl Maildrop {
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where `name` is or would be.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Makes the maildrop an empty Maildir.
+    pub(crate) fn make_maildir(&self) {
+        for folder in ["tmp", "new", "cur"] {
+            fs::create_dir_all(self.path(folder)).unwrap();
+        }
+    }
+
+    /// Writes a message: `name` for a flat maildrop, `new/NAME` or `cur/NAME:2,FLAGS` for a Maildir.
+    pub(crate) fn put(&self, name: &str, octets: impl AsRef<[u8]>) -> PathBuf {
+        if name.starts_with("new/") || name.starts_with("cur/") {
+            self.make_maildir();
+        }
+        fs::create_dir_all(&self.path).unwrap();
+        let path = self.path(name);
+        fs::write(&path, octets).unwrap();
+        path
+    }
+
+    /// Sets the modification time of a message, in seconds since 1970.
+    pub(crate) fn set_modified(&self, name: &str, seconds: u64) {
+        let file = File::options().write(true).open(self.path(name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    /// The messages on disk, sorted: regular files whose name has no leading dot, at the top, in `new/`, in `cur/`.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let mut found: Vec<String> = ["", "new/", "cur/"].iter().flat_map(|folder| self.files_in(folder)).collect();
+        found.sort();
+        found
+    }
+
+    fn files_in(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
+        entries
+            .map(Result::unwrap)
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(|name| !name.starts_with('.'))
+            .map(|name| format!("{folder}{name}"))
+            .collect()
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Server
+
+/// What a server is to be started with.
+pub(crate) struct Builder {
+    mail: MailRoot,
+    address: String,
+    users: Vec<String>,
+    flags: Vec<String>,
+    uid: Option<u32>,
+}
+
+impl Builder {
+    /// Serves `mail` instead of a root of its own, for maildrops that outlive a server.
+    pub(crate) fn mail(mut self, mail: &MailRoot) -> Self {
+        self.mail = mail.clone();
+        self
+    }
+
+    /// Listens there instead of on 127.0.0.1.
+    pub(crate) fn address(mut self, address: &str) -> Self {
+        self.address = address.to_owned();
+        self
+    }
+
+    pub(crate) fn user(mut self, name: &str, password: &str) -> Self {
+        self.users.push(format!("{name}:{password}"));
+        self
+    }
+
+    /// Any further flags: `.flags(["-T", "1"])`.
+    pub(crate) fn flags<const N: usize>(mut self, flags: [&str; N]) -> Self {
+        self.flags.extend(flags.map(str::to_owned));
+        self
+    }
+
+    /// Runs as an ordinary user even when the tests run as root, so that permissions count; its mail becomes the
+    /// user's. As anybody else the tests are ordinary already.
+    pub(crate) fn unprivileged(mut self) -> Self {
+        const NOBODY: u32 = 65534;
+        self.uid = geteuid().is_root().then_some(NOBODY);
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(mut self) -> Server {
+        if self.users.is_empty() {
+            self = self.user(USER, PASSWORD);
+        }
+        let (mut command, program) = match self.uid {
+            None => (Command::new(PROGRAM), None),
+            Some(uid) => {
+                give_to(self.mail.path(), uid);
+                let (path, directory) = copy_of_program();
+                let mut command = Command::new(path);
+                command.uid(uid).gid(uid);
+                (command, Some(directory))
+            }
+        };
+        command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
+        command.arg("-m").arg(self.mail.path());
+        for user in &self.users {
+            command.arg("-u").arg(user);
+        }
+        command.args(&self.flags);
+        Server::spawn(command, self.mail, program)
+    }
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
+
+/// The program where everybody may execute it, and the directory that keeps it there.
+fn copy_of_program() -> (PathBuf, TempDir) {
+    let directory = TempDir::new().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("pop3d");
+    fs::copy(PROGRAM, &path).unwrap();
+    (path, directory)
+}
+
+/// Makes `uid` the owner of `path` and of all below it.
+fn give_to(path: &Path, uid: u32) {
+    chown(path, Some(uid), Some(uid)).unwrap();
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).unwrap() {
+            give_to(&entry.unwrap().path(), uid);
+        }
+    }
+}
+
+/// A running server. Dropping it kills and reaps it.
+pub(crate) struct Server {
+    child: Child,
+    mail: MailRoot,
+    pop3: SocketAddr,
+    peep: SocketAddr,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    _program: Option<TempDir>,
+}
+
+impl Server {
+    /// Its settings; with none of them it has an empty mail root and the one user [`USER`].
+    pub(crate) fn builder() -> Builder {
+        Builder {
+            mail: MailRoot::new(),
+            address: "127.0.0.1".to_owned(),
+            users: Vec::new(),
+            flags: Vec::new(),
+            uid: None,
+        }
+    }
+
+    /// Starts one with all its defaults.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::builder().start()
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, mail: MailRoot, program: Option<TempDir>) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = lines_of(child.stdout.take().unwrap());
+        let stderr = gathered(child.stderr.take().unwrap());
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Self { child, mail, pop3: unknown, peep: unknown, stderr, _program: program };
+        while server.pop3 == unknown || server.peep == unknown {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => server.note_address(&line),
+                Err(error) => panic!("the server did not say where it listens ({error}): {}", server.stderr()),
+            }
+        }
+        server
+    }
+
+    /// Keeps the first address of each protocol from lines like `POP3 listening on 127.0.0.1:41234`.
+    fn note_address(&mut self, line: &str) {
+        let Some((protocol, address)) = line.split_once(" listening on ") else { return };
+        let slot = match protocol {
+            "POP3" => &mut self.pop3,
+            "PEEP" => &mut self.peep,
+            _ => return,
+        };
+        if slot.port() == 0 {
+            *slot = address.trim_end().parse().unwrap();
+        }
+    }
+
+    pub(crate) fn pop3_address(&self) -> SocketAddr {
+        self.pop3
+    }
+
+    pub(crate) fn peep_address(&self) -> SocketAddr {
+        self.peep
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn mail(&self) -> &MailRoot {
+        &self.mail
+    }
+
+    /// [`USER`]'s maildrop.
+    pub(crate) fn maildrop(&self) -> Maildrop {
+        self.mail.maildrop(USER)
+    }
+
+    /// A POP3 client that has been greeted.
+    #[track_caller]
+    pub(crate) fn pop3(&self) -> Client {
+        let mut client = Client::connect(self.pop3);
+        client.ok();
+        client
+    }
+
+    /// A POP3 client with [`USER`] logged in.
+    #[track_caller]
+    pub(crate) fn session(&self) -> Client {
+        let mut client = self.pop3();
+        client.login(USER, PASSWORD);
+        client
+    }
+
+    /// A PEEP client, not yet authenticated.
+    #[track_caller]
+    pub(crate) fn peep(&self) -> Client {
+        Client::connect(self.peep)
+    }
+
+    /// A PEEP client with the default admin logged in.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> Client {
+        let mut client = self.peep();
+        client.send("a root root");
+        client.expect("+");
+        client
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it has written on stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
+    }
+
+    /// Waits for it to end by itself.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the server's stderr ---\n{}", self.stderr());
+        }
+    }
+}
+
+/// The lines of a pipe as they come; it is read to its end, so that the writer never blocks.
+fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// The octets of a pipe as they come.
+fn gathered(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
+    let gathered = Arc::new(Mutex::new(Vec::new()));
+    let octets = Arc::clone(&gathered);
+    thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut piece) {
+            octets.lock().unwrap().extend_from_slice(&piece[..length]);
+        }
+    });
+    gathered
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Client
+
+/// A client that speaks in lines, for both protocols. What it reads it waits for at most [`PATIENCE`].
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    #[track_caller]
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).unwrap()
+    }
+
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// The socket itself, to write from another thread or to set it up otherwise.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+
+    /// Sends octets as they are, in one write.
+    pub(crate) fn try_write(&mut self, octets: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.get_mut().write_all(octets.as_ref())
+    }
+
+    /// The next line without its CRLF, or `None` when the server has closed. A line end without CR is an error.
+    pub(crate) fn try_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        match self.stream.read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && line.is_empty() => return Ok(None),
+            result => result?,
+        };
+        if !line.ends_with(b"\r\n") {
+            let what = format!("a line that does not end in CRLF: {}", line.escape_ascii());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        line.truncate(line.len() - 2);
+        Ok(Some(line))
+    }
+
+    #[track_caller]
+    pub(crate) fn write(&mut self, octets: impl AsRef<[u8]>) {
+        self.try_write(octets).unwrap();
+    }
+
+    /// Sends a command line.
+    #[track_caller]
+    pub(crate) fn send(&mut self, command: &str) {
+        self.write(format!("{command}\r\n"));
+    }
+
+    /// Sends many command lines in one write.
+    #[track_caller]
+    pub(crate) fn send_all<'a>(&mut self, commands: impl IntoIterator<Item = &'a str>) {
+        let lines: String = commands.into_iter().flat_map(|command| [command, "\r\n"]).collect();
+        self.write(lines);
+    }
+
+    /// The next line without its CRLF.
+    #[track_caller]
+    pub(crate) fn octets_of_line(&mut self) -> Vec<u8> {
+        match self.try_line() {
+            Ok(line) => line.expect("the server has closed the connection"),
+            Err(error) => panic!("no line from the server: {error}"),
+        }
+    }
+
+    /// The next line as text.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        String::from_utf8_lossy(&self.octets_of_line()).into_owned()
+    }
+
+    /// Expects exactly this line.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, expected: &str) {
+        assert_eq!(self.line(), expected);
+    }
+
+    /// Expects a line that starts with `status` as a word, and gives what follows the word.
+    #[track_caller]
+    fn expect_status(&mut self, status: &str) -> String {
+        let line = self.line();
+        match line.strip_prefix(status) {
+            Some(rest) if rest.is_empty() || rest.starts_with(' ') => rest.trim_start().to_owned(),
+            _ => panic!("expected {status}, got {line}"),
+        }
+    }
+
+    /// Expects `+OK` and gives its text.
+    #[track_caller]
+    pub(crate) fn ok(&mut self) -> String {
+        self.expect_status("+OK")
+    }
+
+    /// Expects `-ERR` and gives its text, the response code included.
+    #[track_caller]
+    pub(crate) fn err(&mut self) -> String {
+        self.expect_status("-ERR")
+    }
+
+    /// Sends a command that has to succeed and gives the text of its status line.
+    #[track_caller]
+    pub(crate) fn call(&mut self, command: &str) -> String {
+        self.send(command);
+        self.ok()
+    }
+
+    /// Sends a command that has to be refused and gives the text of its status line.
+    #[track_caller]
+    pub(crate) fn refused(&mut self, command: &str) -> String {
+        self.send(command);
+        self.err()
+    }
+
+    /// The rest of a multi-line response: its octets without byte-stuffing and terminator.
+    #[track_caller]
+    pub(crate) fn multiline(&mut self) -> Vec<u8> {
+        let mut octets = Vec::new();
+        loop {
+            let line = self.octets_of_line();
+            if line == b"." {
+                return octets;
+            }
+            octets.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+            octets.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Sends a command with a multi-line response and gives its octets.
+    #[track_caller]
+    pub(crate) fn fetch(&mut self, command: &str) -> Vec<u8> {
+        self.call(command);
+        self.multiline()
+    }
+
+    /// Sends a command with a multi-line response and gives its lines.
+    #[track_caller]
+    pub(crate) fn listing(&mut self, command: &str) -> Vec<String> {
+        String::from_utf8(self.fetch(command)).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn login(&mut self, name: &str, password: &str) {
+        self.call(&format!("USER {name}"));
+        self.call(&format!("PASS {password}"));
+    }
+
+    /// Sends QUIT and waits until the server has closed.
+    #[track_caller]
+    pub(crate) fn quit(mut self) {
+        self.call("QUIT");
+        self.closed();
+    }
+
+    /// Expects that the server has closed, without another octet.
+    #[track_caller]
+    pub(crate) fn closed(&mut self) {
+        match self.try_line() {
+            Ok(None) => {}
+            Ok(Some(line)) => panic!("expected the end, got {}", line.escape_ascii()),
+            Err(error) => panic!("expected the end, got: {error}"),
+        }
+    }
+
+    /// All that the server sends until it closes.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut octets = Vec::new();
+        self.stream.read_to_end(&mut octets).unwrap();
+        octets
+    }
+
+    /// Says that nothing more will be sent, and stays to read.
+    pub(crate) fn finish_writing(&self) {
+        self.socket().shutdown(Shutdown::Write).unwrap();
+    }
+}
