@@ -154,8 +154,8 @@ impl Builder {
     }
 
     /// Any further flags: `.flags(["-T", "1"])`.
-    pub(crate) fn flags<const N: usize>(mut self, flags: [&str; N]) -> Self {
-        self.flags.extend(flags.map(str::to_owned));
+    pub(crate) fn flags(mut self, flags: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.flags.extend(flags.into_iter().map(Into::into));
         self
     }
 

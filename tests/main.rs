@@ -2,5 +2,7 @@
 
 // The real server, clients and mail.
 mod harness;
+// Dialogues as data, one for each rule.
+mod dialogues;
 // POP3 where it takes more than a dialogue.
 mod pop3;
