@@ -1,5 +1,7 @@
 //! Tests of the whole server, one module per group.
 
+// Real client programs, from curl to fetchmail, each with the same odd messages.
+mod clients;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.
