@@ -87,24 +87,19 @@ fn odd_messages() -> Vec<Odd> {
         Odd::body("control characters", (1..32).chain([127]).filter(|octet| *octet != b'\r').collect::<Vec<u8>>()),
         Odd::body("NULs", b"a\0b\n\0\n\0\0.\n.\0\nend\0\n"),
         Odd::body("a line of 1 MB", [vec![b'x'; 1_000_000], b"\nend\n".to_vec()].concat()),
-        Odd::body(
-            "100,000 lines",
-            (0..100_000).fold(String::new(), |mut lines, line| {
-                let _ = writeln!(lines, "{line}");
-                lines
-            }),
-        ),
+        Odd::body("100,000 lines", (0..100_000).map(|line| format!("{line}\n")).collect::<String>()),
         Odd::body("5 MB of anything", noise(5_000_000)),
         Odd::new(LONG_HEADER, format!("X-Long: {}\n{}\n{text}", "y".repeat(5000), header(LONG_HEADER))),
         Odd::body("lines of about 1 KiB", of_lengths(1022..=1026)),
         Odd::body("lines of about 64 KiB", of_lengths(65_534..=65_538)),
-        Odd::body("a dot at each of two block ends", dots_around(&[65_536, 131_072])),
+        Odd::body("a dot at each of two block ends", dots_around(&[65_536, 131_073])),
         Odd::body("From at a line start", "From here\n>From there\nFrom mrose Thu May 30 12:00:00 1996\n\nFrom \n"),
-        Odd::body("a MIME message", MULTIPART),
+        Odd::new("a MIME message", format!("{}{MULTIPART}", header("a MIME message"))),
     ]
 }
 
-/// Lines of which one begins with a dot just before, at, or just after each of these places in the message.
+/// Lines of one dot around each of these places in the message: even ones have the dots on one side of each place,
+/// odd ones on the place itself.
 fn dots_around(places: &[usize]) -> Vec<u8> {
     let before = header("a dot at each of two block ends").len() + 1;
     let mut body = Vec::new();
@@ -127,7 +122,12 @@ fn noise(length: usize) -> Vec<u8> {
     next.filter(|octet| *octet != 0).take(length).chain(*b"\n").collect()
 }
 
-const MULTIPART: &str = "--=_part\n\
+/// The rest of a message, from within its header on.
+const MULTIPART: &str = "MIME-Version: 1.0\n\
+    Content-Type: multipart/mixed; boundary=\"=_part\"\n\
+    \n\
+    No part begins yet.\n\
+    --=_part\n\
     Content-Type: text/plain; charset=UTF-8\n\
     Content-Transfer-Encoding: quoted-printable\n\
     \n\
