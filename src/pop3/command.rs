@@ -93,7 +93,7 @@ impl Command {
             return rest.map(|rest| Self::Pass(rest.to_vec())).ok_or(ParseError::MissingArgument);
         }
 
-        let rest = rest.map(<[u8]>::trim_ascii_end).filter(|rest| !rest.is_empty());
+        let rest = rest.map(without_spaces_at_the_end).filter(|rest| !rest.is_empty());
         let mut arguments = rest.into_iter().flat_map(|rest| rest.split(|&octet| octet == b' '));
         let mut next = || arguments.next();
         let command = if is("USER") {
@@ -127,6 +127,11 @@ impl Command {
             None => Ok(command),
         }
     }
+}
+
+fn without_spaces_at_the_end(rest: &[u8]) -> &[u8] {
+    let end = rest.iter().rposition(|&octet| octet != b' ').map_or(0, |last| last + 1);
+    &rest[..end]
 }
 
 fn required(argument: Option<&[u8]>) -> Result<&[u8], ParseError> {
@@ -176,6 +181,7 @@ mod tests {
         assert_eq!(Command::parse(b"TOP 1  2"), Err(ParseError::MissingArgument));
         assert_eq!(Command::parse(b" STAT"), Err(ParseError::UnknownCommand));
         assert_eq!(Command::parse(b"STAT\t1"), Err(ParseError::UnknownCommand));
+        assert_eq!(Command::parse(b"DELE 1\t"), Err(ParseError::BadMessageNumber));
     }
 
     #[test]
