@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::SystemTime;
@@ -24,8 +23,10 @@ use crate::wire::{BLOCK, Block, Meter};
 /// that keep times in steps of 2 s.
 const SETTLED: i64 = 2_000_000_000;
 
-/// From this many messages to measure on, more threads than the session's own pay.
+/// From this many messages to measure on, more threads than the session's own pay. So many: they wait for the disk
+/// more than they compute.
 const PARALLEL: usize = 256;
+const SCAN_THREADS: usize = 16;
 
 /// One scan at a time is parallel, so that many first logins at once do not start threads without bound.
 static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
@@ -132,8 +133,8 @@ impl Folders {
         let mut known = Known::new(&old);
         let files = self.files()?;
         let found: Vec<Option<Content>> = files.iter().map(|file| self.known_content(&mut known, file)).collect();
-        let unknown: Vec<&Place> =
-            files.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(file, _)| &file.place).collect();
+        let unknown: Vec<&Listed> =
+            files.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(file, _)| file).collect();
         let changed = !unknown.is_empty() || known.used != old.entries.len();
 
         let mut measured = self.measure_all(&unknown).into_iter();
@@ -171,28 +172,32 @@ impl Folders {
         Some(content)
     }
 
-    /// Measures messages, many of them on all processors.
-    fn measure_all(&self, places: &[&Place]) -> Vec<io::Result<Content>> {
-        let measure = |places: &[&Place]| -> Vec<io::Result<Content>> {
+    /// Measures messages, many of them on several threads, in the order of their inodes: that is about their order
+    /// on the disk.
+    fn measure_all(&self, files: &[&Listed]) -> Vec<io::Result<Content>> {
+        let mut order: Vec<usize> = (0..files.len()).collect();
+        order.sort_unstable_by_key(|&index| files[index].inode);
+        let measure = |part: &[usize]| -> Vec<(usize, io::Result<Content>)> {
             let mut buffer = Block::new();
-            places.iter().map(|place| self.measure(place, &mut buffer)).collect()
+            part.iter().map(|&index| (index, self.measure(&files[index].place, &mut buffer))).collect()
         };
-        let alone = if places.len() < PARALLEL { None } else { PARALLEL_SCAN.try_lock() };
-        let threads = alone.as_ref().map_or(1, |_| thread::available_parallelism().map_or(1, NonZero::get));
-        if threads == 1 {
-            return measure(places);
-        }
-        thread::scope(|scope| {
-            let parts = places.chunks(places.len().div_ceil(threads));
-            let workers: Vec<_> = parts
-                .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || measure(part)).ok()))
-                .collect();
-            let results = workers.into_iter().map(|(part, worker)| {
+        let alone = if files.len() < PARALLEL { None } else { PARALLEL_SCAN.try_lock() };
+        let mut measured = match alone {
+            None => measure(&order),
+            Some(_) => thread::scope(|scope| {
+                let workers: Vec<_> = order
+                    .chunks(order.len().div_ceil(SCAN_THREADS))
+                    .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || measure(part)).ok()))
+                    .collect();
                 // Measured here if there was no thread to be had.
-                worker.and_then(|worker| worker.join().ok()).unwrap_or_else(|| measure(part))
-            });
-            results.flatten().collect()
-        })
+                let results = workers.into_iter().flat_map(|(part, worker)| {
+                    worker.and_then(|worker| worker.join().ok()).unwrap_or_else(|| measure(part))
+                });
+                results.collect()
+            }),
+        };
+        measured.sort_unstable_by_key(|(index, _)| *index);
+        measured.into_iter().map(|(_, result)| result).collect()
     }
 
     fn measure(&self, place: &Place, buffer: &mut [u8]) -> io::Result<Content> {
