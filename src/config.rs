@@ -306,8 +306,12 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused() {
-        assert!(matches!(resolve(&["-m", "/nonexistent"]), Err(ConfigError::MailRoot(..))));
-        assert!(matches!(resolve(&["-m", "/etc/hostname"]), Err(ConfigError::MailRoot(..))));
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        assert!(matches!(resolve(&["-m", missing.to_str().unwrap()]), Err(ConfigError::MailRoot(..))));
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(resolve(&["-m", file.to_str().unwrap()]), Err(ConfigError::MailRoot(..))));
         assert!(matches!(resolve(&["-u", "a:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
         assert!(matches!(resolve(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
         assert!(matches!(resolve(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));

@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        assert!(matches!(run("/nonexistent/program", None), Err(Failure::Io(_))));
+        assert!(matches!(run("/dev/null/program", None), Err(Failure::Io(_))));
         assert!(matches!(run("false", None), Err(Failure::Status(_))));
         let patience = Some(Duration::from_millis(50));
         assert!(matches!(run("sleep 1000", patience), Err(Failure::Silent)));
