@@ -215,6 +215,12 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// What it speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.place.protocol
+    }
+
     /// The connection itself.
     #[must_use]
     pub fn connection(&self) -> &Connection {

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, select, tick};
+use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use threadpool::ThreadPool;
 
 use crate::config::Config;
 use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
@@ -97,22 +96,19 @@ impl Server {
     /// When threads cannot be started.
     pub fn run(self, stop: &Receiver<Signal>) -> io::Result<()> {
         raise_descriptor_limit();
-        let pool = threadpool::Builder::new()
-            .num_threads(MAX_CONNECTIONS)
-            .thread_name("session".to_owned())
-            .thread_stack_size(STACK)
-            .build();
         let Self { shared, listeners } = self;
+        let sessions = start_pool(&shared);
         thread::scope(|scope| {
             for (protocol, listener) in &listeners {
-                let (shared, pool) = (&shared, pool.clone());
-                thread::Builder::new()
-                    .name("acceptor".to_owned())
-                    .spawn_scoped(scope, move || {
-                        listener
-                            .accept_all(&shared.connections, *protocol, |slot| start(&pool, shared, *protocol, slot));
-                    })
-                    .inspect_err(|_| close(shared, &listeners))?;
+                let (shared, sessions) = (&shared, sessions.clone());
+                let accept = move || {
+                    listener.accept_all(&shared.connections, *protocol, |slot| {
+                        // The pool never stops taking them.
+                        let _ = sessions.send(slot);
+                    });
+                };
+                let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
+                acceptor.inspect_err(|_| close(shared, &listeners))?;
             }
             let ticks = tick(TICK);
             let signal = loop {
@@ -141,26 +137,36 @@ fn close(shared: &Shared, listeners: &[(Protocol, Listener)]) {
     }
 }
 
-/// Gives a connection to the pool. It has as many threads as there can be places, so one is free.
-fn start(pool: &ThreadPool, shared: &Arc<Shared>, protocol: Protocol, slot: Slot) {
-    let shared = Arc::clone(shared);
-    if protocol == Protocol::Pop3 {
-        shared.stats.connections.add(1);
+/// Starts the pool of sessions: as many threads as there can be places, so one is free for each connection sent.
+/// Each takes connections itself, which wakes one thread for each; the pool's own queue would wake two.
+fn start_pool(shared: &Arc<Shared>) -> Sender<Slot> {
+    let pool = threadpool::Builder::new()
+        .num_threads(MAX_CONNECTIONS)
+        .thread_name("session".to_owned())
+        .thread_stack_size(STACK)
+        .build();
+    let (sender, receiver) = unbounded::<Slot>();
+    for _ in 0..MAX_CONNECTIONS {
+        let (shared, receiver) = (Arc::clone(shared), receiver.clone());
+        pool.execute(move || receiver.iter().for_each(|slot| serve(slot, &shared)));
     }
-    pool.execute(move || {
-        let name = Name(&slot).to_string();
-        let session = AssertUnwindSafe(|| match protocol {
-            Protocol::Pop3 => serve_pop3(&slot, &shared, &name),
-            Protocol::Peep => serve_peep(&slot, &shared, &name),
-        });
-        // A fault of one session ends that session alone: what it held is given back as it unwinds.
-        if let Err(fault) = panic::catch_unwind(session) {
-            log::error!("{name} end: a fault of the server: {}", panic_text(&*fault));
-        }
+    sender
+}
+
+/// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
+fn serve(slot: Slot, shared: &Shared) {
+    let name = Name(&slot).to_string();
+    let session = AssertUnwindSafe(|| match slot.protocol() {
+        Protocol::Pop3 => serve_pop3(&slot, shared, &name),
+        Protocol::Peep => serve_peep(&slot, shared, &name),
     });
+    if let Err(fault) = panic::catch_unwind(session) {
+        log::error!("{name} end: a fault of the server: {}", panic_text(&*fault));
+    }
 }
 
 fn serve_pop3(slot: &Slot, shared: &Shared, name: &str) {
+    shared.stats.connections.add(1);
     log::info!("{name} connected to POP3");
     let summary = pop3::serve(Socket::new(slot.connection(), Some(&shared.stats.sent)), shared, name);
     log::info!("{name} {summary}");
