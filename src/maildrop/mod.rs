@@ -8,6 +8,8 @@ mod message;
 mod name;
 mod root;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -157,15 +159,22 @@ impl Maildrop {
         let (file, identity) = opened.map_err(OpenError::Io)?;
         let content = &self.messages[number.index()].content;
         if identity != content.identity {
-            self.distrust_index();
+            // The index will tell the same again: the next login has to read the messages anew.
+            Index::forget(&self.root, self.user.as_str());
             return Err(OpenError::Changed);
         }
         Ok(OpenMessage { file, stored: identity.size, octets: content.octets, wire_form: content.wire_form })
     }
 
-    /// A message has turned out to be another than the index tells: the next login reads the messages anew.
-    pub fn distrust_index(&self) {
-        Index::forget(&self.root, self.user.as_str());
+    /// A message that is the same file as at login turned out to have `octets` on the wire: its name told something
+    /// else. The next login will know; this session keeps to what it said.
+    pub fn correct_octets(&self, number: MessageNumber, octets: u64) {
+        let Some(mut index) = Index::load(&self.root, self.user.as_str()) else { return };
+        let place = &self.messages[number.index()].place;
+        if let Some((_, content)) = index.entries.iter_mut().find(|(known, _)| known == place) {
+            content.octets = octets;
+            Index::save(&self.root, self.user.as_str(), index.stamps, index.entries.iter());
+        }
     }
 
     /// The UPDATE state: removes the marked messages, and those only.

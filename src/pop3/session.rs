@@ -358,7 +358,7 @@ impl<L: Link> Session<'_, L> {
             let octets = transfer::stored(&mut self.output, message, body)?;
             if body == Body::Whole && octets != told {
                 log::warn!("{} message {number} was listed with {told} octets and has {octets}", self.name);
-                state.maildrop.distrust_index();
+                state.maildrop.correct_octets(number, octets);
             }
             return Ok(octets);
         };

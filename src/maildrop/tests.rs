@@ -1,0 +1,360 @@
+//! The maildrop and its index through what happens to a directory between logins.
+
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+struct Mail {
+    root: tempfile::TempDir,
+}
+
+impl Mail {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn maildir() -> Self {
+        let mail = Self::new();
+        for folder in ["new", "cur", "tmp"] {
+            fs::create_dir_all(mail.path(folder)).unwrap();
+        }
+        mail
+    }
+
+    fn flat() -> Self {
+        let mail = Self::new();
+        fs::create_dir(mail.user()).unwrap();
+        mail
+    }
+
+    fn user(&self) -> PathBuf {
+        self.root.path().join("ana")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.user().join(name)
+    }
+
+    fn index(&self) -> PathBuf {
+        self.path(".pop3d-index")
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Makes it look as if nothing had happened for an hour, so that its times can be trusted.
+    fn settle(&self) {
+        let past = SystemTime::now() - Duration::from_secs(3600);
+        let mut directories = vec![self.user()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                } else if entry.metadata().unwrap().modified().unwrap() > past {
+                    set_modified(&entry.path(), past);
+                }
+            }
+            set_modified(&directory, past);
+        }
+    }
+
+    fn open(&self) -> Maildrop {
+        let root = MailRoot::open(self.root.path().to_owned()).unwrap();
+        Maildrop::open(root.current().unwrap(), "ana".parse().unwrap()).unwrap()
+    }
+
+    /// What a login finds: each message's file, octets and unique-id.
+    fn listing(&self) -> Vec<(String, u64, String)> {
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        let line = |message: &Message| (text(&message.place.name), message.octets(), text(&message.unique_id()));
+        self.open().messages().map(|(_, message)| line(message)).collect()
+    }
+
+    /// The same with nothing known beforehand.
+    fn fresh_listing(&self) -> Vec<(String, u64, String)> {
+        let copy = Self::new();
+        let copied = Command::new("cp").args(["-a", "--"]).arg(self.user()).arg(copy.root.path()).status().unwrap();
+        assert!(copied.success());
+        let _ = fs::remove_file(copy.index());
+        copy.listing()
+    }
+
+    fn octets(&self) -> Vec<u64> {
+        self.listing().into_iter().map(|(_, octets, _)| octets).collect()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.listing().into_iter().map(|(_, _, id)| id).collect()
+    }
+}
+
+fn set_modified(path: &Path, time: SystemTime) {
+    File::open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
+}
+
+fn number(n: u32) -> MessageNumber {
+    MessageNumber::new(n).unwrap()
+}
+
+#[test]
+fn a_missing_directory_is_an_empty_maildrop() {
+    assert!(Mail::new().listing().is_empty());
+}
+
+#[test]
+fn mail_is_seen_however_soon_it_follows_a_login() {
+    for mail in [Mail::maildir(), Mail::flat()] {
+        let folder = if mail.path("new").exists() { "new/" } else { "" };
+        for n in 1..30 {
+            mail.put(&format!("{folder}{n}.x"), &"a\n".repeat(n));
+            assert_eq!(mail.octets().len(), n);
+            assert_eq!(mail.octets().last(), Some(&(3 * n as u64)));
+        }
+        fs::remove_file(mail.path(&format!("{folder}7.x"))).unwrap();
+        assert_eq!(mail.octets().len(), 28);
+        assert_eq!(mail.listing(), mail.fresh_listing());
+    }
+}
+
+#[test]
+fn a_known_maildir_is_not_even_listed() {
+    let mail = Mail::maildir();
+    mail.put("new/1.a", "one\n");
+    mail.settle();
+    assert_eq!(mail.octets(), [5]);
+    let stamp = fs::metadata(mail.path("new")).unwrap();
+    // What the index tells is what the login tells: it has not looked at the file.
+    mail.put("new/1.a", "changed in place\n");
+    assert_eq!(fs::metadata(mail.path("new")).unwrap().mtime(), stamp.mtime());
+    assert_eq!(mail.octets(), [5]);
+    // But nothing wrong is sent, and the next login knows.
+    assert!(matches!(mail.open().open_message(number(1)), Err(OpenError::Changed)));
+    assert_eq!(mail.octets(), [18]);
+}
+
+#[test]
+fn a_flat_file_that_changes_is_noticed_at_login() {
+    let mail = Mail::flat();
+    mail.put("1", "one\n");
+    assert_eq!(mail.octets(), [5]);
+    mail.put("1", "two\n\n");
+    assert_eq!(mail.octets(), [7]);
+    mail.settle();
+    assert_eq!(mail.octets(), [7]);
+    mail.put("1", "three\n");
+    let ids = mail.ids();
+    assert_eq!(mail.octets(), [7]);
+    assert_eq!(mail.listing(), mail.fresh_listing());
+    assert_eq!(mail.ids(), ids);
+}
+
+#[test]
+fn moves_and_flags_change_neither_unique_id_nor_size() {
+    let mail = Mail::maildir();
+    for n in 1..4 {
+        mail.put(&format!("new/{n}.M.h"), &"x\n".repeat(n));
+    }
+    mail.settle();
+    let (ids, octets) = (mail.ids(), mail.octets());
+    let settle_again = || ["new", "cur"].map(|folder| set_modified(&mail.path(folder), SystemTime::UNIX_EPOCH));
+    let steps = [("new/2.M.h", "cur/2.M.h:2,"), ("cur/2.M.h:2,", "cur/2.M.h:2,FS"), ("new/1.M.h", "cur/1.M.h:2,S")];
+    for (from, to) in steps {
+        let mut open = mail.open();
+        fs::rename(mail.path(from), mail.path(to)).unwrap();
+        for n in 1..4 {
+            assert_eq!(open.open_message(number(n)).unwrap().octets, octets[n as usize - 1]);
+        }
+        assert_eq!((mail.ids(), mail.octets()), (ids.clone(), octets.clone()));
+        settle_again();
+        assert_eq!((mail.ids(), mail.octets()), (ids.clone(), octets.clone()));
+    }
+}
+
+#[test]
+fn a_message_that_was_moved_can_be_removed() {
+    let mail = Mail::maildir();
+    mail.put("new/1.M.h", "one\n");
+    mail.put("new/2.M.h", "two\n");
+    let mut open = mail.open();
+    assert!(open.mark(number(2)));
+    fs::rename(mail.path("new/2.M.h"), mail.path("cur/2.M.h:2,S")).unwrap();
+    assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(mail.ids(), ["1.M.h"]);
+}
+
+#[test]
+fn another_file_in_the_place_of_a_marked_one_stays() {
+    let mail = Mail::flat();
+    mail.put("1", "one\n");
+    let mut open = mail.open();
+    assert!(open.mark(number(1)));
+    fs::remove_file(mail.path("1")).unwrap();
+    mail.put("1", "new mail\n");
+    assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
+    assert_eq!(fs::read_to_string(mail.path("1")).unwrap(), "new mail\n");
+}
+
+#[test]
+fn every_octet_of_the_index_may_be_wrong() {
+    let mail = Mail::maildir();
+    for n in 1..4 {
+        mail.put(&format!("cur/{n}.M.h:2,S"), &"x\n".repeat(n));
+    }
+    mail.settle();
+    let listing = mail.listing();
+    let good = fs::read(mail.index()).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0xff;
+        fs::write(mail.index(), bad).unwrap();
+        assert_eq!(mail.listing(), listing, "octet {at} flipped");
+        fs::write(mail.index(), &good[..at]).unwrap();
+        assert_eq!(mail.listing(), listing, "cut to {at}");
+        assert_eq!(fs::read(mail.index()).unwrap(), good, "made anew");
+    }
+}
+
+#[test]
+fn the_index_may_be_anything_but_an_index() {
+    let mail = Mail::maildir();
+    mail.put("cur/1.M.h:2,S", "one\n");
+    mail.settle();
+    let elsewhere = mail.root.path().join("elsewhere");
+    fs::write(&elsewhere, "not ours").unwrap();
+    let unusable: [&dyn Fn(&Path); 3] =
+        [&|path| fs::create_dir(path).unwrap(), &|path| symlink("../elsewhere", path).unwrap(), &|path| {
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success())
+        }];
+    for make in unusable {
+        for name in [".pop3d-index", ".pop3d-index.new"] {
+            let _ = fs::remove_file(mail.index());
+            make(&mail.path(name));
+            assert_eq!(mail.octets(), [5]);
+            assert_eq!(mail.octets(), [5]);
+            let path = mail.path(name);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        }
+    }
+    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "not ours");
+}
+
+#[test]
+fn a_copy_of_the_maildrop_is_another_maildrop() {
+    let mail = Mail::maildir();
+    mail.put("cur/1.M.h:2,S", "one\n");
+    mail.settle();
+    mail.listing();
+    let copy = Mail::new();
+    assert!(Command::new("cp").args(["-a", "--"]).arg(mail.user()).arg(copy.root.path()).status().unwrap().success());
+    assert!(copy.index().exists());
+    assert_eq!(copy.listing(), mail.listing());
+    assert!(copy.open().open_message(number(1)).is_ok());
+    assert_eq!(copy.listing(), mail.listing());
+}
+
+#[test]
+fn a_directory_changed_in_the_future_is_looked_at() {
+    let mail = Mail::maildir();
+    mail.put("new/1.a", "one\n");
+    let future = SystemTime::now() + Duration::from_secs(3600);
+    set_modified(&mail.path("new"), future);
+    assert_eq!(mail.octets().len(), 1);
+    mail.put("new/2.a", "two\n");
+    set_modified(&mail.path("new"), future);
+    assert_eq!(mail.octets().len(), 2);
+}
+
+#[test]
+fn a_directory_set_back_to_an_earlier_time_is_looked_at() {
+    let mail = Mail::maildir();
+    mail.put("new/1.a", "one\n");
+    mail.settle();
+    assert_eq!(mail.octets().len(), 1);
+    let before = fs::metadata(mail.path("new")).unwrap().modified().unwrap();
+    mail.put("new/2.a", "two\n");
+    set_modified(&mail.path("new"), before);
+    assert_eq!(mail.octets().len(), 2);
+}
+
+#[test]
+fn two_with_one_base_name_have_two_unique_ids() {
+    let mail = Mail::maildir();
+    mail.put("cur/1.M.h:2,", "one\n");
+    mail.put("cur/1.M.h:2,S", "other\n");
+    mail.put("new/1.M.h", "third\n");
+    mail.settle();
+    let ids = mail.ids();
+    assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    assert_eq!(mail.ids(), ids);
+    assert_eq!(mail.listing(), mail.fresh_listing());
+}
+
+#[test]
+fn what_is_no_message_is_none() {
+    for mail in [Mail::maildir(), Mail::flat()] {
+        let folder = if mail.path("new").exists() { "new/" } else { "" };
+        fs::write(mail.root.path().join("outside"), "secret\n").unwrap();
+        symlink("../outside", mail.path(&format!("{folder}link"))).unwrap();
+        fs::create_dir(mail.path(&format!("{folder}directory"))).unwrap();
+        mail.put(&format!("{folder}.hidden"), "no\n");
+        assert!(Command::new("mkfifo").arg(mail.path(&format!("{folder}fifo"))).status().unwrap().success());
+        mail.put(&format!("{folder}1.x"), "yes\n");
+        assert_eq!(mail.octets(), [5]);
+    }
+}
+
+#[test]
+fn a_maildrop_behind_a_link_is_not_opened() {
+    let mail = Mail::new();
+    fs::create_dir(mail.root.path().join("bob")).unwrap();
+    fs::write(mail.root.path().join("bob/1"), "bob's\n").unwrap();
+    symlink("bob", mail.user()).unwrap();
+    let root = MailRoot::open(mail.root.path().to_owned()).unwrap();
+    assert!(Maildrop::open(root.current().unwrap(), "ana".parse().unwrap()).is_err());
+}
+
+#[test]
+fn sizes_in_names_are_believed_until_retrieval() {
+    let mail = Mail::maildir();
+    let text = "line\n".repeat(20_000);
+    mail.put(&format!("cur/1.M.h,S={},W=120000:2,S", text.len()), &text);
+    mail.put(&format!("cur/2.M.h,S={},W=120001:2,S", text.len()), &text);
+    mail.put(&format!("cur/3.M.h,S={},W=120001:2,S", text.len() + 1), &text);
+    mail.put(&format!("cur/4.M.h,S={},W=120001:2,S", text.len() - 1), &text[..text.len() - 1]);
+    mail.settle();
+    assert_eq!(mail.octets(), [120_000, 120_001, 120_000, 120_000]);
+    mail.open().correct_octets(number(2), 120_000);
+    assert_eq!(mail.octets(), [120_000; 4]);
+    mail.put("new/5.M.h", "");
+    assert_eq!(mail.octets(), [120_000, 120_000, 120_000, 120_000, 0]);
+}
+
+#[test]
+fn a_first_scan_on_many_threads_is_the_same() {
+    let mail = Mail::maildir();
+    for n in 0..1000 {
+        mail.put(&format!("cur/{n}.M.h:2,S"), &"x\n".repeat(n % 7));
+    }
+    let expected: Vec<u64> = (0..1000).map(|n| 3 * (n % 7)).collect();
+    assert_eq!(mail.octets(), expected);
+}
+
+#[test]
+fn an_unreadable_message_is_left_out_until_it_can_be_read() {
+    if rustix::process::geteuid().is_root() {
+        return; // root reads everything; the tests with the real server do this as another user
+    }
+    let mail = Mail::maildir();
+    mail.put("cur/1.M.h:2,S", "one\n");
+    mail.put("cur/2.M.h:2,S", "two\n");
+    fs::set_permissions(mail.path("cur/1.M.h:2,S"), fs::Permissions::from_mode(0)).unwrap();
+    mail.settle();
+    assert_eq!(mail.ids(), ["2.M.h"]);
+    fs::set_permissions(mail.path("cur/1.M.h:2,S"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(mail.ids(), ["1.M.h", "2.M.h"]);
+}
