@@ -1,2 +1,12 @@
 //! The admin client program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use pop3d::peep::client::{self, Options};
+
+fn main() -> ExitCode {
+    match Options::read(std::env::args_os()) {
+        Ok(options) => client::run(&options),
+        Err(error) => error.exit(),
+    }
+}

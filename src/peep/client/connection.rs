@@ -1,0 +1,70 @@
+//! A connection to a server that has accepted our login: one question, one answer.
+
+use std::io::{self, BufReader, ErrorKind, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use super::{Failure, Options};
+use crate::peep::{Command, Reply, UnreadableReply};
+
+/// A logged-in connection.
+pub(super) struct Connection {
+    /// The server's name for messages.
+    server: String,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects and logs in.
+    pub(super) fn open(options: &Options) -> Result<Self, Failure> {
+        let login = options.login()?;
+        let host = without_brackets(&options.address);
+        let server =
+            if host.contains(':') { format!("[{host}]:{}", options.port) } else { format!("{host}:{}", options.port) };
+        let stream = match connect(host, options.port, options.patience()) {
+            Ok(stream) => BufReader::new(stream),
+            Err(error) => return Err(Failure::Unreachable(server, error)),
+        };
+        let mut connection = Self { server, stream };
+        match connection.call(&login)? {
+            Reply::Done => Ok(connection),
+            Reply::Error(code) => Err(Failure::Refused(connection.server, code)),
+            // The greeting of something else, `+OK` of a POP3 server before all.
+            Reply::Value(text) => Err(connection.no_answer(UnreadableReply::Nonsense(format!("+{text}")))),
+            Reply::Lines(_) => Err(connection.no_answer(UnreadableReply::Nonsense("lines".to_owned()))),
+        }
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(super) fn call(&mut self, command: &Command) -> Result<Reply, Failure> {
+        let line = format!("{command}\r\n");
+        let written = self.stream.get_ref().write_all(line.as_bytes()).map_err(UnreadableReply::Failed);
+        written
+            .and_then(|()| Reply::read(&mut self.stream, command.answers_lines()))
+            .map_err(|error| self.no_answer(error))
+    }
+
+    fn no_answer(&self, error: UnreadableReply) -> Failure {
+        Failure::NoAnswer(self.server.clone(), error)
+    }
+}
+
+/// An IPv6 address as a URL would write it is welcome too.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// Tries each address of `host` in turn; the last one's error stands for all.
+fn connect(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
+    let mut connected = Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
+    for address in (host, port).to_socket_addrs()? {
+        connected = TcpStream::connect_timeout(&address, patience);
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let stream = connected?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    Ok(stream)
+}

@@ -1,0 +1,150 @@
+//! The client's side of PEEP: all of `peepclient` between its arguments and its exit status.
+//!
+//! Commands are English [phrases]. They come from the arguments (one command, a bare answer, made for scripts),
+//! from a terminal (a prompt), or from any other standard input (one command a line).
+
+mod connection;
+mod options;
+mod output;
+mod phrases;
+mod prompt;
+
+use std::fmt;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use super::{Command, ErrorCode, Reply, UnreadableReply};
+use connection::Connection;
+pub use options::Options;
+use phrases::Request;
+use prompt::Prompt;
+
+/// Does what the options ask for; what goes wrong is said in one line on standard error.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    match carry_out(options) {
+        Ok(all_well) => ExitCode::from(u8::from(!all_well)),
+        // Our reader has what it wanted (`| head -1`).
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "{failure}"); // with no standard error there is nobody to tell
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Whether all went well; a person at the prompt has seen what did not.
+fn carry_out(options: &Options) -> Result<bool, Failure> {
+    let (stdin, mut stdout) = (io::stdin(), io::stdout());
+    if let Some(words) = options.one_command() {
+        once(&words, || Connection::open(options), &mut stdout)?;
+        return Ok(true);
+    }
+    let mut server = Connection::open(options)?;
+    if stdin.is_terminal() && stdout.is_terminal() {
+        converse(Prompt::new().map_err(Failure::Input)?, &mut server, &mut stdout)?;
+        return Ok(true);
+    }
+    converse(stdin.lock().lines(), &mut server, &mut stdout)
+}
+
+/// One command with a bare answer. It connects only for a command that it understands.
+fn once(
+    words: &[&str],
+    connect: impl FnOnce() -> Result<Connection, Failure>,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    match phrases::parse(words).map_err(Failure::Usage)? {
+        Request::Help => print(out, &(phrases::help() + "\n")),
+        Request::Send(command) => match connect()?.call(&command)? {
+            Reply::Error(code) => Err(Failure::Answer(code)),
+            reply => print(out, &output::bare(&reply)),
+        },
+    }
+}
+
+/// Commands from `lines` until these end or one of them is `quit`. Whether none was answered with an error.
+fn converse(
+    lines: impl Iterator<Item = io::Result<String>>,
+    server: &mut Connection,
+    out: &mut impl Write,
+) -> Result<bool, Failure> {
+    print(out, "Connected successfully to server through PEEP!\nSee available commands with 'help'\n")?;
+    let mut all_well = true;
+    for line in lines {
+        let request = match line {
+            Ok(line) if line.trim_ascii().is_empty() => continue,
+            Ok(line) => phrases::parse(&phrases::words(&line)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("Invalid text, not UTF-8".to_owned()),
+            Err(error) => return Err(Failure::Input(error)),
+        };
+        let quit = matches!(request, Ok(Request::Send(Command::Quit)));
+        let answer = match request {
+            Ok(Request::Help) => phrases::help() + "\n",
+            Ok(Request::Send(command)) => {
+                let reply = server.call(&command)?;
+                all_well &= !matches!(reply, Reply::Error(_));
+                output::labelled(&reply)
+            }
+            Err(error) => {
+                all_well = false;
+                output::error(&error)
+            }
+        };
+        print(out, &answer)?;
+        if quit {
+            break;
+        }
+    }
+    Ok(all_well)
+}
+
+/// Flushed, because a program at the other end of a pipe may be waiting for the answer.
+fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// Why the client cannot go on, each kind with its exit status.
+#[derive(Debug)]
+enum Failure {
+    /// The only command was answered with an error.
+    Answer(ErrorCode),
+    /// The arguments make no sense.
+    Usage(String),
+    /// No connection to the server of this name.
+    Unreachable(String, io::Error),
+    /// The server of this name gave no answer, or one that is not PEEP.
+    NoAnswer(String, UnreadableReply),
+    /// Standard input.
+    Input(io::Error),
+    /// Standard output.
+    Output(io::Error),
+    /// The server of this name does not take the name and password.
+    Refused(String, ErrorCode),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Answer(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(..) | Self::NoAnswer(..) | Self::Input(_) | Self::Output(_) => 3,
+            Self::Refused(..) => 4,
+        }
+    }
+}
+
+/// The line on standard error. A script that asked one thing gets the server's error as bare as an answer.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer(code) => write!(f, "{code}"),
+            Self::Usage(text) => write!(f, "peepclient: {text}"),
+            Self::Unreachable(server, error) => write!(f, "peepclient: cannot connect to {server}: {error}"),
+            Self::NoAnswer(server, error) => write!(f, "peepclient: {server}: {error}"),
+            Self::Input(error) => write!(f, "peepclient: cannot read the commands: {error}"),
+            Self::Output(error) => write!(f, "peepclient: cannot write the answer: {error}"),
+            Self::Refused(server, code) => write!(f, "peepclient: {server} refused the login: {code}"),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The arguments of `peepclient`. Long options take one dash or two; the first other word begins a command.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, value_parser};
+
+use super::Failure;
+use super::phrases::{self, ARGUMENT_RULE};
+use crate::peep::Command;
+use crate::peep::command::is_argument;
+
+/// Where the password may stand so that `ps` does not show it.
+const PASSWORD_VARIABLE: &str = "PEEP_PASSWORD";
+
+/// More than any password's octets, so that the wrong file (`/dev/zero`) does no harm.
+const PASSWORD_FILE_LIMIT: u64 = 1024;
+
+/// Administers a pop3d server: a prompt on a terminal, commands from standard input, or one command given here.
+#[derive(Parser)]
+#[command(name = "peepclient", version, after_help = EXIT_STATUS)]
+pub struct Options {
+    /// The server's name or address.
+    #[arg(long, value_name = "HOST", default_value = "localhost")]
+    pub(super) address: String,
+
+    /// The server's PEEP port.
+    #[arg(long, value_name = "PORT", default_value_t = 2110, value_parser = value_parser!(u16).range(1..))]
+    pub(super) port: u16,
+
+    /// The admin's name.
+    #[arg(long, value_name = "NAME", default_value = "root")]
+    user: String,
+
+    /// The admin's password [default: --pass-file, else PEEP_PASSWORD of the environment, else root].
+    #[arg(long, value_name = "PASSWORD")]
+    pass: Option<String>,
+
+    /// A file whose first line is the password.
+    #[arg(long, value_name = "FILE")]
+    pass_file: Option<PathBuf>,
+
+    /// How long to wait for the server.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86400))]
+    timeout: u64,
+
+    /// One command, as `help` lists them; its answer is printed bare.
+    #[arg(value_name = "COMMAND")]
+    words: Vec<String>,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 all well, 1 a command was answered with an error, 2 bad arguments,
+3 no connection or it was lost, 4 the login was refused.";
+
+impl Options {
+    /// Reads the program's arguments, its own name first.
+    ///
+    /// # Errors
+    /// What clap has to say, which may be the help that was asked for.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(with_two_dashes(arguments))
+    }
+
+    /// The words of the command that the arguments hold, perhaps quoted into one.
+    pub(super) fn one_command(&self) -> Option<Vec<&str>> {
+        match &self.words[..] {
+            [] => None,
+            [line] => Some(phrases::words(line)),
+            words => Some(words.iter().map(String::as_str).collect()),
+        }
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// The command that logs in.
+    pub(super) fn login(&self) -> Result<Command, Failure> {
+        let (name, password) = (self.user.clone(), self.password(env::var_os(PASSWORD_VARIABLE))?);
+        for (what, text) in [("name", &name), ("password", &password)] {
+            if !is_argument(text) {
+                return Err(Failure::Usage(format!("Invalid {what}, {ARGUMENT_RULE}")));
+            }
+        }
+        Ok(Command::Authenticate { name, password })
+    }
+
+    fn password(&self, variable: Option<OsString>) -> Result<String, Failure> {
+        if let Some(password) = &self.pass {
+            return Ok(password.clone());
+        }
+        if let Some(file) = &self.pass_file {
+            return first_line(file)
+                .map_err(|error| Failure::Usage(format!("cannot read the password from {}: {error}", file.display())));
+        }
+        variable.map_or(Ok("root".to_owned()), |password| {
+            let not_text = |_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8"));
+            password.into_string().map_err(not_text)
+        })
+    }
+}
+
+fn first_line(file: &Path) -> io::Result<String> {
+    let start = File::open(file)?.take(PASSWORD_FILE_LIMIT);
+    BufReader::new(start).lines().next().unwrap_or(Ok(String::new()))
+}
+
+/// Rewrites long options to the form that clap knows, `--name=VALUE`, and ends them with `--`. So a value may begin
+/// with a dash, and so may the words of a command (`set timeout -1`).
+fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut program = Options::command();
+    program.build();
+    let mut arguments = arguments.into_iter();
+    let mut rewritten: Vec<_> = arguments.next().into_iter().collect();
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        let Some(dashless) = text.strip_prefix('-').filter(|rest| !rest.is_empty() && *rest != "-") else {
+            if text != "--" {
+                rewritten.push("--".into());
+            }
+            rewritten.push(argument);
+            rewritten.extend(arguments);
+            break;
+        };
+        let option = dashless.strip_prefix('-').unwrap_or(dashless);
+        let name = option.split_once('=').map_or(option, |(name, _)| name);
+        let Some(known) = program.get_arguments().find(|known| known.get_long() == Some(name)) else {
+            rewritten.push(argument); // a short option, or a mistake: clap's business
+            continue;
+        };
+        let mut long = OsString::from(if text.starts_with("--") { "" } else { "-" });
+        long.push(&argument);
+        if known.get_action().takes_values()
+            && name == option
+            && let Some(value) = arguments.next()
+        {
+            long.push("=");
+            long.push(value);
+        }
+        rewritten.push(long);
+    }
+    rewritten
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::read([&["peepclient"], arguments].concat().into_iter().map(OsString::from))
+    }
+
+    fn accepted(arguments: &[&str]) -> Options {
+        read(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_declaration() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_the_reports() {
+        let options = accepted(&[]);
+        assert_eq!((&*options.address, options.port, &*options.user), ("localhost", 2110, "root"));
+        assert_eq!(options.password(None).unwrap(), "root");
+        assert_eq!(options.one_command(), None);
+    }
+
+    #[test]
+    fn long_options_take_one_dash_or_two_and_their_value_either_way() {
+        for arguments in [
+            &["-address", "::1", "-port", "7", "-user", "a", "-pass", "b", "-pass-file", "f"][..],
+            &["--address", "::1", "--port", "7", "--user", "a", "--pass", "b", "--pass-file", "f"],
+            &["-address=::1", "-port=7", "-user=a", "-pass=b", "-pass-file=f"],
+            &["--address=::1", "--port=7", "--user=a", "--pass=b", "--pass-file=f"],
+        ] {
+            let options = accepted(arguments);
+            assert_eq!((&*options.address, options.port, &*options.user), ("::1", 7, "a"));
+            assert_eq!((options.pass.as_deref(), options.pass_file.as_deref()), (Some("b"), Some(Path::new("f"))));
+        }
+    }
+
+    #[test]
+    fn a_value_may_look_like_an_option() {
+        for value in ["-x", "-user", "--user", "--", "-", "-user=z", "--help", "", "=", "a=b", "-h"] {
+            assert_eq!(accepted(&["-pass", value]).pass.as_deref(), Some(value));
+            assert_eq!(accepted(&["--pass", value, "-port", "7"]).port, 7);
+            assert_eq!(accepted(&[&format!("-pass={value}")]).pass.as_deref(), Some(value));
+        }
+    }
+
+    #[test]
+    fn the_first_other_word_begins_the_command() {
+        let command = |arguments: &[&str]| accepted(arguments).words.join(" ");
+        assert_eq!(command(&["-port", "7", "retrieved", "bytes"]), "retrieved bytes");
+        assert_eq!(command(&["set", "timeout", "-1"]), "set timeout -1");
+        assert_eq!(command(&["add", "user", "-user", "--help"]), "add user -user --help");
+        assert_eq!(command(&["--", "-x", "--"]), "-x --");
+        assert_eq!(command(&["-", "x"]), "- x");
+        assert_eq!(command(&["", "x"]), " x");
+    }
+
+    #[test]
+    fn a_command_may_be_quoted_into_one_word() {
+        assert_eq!(accepted(&["retrieved  bytes"]).one_command(), Some(vec!["retrieved", "bytes"]));
+        assert_eq!(accepted(&["set", "maildir", "a b"]).one_command(), Some(vec!["set", "maildir", "a b"]));
+        assert_eq!(accepted(&[""]).one_command(), Some(vec![]));
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for arguments in [
+            &["-nonsense"][..],
+            &["--nonsense", "x"],
+            &["-p", "7"],
+            &["-pass"],
+            &["-port", "0"],
+            &["-port", "65536"],
+            &["-port", "x"],
+            &["-timeout", "0"],
+            &["-user", "a", "-user", "b"],
+            &["---user", "a"],
+        ] {
+            assert_eq!(read(arguments).err().map(|error| error.exit_code()), Some(2), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for argument in ["-help", "--help", "-h", "-version", "--version", "-V"] {
+            assert_eq!(read(&[argument]).err().map(|error| error.exit_code()), Some(0), "{argument}");
+        }
+    }
+
+    #[test]
+    fn the_password_comes_from_the_most_explicit_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "from file\r\nsecond line\n").unwrap();
+        let file = file.to_str().unwrap();
+        let password = |arguments: &[&str], variable: Option<&str>| {
+            accepted(arguments).password(variable.map(OsString::from)).map_err(|failure| failure.to_string())
+        };
+        assert_eq!(password(&["-pass", "given", "-pass-file", file], Some("variable")).as_deref(), Ok("given"));
+        assert_eq!(password(&["-pass-file", file], Some("variable")).as_deref(), Ok("from file"));
+        assert_eq!(password(&[], Some("variable")).as_deref(), Ok("variable"));
+        let error = password(&["-pass-file", "/nowhere/at/all"], None).unwrap_err();
+        assert!(error.contains("/nowhere/at/all: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_login_that_the_protocol_cannot_carry_is_a_usage_error() {
+        for arguments in [["-pass", "a b"], ["-pass", ""], ["-user", "a\nb"], ["-user", &"x".repeat(129)]] {
+            assert!(matches!(accepted(&arguments).login(), Err(Failure::Usage(_))), "{arguments:?}");
+        }
+    }
+}

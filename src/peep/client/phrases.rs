@@ -1,0 +1,235 @@
+//! What a person says, in any letter case, for each PEEP command: one table for parsing, help and completion.
+
+use crate::peep::Command;
+use crate::peep::command::is_argument;
+
+/// Each phrase with the commencement of its command, in the order of `help`.
+const PHRASES: [(&str, &str); 19] = [
+    ("capa", "cap?"),
+    ("quit", "q"),
+    ("maildir", "m?"),
+    ("timeout", "t?"),
+    ("users", "u?"),
+    ("help", HELP),
+    ("retrieved bytes", "rb?"),
+    ("retrieved emails", "re?"),
+    ("max connections", "c?"),
+    ("set maildir <path>", "m="),
+    ("set timeout <value>", "t="),
+    ("delete user <username>", "u-"),
+    ("current connections amount", "cc?"),
+    ("current logged users", "cu?"),
+    ("removed emails amount", "xe?"),
+    ("add user <username> <password>", "u+"),
+    ("set max connections <value>", "c="),
+    ("all time connection amount", "hc?"),
+    ("all time logged amount", "hu?"),
+];
+
+/// The one phrase that is not for the server.
+const HELP: &str = "";
+
+/// Said of an argument that is none for the protocol.
+pub(super) const ARGUMENT_RULE: &str = "it must have 1 to 128 octets, no space and no control character";
+
+/// What a phrase asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    Help,
+    Send(Command),
+}
+
+/// The words of a line.
+pub(super) fn words(line: &str) -> Vec<&str> {
+    line.split_ascii_whitespace().collect()
+}
+
+/// Understands the words of a phrase, or says what is wrong with them.
+pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
+    let (phrase, commencement, arguments) = PHRASES
+        .iter()
+        .find_map(|(phrase, commencement)| Some((phrase, commencement, arguments(said, phrase)?)))
+        .ok_or("Unknown client command, see available commands with 'help'")?;
+    let names: Vec<_> = phrase.split(' ').filter(|word| word.starts_with('<')).collect();
+    if names.len() != arguments.len() {
+        return Err(format!("Wrong number of arguments, the command is: {phrase}"));
+    }
+    if let Some((name, _)) = names.iter().zip(arguments).find(|(_, argument)| !is_argument(argument)) {
+        return Err(format!("Invalid {name}, {ARGUMENT_RULE}"));
+    }
+    if *commencement == HELP {
+        return Ok(Request::Help);
+    }
+    let line = [&[*commencement], arguments].concat().join(" ");
+    // With its arguments counted and well-formed, a command can only lack a number.
+    Command::parse(line.as_bytes(), true)
+        .map(Request::Send)
+        .map_err(|_| format!("Invalid {}, it must be an integer", names.concat()))
+}
+
+/// What was said after the fixed words of `phrase`; nothing when these were not said.
+fn arguments<'a, 'b>(said: &'a [&'b str], phrase: &str) -> Option<&'a [&'b str]> {
+    let fixed = words(fixed_words(phrase));
+    let (start, rest) = said.split_at_checked(fixed.len())?;
+    start.iter().zip(fixed).all(|(said, word)| said.eq_ignore_ascii_case(word)).then_some(rest)
+}
+
+/// The phrase up to its first argument; ends with a space when it has one.
+pub(super) fn fixed_words(phrase: &str) -> &str {
+    phrase.split_once('<').map_or(phrase, |(fixed, _)| fixed)
+}
+
+/// All phrases in one line.
+pub(super) fn help() -> String {
+    PHRASES.map(|(phrase, _)| phrase).join(" | ")
+}
+
+/// The phrases whose fixed words begin with `typed`.
+pub(super) fn completions(typed: &str) -> impl Iterator<Item = &'static str> {
+    let typed = typed.trim_ascii_start().to_ascii_lowercase();
+    PHRASES.iter().map(|&(phrase, _)| phrase).filter(move |phrase| fixed_words(phrase).starts_with(&typed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> Result<Request, String> {
+        parse(&words(line))
+    }
+
+    /// What there is to say of each command, the login apart, which is the client's own business.
+    fn spoken() -> Vec<(&'static str, Command)> {
+        vec![
+            ("capa", Command::Capabilities),
+            ("quit", Command::Quit),
+            ("users", Command::Users),
+            ("add user Bob secret", Command::AddUser { name: "Bob".into(), password: "secret".into() }),
+            ("delete user Bob", Command::DeleteUser { name: "Bob".into() }),
+            ("set max connections 15", Command::SetMaxConnections(15)),
+            ("max connections", Command::MaxConnections),
+            ("set maildir ../Mail", Command::SetMaildir("../Mail".into())),
+            ("maildir", Command::Maildir),
+            ("set timeout 10", Command::SetTimeout(10)),
+            ("timeout", Command::Timeout),
+            ("retrieved bytes", Command::RetrievedBytes),
+            ("retrieved emails", Command::RetrievedEmails),
+            ("removed emails amount", Command::RemovedEmails),
+            ("current connections amount", Command::CurrentConnections),
+            ("current logged users", Command::CurrentUsers),
+            ("all time connection amount", Command::AllConnections),
+            ("all time logged amount", Command::AllLogins),
+        ]
+    }
+
+    /// A new command does not compile here until it is thought of in `spoken`.
+    fn commencement(command: &Command) -> &'static str {
+        match command {
+            Command::Authenticate { .. } => "a",
+            Command::Capabilities => "cap?",
+            Command::Quit => "q",
+            Command::AddUser { .. } => "u+",
+            Command::DeleteUser { .. } => "u-",
+            Command::Users => "u?",
+            Command::SetMaxConnections(_) => "c=",
+            Command::MaxConnections => "c?",
+            Command::SetMaildir(_) => "m=",
+            Command::Maildir => "m?",
+            Command::SetTimeout(_) => "t=",
+            Command::Timeout => "t?",
+            Command::RetrievedBytes => "rb?",
+            Command::RetrievedEmails => "re?",
+            Command::RemovedEmails => "xe?",
+            Command::CurrentConnections => "cc?",
+            Command::CurrentUsers => "cu?",
+            Command::AllConnections => "hc?",
+            Command::AllLogins => "hu?",
+        }
+    }
+
+    #[test]
+    fn every_command_has_one_phrase_and_every_phrase_its_command() {
+        for (phrase, command) in spoken() {
+            let phrases = PHRASES.iter().filter(|(_, known)| *known == commencement(&command));
+            assert_eq!(phrases.count(), 1, "{phrase}");
+            assert_eq!(said(phrase), Ok(Request::Send(command)));
+        }
+        assert_eq!(said("help"), Ok(Request::Help));
+        assert_eq!(PHRASES.len(), spoken().len() + 1);
+    }
+
+    #[test]
+    fn no_phrase_is_the_beginning_of_another() {
+        for (phrase, _) in PHRASES {
+            let begins = |(other, _): &&(&str, &str)| arguments(&words(other), phrase).is_some();
+            assert_eq!(PHRASES.iter().filter(begins).count(), 1, "{phrase}");
+        }
+    }
+
+    #[test]
+    fn letter_case_and_blanks_matter_only_in_arguments() {
+        let add = Command::AddUser { name: "Bob".into(), password: "pAss".into() };
+        assert_eq!(said("  ADD\tUser   Bob pAss \r"), Ok(Request::Send(add)));
+        assert_eq!(said("QUIT"), Ok(Request::Send(Command::Quit)));
+    }
+
+    #[test]
+    fn what_is_unknown_points_to_help() {
+        for line in ["", "foo", "retrieved", "set", "set timeoutt 5", "u?", "max connection", "añadir user x y"] {
+            assert_eq!(said(line), Err("Unknown client command, see available commands with 'help'".into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_of_arguments_is_told_the_phrase() {
+        for (line, phrase) in [
+            ("set timeout", "set timeout <value>"),
+            ("timeout 5", "timeout"),
+            ("add user bob", "add user <username> <password>"),
+            ("add user bob my secret", "add user <username> <password>"),
+            ("help me", "help"),
+        ] {
+            assert_eq!(said(line), Err(format!("Wrong number of arguments, the command is: {phrase}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_protocol_cannot_carry_is_refused_here() {
+        let long = "x".repeat(129);
+        for path in ["/my mail", "", "a\u{7f}", "a\u{85}", "a\r\nq", &long, &"é".repeat(65)] {
+            let error = parse(&["set", "maildir", path]).unwrap_err();
+            assert!(error.starts_with("Invalid <path>, it must have 1 to 128 octets"), "{path:?}: {error}");
+        }
+        assert!(parse(&["set", "maildir", &long[1..]]).is_ok());
+        let error = parse(&["add", "user", "bob", "my secret"]).unwrap_err();
+        assert!(error.starts_with("Invalid <password>"), "{error}");
+    }
+
+    #[test]
+    fn a_number_may_be_out_of_range_but_must_be_one() {
+        assert_eq!(said("set timeout -1"), Ok(Request::Send(Command::SetTimeout(-1))));
+        let huge = format!("set max connections {}", "9".repeat(99));
+        assert_eq!(said(&huge), Ok(Request::Send(Command::SetMaxConnections(i64::MAX))));
+        assert_eq!(said("set timeout soon"), Err("Invalid <value>, it must be an integer".into()));
+    }
+
+    #[test]
+    fn help_is_the_reports_line() {
+        assert_eq!(
+            help(),
+            "capa | quit | maildir | timeout | users | help | retrieved bytes | retrieved emails | max connections | \
+             set maildir <path> | set timeout <value> | delete user <username> | current connections amount | \
+             current logged users | removed emails amount | add user <username> <password> | \
+             set max connections <value> | all time connection amount | all time logged amount"
+        );
+    }
+
+    #[test]
+    fn completion_offers_the_phrases_that_begin_so() {
+        let offered = |typed| completions(typed).collect::<Vec<_>>();
+        assert_eq!(offered("CUR"), ["current connections amount", "current logged users"]);
+        assert_eq!(offered(" set t"), ["set timeout <value>"]);
+        assert_eq!(offered("").len(), PHRASES.len());
+        assert!(offered("set timeout 5").is_empty() && offered("set timeout <").is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! The prompt on a terminal: an iterator over the lines that a person types, with editing, completion and history.
+
+use std::env;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use rustyline::completion::{Completer, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::{FileHistory, History};
+use rustyline::validate::Validator;
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
+
+use super::phrases::{self, Request};
+use crate::peep::Command;
+
+/// Yields lines until Ctrl-D. Ctrl-C gives up the line being typed.
+pub(super) struct Prompt {
+    editor: Editor<PhraseHelper, FileHistory>,
+    history_file: Option<PathBuf>,
+}
+
+impl Prompt {
+    pub(super) fn new() -> io::Result<Self> {
+        // Without bracketed paste, pasted lines are commands like typed ones.
+        let config = Config::builder().completion_type(CompletionType::List).bracketed_paste(false).build();
+        let mut editor = Editor::with_config(config).map_err(into_io)?;
+        editor.set_helper(Some(PhraseHelper));
+        let history_file = history_file();
+        if let Some(file) = &history_file {
+            let _ = editor.load_history(file); // none yet, or none to be had: the prompt works without
+        }
+        Ok(Self { editor, history_file })
+    }
+
+    /// The prompt recalls every line of this session, the file only what is [fit to keep](is_fit_to_keep).
+    fn remember(&mut self, line: &str) -> rustyline::Result<()> {
+        self.editor.add_history_entry(line)?;
+        if let Some(file) = self.history_file.as_ref().filter(|_| is_fit_to_keep(line)) {
+            let mut one_line = FileHistory::new();
+            one_line.add(line)?;
+            one_line.append(file)?;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Prompt {
+    type Item = io::Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.editor.readline("> ") {
+                Ok(line) => {
+                    let _ = self.remember(&line); // a lost history is no reason to stop the work
+                    return Some(Ok(line));
+                }
+                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Eof) => return None,
+                Err(error) => return Some(Err(into_io(error))),
+            }
+        }
+    }
+}
+
+fn into_io(error: ReadlineError) -> io::Error {
+    match error {
+        ReadlineError::Io(error) => error,
+        error => io::Error::other(error),
+    }
+}
+
+/// Whether a line may stand in the history file: not when it holds a password, and a line that the client does not
+/// understand may be a mistyped one that does.
+fn is_fit_to_keep(line: &str) -> bool {
+    match phrases::parse(&phrases::words(line)) {
+        Ok(Request::Help) => true,
+        Ok(Request::Send(command)) => !matches!(command, Command::AddUser { .. }),
+        Err(_) => false,
+    }
+}
+
+/// The history's place by the XDG base directory rules, its folder made if need be.
+fn history_file() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    let folder = state.join("peepclient");
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).ok()?;
+    Some(folder.join("history"))
+}
+
+/// What rustyline asks while a line is edited: only how phrases are completed.
+struct PhraseHelper;
+
+impl Completer for PhraseHelper {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let pair = |phrase: &str| Pair { display: phrase.into(), replacement: phrases::fixed_words(phrase).into() };
+        Ok((0, phrases::completions(&line[..cursor]).map(pair).collect()))
+    }
+}
+
+impl Helper for PhraseHelper {}
+impl Highlighter for PhraseHelper {}
+impl Hinter for PhraseHelper {
+    type Hint = String;
+}
+impl Validator for PhraseHelper {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_stay_out_of_the_history_file() {
+        for kept in ["users", "SET timeout 5", "delete user bob", "help"] {
+            assert!(is_fit_to_keep(kept), "{kept}");
+        }
+        for left_out in
+            ["add user bob secret", "Add  User bob secret", "ad user bob secret", "add user bob my secret", ""]
+        {
+            assert!(!is_fit_to_keep(left_out), "{left_out}");
+        }
+    }
+}
