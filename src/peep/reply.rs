@@ -141,6 +141,12 @@ impl fmt::Display for UnreadableReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the server closed the connection"),
+            // The same, of a server that closed it with our command unread.
+            Self::Failed(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+            {
+                f.write_str("the server closed the connection")
+            }
             Self::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 f.write_str("the server does not answer")
             }
