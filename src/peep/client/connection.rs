@@ -21,7 +21,7 @@ impl Connection {
         let host = without_brackets(&options.address);
         let server =
             if host.contains(':') { format!("[{host}]:{}", options.port) } else { format!("{host}:{}", options.port) };
-        let stream = match connect(host, options.port, options.patience()) {
+        let stream = match connect((host, options.port), options.patience()) {
             Ok(stream) => BufReader::new(stream),
             Err(error) => return Err(Failure::Unreachable(server, error)),
         };
@@ -54,10 +54,10 @@ fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Tries each address of `host` in turn; the last one's error stands for all.
-fn connect(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
+/// Tries each address in turn; the last one's error stands for all.
+fn connect(addresses: impl ToSocketAddrs, patience: Duration) -> io::Result<TcpStream> {
     let mut connected = Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
-    for address in (host, port).to_socket_addrs()? {
+    for address in addresses.to_socket_addrs()? {
         connected = TcpStream::connect_timeout(&address, patience);
         if connected.is_ok() {
             break;
@@ -67,4 +67,35 @@ fn connect(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+    #[test]
+    fn every_address_is_tried() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listening = listener.local_addr().unwrap();
+        // Bound but not listening: the port is ours and refuses.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let refusing = socket.local_addr().unwrap().as_socket().unwrap();
+
+        let patience = Duration::from_secs(10);
+        for addresses in [[refusing, listening], [listening, refusing]] {
+            assert_eq!(connect(&addresses[..], patience).unwrap().peer_addr().unwrap(), listening);
+        }
+        let error = connect(&[refusing, refusing][..], patience).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert!(connect(&[][..], patience).is_err());
+    }
+
+    #[test]
+    fn brackets_come_in_pairs() {
+        for (host, bare) in [("[::1]", "::1"), ("::1", "::1"), ("localhost", "localhost"), ("[::1", "[::1")] {
+            assert_eq!(without_brackets(host), bare);
+        }
+    }
 }

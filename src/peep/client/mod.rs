@@ -1,6 +1,6 @@
 //! The client's side of PEEP: all of `peepclient` between its arguments and its exit status.
 //!
-//! Commands are English [phrases]. They come from the arguments (one command, a bare answer, made for scripts),
+//! Commands are English phrases. They come from the arguments (one command, a bare answer, made for scripts),
 //! from a terminal (a prompt), or from any other standard input (one command a line).
 
 mod connection;

@@ -22,7 +22,7 @@ const PASSWORD_FILE_LIMIT: u64 = 1024;
 
 /// Administers a pop3d server: a prompt on a terminal, commands from standard input, or one command given here.
 #[derive(Parser)]
-#[command(name = "peepclient", version, after_help = EXIT_STATUS)]
+#[command(name = "peepclient", version, after_help = MORE_HELP)]
 pub struct Options {
     /// The server's name or address.
     #[arg(long, value_name = "HOST", default_value = "localhost")]
@@ -53,7 +53,8 @@ pub struct Options {
     words: Vec<String>,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 all well, 1 a command was answered with an error, 2 bad arguments,
+const MORE_HELP: &str = "One dash does as well: -address HOST.
+Exit status: 0 all well, 1 a command was answered with an error, 2 bad arguments,
 3 no connection or it was lost, 4 the login was refused.";
 
 impl Options {
@@ -128,13 +129,11 @@ fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
         };
         let option = dashless.strip_prefix('-').unwrap_or(dashless);
         let name = option.split_once('=').map_or(option, |(name, _)| name);
-        let Some(known) = program.get_arguments().find(|known| known.get_long() == Some(name)) else {
-            rewritten.push(argument); // a short option, or a mistake: clap's business
-            continue;
-        };
-        let mut long = OsString::from(if text.starts_with("--") { "" } else { "-" });
+        let known = program.get_arguments().find(|known| known.get_long() == Some(name));
+        let one_dash_too_few = !text.starts_with("--") && name.len() > 1; // a short option has one and one letter
+        let mut long = OsString::from(if one_dash_too_few { "-" } else { "" });
         long.push(&argument);
-        if known.get_action().takes_values()
+        if known.is_some_and(|known| known.get_action().takes_values())
             && name == option
             && let Some(value) = arguments.next()
         {

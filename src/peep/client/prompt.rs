@@ -36,7 +36,7 @@ impl Prompt {
         Ok(Self { editor, history_file })
     }
 
-    /// The prompt recalls every line of this session, the file only what is [fit to keep](is_fit_to_keep).
+    /// The prompt recalls every line of this session, the file only what is fit to keep.
     fn remember(&mut self, line: &str) -> rustyline::Result<()> {
         self.editor.add_history_entry(line)?;
         if let Some(file) = self.history_file.as_ref().filter(|_| is_fit_to_keep(line)) {
