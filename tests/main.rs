@@ -8,3 +8,5 @@ mod harness;
 mod dialogues;
 // POP3 where it takes more than a dialogue.
 mod pop3;
+// The admin client: prompt, filter, one-shot, exit statuses.
+mod peepclient;

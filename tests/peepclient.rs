@@ -1,0 +1,395 @@
+//! The real `peepclient` against a server that follows a script.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+const BANNER: &str = "Connected successfully to server through PEEP!\nSee available commands with 'help'\n";
+
+/// `peepclient` for this port, with nothing of the environment that changes what it does.
+pub(crate) fn peepclient(port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peepclient"));
+    command.env_remove("PEEP_PASSWORD").args(["-address", "127.0.0.1", "-port", &port.to_string()]);
+    command
+}
+
+/// What a client that has ended leaves behind.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs `command` to its end with `input`, which fits into a pipe, as its standard input.
+pub(crate) fn run(command: &mut Command, input: impl AsRef<[u8]>) -> Ended {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // It may well end without reading all.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_ref());
+    let output = child.wait_with_output().expect("the program ends");
+    let text = |octets| String::from_utf8(octets).expect("UTF-8");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn ended(code: i32, stdout: impl Into<String>, stderr: impl Into<String>) -> Ended {
+    Ended { code: Some(code), stdout: stdout.into(), stderr: stderr.into() }
+}
+
+/// A server of one connection: awaits each line of its script and answers as the script says, then closes.
+struct Scripted {
+    port: u16,
+    thread: JoinHandle<()>,
+}
+
+/// As an answer: wait for the client to hang up.
+const HANG_UP: &str = "";
+
+/// The script of most tests starts so.
+const LOGIN: (&str, &str) = ("a root root", "+\r\n");
+
+impl Scripted {
+    fn start(script: &[(&'static str, &'static str)]) -> Self {
+        Self::listening(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), script)
+    }
+
+    fn listening(listener: TcpListener, script: &[(&'static str, &'static str)]) -> Self {
+        let port = listener.local_addr().expect("its address").port();
+        let script = script.to_vec();
+        let thread = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut lines = BufReader::new(&stream);
+            for (expected, answer) in script {
+                let mut line = String::new();
+                lines.read_line(&mut line).expect("a line");
+                assert_eq!(line, if answer == HANG_UP { String::new() } else { format!("{expected}\r\n") });
+                (&stream).write_all(answer.as_bytes()).expect("the client listens");
+            }
+        });
+        Self { port, thread }
+    }
+
+    /// The client has said all that the script holds, and nothing else.
+    fn heard_all(self) {
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// One-shot: `script` is played, `words` are the command.
+fn once(script: &[(&'static str, &'static str)], words: &[&str]) -> Ended {
+    let server = Scripted::start(script);
+    let ended = run(peepclient(server.port).args(words), "");
+    server.heard_all();
+    ended
+}
+
+/// Filter: `script` is played, `input` holds the commands.
+fn filter(script: &[(&'static str, &'static str)], input: impl AsRef<[u8]>) -> Ended {
+    let server = Scripted::start(script);
+    let ended = run(&mut peepclient(server.port), input);
+    server.heard_all();
+    ended
+}
+
+#[test]
+fn a_filter_speaks_as_in_the_report() {
+    let script = [
+        LOGIN,
+        ("rb?", "+395\r\n"),
+        ("m?", "+../directories/\r\n"),
+        ("cu?", "+0\r\n"),
+        ("u+ one one", "+\r\n"),
+        ("cu?", "+2\r\none\r\ntwo\r\n"),
+        ("q", "+\r\n"),
+    ];
+    let input =
+        "retrieved bytes\n\nMAILDIR\r\n  current logged users\nadd user one one\nCurrent Logged Users\nquit\nusers\n";
+    let answers = "OK! 395\nOK! ../directories/\nOK!\nOK!\nOK! lines: 2\none\ntwo\nOK!\n";
+    assert_eq!(filter(&script, input), ended(0, format!("{BANNER}{answers}"), ""));
+}
+
+#[test]
+fn a_filter_goes_on_after_an_error_and_ends_with_1() {
+    let script = [LOGIN, ("u- two", "-4\r\n"), ("m= ~", "-6\r\n"), ("t?", "+0\r\n"), ("", HANG_UP)];
+    let input = b"delete user two\nset maildir ~\nfoo\nset timeout\nset timeout soon\n\xff\xfe\ntimeout";
+    let answers = "ERROR! Invalid username, does not exist\n\
+                   ERROR! Invalid path format\n\
+                   ERROR! Unknown client command, see available commands with 'help'\n\
+                   ERROR! Wrong number of arguments, the command is: set timeout <value>\n\
+                   ERROR! Invalid <value>, it must be an integer\n\
+                   ERROR! Invalid text, not UTF-8\n\
+                   OK! 0\n";
+    assert_eq!(filter(&script, input), ended(1, format!("{BANNER}{answers}"), ""));
+}
+
+#[test]
+fn a_filter_is_usable_as_a_co_process() {
+    let server = Scripted::start(&[LOGIN, ("t?", "+0\r\n"), ("u?", "+1\r\none\r\n"), ("", HANG_UP)]);
+    let mut child =
+        peepclient(server.port).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut commands = child.stdin.take().expect("a pipe");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
+    assert_eq!(lines.by_ref().take(2).collect::<Vec<_>>().join("\n") + "\n", BANNER);
+    writeln!(commands, "timeout").expect("it reads");
+    assert_eq!(lines.next().as_deref(), Some("OK! 0"));
+    writeln!(commands, "users").expect("it reads");
+    assert_eq!(lines.by_ref().take(2).collect::<Vec<_>>(), ["OK! lines: 1", "one"]);
+    drop(commands);
+    assert_eq!(lines.next(), None);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    server.heard_all();
+}
+
+#[test]
+fn one_command_is_answered_bare() {
+    assert_eq!(once(&[LOGIN, ("rb?", "+395\r\n")], &["retrieved", "bytes"]), ended(0, "395\n", ""));
+    assert_eq!(once(&[LOGIN, ("rb?", "+395\r\n")], &["Retrieved bytes"]), ended(0, "395\n", ""));
+    assert_eq!(once(&[LOGIN, ("u?", "+2\r\none\r\ntwo\r\n")], &["users"]), ended(0, "one\ntwo\n", ""));
+    assert_eq!(once(&[LOGIN, ("u?", "+0\r\n")], &["users"]), ended(0, "", ""));
+    assert_eq!(
+        once(&[LOGIN, ("t= -1", "-7\r\n")], &["set", "timeout", "-1"]),
+        ended(1, "", "Invalid timeout amount\n")
+    );
+    assert_eq!(once(&[LOGIN, ("q", "+\r\n")], &["quit"]), ended(0, "", ""));
+    assert_eq!(once(&[LOGIN, ("u?", "-8\r\n")], &["users"]), ended(1, "", "Unknown error code 8\n"));
+}
+
+#[test]
+fn what_needs_no_server_does_not_look_for_one() {
+    let help = run(peepclient(1).arg("help"), "");
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    assert!(help.stdout.starts_with("capa | quit | ") && help.stdout.ends_with(" | all time logged amount\n"));
+    for (words, error) in [
+        (&["foo"][..], "Unknown client command, see available commands with 'help'"),
+        (&["timeout", "5"], "Wrong number of arguments, the command is: timeout"),
+        (&["set", "maildir", "a b"], "Invalid <path>, it must have 1 to 128 octets, no space and no control character"),
+    ] {
+        assert_eq!(run(peepclient(1).args(words), ""), ended(2, "", format!("peepclient: {error}\n")));
+    }
+    let unknown = run(peepclient(1).arg("-verbose"), "");
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""));
+    assert!(unknown.stderr.contains("unexpected argument '--verbose'"), "{}", unknown.stderr);
+    assert_eq!(
+        run(peepclient(1).arg("-version"), ""),
+        ended(0, concat!("peepclient ", env!("CARGO_PKG_VERSION"), "\n"), "")
+    );
+}
+
+#[test]
+fn the_password_comes_from_the_most_explicit_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    fs::write(&file, "from-file\nanother line\n").expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    for (arguments, variable, login) in [
+        (&["-pass", "-x", "--pass-file", file][..], Some("from-variable"), "a root -x"),
+        (&["-pass-file", file, "-user", "me"], Some("from-variable"), "a me from-file"),
+        (&[], Some("from-variable"), "a root from-variable"),
+        (&[], None, "a root root"),
+    ] {
+        let server = Scripted::start(&[(login, "+\r\n"), ("t?", "+0\r\n")]);
+        let mut command = peepclient(server.port);
+        command.args(arguments).envs(variable.map(|password| ("PEEP_PASSWORD", password))).arg("timeout");
+        assert_eq!(run(&mut command, ""), ended(0, "0\n", ""));
+        server.heard_all();
+    }
+    let ended = run(peepclient(1).args(["-pass-file", "no-such-file", "timeout"]), "");
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.starts_with("peepclient: cannot read the password from no-such-file: No such file"));
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_of_either_family() {
+    for (bound, host) in [("127.0.0.1:0", "localhost"), ("[::1]:0", "::1"), ("[::1]:0", "[::1]")] {
+        let Ok(listener) = TcpListener::bind(bound) else { continue }; // a machine without IPv6
+        let server = Scripted::listening(listener, &[LOGIN, ("t?", "+0\r\n")]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peepclient"));
+        command.args(["--address", host, "--port", &server.port.to_string(), "timeout"]).env_remove("PEEP_PASSWORD");
+        assert_eq!(run(&mut command, ""), ended(0, "0\n", ""), "{host} at {bound}");
+        server.heard_all();
+    }
+}
+
+#[test]
+fn a_refused_login_ends_with_4() {
+    let server = Scripted::start(&[("a root wrong", "-2\r\n"), ("", HANG_UP)]);
+    let port = server.port;
+    let refused = format!("peepclient: 127.0.0.1:{port} refused the login: Incorrect username or password\n");
+    assert_eq!(run(peepclient(port).args(["-pass", "wrong"]), "users\n"), ended(4, "", refused));
+    server.heard_all();
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_with_3() {
+    // Bound but not listening: the port is ours and refuses.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+    let port = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("its address").port();
+    let ended = run(peepclient(port).arg("users"), "");
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""));
+    let start = format!("peepclient: cannot connect to 127.0.0.1:{port}: Connection refused");
+    assert!(ended.stderr.starts_with(&start) && ended.stderr.lines().count() == 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_server_that_does_not_answer_ends_with_3() {
+    // Never accepted: the client waits in the kernel's queue, as at a server that is full.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    let silent = format!("peepclient: 127.0.0.1:{port}: the server does not answer\n");
+    assert_eq!(run(peepclient(port).args(["-timeout", "1", "users"]), ""), ended(3, "", silent));
+}
+
+#[test]
+fn a_lost_or_senseless_server_ends_with_3() {
+    let closed = "the server closed the connection";
+    for (script, stdout, reason) in [
+        (&[("a root root", "+")][..], "", closed),
+        (&[LOGIN], BANNER, closed),
+        (&[LOGIN, ("u?", "+2\r\none\r\n")], BANNER, closed),
+        (&[LOGIN, ("u?", "+12")], BANNER, closed),
+        (&[LOGIN, ("u?", "+many\r\n")], BANNER, "the server's answer is not PEEP: \"+many\""),
+        (&[LOGIN, ("u?", "\x1b[2J\r\n")], BANNER, "the server's answer is not PEEP: \"\\u{1b}[2J\""),
+        (&[("a root root", "+OK POP3 ready\r\n")], "", "the server's answer is not PEEP: \"+OK POP3 ready\""),
+        (
+            &[("a root root", "HTTP/1.1 400 Bad Request\r\n")],
+            "",
+            "the server's answer is not PEEP: \"HTTP/1.1 400 Bad Request\"",
+        ),
+    ] {
+        let server = Scripted::start(script);
+        let failure = format!("peepclient: 127.0.0.1:{}: {reason}\n", server.port);
+        assert_eq!(run(&mut peepclient(server.port), "users\ntimeout\n"), ended(3, stdout, failure));
+        server.heard_all();
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let server = Scripted::start(&[LOGIN, ("", HANG_UP)]);
+    let mut command = peepclient(server.port);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("UTF-8");
+    assert_eq!((child.wait().expect("it ends").code(), stderr.as_str()), (Some(0), ""));
+    server.heard_all();
+}
+
+/// Runs a program on a terminal of its own: waits for a text, types, and so on; prints what the terminal showed and
+/// ends as the program did. The alarm is for a program that never says what is waited for.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, signal, sys
+signal.alarm(60)
+program, dialogue = sys.argv[1:4], [text.encode() for text in sys.argv[4:]]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(program[0], program)
+
+def read():
+    try:
+        return os.read(terminal, 4096)
+    except OSError: # the program has closed it
+        return b""
+
+shown, start = b"", 0
+for awaited, typed in zip(dialogue[::2], dialogue[1::2]):
+    while awaited not in shown[start:]:
+        data = read()
+        if not data:
+            sys.exit(f"ended without {awaited}: {shown}")
+        shown += data
+    start = shown.index(awaited, start) + len(awaited)
+    os.write(terminal, typed)
+while data := read():
+    shown += data
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+/// At the prompt: `script` is played, each text of `dialogue` is awaited before what follows it is typed.
+fn at_the_prompt(state: &Path, script: &[(&'static str, &'static str)], dialogue: &[(&str, &str)]) -> Ended {
+    let server = Scripted::start(script);
+    let mut python = Command::new("python3");
+    python.args(["-c", ON_A_TERMINAL, env!("CARGO_BIN_EXE_peepclient")]);
+    python.args(["-address=127.0.0.1", &format!("-port={}", server.port)]);
+    python.args(dialogue.iter().flat_map(|&(awaited, typed)| [awaited, typed]));
+    python.env_remove("PEEP_PASSWORD").env("XDG_STATE_HOME", state).env("TERM", "xterm");
+    let ended = run(&mut python, "");
+    server.heard_all();
+    ended
+}
+
+#[test]
+fn a_prompt_can_be_edited_completed_and_recalled() {
+    const UP: &str = "\x1b[A";
+    const LEFT: &str = "\x1b[D";
+    let state = tempfile::tempdir().expect("a folder");
+    let script = [
+        LOGIN,
+        ("rb?", "+395\r\n"),
+        ("t?", "+10\r\n"),
+        ("t?", "+11\r\n"),
+        ("cu?", "+1\r\none\r\n"),
+        ("u+ bob secret", "+\r\n"),
+        ("u- bob", "-4\r\n"),
+        ("m?", "+/a\r\n"),
+        ("u?", "+0\r\n"),
+        ("c?", "+998\r\n"),
+        ("", HANG_UP),
+    ];
+    let dialogue = [
+        ("See available commands with 'help'\r\n", ""),
+        ("> ", "retrieved bytez\x7fs\r"),
+        ("OK! 395\r\n", &format!("timeut{LEFT}{LEFT}o\r")),
+        ("OK! 10\r\n", &format!("{UP}\r")),
+        ("OK! 11\r\n", "CUR\tl\t\r"),
+        ("OK! lines: 1\r\none\r\n", "add user bob secret\r"),
+        ("OK!\r\n", "ad user bob secret\r"),
+        ("ERROR! Unknown", &format!("{UP}{UP}\x01\x0bdel\tbob\r")),
+        ("ERROR! Invalid username, does not exist\r\n", "rubbish"),
+        ("rubbish", "\x03"),
+        ("> ", "maildir\rusers\rmax connections\r"), // typed ahead
+        ("OK! 998\r\n", "\x04"),
+    ];
+    let ended = at_the_prompt(state.path(), &script, &dialogue);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    assert!(ended.stdout.starts_with(&BANNER.replace('\n', "\r\n")), "{}", ended.stdout);
+
+    let history = state.path().join("peepclient/history");
+    let kept = fs::read_to_string(&history).expect("a history");
+    let commands = [
+        "retrieved bytes",
+        "timeout",
+        "current logged users",
+        "delete user bob",
+        "maildir",
+        "users",
+        "max connections",
+    ];
+    assert_eq!(kept.lines().skip(1).collect::<Vec<_>>(), commands);
+    assert_eq!(fs::metadata(&history).expect("a file").permissions().mode() & 0o777, 0o600);
+
+    let again = [LOGIN, ("c?", "+998\r\n"), ("q", "+\r\n")];
+    let ended = at_the_prompt(state.path(), &again, &[("> ", &format!("{UP}\r")), ("OK! 998\r\n", "quit\r")]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+}
+
+#[test]
+fn a_prompt_whose_server_dies_ends_with_3() {
+    let state = tempfile::tempdir().expect("a folder");
+    let ended = at_the_prompt(state.path(), &[LOGIN, ("u?", "+1\r\n")], &[("> ", "users\r")]);
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.stdout.ends_with(": the server closed the connection\r\n"), "{:?}", ended.stdout);
+}
