@@ -287,8 +287,8 @@ fn a_reader_that_leaves_early_is_no_failure() {
     server.heard_all();
 }
 
-/// Runs a program on a terminal of its own: waits for a text, types, and so on; prints what the terminal showed and
-/// ends as the program did. The alarm is for a program that never says what is waited for.
+/// Runs a program on a terminal of its own: waits for a text and the prompt after it, types, and so on; prints what the
+/// terminal showed and ends as the program did. The alarm is for a program that never says what is waited for.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, signal, sys
 signal.alarm(60)
@@ -304,13 +304,14 @@ def read():
         return b""
 
 shown, start = b"", 0
-for awaited, typed in zip(dialogue[::2], dialogue[1::2]):
-    while awaited not in shown[start:]:
-        data = read()
-        if not data:
-            sys.exit(f"ended without {awaited}: {shown}")
-        shown += data
-    start = shown.index(awaited, start) + len(awaited)
+for answer, typed in zip(dialogue[::2], dialogue[1::2]):
+    for awaited in answer, b"> ":
+        while awaited not in shown[start:]:
+            data = read()
+            if not data:
+                sys.exit(f"ended without {awaited}: {shown}")
+            shown += data
+        start = shown.index(awaited, start) + len(awaited)
     os.write(terminal, typed)
 while data := read():
     shown += data
@@ -318,7 +319,7 @@ sys.stdout.buffer.write(shown)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
 
-/// At the prompt: `script` is played, each text of `dialogue` is awaited before what follows it is typed.
+/// At the prompt: `script` is played, each answer of `dialogue` is awaited before what follows it is typed.
 fn at_the_prompt(state: &Path, script: &[(&'static str, &'static str)], dialogue: &[(&str, &str)]) -> Ended {
     let server = Scripted::start(script);
     let mut python = Command::new("python3");
@@ -350,17 +351,15 @@ fn a_prompt_can_be_edited_completed_and_recalled() {
         ("", HANG_UP),
     ];
     let dialogue = [
-        ("See available commands with 'help'\r\n", ""),
-        ("> ", "retrieved bytez\x7fs\r"),
+        ("with 'help'\r\n", "retrieved bytez\x7fs\r"),
         ("OK! 395\r\n", &format!("timeut{LEFT}{LEFT}o\r")),
         ("OK! 10\r\n", &format!("{UP}\r")),
         ("OK! 11\r\n", "CUR\tl\t\r"),
         ("OK! lines: 1\r\none\r\n", "add user bob secret\r"),
         ("OK!\r\n", "ad user bob secret\r"),
         ("ERROR! Unknown", &format!("{UP}{UP}\x01\x0bdel\tbob\r")),
-        ("ERROR! Invalid username, does not exist\r\n", "rubbish"),
-        ("rubbish", "\x03"),
-        ("> ", "maildir\rusers\rmax connections\r"), // typed ahead
+        ("ERROR! Invalid username, does not exist\r\n", "rubbish\x03"),
+        ("rubbish\r\n", "maildir\rusers\rmax connections\r"), // typed ahead
         ("OK! 998\r\n", "\x04"),
     ];
     let ended = at_the_prompt(state.path(), &script, &dialogue);
@@ -382,14 +381,14 @@ fn a_prompt_can_be_edited_completed_and_recalled() {
     assert_eq!(fs::metadata(&history).expect("a file").permissions().mode() & 0o777, 0o600);
 
     let again = [LOGIN, ("c?", "+998\r\n"), ("q", "+\r\n")];
-    let ended = at_the_prompt(state.path(), &again, &[("> ", &format!("{UP}\r")), ("OK! 998\r\n", "quit\r")]);
+    let ended = at_the_prompt(state.path(), &again, &[("", &format!("{UP}\r")), ("OK! 998\r\n", "quit\r")]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
 }
 
 #[test]
 fn a_prompt_whose_server_dies_ends_with_3() {
     let state = tempfile::tempdir().expect("a folder");
-    let ended = at_the_prompt(state.path(), &[LOGIN, ("u?", "+1\r\n")], &[("> ", "users\r")]);
+    let ended = at_the_prompt(state.path(), &[LOGIN, ("u?", "+1\r\n")], &[("", "users\r")]);
     assert_eq!(ended.code, Some(3));
     assert!(ended.stdout.ends_with(": the server closed the connection\r\n"), "{:?}", ended.stdout);
 }
