@@ -4,6 +4,7 @@ use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use super::output::bare;
 use super::{Failure, Options};
 use crate::peep::{Command, Reply, UnreadableReply};
 
@@ -19,23 +20,23 @@ impl Connection {
     pub(super) fn open(options: &Options) -> Result<Self, Failure> {
         let login = options.login()?;
         let host = without_brackets(&options.address);
-        let server =
-            if host.contains(':') { format!("[{host}]:{}", options.port) } else { format!("{host}:{}", options.port) };
-        let stream = match connect((host, options.port), options.patience()) {
-            Ok(stream) => BufReader::new(stream),
+        let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let server = format!("{shown}:{}", options.port);
+        let mut connection = match connect((host, options.port), options.patience()) {
+            Ok(stream) => Self { server, stream: BufReader::new(stream) },
             Err(error) => return Err(Failure::Unreachable(server, error)),
         };
-        let mut connection = Self { server, stream };
         match connection.call(&login)? {
             Reply::Done => Ok(connection),
             Reply::Error(code) => Err(Failure::Refused(connection.server, code)),
-            // The greeting of something else, `+OK` of a POP3 server before all.
-            Reply::Value(text) => Err(connection.no_answer(UnreadableReply::Nonsense(format!("+{text}")))),
-            Reply::Lines(_) => Err(connection.no_answer(UnreadableReply::Nonsense("lines".to_owned()))),
+            // Something else's greeting, say a POP3 server's.
+            greeting => {
+                Err(connection.no_answer(UnreadableReply::Nonsense(format!("+{}", bare(&greeting).trim_end()))))
+            }
         }
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for its answer; how long the server may be silent is the stream's time-out.
     pub(super) fn call(&mut self, command: &Command) -> Result<Reply, Failure> {
         let line = format!("{command}\r\n");
         let written = self.stream.get_ref().write_all(line.as_bytes()).map_err(UnreadableReply::Failed);

@@ -81,7 +81,8 @@ impl Options {
 
     /// The command that logs in.
     pub(super) fn login(&self) -> Result<Command, Failure> {
-        let (name, password) = (self.user.clone(), self.password(env::var_os(PASSWORD_VARIABLE))?);
+        let name = self.user.clone();
+        let password = self.password(env::var_os(PASSWORD_VARIABLE))?;
         for (what, text) in [("name", &name), ("password", &password)] {
             if !is_argument(text) {
                 return Err(Failure::Usage(format!("Invalid {what}, {ARGUMENT_RULE}")));
@@ -98,10 +99,8 @@ impl Options {
             return first_line(file)
                 .map_err(|error| Failure::Usage(format!("cannot read the password from {}: {error}", file.display())));
         }
-        variable.map_or(Ok("root".to_owned()), |password| {
-            let not_text = |_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8"));
-            password.into_string().map_err(not_text)
-        })
+        let password = variable.unwrap_or_else(|| "root".into());
+        password.into_string().map_err(|_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8")))
     }
 }
 
