@@ -580,12 +580,8 @@ impl<'a> Play<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), Wrong> {
         match step {
             Step::Put { user, message } => self.put(user, message),
-            Step::Remove { user, name } => {
-                let maildrop = self.maildrop(user);
-                let place = maildrop.messages().into_iter().find(|place| base_name(place) == name);
-                maildrop.remove(&place.ok_or_else(|| Wrong::new(format!("a message {name}"), "none"))?);
-            }
-            Step::Rename { user, from, to } => self.maildrop(user).rename(from, to),
+            Step::Remove { user, name } => self.maildrop(user).remove(&self.place(user, name)?),
+            Step::Rename { user, from, to } => self.maildrop(user).rename(&self.place(user, from)?, to),
             Step::Remains { user, names } => self.expect_remaining(user, names)?,
             Step::Send { connection, text } => self.send(connection, &self.resolve(text))?,
             Step::Expect { connection, pattern } => self.expect(connection, pattern)?,
@@ -604,6 +600,12 @@ impl<'a> Play<'a> {
 
     fn maildrop(&self, user: &str) -> Maildrop {
         Maildrop::at(self.stage.mail_root.join(self.cast.account(user)))
+    }
+
+    /// Where a message is now: a server may have moved it within the Maildir.
+    fn place(&self, user: &str, name: &str) -> Result<String, Wrong> {
+        let mut places = self.maildrop(user).messages().into_iter();
+        places.find(|place| base_name(place) == base_name(name)).ok_or_else(|| Wrong::new(name, "no such file"))
     }
 
     fn put(&self, user: &str, message: &Stored) {

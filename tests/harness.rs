@@ -104,9 +104,12 @@ impl Maildrop {
         fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// The messages on disk, sorted: regular files whose name has no leading dot, at the top, in `new/`, in `cur/`.
+    /// The messages on disk, sorted: regular files whose name has no leading dot, in `new/` and `cur/` if there is
+    /// one of these, else at the top.
     pub(crate) fn messages(&self) -> Vec<String> {
-        let mut found: Vec<String> = ["", "new/", "cur/"].iter().flat_map(|folder| self.files_in(folder)).collect();
+        let is_maildir = self.path("new").is_dir() || self.path("cur").is_dir();
+        let folders: &[&str] = if is_maildir { &["new/", "cur/"] } else { &[""] };
+        let mut found: Vec<String> = folders.iter().flat_map(|folder| self.files_in(folder)).collect();
         found.sort();
         found
     }
