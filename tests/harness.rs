@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -176,23 +176,35 @@ impl Builder {
         if self.users.is_empty() {
             self = self.user(USER, PASSWORD);
         }
-        let (mut command, program) = match self.uid {
-            None => (Command::new(PROGRAM), None),
+        let (program, copy) = match self.uid {
+            None => (PathBuf::from(PROGRAM), None),
             Some(uid) => {
                 give_to(self.mail.path(), uid);
                 let (path, directory) = copy_of_program();
-                let mut command = Command::new(path);
-                command.uid(uid).gid(uid);
-                (command, Some(directory))
+                (path, Some(directory))
             }
         };
+        Server::spawn(self.command(&program), self.mail, copy)
+    }
+
+    /// Starts one that ends at once, as it cannot do as it is told.
+    #[track_caller]
+    pub(crate) fn refused(self) -> Output {
+        self.command(Path::new(PROGRAM)).output().unwrap()
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
         command.arg("-m").arg(self.mail.path());
         for user in &self.users {
             command.arg("-u").arg(user);
         }
         command.args(&self.flags);
-        Server::spawn(command, self.mail, program)
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        command
     }
 }
 
@@ -281,10 +293,6 @@ impl Server {
 
     pub(crate) fn peep_address(&self) -> SocketAddr {
         self.peep
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub(crate) fn mail(&self) -> &MailRoot {
@@ -536,6 +544,21 @@ impl Client {
     pub(crate) fn login(&mut self, name: &str, password: &str) {
         self.call(&format!("USER {name}"));
         self.call(&format!("PASS {password}"));
+    }
+
+    /// PEEP: the value of a query, without its `+`.
+    #[track_caller]
+    pub(crate) fn value(&mut self, query: &str) -> String {
+        self.send(query);
+        let line = self.line();
+        line.strip_prefix('+').unwrap_or_else(|| panic!("{query}: {line}")).to_owned()
+    }
+
+    /// PEEP: the lines of a query.
+    #[track_caller]
+    pub(crate) fn values(&mut self, query: &str) -> Vec<String> {
+        let count: usize = self.value(query).parse().unwrap();
+        (0..count).map(|_| self.line()).collect()
     }
 
     /// Sends QUIT and waits until the server has closed.

@@ -6,7 +6,13 @@ mod clients;
 mod harness;
 // Dialogues as data, one for each rule.
 mod dialogues;
-// POP3 where it takes more than a dialogue.
+// Who is let in, and the maildrop's lock.
+mod logins;
+// Maildrops on disk, and what happens to them under a session.
+mod maildrops;
+// Messages to the octet, beside a naive reference.
+mod octets;
+// POP3's commands and their timer, where it takes more than a dialogue.
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
 mod peepclient;

@@ -1,0 +1,537 @@
+//! Maildrops on disk: what is a message, what names come to, and what happens under a session.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
+
+use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, Server, USER};
+
+const MESSAGE: &str = "Subject: a\r\n\r\nbody\r\n";
+
+fn make_fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+fn set_mode(path: impl AsRef<Path>, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// The unique-ids of a session, in the order of the messages; checks their form (RFC 1939 section 7).
+#[track_caller]
+fn unique_ids(session: &mut Client) -> Vec<String> {
+    let lines = session.listing("UIDL");
+    let ids: Vec<String> = (1..)
+        .zip(lines)
+        .map(|(number, line)| line.strip_prefix(&format!("{number} ")).expect("number and unique-id").to_owned())
+        .collect();
+    for (index, id) in ids.iter().enumerate() {
+        assert!((1..=70).contains(&id.len()) && id.bytes().all(|octet| octet.is_ascii_graphic()), "{id:?}");
+        assert!(!ids[..index].contains(id), "{id} twice");
+    }
+    ids
+}
+
+/// Puts beside the messages of `folder` all that is not a message but looks like one.
+fn put_what_is_no_message(folder: &Path, outside: &Path) {
+    fs::create_dir_all(folder.join("1000000001.directory/new")).unwrap();
+    fs::write(folder.join("1000000001.directory/new/1"), MESSAGE).unwrap();
+    fs::write(folder.join(".1000000002.hidden"), MESSAGE).unwrap();
+    symlink(outside, folder.join("1000000003.link")).unwrap();
+    symlink(outside.parent().unwrap(), folder.join("1000000004.link")).unwrap();
+    symlink("nothing", folder.join("1000000005.link")).unwrap();
+    make_fifo(&folder.join("1000000006.fifo"));
+}
+
+#[test]
+fn only_regular_files_are_messages() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    let outside = server.mail().maildrop("other").put("secret", "secret");
+    maildrop.put("1000000000.message", MESSAGE);
+    put_what_is_no_message(&maildrop.path(""), &outside);
+    let mut session = server.session();
+    assert_eq!(session.call("STAT"), "1 20");
+    assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
+    session.call("DELE 1");
+    session.quit();
+    assert_eq!(fs::read(outside).unwrap(), b"secret");
+}
+
+#[test]
+fn only_regular_files_in_new_and_cur_are_messages() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    let outside = server.mail().maildrop("other").put("secret", "secret");
+    maildrop.put("new/1000000000.message", MESSAGE);
+    maildrop.put("cur/1000000007.message:2,S", MESSAGE);
+    maildrop.put("tmp/1000000008.message", MESSAGE);
+    maildrop.put("1000000009.message", MESSAGE);
+    for folder in ["new", "cur"] {
+        put_what_is_no_message(&maildrop.path(folder), &outside);
+    }
+    fs::create_dir_all(maildrop.path(".Sent/cur")).unwrap();
+    maildrop.put(".Sent/cur/1000000010.message:2,S", MESSAGE);
+    let mut session = server.session();
+    assert_eq!(session.call("STAT"), "2 40");
+    assert_eq!(unique_ids(&mut session), ["1000000000.message", "1000000007.message"]);
+}
+
+/// `new/` or `cur/` alone makes a Maildir.
+#[test]
+fn half_a_maildir_is_a_maildir() {
+    for folder in ["new", "cur"] {
+        let server = Server::start();
+        fs::create_dir_all(server.maildrop().path(folder)).unwrap();
+        fs::write(server.maildrop().path(folder).join("1000000000.a"), MESSAGE).unwrap();
+        fs::write(server.maildrop().path("flat"), MESSAGE).unwrap();
+        assert_eq!(server.session().call("STAT"), "1 20", "{folder}");
+    }
+}
+
+#[test]
+fn an_empty_directory_and_none_are_empty_maildrops() {
+    let server = Server::builder().user("none", "pass").user("flat", "pass").user("maildir", "pass").start();
+    fs::create_dir(server.mail().path().join("flat")).unwrap();
+    server.mail().maildrop("maildir").make_maildir();
+    for user in ["none", "flat", "maildir"] {
+        let mut client = server.pop3();
+        client.login(user, "pass");
+        assert_eq!(client.call("STAT"), "0 0", "{user}");
+        assert!(client.listing("LIST").is_empty());
+        client.quit();
+    }
+    assert!(!server.mail().path().join("none").exists(), "a login made a directory");
+}
+
+/// Nothing is opened through a link, the maildrop itself included.
+#[test]
+fn a_maildrop_that_is_a_link_is_refused() {
+    let elsewhere = MailRoot::new();
+    elsewhere.maildrop("other").put("new/1000000000.a", "secret");
+    let server = Server::builder().user("all", "pass").user("new", "pass").start();
+    symlink(elsewhere.path().join("other"), server.mail().path().join("all")).unwrap();
+    fs::create_dir(server.mail().path().join("new")).unwrap();
+    symlink(elsewhere.path().join("other/new"), server.mail().path().join("new/new")).unwrap();
+    for user in ["all", "new"] {
+        let mut client = server.pop3();
+        client.call(&format!("USER {user}"));
+        let text = client.refused("PASS pass");
+        assert!(text.starts_with("[SYS/"), "{user}: {text}");
+    }
+    assert_eq!(elsewhere.maildrop("other").messages(), ["new/1000000000.a"]);
+}
+
+#[test]
+fn a_file_in_the_place_of_a_maildrop_is_refused() {
+    let server = Server::start();
+    fs::write(server.mail().path().join(USER), MESSAGE).unwrap();
+    let mut client = server.pop3();
+    client.call(&format!("USER {USER}"));
+    let text = client.refused(&format!("PASS {PASSWORD}"));
+    assert!(text.starts_with("[SYS/PERM]"), "{text}");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Unique-ids
+
+/// Design: the base name of a Maildir's message, where RFC 1939 section 7 allows that.
+#[test]
+fn a_maildir_name_is_the_unique_id() {
+    let server = Server::start();
+    let longest = format!("1000000002.{}", "x".repeat(59));
+    server.maildrop().put("new/1000000000.M1P2.host,S=20,W=20", MESSAGE);
+    server.maildrop().put("cur/1000000001.M1P2.host:2,FS", MESSAGE);
+    server.maildrop().put(&format!("cur/{longest}:2,"), MESSAGE);
+    assert_eq!(unique_ids(&mut server.session()), ["1000000000.M1P2.host,S=20,W=20", "1000000001.M1P2.host", &longest]);
+}
+
+/// Names that no unique-id may be, and some that a terminal would not like.
+fn odd_names() -> Vec<Vec<u8>> {
+    let long = [b'x'; 80];
+    vec![
+        b"1000000000.with space".to_vec(),
+        b"1000000000.\xff\xfe".to_vec(),
+        b"1000000000.line\r\nend".to_vec(),
+        b"1000000000.line\nend".to_vec(),
+        b"1000000000.\x1b[31m".to_vec(),
+        b"1000000000.\xc3\xa9".to_vec(),
+        [b"1000000000.a", &long[..]].concat(),
+        [b"1000000000.", &long[..], b"b"].concat(),
+        [b"1000000000.", &long[..], b"c"].concat(),
+        b"1000000000.ok".to_vec(),
+    ]
+}
+
+fn put_odd_names(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    for name in odd_names() {
+        fs::write(folder.join(OsStr::from_bytes(&name)), MESSAGE).unwrap();
+    }
+}
+
+#[test]
+fn names_that_are_no_unique_ids_get_one() {
+    for folder in ["new", "cur", ""] {
+        let mail = MailRoot::new();
+        put_odd_names(&mail.maildrop(USER).path(folder));
+        let count = odd_names().len();
+        let first = {
+            let server = Server::builder().mail(&mail).start();
+            let mut session = server.session();
+            for number in 1..=count {
+                assert_eq!(session.fetch(&format!("RETR {number}")), MESSAGE.as_bytes());
+            }
+            unique_ids(&mut session)
+        };
+        assert_eq!(first.len(), count);
+        let server = Server::builder().mail(&mail).start();
+        let mut session = server.session();
+        assert_eq!(unique_ids(&mut session), first, "{folder}");
+        for number in 1..=count {
+            session.call(&format!("DELE {number}"));
+        }
+        session.quit();
+        assert_eq!(server.session().call("STAT"), "0 0");
+    }
+}
+
+/// RFC 1939 section 7, checklist 53, 56: however the server ended.
+#[test]
+fn unique_ids_outlive_the_server() {
+    for folder in ["", "new/"] {
+        let mail = MailRoot::new();
+        for number in 0..20 {
+            mail.maildrop(USER).put(&format!("{folder}{}.host", 1_000_000_000 + number), MESSAGE);
+        }
+        let mut ids = Vec::new();
+        for signal in [Signal::TERM, Signal::KILL, Signal::INT] {
+            let mut server = Server::builder().mail(&mail).start();
+            ids.push(unique_ids(&mut server.session()));
+            server.signal(signal);
+            server.wait();
+        }
+        assert_eq!(ids[0].len(), 20);
+        assert!(ids[0] == ids[1] && ids[1] == ids[2]);
+    }
+}
+
+/// Checklist 56.
+#[test]
+fn unique_ids_outlive_moves_and_flags_with_restarts_between() {
+    let mail = MailRoot::new();
+    let maildrop = mail.maildrop(USER);
+    maildrop.put("new/1000000000.a", MESSAGE);
+    maildrop.put("new/1000000001.b c", MESSAGE);
+    let ids = || unique_ids(&mut Server::builder().mail(&mail).start().session());
+    let first = ids();
+    maildrop.rename("new/1000000000.a", "cur/1000000000.a:2,");
+    maildrop.rename("new/1000000001.b c", "cur/1000000001.b c:2,");
+    assert_eq!(ids(), first);
+    maildrop.rename("cur/1000000000.a:2,", "cur/1000000000.a:2,PRS");
+    maildrop.rename("cur/1000000001.b c:2,", "cur/1000000001.b c:2,Sab");
+    assert_eq!(ids(), first);
+}
+
+/// RFC 1939 section 7, checklist 54: two files of one base name are two messages.
+#[test]
+fn one_base_name_twice_is_two_unique_ids() {
+    let mail = MailRoot::new();
+    let maildrop = mail.maildrop(USER);
+    maildrop.put("new/1000000000.a", "one\r\n");
+    maildrop.put("cur/1000000000.a:2,S", "three\r\n");
+    maildrop.put("cur/1000000000.a:2,RS", "seven\r\n");
+    let listings = || {
+        let server = Server::builder().mail(&mail).start();
+        let mut session = server.session();
+        (unique_ids(&mut session), session.listing("LIST"))
+    };
+    let first = listings();
+    assert_eq!(first.0.len(), 3);
+    assert_eq!(listings(), first);
+}
+
+/// RFC 1939 section 7: a unique-id stays with its message when another file of the same base name goes or comes.
+#[test]
+fn a_namesake_does_not_take_a_unique_id_over() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    maildrop.put("cur/1000000000.a:2,S", "one\r\n");
+    let before = unique_ids(&mut server.session());
+    maildrop.put("new/1000000000.a", "another\r\n");
+    let mut session = server.session();
+    let ids = unique_ids(&mut session);
+    let number = 1 + ids.iter().position(|id| *id == before[0]).expect("the first message's unique-id has gone");
+    assert_eq!(session.fetch(&format!("RETR {number}")), b"one\r\n", "the unique-id is another message's now");
+}
+
+/// Checklist 54, flat: a file replaced by another of its name is another message.
+#[test]
+fn a_replaced_file_has_another_unique_id() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    maildrop.put("mail", MESSAGE);
+    maildrop.set_modified("mail", 1_000_000_000);
+    let before = unique_ids(&mut server.session());
+    maildrop.put(".new", MESSAGE);
+    maildrop.set_modified(".new", 1_000_000_001);
+    maildrop.rename(".new", "mail");
+    assert_ne!(unique_ids(&mut server.session()), before);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Changes under a session
+
+/// A session with three messages, of which the second is changed by `change` after login; both layouts.
+#[track_caller]
+fn change_under_a_session(change: impl Fn(&Maildrop, &str)) {
+    for folder in ["", "new/"] {
+        let server = Server::start();
+        let maildrop = server.maildrop();
+        let [one, two, three] = [1, 2, 3].map(|number| format!("{folder}100000000{number}.a"));
+        for (name, message) in [(&one, "one\r\n"), (&two, MESSAGE), (&three, "three\r\n")] {
+            maildrop.put(name, message);
+        }
+        let mut session = server.session();
+        change(&maildrop, &two);
+        for command in ["RETR 2", "TOP 2 0"] {
+            let text = session.refused(command);
+            assert!(text.starts_with("[SYS/TEMP]"), "{command}: {text}");
+        }
+        assert_eq!(session.fetch("RETR 1"), b"one\r\n");
+        assert_eq!(session.fetch("RETR 3"), b"three\r\n");
+        assert_eq!(session.call("STAT"), "3 32");
+        session.call("DELE 1");
+        session.quit();
+        assert!(!maildrop.messages().contains(&one) && maildrop.messages().contains(&three));
+    }
+}
+
+#[test]
+fn a_message_removed_under_a_session() {
+    change_under_a_session(|maildrop, name| maildrop.remove(name));
+}
+
+#[test]
+fn a_message_truncated_under_a_session() {
+    change_under_a_session(|maildrop, name| {
+        File::options().write(true).open(maildrop.path(name)).unwrap().set_len(3).unwrap();
+    });
+}
+
+#[test]
+fn a_message_grown_under_a_session() {
+    change_under_a_session(|maildrop, name| {
+        File::options().append(true).open(maildrop.path(name)).unwrap().write_all(b"more\r\n").unwrap();
+    });
+}
+
+#[test]
+fn a_message_replaced_under_a_session() {
+    change_under_a_session(|maildrop, name| {
+        maildrop.remove(name);
+        maildrop.put(name, "Subject: b\r\n\r\nBODY\r\n");
+    });
+}
+
+#[test]
+fn a_message_replaced_by_a_link_under_a_session() {
+    change_under_a_session(|maildrop, name| {
+        let kept = maildrop.path(".kept");
+        fs::rename(maildrop.path(name), &kept).unwrap();
+        symlink(kept, maildrop.path(name)).unwrap();
+    });
+}
+
+#[test]
+fn a_message_replaced_by_a_fifo_under_a_session() {
+    change_under_a_session(|maildrop, name| {
+        maildrop.remove(name);
+        make_fifo(&maildrop.path(name));
+    });
+}
+
+#[test]
+fn a_message_replaced_by_a_directory_under_a_session() {
+    change_under_a_session(|maildrop, name| {
+        maildrop.remove(name);
+        fs::create_dir(maildrop.path(name)).unwrap();
+    });
+}
+
+/// RFC 1939 section 6, checklist 23: what stands under a marked message's name now was never marked.
+#[test]
+fn quit_removes_no_other_message_of_the_same_name() {
+    for name in ["1000000000.a", "new/1000000000.a"] {
+        let server = Server::start();
+        let maildrop = server.maildrop();
+        maildrop.put(name, MESSAGE);
+        let mut session = server.session();
+        session.call("DELE 1");
+        maildrop.remove(name);
+        maildrop.put(name, "quite another one\r\n");
+        session.send("QUIT");
+        session.line();
+        session.closed();
+        assert_eq!(fs::read(maildrop.path(name)).unwrap(), b"quite another one\r\n");
+    }
+}
+
+/// A message rewritten between two sessions is sent as it is. In a Maildir, where a message never changes under its
+/// name, a server may believe what it knew of it for one session; then it refuses the message, and it is right in
+/// the next one.
+#[test]
+fn a_message_rewritten_between_sessions() {
+    for (name, may_be_refused) in [("1000000000.a", false), ("new/1000000000.a", true)] {
+        let server = Server::start();
+        let maildrop = server.maildrop();
+        maildrop.put(name, MESSAGE);
+        server.session().quit();
+        maildrop.put(name, "quite another one\r\n");
+        let mut session = server.session();
+        if may_be_refused {
+            session.send("RETR 1");
+            if session.line().starts_with("-ERR [SYS/TEMP] ") {
+                session.quit();
+                session = server.session();
+            } else {
+                session.multiline();
+            }
+        }
+        assert_eq!(session.call("STAT"), "1 19");
+        assert_eq!(session.fetch("RETR 1"), b"quite another one\r\n");
+    }
+}
+
+/// The whole maildrop goes under a session: each message is refused, nothing else happens.
+#[test]
+fn a_maildrop_removed_under_a_session() {
+    for name in ["1000000000.a", "new/1000000000.a"] {
+        let server = Server::start();
+        server.maildrop().put(name, MESSAGE);
+        let mut session = server.session();
+        fs::remove_dir_all(server.maildrop().path("")).unwrap();
+        assert!(session.refused("RETR 1").starts_with("[SYS/TEMP]"));
+        session.call("DELE 1");
+        session.quit();
+        assert_eq!(server.session().call("STAT"), "0 0");
+    }
+}
+
+/// RFC 1939 section 4: new messages, links and folders do not get into a session, nor does a change of layout.
+#[test]
+fn a_flat_maildrop_that_becomes_a_maildir_under_a_session() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    maildrop.put("1", MESSAGE);
+    let mut session = server.session();
+    maildrop.put("new/1000000000.a", "new one\r\n");
+    assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
+    assert_eq!(session.call("STAT"), "1 20");
+    session.call("DELE 1");
+    session.quit();
+    assert_eq!(maildrop.messages(), ["new/1000000000.a"]);
+    assert!(!maildrop.path("1").exists());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Permissions
+
+/// Checklist 26: the lock goes when the maildrop cannot be opened, and the session may try again.
+#[test]
+fn an_unreadable_maildrop_is_refused_and_not_locked() {
+    let mail = MailRoot::new();
+    let path = mail.maildrop(USER).put("1", MESSAGE);
+    let directory = path.parent().unwrap();
+    let server = Server::builder().mail(&mail).unprivileged().start();
+    set_mode(directory, 0o000);
+    let mut client = server.pop3();
+    for _ in 0..2 {
+        client.call(&format!("USER {USER}"));
+        let text = client.refused(&format!("PASS {PASSWORD}"));
+        assert!(text.starts_with("[SYS/"), "{text}");
+        assert!(server.admin().values("cu?").is_empty());
+    }
+    set_mode(directory, 0o755);
+    client.login(USER, PASSWORD);
+    assert_eq!(client.fetch("RETR 1"), MESSAGE.as_bytes());
+}
+
+/// One message that cannot be read costs no other.
+#[test]
+fn an_unreadable_message_is_survived() {
+    for folder in ["", "new/"] {
+        let mail = MailRoot::new();
+        let maildrop = mail.maildrop(USER);
+        maildrop.put(&format!("{folder}1000000000.a"), MESSAGE);
+        let unreadable = maildrop.put(&format!("{folder}1000000001.b"), "not for all\r\n");
+        let server = Server::builder().mail(&mail).unprivileged().start();
+        set_mode(&unreadable, 0o000);
+        let mut session = server.session();
+        assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
+        assert!(!session.refused("RETR 2").is_empty());
+        session.call("NOOP");
+        session.quit();
+        assert!(unreadable.exists());
+    }
+}
+
+#[test]
+fn a_message_made_unreadable_under_a_session() {
+    let mail = MailRoot::new();
+    let path = mail.maildrop(USER).put("1", MESSAGE);
+    mail.maildrop(USER).put("2", "two\r\n");
+    let server = Server::builder().mail(&mail).unprivileged().start();
+    let mut session = server.session();
+    set_mode(&path, 0o000);
+    let text = session.refused("RETR 1");
+    assert!(text.starts_with("[SYS/"), "{text}");
+    assert_eq!(session.fetch("RETR 2"), b"two\r\n");
+    session.quit();
+}
+
+/// RFC 1939 section 6, checklist 22: -ERR when some are not removed; the connection and the lock go all the same.
+#[test]
+fn messages_that_cannot_be_removed() {
+    for folder in ["", "new/"] {
+        let mail = MailRoot::new();
+        let path = mail.maildrop(USER).put(&format!("{folder}1000000000.a"), MESSAGE);
+        let directory = path.parent().unwrap();
+        let server = Server::builder().mail(&mail).unprivileged().start();
+        let mut session = server.session();
+        session.call("DELE 1");
+        set_mode(directory, 0o555);
+        let text = session.refused("QUIT");
+        assert!(text.starts_with("[SYS/"), "{text}");
+        session.closed();
+        assert!(server.admin().values("cu?").is_empty());
+        let mut session = server.session();
+        assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
+        set_mode(directory, 0o755);
+        session.call("DELE 1");
+        session.quit();
+        assert!(!path.exists());
+    }
+}
+
+/// A maildrop that the server may read and not write is served.
+#[test]
+fn a_read_only_maildrop_is_served() {
+    let mail = MailRoot::new();
+    let path = mail.maildrop(USER).put("new/1000000000.a", MESSAGE);
+    let server = Server::builder().mail(&mail).unprivileged().start();
+    for directory in [path.parent().unwrap(), &mail.maildrop(USER).path("")] {
+        set_mode(directory, 0o555);
+    }
+    for _ in 0..2 {
+        let mut session = server.session();
+        assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
+        assert_eq!(unique_ids(&mut session), ["1000000000.a"]);
+        session.quit();
+    }
+}
