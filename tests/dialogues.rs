@@ -52,11 +52,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, Server, USER};
+use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USER};
 
 /// Plays at a time: most of a play is waiting for the server.
 const PLAYERS: usize = 8;
+
+/// How long another server may take for an answer: Dovecot waits 12 s for a maildrop that is in use.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A status line's most octets without its CRLF (RFC 2449 section 4).
 const LONGEST_STATUS: usize = 510;
@@ -147,7 +151,9 @@ impl Other {
             }
         }
         self.make_accounts(&casts);
-        (play_all(&casts, &Stage { pop3: self.address, peep: None, mail_root: self.mail_root.clone() }), casts.len())
+        let stage =
+            Stage { pop3: self.address, peep: None, mail_root: self.mail_root.clone(), patience: OTHERS_PATIENCE };
+        (play_all(&casts, &stage), casts.len())
     }
 
     fn make_accounts(&self, casts: &[Cast]) {
@@ -165,13 +171,16 @@ impl Other {
 struct Stage {
     pop3: SocketAddr,
     peep: Option<SocketAddr>,
+    /// How long to wait for an answer.
+    patience: Duration,
     mail_root: PathBuf,
 }
 
 impl Stage {
     fn of(server: &Server) -> Self {
         let mail: &MailRoot = server.mail();
-        Self { pop3: server.pop3_address(), peep: Some(server.peep_address()), mail_root: mail.path().to_owned() }
+        let (pop3, peep) = (server.pop3_address(), Some(server.peep_address()));
+        Self { pop3, peep, patience: PATIENCE, mail_root: mail.path().to_owned() }
     }
 }
 
@@ -698,6 +707,7 @@ impl<'a> Play<'a> {
         if !self.connections.contains_key(name) {
             let address = if name.starts_with('P') { self.stage.peep.unwrap() } else { self.stage.pop3 };
             let client = Client::try_connect(address).map_err(|error| Wrong::new("a connection", error))?;
+            client.socket().set_read_timeout(Some(self.stage.patience)).unwrap();
             self.connections.insert(name, Connection { client, terminator: None });
         }
         Ok(self.connections.get_mut(name).unwrap())

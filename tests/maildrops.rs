@@ -128,13 +128,16 @@ fn a_maildrop_that_is_a_link_is_refused() {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_maildrop_is_refused() {
-    let server = Server::start();
-    fs::write(server.mail().path().join(USER), MESSAGE).unwrap();
-    let mut client = server.pop3();
-    client.call(&format!("USER {USER}"));
-    let text = client.refused(&format!("PASS {PASSWORD}"));
-    assert!(text.starts_with("[SYS/PERM]"), "{text}");
+fn what_is_no_directory_is_no_maildrop() {
+    let server = Server::builder().user("file", "pass").user("fifo", "pass").start();
+    fs::write(server.mail().path().join("file"), MESSAGE).unwrap();
+    make_fifo(&server.mail().path().join("fifo"));
+    for user in ["file", "fifo"] {
+        let mut client = server.pop3();
+        client.call(&format!("USER {user}"));
+        let text = client.refused("PASS pass");
+        assert!(text.starts_with("[SYS/PERM]"), "{user}: {text}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -405,6 +408,27 @@ fn a_message_rewritten_between_sessions() {
         }
         assert_eq!(session.call("STAT"), "1 19");
         assert_eq!(session.fetch("RETR 1"), b"quite another one\r\n");
+    }
+}
+
+/// What is known of a flat message from an earlier session is no longer true when it was rewritten, even when size and
+/// time are the old ones: its lines may need byte-stuffing now.
+#[test]
+fn a_message_rewritten_with_its_size_and_time_kept() {
+    const TIME: u64 = 1_000_000_000;
+    for filler in [0, 100_000] {
+        let filler = "filler\r\n".repeat(filler);
+        let server = Server::start();
+        let maildrop = server.maildrop();
+        for message in [format!("{filler}xx\r\n"), format!("{filler}.\nx\n")] {
+            maildrop.put("1", message);
+            maildrop.set_modified("1", TIME);
+            server.session().quit();
+        }
+        let expected = format!("{filler}.\r\nx\r\n");
+        let mut session = server.session();
+        assert!(session.fetch("RETR 1") == expected.as_bytes(), "it is not what is stored");
+        assert_eq!(session.call("LIST 1"), format!("1 {}", expected.len()));
     }
 }
 
