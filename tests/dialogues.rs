@@ -1,37 +1,6 @@
 //! Plays the dialogues of `tests/dialogues/*.txt`, each the proof of a rule, against the real server.
 //!
-//! # The files
-//! Line by line, blank lines and lines that start with `#` apart:
-//!
-//! ```text
-//! user NAME PASSWORD         a user, and whose the messages below are; without any: mrose, tanstaaf
-//! message NAME [mtime=SECS]  a message in the maildrop, its octets in `>` lines below
-//! flat NAME [mtime=SECS]     the same for a flat maildrop only
-//! maildir new/NAME           the same for a Maildir only (or cur/NAME:2,FLAGS)
-//! > Subject: a\r\n           octets of the message, with no line end but the written ones
-//! remove NAME                another program removes the message
-//! rename new/A cur/A:2,S     another program moves it, or changes its flags
-//! login                      greeting, USER and PASS of the user above, all answered by +OK
-//! C: LIST                    the client sends this line and CRLF; further C: lines join it in one segment
-//! C| NO                      the client sends these octets as a segment of their own, with no line end added
-//! S: +OK 2 320               the server answers exactly this line and CRLF
-//! S: +OK ...                 +OK alone or with any text behind it, 512 octets in all at most
-//! S: 1 <id>                  <id> is any 1 to 70 octets of 0x21-0x7E; where it comes again, the same ones
-//! S~ TOP                     among the lines up to the terminator, in any order, there is this one
-//! S! APOP ...                and none like this
-//! differ a b                 <a> and <b> have been different
-//! closed                     the server closes, with no further octet
-//! hangup                     the client closes
-//! remains NAME...            these messages are on disk, and no others
-//! flags -T 1                 flags for a server of the dialogue's own
-//! ```
-//!
-//! C2 and S2, `login 2`, `closed 2`, `hangup 2` are of a second connection. CP and SP speak PEEP, as all whose name
-//! starts with P. A connection opens where it is first named, and again after `closed` or `hangup`. When
-//! the dialogue is over, no connection may have anything more to read.
-//!
-//! In what is sent or expected `\r \n \t \0 \\ \xHH` are octets, `{a*998}` is 998 times `a`, and `$mrose` is the
-//! name under which that user is known to the server.
+//! [`script`] says how they are written.
 //!
 //! # The plays
 //! A dialogue is played with its messages in a flat maildrop and in a Maildir (unless it says which), and each of
@@ -42,19 +11,22 @@
 //! Maildirs `dir/<user>/`. The users are new ones for each run; `dir/passwd` lists them as `NAME:{PLAIN.HEX}PASSWORD`
 //! before the first connection. What that server cannot play is skipped, which is said.
 
+mod script;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USER};
+use crate::harness::{Client, Maildrop, PATIENCE, Server};
+use script::{Dialogue, Layout, Pattern, Piece, Step, Stored, Text};
 
 /// Plays at a time: most of a play is waiting for the server.
 const PLAYERS: usize = 8;
@@ -137,7 +109,9 @@ struct Other {
 
 impl Other {
     fn from_environment() -> Option<Self> {
-        let address = env::var("POP3D_TEST_ADDRESS").ok()?.parse().expect("POP3D_TEST_ADDRESS is IP:PORT");
+        let address = env::var("POP3D_TEST_ADDRESS").ok()?;
+        let address =
+            address.to_socket_addrs().ok().and_then(|mut all| all.next()).expect("POP3D_TEST_ADDRESS: no host");
         let mail_root = env::var_os("POP3D_TEST_MAIL_ROOT").expect("POP3D_TEST_MAIL_ROOT goes with POP3D_TEST_ADDRESS");
         Some(Self { address, mail_root: mail_root.into() })
     }
@@ -178,355 +152,10 @@ struct Stage {
 
 impl Stage {
     fn of(server: &Server) -> Self {
-        let mail: &MailRoot = server.mail();
         let (pop3, peep) = (server.pop3_address(), Some(server.peep_address()));
-        Self { pop3, peep, patience: PATIENCE, mail_root: mail.path().to_owned() }
+        Self { pop3, peep, patience: PATIENCE, mail_root: server.mail().path().to_owned() }
     }
 }
-
-// ---------------------------------------------------------------------------------------------------------------------
-// A dialogue as it is written
-
-/// One file.
-struct Dialogue {
-    /// From the top of the repository.
-    path: String,
-    stem: String,
-    users: Vec<(String, String)>,
-    flags: Vec<String>,
-    steps: Vec<(usize, Step)>,
-}
-
-enum Step {
-    Put {
-        user: String,
-        message: Stored,
-    },
-    Remove {
-        user: String,
-        name: String,
-    },
-    Rename {
-        user: String,
-        from: String,
-        to: String,
-    },
-    Remains {
-        user: String,
-        names: BTreeSet<String>,
-    },
-    Send {
-        connection: String,
-        text: Text,
-    },
-    Expect {
-        connection: String,
-        pattern: Pattern,
-    },
-    /// What is wanted among the lines of an answer, and what is not.
-    Among {
-        connection: String,
-        wishes: Vec<(bool, Pattern)>,
-    },
-    Differ(String, String),
-    Closed(String),
-    HangUp(String),
-}
-
-/// A message for the maildrop.
-struct Stored {
-    layout: Option<Layout>,
-    name: String,
-    modified: Option<u64>,
-    octets: Vec<u8>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Layout {
-    Flat,
-    Maildir,
-}
-
-/// Octets in which the users' names are still open.
-struct Text(Vec<Piece>);
-
-/// A line to match.
-struct Pattern {
-    written: String,
-    pieces: Vec<Piece>,
-    /// Anything may follow, after a space.
-    open: bool,
-}
-
-#[derive(Debug, PartialEq)]
-enum Piece {
-    Octets(Vec<u8>),
-    User(String),
-    Capture(String),
-}
-
-impl Dialogue {
-    fn read(path: &Path) -> Self {
-        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let mut dialogue =
-            Self { path: format!("tests/dialogues/{stem}.txt"), stem, users: vec![], flags: vec![], steps: vec![] };
-        for (number, line) in (1..).zip(fs::read_to_string(path).unwrap().lines()) {
-            if let Err(error) = dialogue.take(number, line) {
-                panic!("{}:{number}: {error}: {line}", dialogue.path);
-            }
-        }
-        if dialogue.users.is_empty() {
-            dialogue.users.push((USER.to_owned(), PASSWORD.to_owned()));
-        }
-        dialogue
-    }
-
-    fn take(&mut self, number: usize, line: &str) -> Result<(), &'static str> {
-        if line.is_empty() || line.starts_with('#') {
-            return Ok(());
-        }
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let user = self.users.last().map_or(USER, |(name, _)| name).to_owned();
-        let connection = rest.to_owned();
-        let step = match word {
-            "user" => {
-                let (name, password) = rest.split_once(' ').ok_or("no password")?;
-                let password = String::from_utf8(literal(password)?).map_err(|_| "not UTF-8")?;
-                self.users.push((name.to_owned(), password));
-                return Ok(());
-            }
-            "flags" => {
-                self.flags.extend(rest.split(' ').map(str::to_owned));
-                return Ok(());
-            }
-            ">" => {
-                let Some((_, Step::Put { message, .. })) = self.steps.last_mut() else {
-                    return Err("no message above");
-                };
-                message.octets.extend(literal(rest)?);
-                return Ok(());
-            }
-            "message" => Step::Put { user, message: Stored::parse(None, rest)? },
-            "flat" => Step::Put { user, message: Stored::parse(Some(Layout::Flat), rest)? },
-            "maildir" => Step::Put { user, message: Stored::parse(Some(Layout::Maildir), rest)? },
-            "remove" => Step::Remove { user, name: rest.to_owned() },
-            "rename" => {
-                let (from, to) = rest.split_once(' ').ok_or("two names")?;
-                Step::Rename { user, from: from.to_owned(), to: to.to_owned() }
-            }
-            "remains" => Step::Remains { user, names: rest.split_whitespace().map(str::to_owned).collect() },
-            "login" => return self.take_login(number, &user, rest),
-            "closed" => Step::Closed(connection),
-            "hangup" => Step::HangUp(connection),
-            "differ" => {
-                let (a, b) = rest.split_once(' ').ok_or("two names")?;
-                Step::Differ(a.to_owned(), b.to_owned())
-            }
-            spoken => return self.take_spoken(number, spoken, rest),
-        };
-        self.steps.push((number, step));
-        Ok(())
-    }
-
-    /// Writes out the lines that `login` stands for.
-    fn take_login(&mut self, number: usize, user: &str, connection: &str) -> Result<(), &'static str> {
-        let password = self.users.last().map_or(PASSWORD, |(_, password)| password);
-        let pass = Text(vec![Piece::Octets(format!("PASS {password}\r\n").into_bytes())]);
-        let user =
-            Text(vec![Piece::Octets(b"USER ".to_vec()), Piece::User(user.to_owned()), Piece::Octets(b"\r\n".to_vec())]);
-        self.take_spoken(number, &format!("S{connection}:"), "+OK ...")?;
-        for text in [user, pass] {
-            self.steps.push((number, Step::Send { connection: connection.to_owned(), text }));
-            self.take_spoken(number, &format!("S{connection}:"), "+OK ...")?;
-        }
-        Ok(())
-    }
-
-    /// A `C:`, `C|`, `S:`, `S~` or `S!` line; `word` is all before its first space.
-    fn take_spoken(&mut self, number: usize, word: &str, rest: &str) -> Result<(), &'static str> {
-        let mark = word.chars().last().unwrap_or_default();
-        let speaker = word.strip_suffix(mark).unwrap_or_default();
-        let (side, connection) = speaker.split_at_checked(1).ok_or("not a statement")?;
-        let connection = connection.to_owned();
-        let step = match (side, mark) {
-            ("C", ':') => {
-                let mut text = Text::parse(rest)?;
-                text.0.push(Piece::Octets(b"\r\n".to_vec()));
-                match self.steps.last_mut() {
-                    Some((_, Step::Send { connection: last, text: before }))
-                        if *last == connection && before.is_line() =>
-                    {
-                        before.0.append(&mut text.0);
-                        return Ok(());
-                    }
-                    _ => Step::Send { connection, text },
-                }
-            }
-            ("C", '|') => Step::Send { connection, text: Text::parse(rest)? },
-            ("S", ':') => Step::Expect { connection, pattern: Pattern::parse(rest)? },
-            ("S", '~' | '!') => {
-                let wish = (mark == '~', Pattern::parse(rest)?);
-                match self.steps.last_mut() {
-                    Some((_, Step::Among { connection: last, wishes })) if *last == connection => {
-                        wishes.push(wish);
-                        return Ok(());
-                    }
-                    _ => Step::Among { connection, wishes: vec![wish] },
-                }
-            }
-            _ => return Err("not a statement"),
-        };
-        self.steps.push((number, step));
-        Ok(())
-    }
-
-    fn connections(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().filter_map(|(_, step)| match step {
-            Step::Send { connection, .. } | Step::Expect { connection, .. } => Some(connection.as_str()),
-            _ => None,
-        })
-    }
-
-    fn is_peep(&self) -> bool {
-        self.connections().any(|connection| connection.starts_with('P'))
-    }
-
-    fn needs_own_server(&self) -> bool {
-        self.is_peep() || !self.flags.is_empty()
-    }
-
-    /// The layouts to play it in.
-    fn layouts(&self) -> Vec<Layout> {
-        let said = self.steps.iter().find_map(|(_, step)| match step {
-            Step::Put { message, .. } => message.layout,
-            _ => None,
-        });
-        said.map_or(vec![Layout::Flat, Layout::Maildir], |layout| vec![layout])
-    }
-
-    /// Why it can be played to no other server.
-    fn only_ours(&self) -> Option<&'static str> {
-        if self.is_peep() {
-            Some("it speaks PEEP")
-        } else if !self.flags.is_empty() {
-            Some("it sets flags")
-        } else if !self.layouts().contains(&Layout::Maildir) {
-            Some("it needs a flat maildrop")
-        } else {
-            None
-        }
-    }
-}
-
-impl Stored {
-    fn parse(layout: Option<Layout>, rest: &str) -> Result<Self, &'static str> {
-        let (name, modified) = match rest.split_once(" mtime=") {
-            Some((name, seconds)) => (name, Some(seconds.parse().map_err(|_| "mtime is in seconds")?)),
-            None => (rest, None),
-        };
-        if name.contains(' ') || (layout == Some(Layout::Maildir)) != name.contains('/') {
-            return Err("not a message's name");
-        }
-        Ok(Self { layout, name: name.to_owned(), modified, octets: Vec::new() })
-    }
-}
-
-/// Text with no names and no captures.
-fn literal(text: &str) -> Result<Vec<u8>, &'static str> {
-    let mut octets = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        octets.extend(next_octets(&mut rest)?);
-    }
-    Ok(octets)
-}
-
-/// Takes one character, escape or repetition off the front of `text`.
-fn next_octets(text: &mut &str) -> Result<Vec<u8>, &'static str> {
-    if let Some((repeated, rest)) = text.strip_prefix('{').and_then(|inside| inside.split_once('}'))
-        && let Some((what, count)) = repeated.rsplit_once('*')
-        && let Ok(count) = count.parse()
-    {
-        *text = rest;
-        return Ok(literal(what)?.repeat(count));
-    }
-    let mut characters = text.chars();
-    let octets = match characters.next().ok_or("it ends in the middle")? {
-        '\\' => vec![match characters.next().ok_or("an escape of nothing")? {
-            'r' => b'\r',
-            'n' => b'\n',
-            't' => b'\t',
-            '0' => 0,
-            '\\' => b'\\',
-            'x' => {
-                let digits = characters.as_str().get(..2).ok_or("\\x takes two digits")?;
-                characters = characters.as_str()[2..].chars();
-                u8::from_str_radix(digits, 16).map_err(|_| "\\x takes two digits")?
-            }
-            _ => return Err("no such escape"),
-        }],
-        plain => plain.to_string().into_bytes(),
-    };
-    *text = characters.as_str();
-    Ok(octets)
-}
-
-/// Cuts `text` into octets, `$name`s and, when `capturing`, `<name>`s.
-fn pieces(text: &str, capturing: bool) -> Result<Vec<Piece>, &'static str> {
-    let mut pieces = vec![Piece::Octets(Vec::new())];
-    let mut rest = text;
-    while !rest.is_empty() {
-        if let Some((name, after)) = rest.strip_prefix('$').map(split_word).filter(|(name, _)| !name.is_empty()) {
-            pieces.push(Piece::User(name.to_owned()));
-            rest = after;
-        } else if capturing
-            && let Some((name, after)) = rest.strip_prefix('<').map(split_word)
-            && let Some(after) = after.strip_prefix('>').filter(|_| !name.is_empty())
-        {
-            pieces.push(Piece::Capture(name.to_owned()));
-            rest = after;
-        } else {
-            let octets = next_octets(&mut rest)?;
-            match pieces.last_mut() {
-                Some(Piece::Octets(last)) => last.extend(octets),
-                _ => pieces.push(Piece::Octets(octets)),
-            }
-        }
-    }
-    Ok(pieces)
-}
-
-/// A name in small letters and digits off the front of `text`.
-fn split_word(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit()).unwrap_or(text.len());
-    text.split_at(end)
-}
-
-impl Text {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        pieces(text, false).map(Self)
-    }
-
-    fn is_line(&self) -> bool {
-        matches!(self.0.last(), Some(Piece::Octets(octets)) if octets.ends_with(b"\r\n"))
-    }
-}
-
-impl Pattern {
-    fn parse(written: &str) -> Result<Self, &'static str> {
-        let (text, open) = written.strip_suffix(" ...").map_or((written, false), |text| (text, true));
-        Ok(Self { written: written.to_owned(), pieces: pieces(text, true)?, open })
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.written)
-    }
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// A dialogue as it is played
 
 /// One way of playing a dialogue.
 struct Cast<'a> {
@@ -560,6 +189,8 @@ impl<'a> Cast<'a> {
     }
 
     fn account(&self, user: &str) -> String {
+        let is_declared = self.dialogue.users.iter().any(|(name, _)| name == user);
+        assert!(is_declared, "{}: there is no user {user}", self.dialogue.path);
         format!("{}-{user}", self.prefix)
     }
 
