@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// How long anything may take before it counts as hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two looks at what is waited for.
+const POLL: Duration = Duration::from_millis(5);
+
 /// The user of a server that was given none: RFC 1939's own.
 pub(crate) const USER: &str = "mrose";
 /// Password of [`USER`].
@@ -31,7 +34,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(POLL);
     }
 }
 
@@ -187,10 +190,18 @@ impl Builder {
         Server::spawn(self.command(&program), self.mail, copy)
     }
 
-    /// Starts one that ends at once, as it cannot do as it is told.
-    #[track_caller]
+    /// Starts one that ends at once, as it cannot do as it is told. One that does not is killed: it has no exit code.
     pub(crate) fn refused(self) -> Output {
-        self.command(Path::new(PROGRAM)).output().unwrap()
+        let mut command = self.command(Path::new(PROGRAM));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+            }
+            thread::sleep(POLL);
+        }
+        child.wait_with_output().unwrap()
     }
 
     fn command(&self, program: &Path) -> Command {

@@ -549,13 +549,13 @@ fn a_read_only_maildrop_is_served() {
     let mail = MailRoot::new();
     let path = mail.maildrop(USER).put("new/1000000000.a", MESSAGE);
     let server = Server::builder().mail(&mail).unprivileged().start();
-    for directory in [path.parent().unwrap(), &mail.maildrop(USER).path("")] {
-        set_mode(directory, 0o555);
-    }
+    let directories = [path.parent().unwrap().to_owned(), mail.maildrop(USER).path("")];
+    directories.iter().for_each(|directory| set_mode(directory, 0o555));
     for _ in 0..2 {
         let mut session = server.session();
         assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
         assert_eq!(unique_ids(&mut session), ["1000000000.a"]);
         session.quit();
     }
+    directories.iter().for_each(|directory| set_mode(directory, 0o755)); // to be removed by who made them
 }
