@@ -61,6 +61,7 @@ fn crlf(lf: &str) -> String {
 fn odd_messages() -> Vec<Odd> {
     let text = "One line.\n\nAnother one, after an empty line.\n";
     let dots = ".\n..\n...\n.dot\n. \n\n.\n.\n";
+    let many_lines: String = (0..100_000).map(|line| format!("{line}\n")).collect();
     let of_lengths = |lengths: RangeInclusive<usize>| -> String {
         lengths.flat_map(|length| ["x".repeat(length), "\n".to_owned()]).collect()
     };
@@ -87,7 +88,8 @@ fn odd_messages() -> Vec<Odd> {
         Odd::body("control characters", (1..32).chain([127]).filter(|octet| *octet != b'\r').collect::<Vec<u8>>()),
         Odd::body("NULs", b"a\0b\n\0\n\0\0.\n.\0\nend\0\n"),
         Odd::body("a line of 1 MB", [vec![b'x'; 1_000_000], b"\nend\n".to_vec()].concat()),
-        Odd::body("100,000 lines", (0..100_000).map(|line| format!("{line}\n")).collect::<String>()),
+        Odd::body("100,000 lines", &many_lines),
+        Odd::new("100,000 lines in CRLF", crlf(&format!("{}\n{many_lines}", header("100,000 lines in CRLF")))),
         Odd::body("5 MB of anything", noise(5_000_000)),
         Odd::new(LONG_HEADER, format!("X-Long: {}\n{}\n{text}", "y".repeat(5000), header(LONG_HEADER))),
         Odd::body("lines of about 1 KiB", of_lengths(1022..=1026)),
