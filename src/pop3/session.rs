@@ -1,6 +1,6 @@
 //! A POP3 session: its three states, each knowing only what it may, and the one loop that drives them.
 //!
-//! Only [`Transaction::update`] removes messages, and only QUIT gets there; however else a session ends, the
+//! Only [`Session::update`] removes messages, and only QUIT gets there; however else a session ends, the
 //! [`Transaction`] is dropped, which deletes nothing and frees the maildrop.
 
 use std::convert::Infallible;
