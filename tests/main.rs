@@ -16,3 +16,5 @@ mod octets;
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
 mod peepclient;
+// The load generator against a scripted server.
+mod popbench;

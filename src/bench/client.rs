@@ -1,0 +1,701 @@
+//! One POP3 connection as a client sees it: commands out, status lines and multi-line replies in, and what
+//! can go wrong between them.
+//!
+//! A message's body is looked at a receive buffer at a time. The only sequence that needs attention is CRLF
+//! followed by a dot (a stuffed line or the end), so a substring search finds it and everything between is
+//! handed on in large pieces.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use memchr::memchr;
+use memchr::memmem::Finder;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
+
+use super::reactor::Readiness;
+
+/// Enough that a system call moves much at once, small enough to stay in a core's second-level cache. A
+/// client that receives little touches only the first pages of it.
+const BUFFER_OCTETS: usize = 256 * 1024;
+
+const TERMINATOR: &[u8] = b"\r\n.\r\n";
+
+static LINE_WITH_DOT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n."));
+
+/// Why a session ended early.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The network, or the server hanging up.
+    Network(io::Error),
+    /// `-ERR` to this command, with the rest of its line.
+    Refusal { command: &'static str, text: String },
+    /// The server said something that RFC 1939 does not allow.
+    Violation(String),
+    /// RETR did not bring what the scan listing promised.
+    Octets {
+        message: u32,
+        listed: u64,
+        received: u64,
+    },
+    /// Messages were to be retrieved and there is none.
+    EmptyMaildrop,
+}
+
+impl Failure {
+    /// What this is counted under.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Failure::Network(error) => network_kind(error).to_owned(),
+            Failure::Refusal { command, text } => match response_code(text) {
+                Some(code) => format!("-ERR [{code}]"),
+                None => format!("-ERR to {command}"),
+            },
+            Failure::Violation(_) => "protocol violation".to_owned(),
+            Failure::Octets { .. } => "octet mismatch".to_owned(),
+            Failure::EmptyMaildrop => "empty maildrop".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                write!(
+                    f,
+                    "{error}: this host has no free port left, closed connections may hold them in TIME_WAIT"
+                )
+            }
+            Failure::Network(error) => write!(f, "{error}"),
+            Failure::Refusal { command, text } => write!(f, "{command} was answered -ERR{text}"),
+            Failure::Violation(what) => write!(f, "{what}"),
+            Failure::Octets {
+                message,
+                listed,
+                received,
+            } => {
+                write!(
+                    f,
+                    "message {message} is listed with {listed} octets, {received} came"
+                )
+            }
+            Failure::EmptyMaildrop => write!(f, "there is no message to retrieve"),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Network(error)
+    }
+}
+
+fn network_kind(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => "reset",
+        io::ErrorKind::TimedOut => "timeout",
+        io::ErrorKind::UnexpectedEof => "hang-up",
+        io::ErrorKind::AddrNotAvailable => "no free local port",
+        _ => "network",
+    }
+}
+
+/// The `IN-USE` of ` [IN-USE] …` (RFC 2449, section 8).
+fn response_code(text: &str) -> Option<&str> {
+    let (code, _) = text.trim_start().strip_prefix('[')?.split_once(']')?;
+    Some(code)
+}
+
+/// Receive buffers of one thread. A client keeps one only while it has octets not yet used, so that a few of
+/// them, warm in the cache, serve thousands of clients.
+pub(super) struct Buffers {
+    idle: RefCell<Vec<Box<[u8]>>>,
+    octets: usize,
+}
+
+impl Buffers {
+    pub(super) fn new() -> Buffers {
+        Buffers::of(BUFFER_OCTETS)
+    }
+
+    fn of(octets: usize) -> Buffers {
+        Buffers {
+            idle: RefCell::default(),
+            octets,
+        }
+    }
+
+    fn take(&self) -> Box<[u8]> {
+        self.idle
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| vec![0; self.octets].into())
+    }
+
+    fn give_back(&self, buffer: Box<[u8]>) {
+        if !buffer.is_empty() {
+            self.idle.borrow_mut().push(buffer);
+        }
+    }
+}
+
+/// Where a client's octets arrive: those received and not yet used.
+pub(super) struct Intake<'a> {
+    /// Empty while there is nothing in it.
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    buffers: &'a Buffers,
+    readiness: &'a Readiness,
+    timeout: Duration,
+    received: &'a AtomicU64,
+}
+
+impl<'a> Intake<'a> {
+    /// Each wait for octets ends after `timeout`; `received` counts them as they come off the wire.
+    pub(super) fn new(
+        buffers: &'a Buffers,
+        readiness: &'a Readiness,
+        timeout: Duration,
+        received: &'a AtomicU64,
+    ) -> Intake<'a> {
+        Intake {
+            buffer: Box::default(),
+            start: 0,
+            end: 0,
+            buffers,
+            readiness,
+            timeout,
+            received,
+        }
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Forgets what was not used.
+    fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+        self.buffers.give_back(mem::take(&mut self.buffer));
+    }
+
+    /// Receives once behind the octets not yet used, which move to the front: never more than a partial
+    /// line. Returns 0 at the end of the stream.
+    async fn fill(&mut self, stream: &mut impl Stream) -> Result<usize, Failure> {
+        if self.unread().is_empty() {
+            self.clear();
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let count = self
+            .receive(|buffer, end| stream.read(&mut buffer[end..]))
+            .await?;
+        self.end += count;
+        Ok(count)
+    }
+
+    /// Throws away what has come of the next `octets`, when nothing unused is left. Returns 0 at the end of
+    /// the stream.
+    async fn discard(&mut self, stream: &mut impl Stream, octets: u64) -> Result<usize, Failure> {
+        self.clear();
+        let most = usize::try_from(octets)
+            .unwrap_or(usize::MAX)
+            .min(self.buffers.octets);
+        self.receive(|buffer, _| stream.discard(&mut buffer[..most]))
+            .await
+    }
+
+    /// Waits for the stream and reads from it once, into a buffer filled up to `end`.
+    async fn receive(
+        &mut self,
+        mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>,
+    ) -> Result<usize, Failure> {
+        loop {
+            if !self.readiness.within(self.timeout).await {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the server did not answer in time",
+                )
+                .into());
+            }
+            if self.buffer.is_empty() {
+                self.buffer = self.buffers.take();
+            }
+            if self.end == self.buffer.len() {
+                return Err(Failure::Violation("a line without end".to_owned()));
+            }
+            match read(&mut self.buffer, self.end) {
+                Ok(count) => {
+                    // What did not fill the room was all there is; that saves asking again.
+                    self.readiness.set(count == self.buffer.len() - self.end);
+                    self.received.fetch_add(count as u64, Ordering::Relaxed);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness.set(false)
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A stream that can also throw away what it has received.
+pub(super) trait Stream: Read + Write {
+    /// Like `read`, but what `scratch` holds afterwards has no meaning.
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Stream for TcpStream {
+    /// The kernel drops the octets without copying them (tcp(7), MSG_TRUNC).
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        let (_, count) = net::recv(&*self, scratch, RecvFlags::TRUNC)?;
+        Ok(count)
+    }
+}
+
+/// A connection over any stream.
+pub(super) struct Connection<'a, 'i, S> {
+    stream: S,
+    intake: &'a mut Intake<'i>,
+    batch: Vec<u8>,
+}
+
+/// Begins to connect. A refusal that does not come at once is found by the first read.
+pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    net::sockopt::set_tcp_nodelay(&socket, true)?;
+    match net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
+    pub(super) fn new(stream: S, intake: &'a mut Intake<'i>) -> Self {
+        intake.clear();
+        Connection {
+            stream,
+            intake,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Waits until the server speaks, or hangs up: then at least the connect has succeeded.
+    pub(super) async fn opened(&mut self) -> Result<(), Failure> {
+        self.intake.fill(&mut self.stream).await.map(drop)
+    }
+
+    /// Sends a command without argument; the text behind `+OK` is returned.
+    pub(super) async fn command(&mut self, verb: &'static str) -> Result<&str, Failure> {
+        self.batch.extend_from_slice(verb.as_bytes());
+        self.batch.extend_from_slice(b"\r\n");
+        self.send()?;
+        self.status(verb).await
+    }
+
+    /// Sends a command with its argument; the text behind `+OK` is returned.
+    pub(super) async fn command_with(
+        &mut self,
+        verb: &'static str,
+        argument: impl fmt::Display,
+    ) -> Result<&str, Failure> {
+        self.queue(verb, argument);
+        self.send()?;
+        self.status(verb).await
+    }
+
+    /// Puts a command into the batch that the next `send` writes.
+    pub(super) fn queue(&mut self, verb: &'static str, argument: impl fmt::Display) {
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.batch, "{verb} {argument}\r\n");
+    }
+
+    /// Writes the batch in one call. The server has been heard out before, so there is room for it.
+    pub(super) fn send(&mut self) -> Result<(), Failure> {
+        self.stream.write_all(&self.batch)?;
+        self.batch.clear();
+        Ok(())
+    }
+
+    /// Reads the status line that answers `command`; the text behind `+OK` is returned.
+    pub(super) async fn status(&mut self, command: &'static str) -> Result<&str, Failure> {
+        let line = self.line().await?;
+        if let Some(text) = line.strip_prefix("+OK") {
+            return Ok(text);
+        }
+        Err(match line.strip_prefix("-ERR") {
+            Some(text) => Failure::Refusal {
+                command,
+                text: text.to_owned(),
+            },
+            None => Failure::Violation(format!("{command} was answered '{}'", line.escape_debug())),
+        })
+    }
+
+    /// Hands each line of a multi-line reply, after its status line, to `each`.
+    pub(super) async fn listing(
+        &mut self,
+        mut each: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        loop {
+            match self.line().await? {
+                "." => return Ok(()),
+                line => each(line.strip_prefix('.').unwrap_or(line))?,
+            }
+        }
+    }
+
+    /// Hands a multi-line reply, after its status line, to `content`: piece by piece, un-stuffed.
+    pub(super) async fn body(&mut self, mut content: impl FnMut(&[u8])) -> Result<(), Failure> {
+        let mut at_line_start = true;
+        loop {
+            let unread = self.intake.unread();
+            if at_line_start {
+                match unread {
+                    [b'.', b'\r', b'\n', ..] => {
+                        self.intake.start += 3;
+                        return Ok(());
+                    }
+                    [] | [b'.'] | [b'.', b'\r'] => {
+                        self.fill().await?;
+                        continue;
+                    }
+                    [b'.', ..] => self.intake.start += 1,
+                    _ => {}
+                }
+                at_line_start = false;
+                continue;
+            }
+            let (length, complete) = match LINE_WITH_DOT.find(unread) {
+                Some(line_end) => (line_end + 2, true),
+                None => (unread.len() - undecided(unread), false),
+            };
+            content(&unread[..length]);
+            self.intake.start += length;
+            if complete {
+                at_line_start = true;
+            } else {
+                self.fill().await?;
+            }
+        }
+    }
+
+    /// Reads a message to its end without looking inside, and tells how many octets stood before the
+    /// termination octet. Only for the last reply awaited: what is received last must then be its end.
+    /// When the message is `listed` with that many octets, those are not even copied, but for the last few.
+    pub(super) async fn drain(&mut self, listed: u64) -> Result<u64, Failure> {
+        let mut octets = 0;
+        // The end of the status line is the CRLF before the dot of an empty reply.
+        let mut tail = TERMINATOR[..2].to_vec();
+        loop {
+            let unread = self.intake.unread();
+            octets += unread.len() as u64;
+            tail.extend_from_slice(&unread[unread.len().saturating_sub(TERMINATOR.len())..]);
+            tail.drain(..tail.len().saturating_sub(TERMINATOR.len()));
+            self.intake.start = self.intake.end;
+            if tail == TERMINATOR {
+                return Ok(octets - 3);
+            }
+            let before_the_end = listed.saturating_sub(octets + TERMINATOR.len() as u64);
+            if before_the_end > 0 {
+                match self
+                    .intake
+                    .discard(&mut self.stream, before_the_end)
+                    .await?
+                {
+                    0 => return Err(hang_up()),
+                    count => octets += count as u64,
+                }
+                tail.clear();
+            } else {
+                self.fill().await?;
+            }
+        }
+    }
+
+    /// QUIT, then waits for the server to close first, so that TIME_WAIT is not this side's.
+    pub(super) async fn quit(mut self) -> Result<(), Failure> {
+        self.command("QUIT").await?;
+        if self.intake.unread().is_empty() && self.intake.fill(&mut self.stream).await? == 0 {
+            return Ok(());
+        }
+        Err(Failure::Violation(
+            "octets after the reply to QUIT".to_owned(),
+        ))
+    }
+
+    /// The next line without its CRLF.
+    async fn line(&mut self) -> Result<&str, Failure> {
+        let mut searched = 0;
+        let length = loop {
+            match memchr(b'\n', &self.intake.unread()[searched..]) {
+                Some(position) => break searched + position,
+                None => searched = self.intake.unread().len(),
+            }
+            self.fill().await?;
+        };
+        let start = self.intake.start;
+        self.intake.start += length + 1;
+        let line = self.intake.buffer[start..start + length]
+            .strip_suffix(b"\r")
+            .ok_or_else(|| Failure::Violation("a line ends in LF without CR".to_owned()))?;
+        str::from_utf8(line).map_err(|_| Failure::Violation("a reply line is not UTF-8".to_owned()))
+    }
+
+    /// Receives more; the end of the stream is a hang-up here, because something is still awaited.
+    async fn fill(&mut self) -> Result<(), Failure> {
+        match self.intake.fill(&mut self.stream).await? {
+            0 => Err(hang_up()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn hang_up() -> Failure {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the server hung up in the middle",
+    )
+    .into()
+}
+
+/// How many octets at the end may be the beginning of CRLF and a dot.
+fn undecided(octets: &[u8]) -> usize {
+    match octets {
+        [.., b'\r', b'\n'] => 2,
+        [.., b'\r'] => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// A server's answers, arriving in two pieces; what the client sends is dropped.
+    struct Split<'a>(&'a [u8], &'a [u8]);
+
+    impl Read for Split<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let piece = if self.0.is_empty() {
+                &mut self.1
+            } else {
+                &mut self.0
+            };
+            piece.read(buffer)
+        }
+    }
+
+    impl Write for Split<'_> {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Split<'_> {
+        fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+            self.read(scratch)
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    type Pop<'a, 'i, 's> = Connection<'a, 'i, Split<'s>>;
+
+    /// Polls until done, the socket being ready each time.
+    fn finish<T>(readiness: &Readiness, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        for _ in 0..100 {
+            readiness.set(true);
+            if let Poll::Ready(output) = future
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+            {
+                return output;
+            }
+        }
+        panic!("it waits for more than was sent");
+    }
+
+    /// Runs `check` on `answers` cut in two at every place, with buffers from the smallest that can work.
+    fn at_every_split<T>(answers: &str, check: impl AsyncFn(Pop) -> T) -> Vec<T> {
+        let octets = answers.as_bytes();
+        let longest = answers
+            .split_inclusive("\r\n")
+            .map(str::len)
+            .max()
+            .unwrap_or(0)
+            .max(3);
+        let (received, readiness) = (AtomicU64::new(0), Readiness::default());
+        let mut results = Vec::new();
+        for capacity in [longest + 1, longest + 2, 4096] {
+            for cut in 0..=octets.len() {
+                let buffers = Buffers::of(capacity);
+                let mut intake = Intake::new(&buffers, &readiness, LONG, &received);
+                let pop = Connection::new(Split(&octets[..cut], &octets[cut..]), &mut intake);
+                results.push(finish(&readiness, check(pop)));
+            }
+        }
+        results
+    }
+
+    async fn body(pop: &mut Pop<'_, '_, '_>) -> Result<String, Failure> {
+        let mut content = Vec::new();
+        pop.status("RETR").await?;
+        pop.body(|piece| content.extend_from_slice(piece)).await?;
+        Ok(String::from_utf8(content).unwrap())
+    }
+
+    #[test]
+    fn a_body_is_unstuffed_and_ends_at_the_lone_dot() {
+        let bodies = [
+            ("", ""),
+            ("a\r\n", "a\r\n"),
+            ("..\r\n", ".\r\n"),
+            ("...\r\n..a\r\n", "..\r\n.a\r\n"),
+            ("a\r\n..\r\n\r\n..b\r\nc.\r\n", "a\r\n.\r\n\r\n.b\r\nc.\r\n"),
+            ("a\n.\nb\r.\r\r\n", "a\n.\nb\r.\r\r\n"),
+            ("\r\n\r\n", "\r\n\r\n"),
+        ];
+        for (sent, content) in bodies {
+            let answers = format!("+OK\r\n{sent}.\r\n+OK next\r\n");
+            at_every_split(&answers, async |mut pop| {
+                assert_eq!(body(&mut pop).await.unwrap(), content);
+                assert_eq!(pop.status("NOOP").await.unwrap(), " next");
+            });
+        }
+    }
+
+    #[test]
+    fn draining_finds_the_same_end() {
+        for sent in [
+            "",
+            "a\r\n",
+            "..\r\n",
+            "\r\n",
+            "a\r\n..\r\nbc\r\n",
+            "x.\r\n..\r\n",
+        ] {
+            for listed in [0, sent.len() as u64] {
+                at_every_split(&format!("+OK\r\n{sent}.\r\n"), async |mut pop| {
+                    pop.status("RETR").await.unwrap();
+                    assert_eq!(
+                        pop.drain(listed).await.unwrap(),
+                        sent.len() as u64,
+                        "{sent:?}"
+                    );
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_comes_line_by_line() {
+        at_every_split(
+            "+OK 2\r\n1 120\r\n2 200\r\n..\r\n.\r\n+OK\r\n",
+            async |mut pop| {
+                let mut lines = Vec::new();
+                pop.status("LIST").await.unwrap();
+                pop.listing(|line| {
+                    lines.push(line.to_owned());
+                    Ok(())
+                })
+                .await
+                .unwrap();
+                assert_eq!(lines, ["1 120", "2 200", "."]);
+                pop.status("NOOP").await.unwrap();
+            },
+        );
+    }
+
+    #[test]
+    fn a_cut_off_reply_is_a_hang_up_wherever_it_is_cut() {
+        let answers = "+OK\r\na\r\n..\r\n.\r\n";
+        for length in 0..answers.len() {
+            for failure in at_every_split(&answers[..length], async |mut pop| {
+                body(&mut pop).await.unwrap_err()
+            }) {
+                assert_eq!(failure.kind(), "hang-up");
+            }
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_by_what_they_are() {
+        let kinds = [
+            ("-ERR [IN-USE] locked\r\n", "-ERR [IN-USE]"),
+            ("-ERR no\r\n", "-ERR to PASS"),
+            ("-ERR\r\n", "-ERR to PASS"),
+            ("-ERR [open\r\n", "-ERR to PASS"),
+            ("* OK IMAP\r\n", "protocol violation"),
+            ("+OK\n", "protocol violation"),
+            ("+OK \u{fffd}\r\n", "fine"),
+            ("", "hang-up"),
+        ];
+        for (answer, kind) in kinds {
+            for counted in at_every_split(answer, async |mut pop| {
+                match pop.command_with("PASS", "x").await {
+                    Ok(_) => "fine".to_owned(),
+                    Err(failure) => failure.kind(),
+                }
+            }) {
+                assert_eq!(counted, kind, "{answer:?}");
+            }
+        }
+        let of = |kind| Failure::from(io::Error::from(kind)).kind();
+        assert_eq!(of(io::ErrorKind::ConnectionRefused), "refused");
+        assert_eq!(of(io::ErrorKind::TimedOut), "timeout");
+        assert_eq!(of(io::ErrorKind::AddrNotAvailable), "no free local port");
+    }
+
+    #[test]
+    fn a_line_longer_than_the_buffer_is_a_violation() {
+        let (received, readiness) = (AtomicU64::new(0), Readiness::default());
+        let buffers = Buffers::of(8);
+        let mut intake = Intake::new(&buffers, &readiness, LONG, &received);
+        let mut pop = Connection::new(
+            Split(
+                b"+OK 12345",
+                b"6
+",
+            ),
+            &mut intake,
+        );
+        let result = finish(&readiness, pop.status("connect")).map(drop);
+        assert_eq!(result.unwrap_err().kind(), "protocol violation");
+    }
+
+    #[test]
+    fn after_quit_only_the_end_may_follow() {
+        at_every_split("+OK\r\n", async |pop| pop.quit().await.unwrap());
+        for result in at_every_split("+OK\r\n+OK\r\n", async |pop| pop.quit().await) {
+            assert_eq!(result.unwrap_err().kind(), "protocol violation");
+        }
+    }
+}

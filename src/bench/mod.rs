@@ -1,0 +1,102 @@
+//! `popbench`: a load generator for any POP3 server.
+//!
+//! A run is N clients that repeat one workload's session until a count or a time is used up. What they see is
+//! added up in one tally, and the report is arithmetic over that tally.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `options` | the command line, and the checked `Plan` made of it |
+//! | `users` | accounts by pattern or from a file, and who gets which |
+//! | `client` | one connection: status lines, multi-line replies, octets, failures |
+//! | `reactor` | the event loop that runs many clients on one thread |
+//! | `workload` | what a session does in each workload, and the clients that do it |
+//! | `tally` | times, totals and errors of a run |
+//! | `report` | a run's figures for people, as JSON and as CSV |
+//! | `compare` | two servers in turn, and the spread of their ratio |
+//! | `progress` | the line that moves on a terminal |
+//! | `system` | this process's limits and CPU time, a server's memory |
+//!
+//! Nothing here knows the server of this package: only RFC 1939 stands between the two.
+
+mod client;
+mod compare;
+mod options;
+mod progress;
+mod reactor;
+mod report;
+mod system;
+mod tally;
+mod users;
+mod workload;
+
+use std::process::ExitCode;
+
+pub use options::Args;
+
+use compare::Comparison;
+use options::{Output, Plan, Target};
+use report::Report;
+
+const ERRORS_OCCURRED: u8 = 1;
+const USAGE: u8 = 2;
+const CANNOT_CONNECT: u8 = 3;
+
+/// Runs what the command line asks for, prints the report on standard output and tells the exit code:
+/// 0 fine, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.
+pub fn run(args: Args) -> ExitCode {
+    let plan = match Plan::new(args) {
+        Ok(plan) => plan,
+        Err(problem) => return fail(USAGE, &problem),
+    };
+    let targets = match plan
+        .servers
+        .iter()
+        .map(Target::resolve)
+        .collect::<Result<Vec<_>, _>>()
+    {
+        Ok(targets) => targets,
+        Err(problem) => return fail(CANNOT_CONNECT, &problem),
+    };
+    for note in plan.notes(system::allow_sockets(plan.clients)) {
+        eprintln!("popbench: note: {note}");
+    }
+
+    match &targets[..] {
+        [a, b] => {
+            let comparison = Comparison::run(&plan, a, b);
+            let differing = comparison.differing_messages();
+            print(&plan, &comparison.reports(), Some(&comparison));
+            verdict(&comparison.reports(), differing > 0)
+        }
+        single => {
+            let report = workload::run(&plan, &single[0], "");
+            print(&plan, &[&report], None);
+            verdict(&[&report], false)
+        }
+    }
+}
+
+fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) {
+    match (plan.output, comparison) {
+        (Output::Csv, _) => print!("{}", report::csv(reports)),
+        (Output::Json, Some(comparison)) => println!("{:#}", comparison.json()),
+        (Output::Json, None) => println!("{:#}", reports[0].json()),
+        (Output::Text, Some(comparison)) => print!("{comparison}"),
+        (Output::Text, None) => print!("{}", reports[0]),
+    }
+}
+
+fn verdict(reports: &[&Report], contents_differ: bool) -> ExitCode {
+    if reports.iter().any(|report| report.tally.connections == 0) {
+        ExitCode::from(CANNOT_CONNECT)
+    } else if contents_differ || reports.iter().any(|report| report.tally.failed() > 0) {
+        ExitCode::from(ERRORS_OCCURRED)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn fail(code: u8, problem: &str) -> ExitCode {
+    eprintln!("popbench: {problem}");
+    ExitCode::from(code)
+}

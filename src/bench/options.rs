@@ -1,0 +1,434 @@
+//! The command line as typed (`Args`), and the checked `Plan` made of it.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use super::users::Users;
+
+const EXAMPLES: &str = "\
+Examples:
+  popbench sessions --address 127.0.0.1:1110 --users 'u{0..999}' --password secret --duration 30s
+  popbench retr --address mail.example:110 --users alice --password secret --clients 4
+  popbench logins --users-file accounts --compare 127.0.0.1:2110 --rounds 5 --json
+
+Exit codes: 0 fine, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.";
+
+/// What a session does between its login and its QUIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Workload {
+    /// RETR of one message; the figure is MB/s over all clients
+    Retr,
+    /// STAT, LIST and some RETR; the figure is sessions/s
+    Sessions,
+    /// nothing; the figure is logins/s
+    Logins,
+    /// STAT, LIST and UIDL of a whole maildrop; the figure is the session's time
+    Maildrop,
+    /// NOOP now and then until the time is over; the figure is how many lived, or the server's memory
+    Idle,
+    /// all clients connect at once, RETR of one message each; the figure is the time until the last is served
+    Storm,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            self.to_possible_value()
+                .as_ref()
+                .map_or("", |value| value.get_name()),
+        )
+    }
+}
+
+/// The command line of `popbench`.
+#[derive(Parser, Debug)]
+#[command(name = "popbench", version, about = "A load generator for POP3 servers", after_help = EXAMPLES)]
+pub struct Args {
+    /// What each session does between its login and its QUIT
+    workload: Workload,
+
+    /// The server, as HOST or HOST:PORT
+    #[arg(long, short, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
+    address: String,
+
+    /// The port where an address names none
+    #[arg(long, default_value_t = 110)]
+    port: u16,
+
+    /// Clients at once [default: retr 1, sessions 16, logins 64, maildrop 1, idle 900, storm 3000]
+    #[arg(long, short, value_name = "N")]
+    clients: Option<NonZeroUsize>,
+
+    /// Threads that share the clients
+    #[arg(long, value_name = "N", default_value = "1")]
+    threads: NonZeroUsize,
+
+    /// Start sessions for this long (10s, 500ms, 2m); idle holds them for it [default: 10s; retr and
+    /// maildrop run each client once]
+    #[arg(long, short, value_name = "TIME", value_parser = parse_duration, conflicts_with = "count")]
+    duration: Option<Duration>,
+
+    /// Run this many sessions in all
+    #[arg(long, short = 'n', value_name = "N")]
+    count: Option<u64>,
+
+    /// Accounts: a name, or a pattern such as u{0..999}
+    #[arg(long, short, value_name = "PATTERN", default_value = "user")]
+    users: String,
+
+    /// The password of all accounts of --users
+    #[arg(long, short, default_value = "password")]
+    password: String,
+
+    /// Accounts from a file of name:password lines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "password"])]
+    users_file: Option<PathBuf>,
+
+    /// retr, storm: the number of the message to retrieve
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    message: NonZeroU32,
+
+    /// sessions: how many RETR in each; a shorter maildrop is gone through again
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    retr: usize,
+
+    /// sessions: send RETR this many at a time
+    #[arg(long, value_name = "DEPTH", default_value = "1")]
+    pipeline: NonZeroUsize,
+
+    /// Check that octets received equal those listed [default]
+    #[arg(long, overrides_with = "no_verify")]
+    verify: bool,
+
+    /// Receive messages without looking inside, at least cost; storm then leaves out its LIST
+    #[arg(long)]
+    no_verify: bool,
+
+    /// Hash what is retrieved: printed, compared between servers, and an error when a message changes
+    #[arg(long)]
+    hash: bool,
+
+    /// idle: time between two NOOP of a session
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5s")]
+    interval: Duration,
+
+    /// idle: a process of the server; the memory (PSS) of it and its descendants is reported
+    #[arg(long)]
+    pid: Option<u32>,
+
+    /// A second server: both run in turn, A B A B, and the ratio is reported
+    #[arg(long, value_name = "HOST[:PORT]")]
+    compare: Option<String>,
+
+    /// --pid for the second server
+    #[arg(long, value_name = "PID", requires = "compare")]
+    compare_pid: Option<u32>,
+
+    /// With --compare: how many times each server runs
+    #[arg(long, value_name = "N", default_value = "3", requires = "compare")]
+    rounds: NonZeroUsize,
+
+    /// Give up a connect, a read or a write after this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    timeout: Duration,
+
+    /// Report as JSON
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+
+    /// Report as CSV: a heading, then a line for each run
+    #[arg(long)]
+    csv: bool,
+
+    /// No progress line, no notes
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// How long a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Extent {
+    /// One session for each client.
+    Once,
+    /// This many sessions over all clients.
+    Count(u64),
+    /// No session starts after this time.
+    For(Duration),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    Text,
+    Json,
+    Csv,
+}
+
+/// A server as named by the user.
+#[derive(Debug)]
+pub(super) struct Server {
+    host: String,
+    port: u16,
+    pid: Option<u32>,
+}
+
+/// A server's address, ready to connect to.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) address: SocketAddr,
+    pub(super) pid: Option<u32>,
+}
+
+/// What to do, checked.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) workload: Workload,
+    /// One server, or two to compare.
+    pub(super) servers: Vec<Server>,
+    pub(super) clients: usize,
+    pub(super) threads: usize,
+    pub(super) extent: Extent,
+    pub(super) hold: Duration,
+    pub(super) interval: Duration,
+    pub(super) users: Users,
+    pub(super) message: u32,
+    pub(super) retr: usize,
+    pub(super) pipeline: usize,
+    pub(super) verify: bool,
+    pub(super) hash: bool,
+    pub(super) rounds: usize,
+    pub(super) timeout: Duration,
+    pub(super) output: Output,
+    pub(super) quiet: bool,
+}
+
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
+/// A longer time is a slip of the keyboard.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A batch of RETR is written in one call that must not block: this many fit into any socket's buffer.
+const MAX_PIPELINE: usize = 1000;
+
+impl Plan {
+    pub(super) fn new(args: Args) -> Result<Plan, String> {
+        if args.pipeline.get() > MAX_PIPELINE {
+            return Err(format!("--pipeline: at most {MAX_PIPELINE}"));
+        }
+        let users = match &args.users_file {
+            Some(path) => Users::from_file(path)?,
+            None => Users::from_pattern(&args.users, &args.password)?,
+        };
+        let mut servers = vec![Server::parse(&args.address, args.port, args.pid)?];
+        if let Some(second) = &args.compare {
+            servers.push(Server::parse(second, args.port, args.compare_pid)?);
+        }
+        let clients = args
+            .clients
+            .map_or_else(|| default_clients(args.workload), NonZeroUsize::get);
+        Ok(Plan {
+            workload: args.workload,
+            servers,
+            clients,
+            threads: args.threads.get().min(clients),
+            extent: extent(&args)?,
+            hold: args.duration.unwrap_or(DEFAULT_DURATION),
+            interval: args.interval,
+            users,
+            message: args.message.get(),
+            retr: args.retr,
+            pipeline: args.pipeline.get(),
+            verify: !args.no_verify,
+            hash: args.hash,
+            rounds: args.rounds.get(),
+            timeout: args.timeout,
+            output: match (args.json, args.csv) {
+                (true, _) => Output::Json,
+                (_, true) => Output::Csv,
+                _ => Output::Text,
+            },
+            quiet: args.quiet,
+        })
+    }
+
+    /// What the user may want to know before the run, given whether there are `enough_files` to open.
+    pub(super) fn notes(&self, enough_files: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !enough_files {
+            notes.push(format!(
+                "the limit of open files is too low for {} clients",
+                self.clients
+            ));
+        }
+        if self.users.len() < self.clients {
+            notes.push(format!(
+                "{} clients share {} maildrops: a server that locks them answers [IN-USE]",
+                self.clients,
+                self.users.len()
+            ));
+        }
+        if self.quiet { Vec::new() } else { notes }
+    }
+}
+
+fn default_clients(workload: Workload) -> usize {
+    match workload {
+        Workload::Retr | Workload::Maildrop => 1,
+        Workload::Sessions => 16,
+        Workload::Logins => 64,
+        Workload::Idle => 900,
+        Workload::Storm => 3000,
+    }
+}
+
+fn extent(args: &Args) -> Result<Extent, String> {
+    match (args.workload, args.count, args.duration) {
+        (Workload::Storm, Some(_), _)
+        | (Workload::Storm, _, Some(_))
+        | (Workload::Idle, Some(_), _) => Err(format!(
+            "{} runs each client once: --clients is its size",
+            args.workload
+        )),
+        (Workload::Storm | Workload::Idle, None, _) => Ok(Extent::Once),
+        (_, Some(count), _) => Ok(Extent::Count(count)),
+        (_, _, Some(duration)) => Ok(Extent::For(duration)),
+        (Workload::Sessions | Workload::Logins, None, None) => Ok(Extent::For(DEFAULT_DURATION)),
+        (Workload::Retr | Workload::Maildrop, None, None) => Ok(Extent::Once),
+    }
+}
+
+impl Server {
+    /// `host`, `host:port`, `::1` or `[::1]:port`.
+    fn parse(text: &str, default_port: u16, pid: Option<u32>) -> Result<Server, String> {
+        let server = |host: &str, port| {
+            Ok(Server {
+                host: host.to_owned(),
+                port,
+                pid,
+            })
+        };
+        let port = |port: &str| {
+            port.parse()
+                .map_err(|_| format!("'{text}': '{port}' is no port"))
+        };
+        if let Some(bracketed) = text.strip_prefix('[') {
+            return match bracketed.split_once(']') {
+                Some((host, "")) => server(host, default_port),
+                Some((host, rest)) if rest.starts_with(':') => server(host, port(&rest[1..])?),
+                _ => Err(format!("'{text}' is no address")),
+            };
+        }
+        match text.split_once(':') {
+            Some((host, digits)) if !digits.contains(':') => server(host, port(digits)?),
+            _ => server(text, default_port),
+        }
+    }
+}
+
+impl Target {
+    /// Finds the server's address; when a name has several, the first that takes a connection.
+    pub(super) fn resolve(server: &Server) -> Result<Target, String> {
+        let failed =
+            |problem: &dyn fmt::Display| format!("cannot connect to {}: {problem}", server.host);
+        let addresses: Vec<SocketAddr> = (server.host.as_str(), server.port)
+            .to_socket_addrs()
+            .map_err(|error| failed(&error))?
+            .collect();
+        let address = match &addresses[..] {
+            [] => return Err(failed(&"it has no address")),
+            [only] => *only,
+            several => TcpStream::connect(several)
+                .and_then(|probe| probe.peer_addr())
+                .map_err(|error| failed(&error))?,
+        };
+        Ok(Target {
+            address,
+            pid: server.pid,
+        })
+    }
+}
+
+/// Seconds, or a number with `ms`, `s` or `m`; more than nothing.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err("the unit is ms, s or m".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "no number".to_owned())?;
+    let duration =
+        Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    if duration.is_zero() || duration > MAX_DURATION {
+        return Err("must be more than nothing and at most a day".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        Plan::new(Args::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?)
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_in_every_form() {
+        let parse = |text| Server::parse(text, 110, None).map(|server| (server.host, server.port));
+        assert_eq!(parse("host"), Ok(("host".into(), 110)));
+        assert_eq!(parse("host:1110"), Ok(("host".into(), 1110)));
+        assert_eq!(parse("::1"), Ok(("::1".into(), 110)));
+        assert_eq!(parse("[::1]"), Ok(("::1".into(), 110)));
+        assert_eq!(parse("[::1]:1110"), Ok(("::1".into(), 1110)));
+        for bad in ["host:", "host:x", "host:70000", "[::1", "[::1]1110"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("20ms"), Ok(Duration::from_millis(20)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "-1", "0", "1h", "nan", "1e99", "1441m"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_workload_has_its_extent() {
+        assert_eq!(
+            plan("popbench sessions").unwrap().extent,
+            Extent::For(DEFAULT_DURATION)
+        );
+        assert_eq!(plan("popbench retr").unwrap().extent, Extent::Once);
+        assert_eq!(plan("popbench retr -n 4").unwrap().extent, Extent::Count(4));
+        assert_eq!(plan("popbench idle -d 3s").unwrap().extent, Extent::Once);
+        assert!(plan("popbench storm -n 4").is_err());
+        assert!(plan("popbench storm -d 4").is_err());
+        assert!(plan("popbench logins -d 1 -n 4").is_err());
+    }
+
+    #[test]
+    fn verifying_is_the_default() {
+        assert!(plan("popbench retr").unwrap().verify);
+        assert!(plan("popbench retr --no-verify --verify").unwrap().verify);
+        assert!(!plan("popbench retr --no-verify").unwrap().verify);
+    }
+}

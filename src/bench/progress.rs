@@ -1,0 +1,64 @@
+//! The line that moves on a terminal while a run goes on.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::options::{Extent, Plan, Workload};
+use super::workload::Run;
+
+/// Often enough to look alive, too seldom to cost anything.
+const REDRAW: Duration = Duration::from_millis(250);
+const BAR_WIDTH: usize = 24;
+
+pub(super) fn wanted(plan: &Plan) -> bool {
+    !plan.quiet && stderr().is_terminal()
+}
+
+/// Redraws until `finished` is disconnected, then wipes the line.
+pub(super) fn show(run: &Run, label: &str, began: Instant, finished: &Receiver<()>) {
+    while finished.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
+        let tally = run.tally.lock();
+        let (sessions, errors) = (tally.sessions, tally.failed());
+        drop(tally);
+        let elapsed = began.elapsed().as_secs_f64();
+        let megabytes = run.received.load(Ordering::Relaxed) as f64 / 1e6;
+        let bar = bar(done(run.plan, elapsed, sessions + errors));
+        eprint!(
+            "\r{label}{bar} {elapsed:5.1} s  {sessions} sessions  {:.0}/s  {:.1} MB/s  {errors} errors\x1b[K",
+            sessions as f64 / elapsed,
+            megabytes / elapsed,
+        );
+    }
+    eprint!("\r\x1b[K");
+}
+
+/// The part of the run that is over, from 0 to 1.
+fn done(plan: &Plan, elapsed: f64, sessions: u64) -> f64 {
+    let part = match plan.extent {
+        Extent::For(duration) => elapsed / duration.as_secs_f64(),
+        Extent::Once if plan.workload == Workload::Idle => elapsed / plan.hold.as_secs_f64(),
+        Extent::Once => sessions as f64 / plan.clients as f64,
+        Extent::Count(count) => sessions as f64 / count.max(1) as f64,
+    };
+    part.clamp(0.0, 1.0)
+}
+
+fn bar(part: f64) -> String {
+    let filled = (part * BAR_WIDTH as f64) as usize;
+    format!("[{:<BAR_WIDTH$}]", "=".repeat(filled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_fills() {
+        assert_eq!(bar(0.0), format!("[{}]", " ".repeat(BAR_WIDTH)));
+        assert_eq!(bar(1.0), format!("[{}]", "=".repeat(BAR_WIDTH)));
+        assert_eq!(bar(0.5).matches('=').count(), BAR_WIDTH / 2);
+    }
+}
