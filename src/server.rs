@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
-use crate::net::{self, Listener, Socket};
+use crate::net::{self, Listener, Socket, WRITE_STALL};
 use crate::shared::{Settings, Shared};
 use crate::stats::Stats;
 use crate::users::Users;
@@ -168,7 +168,13 @@ fn serve(slot: Slot, shared: &Shared) {
 fn serve_pop3(slot: &Slot, shared: &Shared, name: &str) {
     shared.stats.connections.add(1);
     log::info!("{name} connected to POP3");
-    let summary = pop3::serve(Socket::new(slot.connection(), Some(&shared.stats.sent)), shared, name);
+    let socket = Socket::new(slot.connection(), Some(&shared.stats.sent));
+    if let Some(timeout) = shared.settings.timeout().filter(|timeout| *timeout < WRITE_STALL)
+        && let Err(error) = socket.set_write_timeout(timeout)
+    {
+        log::warn!("{name} no write timeout: {error}");
+    }
+    let summary = pop3::serve(socket, shared, name);
     log::info!("{name} {summary}");
 }
 

@@ -9,11 +9,7 @@ use std::thread;
 
 use serde_json::Value;
 
-const MESSAGES: [&str; 3] = [
-    "Subject: one\r\n\r\nbody\r\n",
-    "Subject: two\r\n\r\n.\r\n..\r\n.leading dot\r\n",
-    "\r\n",
-];
+const MESSAGES: [&str; 3] = ["Subject: one\r\n\r\nbody\r\n", "Subject: two\r\n\r\n.\r\n..\r\n.leading dot\r\n", "\r\n"];
 
 /// How the server departs from the protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,10 +60,7 @@ impl Server {
     }
 
     fn bench(&self, arguments: &str) -> Run {
-        popbench(&format!(
-            "{arguments} --address {} --password secret",
-            self.address
-        ))
+        popbench(&format!("{arguments} --address {} --password secret", self.address))
     }
 }
 
@@ -79,24 +72,11 @@ fn serve(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> io::Result<
     result
 }
 
-fn dialogue(
-    mut stream: TcpStream,
-    manner: Manner,
-    state: &Mutex<State>,
-    locked: &mut String,
-) -> io::Result<()> {
-    let messages: &[&str] = if manner == Manner::EmptyMaildrop {
-        &[]
-    } else {
-        &MESSAGES
-    };
+fn dialogue(mut stream: TcpStream, manner: Manner, state: &Mutex<State>, locked: &mut String) -> io::Result<()> {
+    let messages: &[&str] = if manner == Manner::EmptyMaildrop { &[] } else { &MESSAGES };
     let total: usize = messages.iter().map(|message| message.len()).sum();
     let mut user = String::new();
-    stream.write_all(if manner == Manner::SpeakImap {
-        b"* OK IMAP\r\n"
-    } else {
-        b"+OK hello\r\n"
-    })?;
+    stream.write_all(if manner == Manner::SpeakImap { b"* OK IMAP\r\n" } else { b"+OK hello\r\n" })?;
     for line in BufReader::new(stream.try_clone()?).lines() {
         let line = line?;
         let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
@@ -106,13 +86,8 @@ fn dialogue(
                 user = argument.to_owned();
                 "+OK\r\n".to_owned()
             }
-            "PASS" if manner == Manner::RefuseLogin || argument != "secret" => {
-                "-ERR [AUTH] no\r\n".to_owned()
-            }
-            "PASS"
-                if manner == Manner::Locking
-                    && !state.lock().unwrap().live_users.insert(user.clone()) =>
-            {
+            "PASS" if manner == Manner::RefuseLogin || argument != "secret" => "-ERR [AUTH] no\r\n".to_owned(),
+            "PASS" if manner == Manner::Locking && !state.lock().unwrap().live_users.insert(user.clone()) => {
                 "-ERR [IN-USE] locked\r\n".to_owned()
             }
             "PASS" => {
@@ -142,11 +117,7 @@ fn dialogue(
             _ => "-ERR what?\r\n".to_owned(),
         };
         let bare = manner == Manner::BareLineFeeds;
-        let answer = if bare {
-            answer.replace("\r\n", "\n")
-        } else {
-            answer
-        };
+        let answer = if bare { answer.replace("\r\n", "\n") } else { answer };
         stream.write_all(answer.as_bytes())?;
         if verb == "RETR" && manner == Manner::HangUpInBody {
             return Ok(());
@@ -156,22 +127,14 @@ fn dialogue(
 }
 
 fn listing(messages: &[&str], value: impl Fn(&str) -> String) -> String {
-    let lines = (1..)
-        .zip(messages)
-        .map(|(number, message)| format!("{number} {}\r\n", value(message)));
+    let lines = (1..).zip(messages).map(|(number, message)| format!("{number} {}\r\n", value(message)));
     format!("+OK\r\n{}.\r\n", lines.collect::<String>())
 }
 
 fn retr(message: &str, manner: Manner, turn: usize) -> String {
     let mut lines: Vec<String> = message
         .split_inclusive("\r\n")
-        .map(|line| {
-            if line.starts_with('.') {
-                format!(".{line}")
-            } else {
-                line.to_owned()
-            }
-        })
+        .map(|line| if line.starts_with('.') { format!(".{line}") } else { line.to_owned() })
         .collect();
     match manner {
         Manner::ShortBody => drop(lines[0].remove(0)),
@@ -193,8 +156,7 @@ struct Run {
 impl Run {
     #[track_caller]
     fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 
     /// The JSON of a run that was fine.
@@ -209,40 +171,23 @@ impl Run {
     fn fails_with(&self, code: i32, kind: &str) {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         let json = self.json();
-        let kinds: Vec<_> = json["errors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|error| &error["kind"])
-            .collect();
+        let kinds: Vec<_> = json["errors"].as_array().unwrap().iter().map(|error| &error["kind"]).collect();
         assert_eq!(kinds, [kind]);
     }
 }
 
 fn popbench(arguments: &str) -> Run {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(env!("CARGO_BIN_EXE_popbench"))
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_popbench")).args(arguments.split_whitespace()).output().unwrap();
     let text = |octets| String::from_utf8(octets).unwrap();
-    Run {
-        code: status.code(),
-        out: text(stdout),
-        err: text(stderr),
-    }
+    Run { code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
 #[test]
 fn retr_counts_messages_and_their_unstuffed_octets() {
     let server = Server::start(Manner::Correct);
     for options in ["", "--no-verify --hash", "--hash"] {
-        let json = server
-            .bench(&format!("retr --message 2 -n 7 --json {options}"))
-            .fine();
+        let json = server.bench(&format!("retr --message 2 -n 7 --json {options}")).fine();
         assert_eq!(json["workload"], "retr");
         assert_eq!(json["sessions"], 7);
         assert_eq!(json["messages"], 7);
@@ -255,9 +200,7 @@ fn retr_counts_messages_and_their_unstuffed_octets() {
 
 #[test]
 fn retr_runs_each_client_once_unless_told_otherwise() {
-    let json = Server::start(Manner::Correct)
-        .bench("retr -c 3 --users u{1..3} --json")
-        .fine();
+    let json = Server::start(Manner::Correct).bench("retr -c 3 --users u{1..3} --json").fine();
     assert_eq!(json["sessions"], 3);
 }
 
@@ -267,18 +210,10 @@ fn sessions_retrieve_at_every_depth() {
     for depth in [1, 2, 20] {
         for verify in ["--verify", "--no-verify"] {
             let options = format!("--retr 20 --pipeline {depth} {verify} --json");
-            let json = server
-                .bench(&format!("sessions -c 2 -n 6 --users u{{1..2}} {options}"))
-                .fine();
+            let json = server.bench(&format!("sessions -c 2 -n 6 --users u{{1..2}} {options}")).fine();
             assert_eq!(json["sessions"], 6);
             assert_eq!(json["messages"], 120);
-            for (step, count) in [
-                ("login", 6),
-                ("session", 6),
-                ("retr", 120),
-                ("stat", 6),
-                ("list", 6),
-            ] {
+            for (step, count) in [("login", 6), ("session", 6), ("retr", 120), ("stat", 6), ("list", 6)] {
                 assert_eq!(json["latency_ms"][step]["count"], count, "{step}");
             }
         }
@@ -287,32 +222,21 @@ fn sessions_retrieve_at_every_depth() {
 
 #[test]
 fn percentiles_rise() {
-    let json = Server::start(Manner::Correct)
-        .bench("logins -c 1 -n 20 --json")
-        .fine();
+    let json = Server::start(Manner::Correct).bench("logins -c 1 -n 20 --json").fine();
     let login = &json["latency_ms"]["login"];
-    let times: Vec<f64> = ["p50", "p90", "p99", "max"]
-        .map(|name| login[name].as_f64().unwrap())
-        .to_vec();
+    let times: Vec<f64> = ["p50", "p90", "p99", "max"].map(|name| login[name].as_f64().unwrap()).to_vec();
     assert!(times.is_sorted() && times[0] > 0.0, "{times:?}");
 }
 
 #[test]
 fn logins_retrieve_nothing() {
-    let json = Server::start(Manner::Correct)
-        .bench("logins -c 4 -n 40 --users u{0..7} --json")
-        .fine();
-    assert_eq!(
-        (&json["sessions"], &json["messages"]),
-        (&40.into(), &0.into())
-    );
+    let json = Server::start(Manner::Correct).bench("logins -c 4 -n 40 --users u{0..7} --json").fine();
+    assert_eq!((&json["sessions"], &json["messages"]), (&40.into(), &0.into()));
 }
 
 #[test]
 fn maildrop_counts_what_is_listed() {
-    let json = Server::start(Manner::Correct)
-        .bench("maildrop -n 2 --json")
-        .fine();
+    let json = Server::start(Manner::Correct).bench("maildrop -n 2 --json").fine();
     assert_eq!(json["messages"], 6);
     assert_eq!(json["latency_ms"]["uidl"]["count"], 2);
 }
@@ -323,10 +247,7 @@ fn idle_sessions_live_and_the_memory_of_a_process_is_told() {
     let pid = std::process::id();
     let options = format!("--users u{{1..20}} --duration 50ms --interval 10ms --pid {pid} --json");
     let json = server.bench(&format!("idle -c 20 {options}")).fine();
-    assert_eq!(
-        (&json["logins"], &json["sessions"]),
-        (&20.into(), &20.into())
-    );
+    assert_eq!((&json["logins"], &json["sessions"]), (&20.into(), &20.into()));
     assert!(json["server_pss_octets"].as_u64().unwrap() > 0);
 }
 
@@ -334,11 +255,7 @@ fn idle_sessions_live_and_the_memory_of_a_process_is_told() {
 fn a_storm_is_served_once_for_each_client() {
     let server = Server::start(Manner::Correct);
     for threads in [1, 3] {
-        let json = server
-            .bench(&format!(
-                "storm -c 50 --users u{{1..50}} --threads {threads} --json"
-            ))
-            .fine();
+        let json = server.bench(&format!("storm -c 50 --users u{{1..50}} --threads {threads} --json")).fine();
         assert_eq!(json["sessions"], 50);
         assert_eq!(json["octets"], 50 * MESSAGES[0].len());
     }
@@ -347,16 +264,10 @@ fn a_storm_is_served_once_for_each_client() {
 #[test]
 fn no_maildrop_is_used_twice_at_once_when_there_are_enough() {
     let server = Server::start(Manner::Locking);
-    server
-        .bench("logins -c 5 -n 200 --users u{1..5} --json")
-        .fine();
+    server.bench("logins -c 5 -n 200 --users u{1..5} --json").fine();
     let run = server.bench("idle -c 2 --users one --duration 10ms --json");
     run.fails_with(1, "-ERR [IN-USE]");
-    assert!(
-        run.err.contains("2 clients share 1 maildrops"),
-        "{}",
-        run.err
-    );
+    assert!(run.err.contains("2 clients share 1 maildrops"), "{}", run.err);
 }
 
 #[test]
@@ -365,19 +276,14 @@ fn accounts_come_from_a_file() {
     std::fs::write(file.path(), "a:secret\nb:wrong\n").unwrap();
     let server = Server::start(Manner::Correct);
     let options = format!("--users-file {} --json", file.path().display());
-    let run = popbench(&format!(
-        "logins -c 1 -n 4 --address {} {options}",
-        server.address
-    ));
+    let run = popbench(&format!("logins -c 1 -n 4 --address {} {options}", server.address));
     run.fails_with(1, "-ERR [AUTH]");
     assert_eq!(run.json()["sessions"], 2);
 }
 
 #[test]
 fn a_duration_bounds_the_run() {
-    let json = Server::start(Manner::Correct)
-        .bench("sessions -c 2 -d 50ms --users u{1..2} --json")
-        .fine();
+    let json = Server::start(Manner::Correct).bench("sessions -c 2 -d 50ms --users u{1..2} --json").fine();
     assert!(json["sessions"].as_u64().unwrap() >= 2);
 }
 
@@ -394,33 +300,22 @@ fn errors_are_told_by_kind() {
         (Manner::EmptyMaildrop, "empty maildrop"),
     ];
     for (manner, kind) in kinds {
-        Server::start(manner)
-            .bench("sessions -c 1 -n 2 --json")
-            .fails_with(1, kind);
+        Server::start(manner).bench("sessions -c 1 -n 2 --json").fails_with(1, kind);
     }
-    Server::start(Manner::SilentAtRetr)
-        .bench("retr --timeout 100ms --json")
-        .fails_with(1, "timeout");
-    Server::start(Manner::ChangingContent)
-        .bench("retr -n 2 --hash --json")
-        .fails_with(1, "content changed");
+    Server::start(Manner::SilentAtRetr).bench("retr --timeout 100ms --json").fails_with(1, "timeout");
+    Server::start(Manner::ChangingContent).bench("retr -n 2 --hash --json").fails_with(1, "content changed");
 }
 
 #[test]
 fn what_is_not_verified_is_not_an_error() {
     let server = Server::start(Manner::ShortBody);
     server.bench("retr --no-verify --json").fine();
-    Server::start(Manner::StatDisagrees)
-        .bench("sessions -c 1 -n 1 --no-verify --json")
-        .fine();
+    Server::start(Manner::StatDisagrees).bench("sessions -c 1 -n 1 --no-verify --json").fine();
 }
 
 #[test]
 fn a_server_that_is_not_there_is_told_by_the_exit_code() {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     popbench(&format!("logins --address {address} --json")).fails_with(3, "refused");
     let unknown = popbench("logins --address name.invalid");
     assert_eq!(unknown.code, Some(3));
@@ -451,23 +346,13 @@ fn wrong_usage_is_told_by_the_exit_code() {
 fn csv_has_a_heading_and_a_line_for_each_run() {
     let server = Server::start(Manner::Correct);
     let other = Server::start(Manner::Correct);
-    let run = server.bench(&format!(
-        "logins -c 1 -n 2 --csv --compare {} --rounds 2",
-        other.address
-    ));
+    let run = server.bench(&format!("logins -c 1 -n 2 --csv --compare {} --rounds 2", other.address));
     assert_eq!(run.code, Some(0), "{}", run.err);
-    let fields: Vec<Vec<&str>> = run
-        .out
-        .lines()
-        .map(|line| line.split(',').collect())
-        .collect();
+    let fields: Vec<Vec<&str>> = run.out.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!(fields.len(), 5);
     assert!(fields.iter().all(|line| line.len() == fields[0].len()));
     let (a, b) = (server.address.to_string(), other.address.to_string());
-    let column = fields[0]
-        .iter()
-        .position(|&name| name == "address")
-        .unwrap();
+    let column = fields[0].iter().position(|&name| name == "address").unwrap();
     let addresses: Vec<_> = fields[1..].iter().map(|line| line[column]).collect();
     assert_eq!(addresses, [&a, &b, &a, &b]);
 }
@@ -477,10 +362,7 @@ fn two_servers_are_compared_by_ratio_and_content() {
     let server = Server::start(Manner::Correct);
     let compare = |manner| {
         let other = Server::start(manner);
-        server.bench(&format!(
-            "retr -n 2 --hash --json --rounds 3 --compare {}",
-            other.address
-        ))
+        server.bench(&format!("retr -n 2 --hash --json --rounds 3 --compare {}", other.address))
     };
 
     let json = compare(Manner::Correct).fine();
@@ -488,29 +370,19 @@ fn two_servers_are_compared_by_ratio_and_content() {
     assert_eq!(json["b"].as_array().unwrap().len(), 3);
     assert_eq!(json["a"][0]["hash"], json["b"][0]["hash"]);
     let ratio = |name| json["ratio"][name].as_f64().unwrap();
-    assert!(
-        0.0 < ratio("min") && ratio("min") <= ratio("median") && ratio("median") <= ratio("max")
-    );
+    assert!(0.0 < ratio("min") && ratio("min") <= ratio("median") && ratio("median") <= ratio("max"));
 
     let differing = compare(Manner::OtherContent);
     assert_eq!(differing.code, Some(1));
     assert_eq!(differing.json()["differing_messages"], 1);
-    assert_ne!(
-        differing.json()["a"][0]["hash"],
-        differing.json()["b"][0]["hash"]
-    );
+    assert_ne!(differing.json()["a"][0]["hash"], differing.json()["b"][0]["hash"]);
 }
 
 #[test]
 fn the_table_for_people_names_figure_and_errors() {
     let run = Server::start(Manner::ShortBody).bench("sessions -c 1 -n 2");
     assert_eq!(run.code, Some(1));
-    for text in [
-        "sessions on 127.0.0.1:",
-        "0.0 sessions/s",
-        "p99",
-        "2 × octet mismatch",
-    ] {
+    for text in ["sessions on 127.0.0.1:", "0.0 sessions/s", "p99", "2 × octet mismatch"] {
         assert!(run.out.contains(text), "{text}: {}", run.out);
     }
 }

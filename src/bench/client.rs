@@ -39,11 +39,7 @@ pub(super) enum Failure {
     /// The server said something that RFC 1939 does not allow.
     Violation(String),
     /// RETR did not bring what the scan listing promised.
-    Octets {
-        message: u32,
-        listed: u64,
-        received: u64,
-    },
+    Octets { message: u32, listed: u64, received: u64 },
     /// Messages were to be retrieved and there is none.
     EmptyMaildrop,
 }
@@ -68,23 +64,13 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                write!(
-                    f,
-                    "{error}: this host has no free port left, closed connections may hold them in TIME_WAIT"
-                )
+                write!(f, "{error}: this host has no free port left, closed connections may hold them in TIME_WAIT")
             }
             Failure::Network(error) => write!(f, "{error}"),
             Failure::Refusal { command, text } => write!(f, "{command} was answered -ERR{text}"),
             Failure::Violation(what) => write!(f, "{what}"),
-            Failure::Octets {
-                message,
-                listed,
-                received,
-            } => {
-                write!(
-                    f,
-                    "message {message} is listed with {listed} octets, {received} came"
-                )
+            Failure::Octets { message, listed, received } => {
+                write!(f, "message {message} is listed with {listed} octets, {received} came")
             }
             Failure::EmptyMaildrop => write!(f, "there is no message to retrieve"),
         }
@@ -100,9 +86,7 @@ impl From<io::Error> for Failure {
 fn network_kind(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "refused",
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe => "reset",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "reset",
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::UnexpectedEof => "hang-up",
         io::ErrorKind::AddrNotAvailable => "no free local port",
@@ -129,17 +113,11 @@ impl Buffers {
     }
 
     fn of(octets: usize) -> Buffers {
-        Buffers {
-            idle: RefCell::default(),
-            octets,
-        }
+        Buffers { idle: RefCell::default(), octets }
     }
 
     fn take(&self) -> Box<[u8]> {
-        self.idle
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| vec![0; self.octets].into())
+        self.idle.borrow_mut().pop().unwrap_or_else(|| vec![0; self.octets].into())
     }
 
     fn give_back(&self, buffer: Box<[u8]>) {
@@ -169,15 +147,7 @@ impl<'a> Intake<'a> {
         timeout: Duration,
         received: &'a AtomicU64,
     ) -> Intake<'a> {
-        Intake {
-            buffer: Box::default(),
-            start: 0,
-            end: 0,
-            buffers,
-            readiness,
-            timeout,
-            received,
-        }
+        Intake { buffer: Box::default(), start: 0, end: 0, buffers, readiness, timeout, received }
     }
 
     fn unread(&self) -> &[u8] {
@@ -199,9 +169,7 @@ impl<'a> Intake<'a> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let count = self
-            .receive(|buffer, end| stream.read(&mut buffer[end..]))
-            .await?;
+        let count = self.receive(|buffer, end| stream.read(&mut buffer[end..])).await?;
         self.end += count;
         Ok(count)
     }
@@ -210,25 +178,15 @@ impl<'a> Intake<'a> {
     /// the stream.
     async fn discard(&mut self, stream: &mut impl Stream, octets: u64) -> Result<usize, Failure> {
         self.clear();
-        let most = usize::try_from(octets)
-            .unwrap_or(usize::MAX)
-            .min(self.buffers.octets);
-        self.receive(|buffer, _| stream.discard(&mut buffer[..most]))
-            .await
+        let most = usize::try_from(octets).unwrap_or(usize::MAX).min(self.buffers.octets);
+        self.receive(|buffer, _| stream.discard(&mut buffer[..most])).await
     }
 
     /// Waits for the stream and reads from it once, into a buffer filled up to `end`.
-    async fn receive(
-        &mut self,
-        mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>,
-    ) -> Result<usize, Failure> {
+    async fn receive(&mut self, mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>) -> Result<usize, Failure> {
         loop {
             if !self.readiness.within(self.timeout).await {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the server did not answer in time",
-                )
-                .into());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time").into());
             }
             if self.buffer.is_empty() {
                 self.buffer = self.buffers.take();
@@ -243,9 +201,7 @@ impl<'a> Intake<'a> {
                     self.received.fetch_add(count as u64, Ordering::Relaxed);
                     return Ok(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readiness.set(false)
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.set(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
@@ -276,11 +232,7 @@ pub(super) struct Connection<'a, 'i, S> {
 
 /// Begins to connect. A refusal that does not come at once is found by the first read.
 pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
     net::sockopt::set_tcp_nodelay(&socket, true)?;
@@ -293,11 +245,7 @@ pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
     pub(super) fn new(stream: S, intake: &'a mut Intake<'i>) -> Self {
         intake.clear();
-        Connection {
-            stream,
-            intake,
-            batch: Vec::new(),
-        }
+        Connection { stream, intake, batch: Vec::new() }
     }
 
     /// Waits until the server speaks, or hangs up: then at least the connect has succeeded.
@@ -344,19 +292,13 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
             return Ok(text);
         }
         Err(match line.strip_prefix("-ERR") {
-            Some(text) => Failure::Refusal {
-                command,
-                text: text.to_owned(),
-            },
+            Some(text) => Failure::Refusal { command, text: text.to_owned() },
             None => Failure::Violation(format!("{command} was answered '{}'", line.escape_debug())),
         })
     }
 
     /// Hands each line of a multi-line reply, after its status line, to `each`.
-    pub(super) async fn listing(
-        &mut self,
-        mut each: impl FnMut(&str) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    pub(super) async fn listing(&mut self, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         loop {
             match self.line().await? {
                 "." => return Ok(()),
@@ -418,11 +360,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
             }
             let before_the_end = listed.saturating_sub(octets + TERMINATOR.len() as u64);
             if before_the_end > 0 {
-                match self
-                    .intake
-                    .discard(&mut self.stream, before_the_end)
-                    .await?
-                {
+                match self.intake.discard(&mut self.stream, before_the_end).await? {
                     0 => return Err(hang_up()),
                     count => octets += count as u64,
                 }
@@ -439,9 +377,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         if self.intake.unread().is_empty() && self.intake.fill(&mut self.stream).await? == 0 {
             return Ok(());
         }
-        Err(Failure::Violation(
-            "octets after the reply to QUIT".to_owned(),
-        ))
+        Err(Failure::Violation("octets after the reply to QUIT".to_owned()))
     }
 
     /// The next line without its CRLF.
@@ -472,11 +408,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
 }
 
 fn hang_up() -> Failure {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the server hung up in the middle",
-    )
-    .into()
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up in the middle").into()
 }
 
 /// How many octets at the end may be the beginning of CRLF and a dot.
@@ -499,11 +431,7 @@ mod tests {
 
     impl Read for Split<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let piece = if self.0.is_empty() {
-                &mut self.1
-            } else {
-                &mut self.0
-            };
+            let piece = if self.0.is_empty() { &mut self.1 } else { &mut self.0 };
             piece.read(buffer)
         }
     }
@@ -533,10 +461,7 @@ mod tests {
         let mut future = pin!(future);
         for _ in 0..100 {
             readiness.set(true);
-            if let Poll::Ready(output) = future
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-            {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return output;
             }
         }
@@ -546,12 +471,7 @@ mod tests {
     /// Runs `check` on `answers` cut in two at every place, with buffers from the smallest that can work.
     fn at_every_split<T>(answers: &str, check: impl AsyncFn(Pop) -> T) -> Vec<T> {
         let octets = answers.as_bytes();
-        let longest = answers
-            .split_inclusive("\r\n")
-            .map(str::len)
-            .max()
-            .unwrap_or(0)
-            .max(3);
+        let longest = answers.split_inclusive("\r\n").map(str::len).max().unwrap_or(0).max(3);
         let (received, readiness) = (AtomicU64::new(0), Readiness::default());
         let mut results = Vec::new();
         for capacity in [longest + 1, longest + 2, 4096] {
@@ -594,22 +514,11 @@ mod tests {
 
     #[test]
     fn draining_finds_the_same_end() {
-        for sent in [
-            "",
-            "a\r\n",
-            "..\r\n",
-            "\r\n",
-            "a\r\n..\r\nbc\r\n",
-            "x.\r\n..\r\n",
-        ] {
+        for sent in ["", "a\r\n", "..\r\n", "\r\n", "a\r\n..\r\nbc\r\n", "x.\r\n..\r\n"] {
             for listed in [0, sent.len() as u64] {
                 at_every_split(&format!("+OK\r\n{sent}.\r\n"), async |mut pop| {
                     pop.status("RETR").await.unwrap();
-                    assert_eq!(
-                        pop.drain(listed).await.unwrap(),
-                        sent.len() as u64,
-                        "{sent:?}"
-                    );
+                    assert_eq!(pop.drain(listed).await.unwrap(), sent.len() as u64, "{sent:?}");
                 });
             }
         }
@@ -617,30 +526,25 @@ mod tests {
 
     #[test]
     fn a_listing_comes_line_by_line() {
-        at_every_split(
-            "+OK 2\r\n1 120\r\n2 200\r\n..\r\n.\r\n+OK\r\n",
-            async |mut pop| {
-                let mut lines = Vec::new();
-                pop.status("LIST").await.unwrap();
-                pop.listing(|line| {
-                    lines.push(line.to_owned());
-                    Ok(())
-                })
-                .await
-                .unwrap();
-                assert_eq!(lines, ["1 120", "2 200", "."]);
-                pop.status("NOOP").await.unwrap();
-            },
-        );
+        at_every_split("+OK 2\r\n1 120\r\n2 200\r\n..\r\n.\r\n+OK\r\n", async |mut pop| {
+            let mut lines = Vec::new();
+            pop.status("LIST").await.unwrap();
+            pop.listing(|line| {
+                lines.push(line.to_owned());
+                Ok(())
+            })
+            .await
+            .unwrap();
+            assert_eq!(lines, ["1 120", "2 200", "."]);
+            pop.status("NOOP").await.unwrap();
+        });
     }
 
     #[test]
     fn a_cut_off_reply_is_a_hang_up_wherever_it_is_cut() {
         let answers = "+OK\r\na\r\n..\r\n.\r\n";
         for length in 0..answers.len() {
-            for failure in at_every_split(&answers[..length], async |mut pop| {
-                body(&mut pop).await.unwrap_err()
-            }) {
+            for failure in at_every_split(&answers[..length], async |mut pop| body(&mut pop).await.unwrap_err()) {
                 assert_eq!(failure.kind(), "hang-up");
             }
         }
@@ -659,11 +563,9 @@ mod tests {
             ("", "hang-up"),
         ];
         for (answer, kind) in kinds {
-            for counted in at_every_split(answer, async |mut pop| {
-                match pop.command_with("PASS", "x").await {
-                    Ok(_) => "fine".to_owned(),
-                    Err(failure) => failure.kind(),
-                }
+            for counted in at_every_split(answer, async |mut pop| match pop.command_with("PASS", "x").await {
+                Ok(_) => "fine".to_owned(),
+                Err(failure) => failure.kind(),
             }) {
                 assert_eq!(counted, kind, "{answer:?}");
             }

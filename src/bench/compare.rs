@@ -26,14 +26,9 @@ impl Comparison {
     pub(super) fn run(plan: &Plan, a: &Target, b: &Target) -> Comparison {
         let round = |number| {
             let label = |server| format!("{server} {number}/{} ", plan.rounds);
-            (
-                workload::run(plan, a, &label("A")),
-                workload::run(plan, b, &label("B")),
-            )
+            (workload::run(plan, a, &label("A")), workload::run(plan, b, &label("B")))
         };
-        Comparison {
-            rounds: (1..=plan.rounds).map(round).collect(),
-        }
+        Comparison { rounds: (1..=plan.rounds).map(round).collect() }
     }
 
     /// All runs in the order they were made.
@@ -47,16 +42,11 @@ impl Comparison {
             Some((a, b)) => (&a.tally.hashes, &b.tally.hashes),
             None => return 0,
         };
-        a.iter()
-            .filter(|(message, hash)| b.get(message).is_some_and(|other| other != *hash))
-            .count()
+        a.iter().filter(|(message, hash)| b.get(message).is_some_and(|other| other != *hash)).count()
     }
 
     fn ratios(&self) -> Vec<f64> {
-        self.rounds
-            .iter()
-            .map(|(a, b)| a.figure().ratio(b.figure()))
-            .collect()
+        self.rounds.iter().map(|(a, b)| a.figure().ratio(b.figure())).collect()
     }
 
     pub(super) fn json(&self) -> Value {
@@ -78,16 +68,8 @@ impl fmt::Display for Comparison {
         let Some((first_a, first_b)) = self.rounds.first() else {
             return Ok(());
         };
-        writeln!(
-            f,
-            "{}: A {}, B {}\n",
-            first_a.workload, first_a.address, first_b.address
-        )?;
-        writeln!(
-            f,
-            "  round{:>14}{:>14}{:>10}  errors A, B",
-            "A", "B", "ratio"
-        )?;
+        writeln!(f, "{}: A {}, B {}\n", first_a.workload, first_a.address, first_b.address)?;
+        writeln!(f, "  round{:>14}{:>14}{:>10}  errors A, B", "A", "B", "ratio")?;
         for (number, (a, b)) in (1..).zip(&self.rounds) {
             let (figure_a, figure_b) = (a.figure(), b.figure());
             writeln!(
@@ -102,18 +84,11 @@ impl fmt::Display for Comparison {
         }
         if let Some(Spread { median, min, max }) = spread(self.ratios()) {
             let unit = first_a.figure().unit;
-            writeln!(
-                f,
-                "\nIn {unit} A is {median:.3} times as good as B (from {min:.3} to {max:.3})."
-            )?;
+            writeln!(f, "\nIn {unit} A is {median:.3} times as good as B (from {min:.3} to {max:.3}).")?;
         }
         for (name, report) in self.rounds.iter().flat_map(|(a, b)| [("A", a), ("B", b)]) {
             for (kind, errors) in &report.tally.errors {
-                writeln!(
-                    f,
-                    "{name}: {} × {kind}; the first: {}",
-                    errors.count, errors.example
-                )?;
+                writeln!(f, "{name}: {} × {kind}; the first: {}", errors.count, errors.example)?;
             }
         }
         match self.differing_messages() {
@@ -130,16 +105,8 @@ fn spread(mut ratios: Vec<f64>) -> Option<Spread> {
     }
     ratios.sort_by(f64::total_cmp);
     let middle = ratios.len() / 2;
-    let median = if ratios.len() % 2 == 1 {
-        ratios[middle]
-    } else {
-        (ratios[middle - 1] + ratios[middle]) / 2.0
-    };
-    Some(Spread {
-        median,
-        min: ratios[0],
-        max: ratios[ratios.len() - 1],
-    })
+    let median = if ratios.len() % 2 == 1 { ratios[middle] } else { (ratios[middle - 1] + ratios[middle]) / 2.0 };
+    Some(Spread { median, min: ratios[0], max: ratios[ratios.len() - 1] })
 }
 
 #[cfg(test)]
@@ -151,22 +118,8 @@ mod tests {
     #[test]
     fn the_median_lies_in_the_middle() {
         let of = |ratios: &[f64]| spread(ratios.to_vec());
-        assert_eq!(
-            of(&[3.0, 1.0, 2.0]),
-            Some(Spread {
-                median: 2.0,
-                min: 1.0,
-                max: 3.0
-            })
-        );
-        assert_eq!(
-            of(&[4.0, 1.0, 2.0, 3.0]),
-            Some(Spread {
-                median: 2.5,
-                min: 1.0,
-                max: 4.0
-            })
-        );
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
         assert_eq!(of(&[1.0, f64::INFINITY]), None);
         assert_eq!(of(&[]), None);
     }
@@ -176,9 +129,7 @@ mod tests {
         let (a, mut b) = (example(Workload::Retr), example(Workload::Retr));
         b.tally.hashes.insert((0, 1), 8);
         b.tally.hashes.insert((5, 1), 9);
-        let comparison = Comparison {
-            rounds: vec![(a, b)],
-        };
+        let comparison = Comparison { rounds: vec![(a, b)] };
         assert_eq!(comparison.differing_messages(), 1);
         assert_eq!(comparison.json()["ratio"]["median"], 1.0);
         assert!(comparison.to_string().contains("1 messages differ"));

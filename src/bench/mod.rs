@@ -48,12 +48,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(plan) => plan,
         Err(problem) => return fail(USAGE, &problem),
     };
-    let targets = match plan
-        .servers
-        .iter()
-        .map(Target::resolve)
-        .collect::<Result<Vec<_>, _>>()
-    {
+    let targets = match plan.servers.iter().map(Target::resolve).collect::<Result<Vec<_>, _>>() {
         Ok(targets) => targets,
         Err(problem) => return fail(CANNOT_CONNECT, &problem),
     };

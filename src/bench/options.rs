@@ -37,11 +37,7 @@ pub(super) enum Workload {
 
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            self.to_possible_value()
-                .as_ref()
-                .map_or("", |value| value.get_name()),
-        )
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
     }
 }
 
@@ -227,9 +223,7 @@ impl Plan {
         if let Some(second) = &args.compare {
             servers.push(Server::parse(second, args.port, args.compare_pid)?);
         }
-        let clients = args
-            .clients
-            .map_or_else(|| default_clients(args.workload), NonZeroUsize::get);
+        let clients = args.clients.map_or_else(|| default_clients(args.workload), NonZeroUsize::get);
         Ok(Plan {
             workload: args.workload,
             servers,
@@ -259,10 +253,7 @@ impl Plan {
     pub(super) fn notes(&self, enough_files: bool) -> Vec<String> {
         let mut notes = Vec::new();
         if !enough_files {
-            notes.push(format!(
-                "the limit of open files is too low for {} clients",
-                self.clients
-            ));
+            notes.push(format!("the limit of open files is too low for {} clients", self.clients));
         }
         if self.users.len() < self.clients {
             notes.push(format!(
@@ -287,12 +278,9 @@ fn default_clients(workload: Workload) -> usize {
 
 fn extent(args: &Args) -> Result<Extent, String> {
     match (args.workload, args.count, args.duration) {
-        (Workload::Storm, Some(_), _)
-        | (Workload::Storm, _, Some(_))
-        | (Workload::Idle, Some(_), _) => Err(format!(
-            "{} runs each client once: --clients is its size",
-            args.workload
-        )),
+        (Workload::Storm, Some(_), _) | (Workload::Storm, _, Some(_)) | (Workload::Idle, Some(_), _) => {
+            Err(format!("{} runs each client once: --clients is its size", args.workload))
+        }
         (Workload::Storm | Workload::Idle, None, _) => Ok(Extent::Once),
         (_, Some(count), _) => Ok(Extent::Count(count)),
         (_, _, Some(duration)) => Ok(Extent::For(duration)),
@@ -304,17 +292,8 @@ fn extent(args: &Args) -> Result<Extent, String> {
 impl Server {
     /// `host`, `host:port`, `::1` or `[::1]:port`.
     fn parse(text: &str, default_port: u16, pid: Option<u32>) -> Result<Server, String> {
-        let server = |host: &str, port| {
-            Ok(Server {
-                host: host.to_owned(),
-                port,
-                pid,
-            })
-        };
-        let port = |port: &str| {
-            port.parse()
-                .map_err(|_| format!("'{text}': '{port}' is no port"))
-        };
+        let server = |host: &str, port| Ok(Server { host: host.to_owned(), port, pid });
+        let port = |port: &str| port.parse().map_err(|_| format!("'{text}': '{port}' is no port"));
         if let Some(bracketed) = text.strip_prefix('[') {
             return match bracketed.split_once(']') {
                 Some((host, "")) => server(host, default_port),
@@ -332,31 +311,23 @@ impl Server {
 impl Target {
     /// Finds the server's address; when a name has several, the first that takes a connection.
     pub(super) fn resolve(server: &Server) -> Result<Target, String> {
-        let failed =
-            |problem: &dyn fmt::Display| format!("cannot connect to {}: {problem}", server.host);
-        let addresses: Vec<SocketAddr> = (server.host.as_str(), server.port)
-            .to_socket_addrs()
-            .map_err(|error| failed(&error))?
-            .collect();
+        let failed = |problem: &dyn fmt::Display| format!("cannot connect to {}: {problem}", server.host);
+        let addresses: Vec<SocketAddr> =
+            (server.host.as_str(), server.port).to_socket_addrs().map_err(|error| failed(&error))?.collect();
         let address = match &addresses[..] {
             [] => return Err(failed(&"it has no address")),
             [only] => *only,
-            several => TcpStream::connect(several)
-                .and_then(|probe| probe.peer_addr())
-                .map_err(|error| failed(&error))?,
+            several => {
+                TcpStream::connect(several).and_then(|probe| probe.peer_addr()).map_err(|error| failed(&error))?
+            }
         };
-        Ok(Target {
-            address,
-            pid: server.pid,
-        })
+        Ok(Target { address, pid: server.pid })
     }
 }
 
 /// Seconds, or a number with `ms`, `s` or `m`; more than nothing.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit);
     let seconds = match unit {
         "ms" => 0.001,
@@ -365,8 +336,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err("the unit is ms, s or m".to_owned()),
     };
     let number: f64 = number.parse().map_err(|_| "no number".to_owned())?;
-    let duration =
-        Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    let duration = Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
     if duration.is_zero() || duration > MAX_DURATION {
         return Err("must be more than nothing and at most a day".to_owned());
     }
@@ -413,10 +383,7 @@ mod tests {
 
     #[test]
     fn each_workload_has_its_extent() {
-        assert_eq!(
-            plan("popbench sessions").unwrap().extent,
-            Extent::For(DEFAULT_DURATION)
-        );
+        assert_eq!(plan("popbench sessions").unwrap().extent, Extent::For(DEFAULT_DURATION));
         assert_eq!(plan("popbench retr").unwrap().extent, Extent::Once);
         assert_eq!(plan("popbench retr -n 4").unwrap().extent, Extent::Count(4));
         assert_eq!(plan("popbench idle -d 3s").unwrap().extent, Extent::Once);

@@ -63,10 +63,7 @@ pub(super) struct Reactor {
 impl Reactor {
     pub(super) fn new(slots: usize) -> io::Result<Reactor> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Reactor {
-            epoll,
-            slots: (0..slots).map(|_| Readiness::default()).collect(),
-        })
+        Ok(Reactor { epoll, slots: (0..slots).map(|_| Readiness::default()).collect() })
     }
 
     pub(super) fn readiness(&self, slot: usize) -> &Readiness {
@@ -76,40 +73,24 @@ impl Reactor {
     /// Lets the socket's events set the slot's readiness, until the socket is closed.
     pub(super) fn watch(&self, socket: &TcpStream, slot: usize) -> io::Result<()> {
         self.slots[slot].set(false);
-        Ok(epoll::add(
-            &self.epoll,
-            socket,
-            EventData::new_u64(slot as u64),
-            EventFlags::IN,
-        )?)
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(slot as u64), EventFlags::IN)?)
     }
 
     /// Polls the clients, in the order of their slots, until all are done.
-    pub(super) fn drive<'a>(
-        &self,
-        clients: impl Iterator<Item = impl Future<Output = ()> + 'a>,
-    ) -> io::Result<()> {
-        let mut clients: Vec<Option<Pin<Box<_>>>> =
-            clients.map(|client| Some(Box::pin(client))).collect();
+    pub(super) fn drive<'a>(&self, clients: impl Iterator<Item = impl Future<Output = ()> + 'a>) -> io::Result<()> {
+        let mut clients: Vec<Option<Pin<Box<_>>>> = clients.map(|client| Some(Box::pin(client))).collect();
         let mut running = clients.len();
         let mut poll = |slot: usize, running: &mut usize| {
             let Some(client) = &mut clients[slot] else {
                 return;
             };
-            if client
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-                .is_ready()
-            {
+            if client.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                 clients[slot] = None;
                 *running -= 1;
             }
         };
 
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: TICK.as_nanos() as _,
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.as_nanos() as _ };
         let mut events = Vec::with_capacity(EVENTS);
         let mut next_tick = Instant::now();
         while running > 0 {
@@ -154,12 +135,7 @@ mod tests {
             async move {
                 reactor.watch(socket, slot).unwrap();
                 if slot < 2 {
-                    assert!(
-                        reactor
-                            .readiness(slot)
-                            .within(Duration::from_secs(3600))
-                            .await
-                    );
+                    assert!(reactor.readiness(slot).within(Duration::from_secs(3600)).await);
                     assert_eq!(socket.read(&mut [0; 8]).unwrap(), 1);
                 }
                 assert_eq!(order.replace(order.get() + 1), 2 - slot);
@@ -179,11 +155,7 @@ mod tests {
             let readiness = reactor.readiness(slot);
             async move {
                 assert!(!readiness.within(Duration::ZERO).await);
-                assert!(
-                    !readiness
-                        .before(Instant::now() + Duration::from_secs(3600), || true)
-                        .await
-                );
+                assert!(!readiness.before(Instant::now() + Duration::from_secs(3600), || true).await);
             }
         });
         reactor.drive(clients).unwrap();

@@ -42,11 +42,7 @@ pub(super) struct Figure {
 impl Figure {
     /// How many times as good as `other` this is.
     pub(super) fn ratio(self, other: Figure) -> f64 {
-        if self.more_is_better {
-            self.value / other.value
-        } else {
-            other.value / self.value
-        }
+        if self.more_is_better { self.value / other.value } else { other.value / self.value }
     }
 }
 
@@ -56,20 +52,12 @@ impl Report {
             (Workload::Retr, _) => (self.megabytes_per_second(), "MB/s", true),
             (Workload::Sessions, _) => (self.sessions_per_second(), "sessions/s", true),
             (Workload::Logins, _) => (self.sessions_per_second(), "logins/s", true),
-            (Workload::Maildrop, _) => (
-                milliseconds(self.tally.step(Step::Session), 0.5),
-                "ms/session",
-                false,
-            ),
+            (Workload::Maildrop, _) => (milliseconds(self.tally.step(Step::Session), 0.5), "ms/session", false),
             (Workload::Storm, _) => (self.elapsed.as_secs_f64(), "s", false),
             (Workload::Idle, Some(pss)) => (pss as f64 / 1e6, "MB", false),
             (Workload::Idle, None) => (self.tally.sessions as f64, "sessions", true),
         };
-        Figure {
-            value,
-            unit,
-            more_is_better,
-        }
+        Figure { value, unit, more_is_better }
     }
 
     fn sessions_per_second(&self) -> f64 {
@@ -83,10 +71,7 @@ impl Report {
     /// Steps that happened, with their names and times.
     fn steps(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
         let times = |(step, name)| (name, self.tally.step(step));
-        Step::ALL
-            .into_iter()
-            .map(times)
-            .filter(|(_, times)| !times.is_empty())
+        Step::ALL.into_iter().map(times).filter(|(_, times)| !times.is_empty())
     }
 
     /// One hash over the hashes of all messages, the same for the same messages in any order.
@@ -130,9 +115,7 @@ impl Report {
 
 fn latency(times: &Histogram<u64>) -> Value {
     let mut values = Map::from_iter([("count".to_owned(), times.len().into())]);
-    values.extend(
-        QUANTILES.map(|(name, quantile)| (name.to_owned(), milliseconds(times, quantile).into())),
-    );
+    values.extend(QUANTILES.map(|(name, quantile)| (name.to_owned(), milliseconds(times, quantile).into())));
     Value::Object(values)
 }
 
@@ -141,21 +124,13 @@ fn milliseconds(times: &Histogram<u64>, quantile: f64) -> f64 {
 }
 
 fn per_second(amount: f64, elapsed: Duration) -> f64 {
-    if elapsed.is_zero() {
-        0.0
-    } else {
-        amount / elapsed.as_secs_f64()
-    }
+    if elapsed.is_zero() { 0.0 } else { amount / elapsed.as_secs_f64() }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Figure { value, unit, .. } = self.figure();
-        writeln!(
-            f,
-            "{} on {}: {value:.1} {unit}",
-            self.workload, self.address
-        )?;
+        writeln!(f, "{} on {}: {value:.1} {unit}", self.workload, self.address)?;
         writeln!(f)?;
         let mut row = |name: &str, value: String| writeln!(f, "  {name:<12}{value:>16}");
         row("clients", grouped(self.clients as u64))?;
@@ -180,11 +155,7 @@ impl fmt::Display for Report {
         }
         row("own CPU", format!("{:.3} s", self.cpu.as_secs_f64()))?;
 
-        writeln!(
-            f,
-            "\n  {:<12}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            "ms", "count", "p50", "p90", "p99", "max"
-        )?;
+        writeln!(f, "\n  {:<12}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "count", "p50", "p90", "p99", "max")?;
         for (name, times) in self.steps() {
             write!(f, "  {name:<12}{:>10}", times.len())?;
             for (_, quantile) in QUANTILES {
@@ -193,19 +164,9 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
 
-        writeln!(
-            f,
-            "\n  {:<12}{:>16}",
-            "errors",
-            grouped(self.tally.failed())
-        )?;
+        writeln!(f, "\n  {:<12}{:>16}", "errors", grouped(self.tally.failed()))?;
         for (kind, errors) in &self.tally.errors {
-            writeln!(
-                f,
-                "    {} × {kind}; the first: {}",
-                grouped(errors.count),
-                errors.example
-            )?;
+            writeln!(f, "    {} × {kind}; the first: {}", grouped(errors.count), errors.example)?;
         }
         Ok(())
     }
@@ -213,10 +174,9 @@ impl fmt::Display for Report {
 
 /// A heading and a line for each run; a step that did not happen leaves its fields empty.
 pub(super) fn csv(reports: &[&Report]) -> String {
-    let mut heading =
-        "workload,address,clients,pipeline,figure,unit,seconds,sessions,messages,octets,errors,\
+    let mut heading = "workload,address,clients,pipeline,figure,unit,seconds,sessions,messages,octets,errors,\
                        server_pss_octets,hash,popbench_cpu_seconds"
-            .to_owned();
+        .to_owned();
     for (_, step) in Step::ALL {
         for (quantile, _) in QUANTILES {
             heading += &format!(",{step}_{quantile}_ms");
@@ -231,14 +191,7 @@ pub(super) fn csv(reports: &[&Report]) -> String {
 }
 
 fn csv_line(report: &Report) -> String {
-    let Report {
-        workload,
-        address,
-        clients,
-        pipeline,
-        tally,
-        ..
-    } = report;
+    let Report { workload, address, clients, pipeline, tally, .. } = report;
     let Figure { value, unit, .. } = report.figure();
     let mut line = format!(
         "{workload},{address},{clients},{pipeline},{value},{unit},{},{},{},{},{},{},{},{}",
@@ -286,10 +239,7 @@ pub(super) mod tests {
         let mut tally = Tally::new();
         let record = Record {
             connected: true,
-            times: vec![
-                (Step::Login, Duration::from_millis(2)),
-                (Step::Session, Duration::from_millis(20)),
-            ],
+            times: vec![(Step::Login, Duration::from_millis(2)), (Step::Session, Duration::from_millis(20))],
             messages: 1,
             octets: 1_500_000,
             hashes: vec![((0, 1), 7)],
@@ -323,11 +273,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_ratio_says_how_many_times_as_good() {
-        let figure = |value, more_is_better| Figure {
-            value,
-            unit: "",
-            more_is_better,
-        };
+        let figure = |value, more_is_better| Figure { value, unit: "", more_is_better };
         assert_eq!(figure(10.0, true).ratio(figure(5.0, true)), 2.0);
         assert_eq!(figure(5.0, false).ratio(figure(10.0, false)), 2.0);
     }
@@ -350,31 +296,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_digest_is_printed_when_it_was_asked_for() {
-        let report = Report {
-            hashed: true,
-            ..example(Workload::Retr)
-        };
+        let report = Report { hashed: true, ..example(Workload::Retr) };
         assert!(report.to_string().contains(&report.digest().unwrap()));
     }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ];
+        let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")];
         assert!(cases.iter().all(|&(number, text)| grouped(number) == text));
     }
 
     #[test]
     fn nothing_done_is_no_division_by_zero() {
-        let report = Report {
-            elapsed: Duration::ZERO,
-            tally: Tally::new(),
-            ..example(Workload::Sessions)
-        };
+        let report = Report { elapsed: Duration::ZERO, tally: Tally::new(), ..example(Workload::Sessions) };
         assert_eq!(report.figure().value, 0.0);
         assert!(report.json()["sessions_per_second"] == 0.0);
     }

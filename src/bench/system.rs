@@ -22,22 +22,9 @@ pub(super) fn allow_sockets(clients: usize) -> bool {
     }
     // The superuser may lift the ceiling too; anyone else gets what is under it.
     let maximum = limit.maximum.map(|files| files.max(wanted));
-    let lifted = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    )
-    .is_ok();
+    let lifted = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     if !lifted {
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: limit.maximum,
-                maximum: limit.maximum,
-            },
-        );
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     enough(getrlimit(Resource::Nofile).current)
 }
@@ -45,29 +32,18 @@ pub(super) fn allow_sockets(clients: usize) -> bool {
 /// User and system time this process has used so far.
 pub(super) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        time.tv_nsec.unsigned_abs() as u32,
-    )
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Proportional set size, in octets, of process `root` and all that descend from it.
 pub(super) fn tree_pss(root: u32) -> io::Result<u64> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         // A process may end between listing and reading; then it holds no memory either.
-        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .ok()
-            .as_deref()
-            .and_then(parent)
-        {
+        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent) {
             children.entry(parent).or_default().push(pid);
         }
     }

@@ -114,9 +114,7 @@ impl Tally {
         }
         for &(message, hash) in &record.hashes {
             if *self.hashes.entry(message).or_insert(hash) != hash {
-                self.fail("content changed", || {
-                    format!("message {} of account {}", message.1, message.0)
-                });
+                self.fail("content changed", || format!("message {} of account {}", message.1, message.0));
             }
         }
         match result {
@@ -130,13 +128,7 @@ impl Tally {
         match self.errors.get_mut(kind) {
             Some(errors) => errors.count += 1,
             None => {
-                self.errors.insert(
-                    kind.to_owned(),
-                    Errors {
-                        count: 1,
-                        example: example(),
-                    },
-                );
+                self.errors.insert(kind.to_owned(), Errors { count: 1, example: example() });
             }
         }
     }
@@ -175,18 +167,12 @@ mod tests {
     fn errors_are_counted_by_kind_and_the_first_is_kept() {
         let mut tally = Tally::new();
         for text in [" [IN-USE] first", " [IN-USE] second", " wrong"] {
-            let refusal = Failure::Refusal {
-                command: "PASS",
-                text: text.to_owned(),
-            };
+            let refusal = Failure::Refusal { command: "PASS", text: text.to_owned() };
             tally.add(&Record::default(), Err(refusal));
         }
         assert_eq!(tally.failed(), 3);
         assert_eq!(tally.errors["-ERR [IN-USE]"].count, 2);
-        assert_eq!(
-            tally.errors["-ERR [IN-USE]"].example,
-            "PASS was answered -ERR [IN-USE] first"
-        );
+        assert_eq!(tally.errors["-ERR [IN-USE]"].example, "PASS was answered -ERR [IN-USE] first");
         assert_eq!(tally.errors["-ERR to PASS"].count, 1);
         assert_eq!(tally.sessions, 0);
     }
@@ -194,10 +180,7 @@ mod tests {
     #[test]
     fn a_message_that_changes_is_an_error() {
         let mut tally = Tally::new();
-        let record = |hash| Record {
-            hashes: vec![((0, 1), hash)],
-            ..Record::default()
-        };
+        let record = |hash| Record { hashes: vec![((0, 1), hash)], ..Record::default() };
         tally.add(&record(7), Ok(()));
         tally.add(&record(7), Ok(()));
         assert_eq!(tally.failed(), 0);
@@ -208,16 +191,8 @@ mod tests {
     #[test]
     fn percentiles_are_those_of_the_times_recorded() {
         let mut tally = Tally::new();
-        let times = (1..=100)
-            .map(|ms| (Step::Retr, Duration::from_millis(ms)))
-            .collect();
-        tally.add(
-            &Record {
-                times,
-                ..Record::default()
-            },
-            Ok(()),
-        );
+        let times = (1..=100).map(|ms| (Step::Retr, Duration::from_millis(ms))).collect();
+        tally.add(&Record { times, ..Record::default() }, Ok(()));
         let retr = tally.step(Step::Retr);
         assert_eq!(retr.len(), 100);
         let about = |value: u64, wanted: u64| value.abs_diff(wanted) * 500 <= wanted;

@@ -23,17 +23,13 @@ impl Users {
         let names = expand(pattern).ok_or_else(|| {
             format!("'{pattern}' is no pattern: a name with at most one range such as {{0..999}} is wanted")
         })?;
-        let account = |name| Account {
-            name,
-            password: password.to_owned(),
-        };
+        let account = |name| Account { name, password: password.to_owned() };
         Ok(Users(names.into_iter().map(account).collect()))
     }
 
     /// Lines of `name:password`; the password may hold colons. Empty lines and `#` comments are skipped.
     pub(super) fn from_file(path: &Path) -> Result<Users, String> {
-        let text =
-            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         parse(&text).map_err(|problem| format!("{}: {problem}", path.display()))
     }
 
@@ -57,19 +53,10 @@ fn parse(text: &str) -> Result<Users, String> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, password) = line
-            .split_once(':')
-            .ok_or_else(|| format!("line {number} is not name:password"))?;
-        accounts.push(Account {
-            name: name.to_owned(),
-            password: password.to_owned(),
-        });
+        let (name, password) = line.split_once(':').ok_or_else(|| format!("line {number} is not name:password"))?;
+        accounts.push(Account { name: name.to_owned(), password: password.to_owned() });
     }
-    if accounts.is_empty() {
-        Err("no account in it".to_owned())
-    } else {
-        Ok(Users(accounts))
-    }
+    if accounts.is_empty() { Err("no account in it".to_owned()) } else { Ok(Users(accounts)) }
 }
 
 fn expand(pattern: &str) -> Option<Vec<String>> {
@@ -84,11 +71,7 @@ fn expand(pattern: &str) -> Option<Vec<String>> {
         return None;
     }
     let width = if low.starts_with('0') { low.len() } else { 0 };
-    Some(
-        (first..=last)
-            .map(|n| format!("{head}{n:0width$}{tail}"))
-            .collect(),
-    )
+    Some((first..=last).map(|n| format!("{head}{n:0width$}{tail}")).collect())
 }
 
 #[cfg(test)]
@@ -103,28 +86,16 @@ mod tests {
 
     #[test]
     fn a_range_counts_both_ends_and_keeps_its_width() {
-        assert_eq!(
-            expand("u{8..11}@x").unwrap(),
-            ["u8@x", "u9@x", "u10@x", "u11@x"]
-        );
+        assert_eq!(expand("u{8..11}@x").unwrap(), ["u8@x", "u9@x", "u10@x", "u11@x"]);
         assert_eq!(expand("u{08..11}").unwrap(), ["u08", "u09", "u10", "u11"]);
         assert_eq!(expand("u{0..2}").unwrap(), ["u0", "u1", "u2"]);
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for pattern in [
-            "",
-            "u{",
-            "u}",
-            "u{3}",
-            "u{1..}",
-            "u{..1}",
-            "u{2..1}",
-            "u{1..2}{1..2}",
-            "u{-1..2}",
-            "u{0..99999999}",
-        ] {
+        for pattern in
+            ["", "u{", "u}", "u{3}", "u{1..}", "u{..1}", "u{2..1}", "u{1..2}{1..2}", "u{-1..2}", "u{0..99999999}"]
+        {
             assert_eq!(expand(pattern), None, "{pattern}");
         }
     }
@@ -132,20 +103,8 @@ mod tests {
     #[test]
     fn a_password_in_a_file_may_hold_colons_and_spaces() {
         let users = parse("# two of them\na:b:c d\n\nb:\n").unwrap();
-        assert_eq!(
-            users.0[0],
-            Account {
-                name: "a".into(),
-                password: "b:c d".into()
-            }
-        );
-        assert_eq!(
-            users.0[1],
-            Account {
-                name: "b".into(),
-                password: String::new()
-            }
-        );
+        assert_eq!(users.0[0], Account { name: "a".into(), password: "b:c d".into() });
+        assert_eq!(users.0[1], Account { name: "b".into(), password: String::new() });
         assert!(parse("no colon").is_err());
         assert!(parse("# nothing\n").is_err());
     }
@@ -158,11 +117,7 @@ mod tests {
             let mut owner = vec![None; accounts];
             for (client, turn) in (0..clients).flat_map(share) {
                 let (index, _) = users.deal(client, clients, turn);
-                assert_eq!(
-                    *owner[index].get_or_insert(client),
-                    client,
-                    "{accounts} accounts, {clients} clients"
-                );
+                assert_eq!(*owner[index].get_or_insert(client), client, "{accounts} accounts, {clients} clients");
             }
             assert!(owner.iter().all(Option::is_some), "every account is used");
         }

@@ -65,9 +65,7 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
             let run = &run;
             scope.spawn(move || progress::show(run, label, began, &finished));
         }
-        (plan.workload == Workload::Idle)
-            .then(|| run.hold(&arrived))
-            .flatten()
+        (plan.workload == Workload::Idle).then(|| run.hold(&arrived)).flatten()
     });
 
     let tally = run.tally.into_inner();
@@ -87,13 +85,10 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
 impl Run<'_> {
     /// Runs every client that falls to this thread.
     fn clients(&self, thread: usize, arriving: Sender<()>) -> std::io::Result<()> {
-        let numbers: Vec<usize> = (thread..self.plan.clients)
-            .step_by(self.plan.threads)
-            .collect();
+        let numbers: Vec<usize> = (thread..self.plan.clients).step_by(self.plan.threads).collect();
         let (buffers, reactor) = (&Buffers::new(), &Reactor::new(numbers.len())?);
         // The closure takes the sender along, so that only clients hold it from here on.
-        let client =
-            move |(slot, &number)| self.client(number, slot, reactor, buffers, arriving.clone());
+        let client = move |(slot, &number)| self.client(number, slot, reactor, buffers, arriving.clone());
         reactor.drive(numbers.iter().enumerate().map(client).map(Client::sessions))
     }
 
@@ -105,21 +100,8 @@ impl Run<'_> {
         buffers: &'a Buffers,
         arriving: Sender<()>,
     ) -> Client<'a> {
-        let intake = Intake::new(
-            buffers,
-            reactor.readiness(slot),
-            self.plan.timeout,
-            &self.received,
-        );
-        Client {
-            run: self,
-            reactor,
-            slot,
-            number,
-            intake,
-            record: Record::default(),
-            arriving: Some(arriving),
-        }
+        let intake = Intake::new(buffers, reactor.readiness(slot), self.plan.timeout, &self.received);
+        Client { run: self, reactor, slot, number, intake, record: Record::default(), arriving: Some(arriving) }
     }
 
     /// Holds the idle sessions for the plan's time, counted from when the last has arrived, and takes the
@@ -129,12 +111,7 @@ impl Run<'_> {
         thread::sleep(self.plan.hold);
         let pss = self.target.pid.map(system::tree_pss);
         self.released.store(true, Ordering::Relaxed);
-        pss?.inspect_err(|error| {
-            self.tally
-                .lock()
-                .fail("memory unknown", || error.to_string())
-        })
-        .ok()
+        pss?.inspect_err(|error| self.tally.lock().fail("memory unknown", || error.to_string())).ok()
     }
 
     /// Adds a session to the tally; false as long as nobody has ever connected.
@@ -218,10 +195,7 @@ impl<'a> Client<'a> {
 
         match plan.workload {
             Workload::Retr | Workload::Storm => {
-                let mut message = Listed {
-                    number: plan.message,
-                    octets: None,
-                };
+                let mut message = Listed { number: plan.message, octets: None };
                 // One more reply is nothing to the large messages retr is for, but much to a storm.
                 if plan.verify || plan.workload == Workload::Retr {
                     message.octets = Some(listed_octets(&mut pop, plan.message).await?);
@@ -233,8 +207,7 @@ impl<'a> Client<'a> {
                 if messages.is_empty() {
                     return Err(Failure::EmptyMaildrop);
                 }
-                let wanted: Vec<Listed> =
-                    messages.iter().copied().cycle().take(plan.retr).collect();
+                let wanted: Vec<Listed> = messages.iter().copied().cycle().take(plan.retr).collect();
                 retrieve(&mut pop, plan, account_index, &wanted, record).await?;
             }
             Workload::Logins => {}
@@ -248,9 +221,7 @@ impl<'a> Client<'a> {
                 let readiness = self.reactor.readiness(self.slot);
                 while !self.run.released() {
                     // What a server says here unasked, or its hang-up, is then taken for the answer to NOOP.
-                    readiness
-                        .before(Instant::now() + plan.interval, || self.run.released())
-                        .await;
+                    readiness.before(Instant::now() + plan.interval, || self.run.released()).await;
                     pop.command("NOOP").await?;
                 }
             }
@@ -267,18 +238,12 @@ type Pop<'a, 'i> = Connection<'a, 'i, TcpStream>;
 async fn listed_octets(pop: &mut Pop<'_, '_>, number: u32) -> Result<u64, Failure> {
     match two_numbers(pop.command_with("LIST", number).await?)? {
         (listed, octets) if listed == u64::from(number) => Ok(octets),
-        (listed, _) => Err(Failure::Violation(format!(
-            "LIST {number} told of message {listed}"
-        ))),
+        (listed, _) => Err(Failure::Violation(format!("LIST {number} told of message {listed}"))),
     }
 }
 
 /// STAT and LIST of the whole maildrop, which must agree when `verify` asks for it.
-async fn scan(
-    pop: &mut Pop<'_, '_>,
-    verify: bool,
-    record: &mut Record,
-) -> Result<Vec<Listed>, Failure> {
+async fn scan(pop: &mut Pop<'_, '_>, verify: bool, record: &mut Record) -> Result<Vec<Listed>, Failure> {
     let sent = Instant::now();
     let drop_listing = two_numbers(pop.command("STAT").await?)?;
     record.lap(Step::Stat, sent);
@@ -288,13 +253,9 @@ async fn scan(
     let (mut messages, mut total) = (Vec::new(), 0u64);
     pop.listing(|line| {
         let (number, octets) = two_numbers(line)?;
-        let number =
-            u32::try_from(number).map_err(|_| Failure::Violation(format!("LIST: '{line}'")))?;
+        let number = u32::try_from(number).map_err(|_| Failure::Violation(format!("LIST: '{line}'")))?;
         total = total.saturating_add(octets);
-        messages.push(Listed {
-            number,
-            octets: Some(octets),
-        });
+        messages.push(Listed { number, octets: Some(octets) });
         Ok(())
     })
     .await?;
@@ -302,19 +263,13 @@ async fn scan(
 
     let listed = (messages.len() as u64, total);
     if verify && drop_listing != listed {
-        return Err(Failure::Violation(format!(
-            "STAT told {drop_listing:?} (messages, octets), LIST {listed:?}"
-        )));
+        return Err(Failure::Violation(format!("STAT told {drop_listing:?} (messages, octets), LIST {listed:?}")));
     }
     Ok(messages)
 }
 
 /// UIDL of the whole maildrop, which must have as many lines as LIST had.
-async fn unique_ids(
-    pop: &mut Pop<'_, '_>,
-    messages: usize,
-    record: &mut Record,
-) -> Result<(), Failure> {
+async fn unique_ids(pop: &mut Pop<'_, '_>, messages: usize, record: &mut Record) -> Result<(), Failure> {
     let sent = Instant::now();
     pop.command("UIDL").await?;
     let mut count = 0;
@@ -323,19 +278,14 @@ async fn unique_ids(
             count += 1;
             Ok(())
         }
-        _ => Err(Failure::Violation(format!(
-            "UIDL: '{}'",
-            line.escape_debug()
-        ))),
+        _ => Err(Failure::Violation(format!("UIDL: '{}'", line.escape_debug()))),
     })
     .await?;
     record.lap(Step::Uidl, sent);
     if count == messages {
         Ok(())
     } else {
-        Err(Failure::Violation(format!(
-            "LIST told of {messages} messages, UIDL of {count}"
-        )))
+        Err(Failure::Violation(format!("LIST told of {messages} messages, UIDL of {count}")))
     }
 }
 
@@ -353,14 +303,7 @@ async fn retrieve(
             pop.queue("RETR", message.number);
         }
         pop.send()?;
-        for (
-            position,
-            &Listed {
-                number,
-                octets: listed,
-            },
-        ) in batch.iter().enumerate()
-        {
+        for (position, &Listed { number, octets: listed }) in batch.iter().enumerate() {
             pop.status("RETR").await?;
             let last_awaited = position + 1 == batch.len();
             let mut received = 0;
@@ -371,9 +314,7 @@ async fn retrieve(
                     hasher.write(piece);
                 })
                 .await?;
-                record
-                    .hashes
-                    .push(((account_index, number), hasher.finish()));
+                record.hashes.push(((account_index, number), hasher.finish()));
             } else if plan.verify || !last_awaited {
                 pop.body(|piece| received += piece.len() as u64).await?;
             } else {
@@ -383,11 +324,7 @@ async fn retrieve(
             record.messages += 1;
             record.octets += received;
             if let Some(listed) = listed.filter(|&listed| plan.verify && listed != received) {
-                return Err(Failure::Octets {
-                    message: number,
-                    listed,
-                    received,
-                });
+                return Err(Failure::Octets { message: number, listed, received });
             }
         }
     }
@@ -399,10 +336,7 @@ fn two_numbers(text: &str) -> Result<(u64, u64), Failure> {
     let mut words = text.split_ascii_whitespace().map(str::parse);
     match (words.next(), words.next()) {
         (Some(Ok(first)), Some(Ok(second))) => Ok((first, second)),
-        _ => Err(Failure::Violation(format!(
-            "two numbers were expected in '{}'",
-            text.escape_debug()
-        ))),
+        _ => Err(Failure::Violation(format!("two numbers were expected in '{}'", text.escape_debug()))),
     }
 }
 
@@ -415,11 +349,7 @@ mod tests {
         assert_eq!(two_numbers(" 2 320").unwrap(), (2, 320));
         assert_eq!(two_numbers("2 320 octets").unwrap(), (2, 320));
         for bad in ["", "2", "two 320", "2 -1", "2 99999999999999999999"] {
-            assert_eq!(
-                two_numbers(bad).unwrap_err().kind(),
-                "protocol violation",
-                "{bad}"
-            );
+            assert_eq!(two_numbers(bad).unwrap_err().kind(), "protocol violation", "{bad}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! checksum  u32          CRC-32 of all that follows
 //! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
 //! count     u32
-//! entries   folder u8, wire form u8, inode u64, size u64, modified i64, octets u64, length u8, name
+//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length u8, name
 //! ```
 //!
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
@@ -34,6 +34,10 @@ const SIZE_LIMIT: u64 = 1 << 28;
 
 /// In the octet before the stamps: there are stamps.
 const STAMPED: u8 = 0x80;
+
+/// An entry's notes.
+const WIRE_FORM: u8 = 1;
+const NAMESAKE: u8 = 2;
 
 /// A maildrop's messages as an earlier login found them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -99,13 +103,15 @@ impl Index {
         let count_at = body.len();
         body.extend_from_slice(&0u32.to_le_bytes());
         let mut count = 0u32;
-        for (place, Content { identity, octets, wire_form }) in entries {
+        for (place, Content { identity, octets, wire_form, namesake }) in entries {
             // No file system has longer names, and no index more messages: it would only be incomplete.
             let Ok(length) = u8::try_from(place.name.len()) else { continue };
-            body.extend_from_slice(&[place.folder as u8, u8::from(*wire_form)]);
+            let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
+            body.extend_from_slice(&[place.folder as u8, notes]);
             body.extend_from_slice(&identity.inode.to_le_bytes());
             body.extend_from_slice(&identity.size.to_le_bytes());
             body.extend_from_slice(&identity.modified.to_le_bytes());
+            body.extend_from_slice(&identity.changed.to_le_bytes());
             body.extend_from_slice(&octets.to_le_bytes());
             body.push(length);
             body.extend_from_slice(&place.name);
@@ -164,14 +170,15 @@ impl<'a> Fields<'a> {
 
     fn entry(&mut self) -> Option<(Place, Content)> {
         let folder = *Folder::ALL.get(usize::from(self.u8()?))?;
-        let wire_form = self.u8()? != 0;
-        let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()? };
+        let notes = self.u8()?;
+        let (wire_form, namesake) = (notes & WIRE_FORM != 0, notes & NAMESAKE != 0);
+        let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()?, changed: self.i64()? };
         let octets = self.u64()?;
         let length = self.u8()?;
         let name = self.octets(usize::from(length))?;
         // Whoever wrote this, it leads nowhere else.
         let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, name).is_none();
-        plain.then(|| (Place { folder, name: name.into() }, Content { identity, octets, wire_form }))
+        plain.then(|| (Place { folder, name: name.into() }, Content { identity, octets, wire_form, namesake }))
     }
 }
 
@@ -187,9 +194,10 @@ mod tests {
     fn sample() -> Index {
         let stamp = Stamp { inode: 7, modified: 1_700_000_000_000_000_001, changed: -1 };
         let content = |size| Content {
-            identity: Identity { inode: size, size, modified: 5 },
+            identity: Identity { inode: size, size, modified: 5, changed: 6 },
             octets: size + 1,
             wire_form: size % 2 == 0,
+            namesake: size % 3 == 0,
         };
         let entry = |folder, name: &str, size| (Place { folder, name: name.as_bytes().into() }, content(size));
         Index {

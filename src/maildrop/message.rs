@@ -53,7 +53,7 @@ impl Place {
     }
 }
 
-/// What reading a message's file has told.
+/// What reading a message's file, and the names beside it, has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content {
     /// Which file, and in which state.
@@ -62,6 +62,18 @@ pub(super) struct Content {
     pub(super) octets: u64,
     /// The stored octets are the wire's.
     pub(super) wire_form: bool,
+    /// It came when another message had its base name already: that one keeps the unique-id.
+    pub(super) namesake: bool,
+}
+
+impl Content {
+    /// Whether a file in `folder` that is now what `identity` tells is this one, unchanged.
+    pub(super) fn is(&self, identity: &Identity, folder: Folder) -> bool {
+        let Identity { inode, size, modified, changed } = self.identity;
+        let same = (inode, size, modified) == (identity.inode, identity.size, identity.modified);
+        // In a Maildir messages are renamed, which is a change of the file as well.
+        same && (folder != Folder::Top || changed == identity.changed)
+    }
 }
 
 /// One message of the maildrop.
@@ -69,14 +81,12 @@ pub(super) struct Content {
 pub struct Message {
     pub(super) place: Place,
     pub(super) content: Content,
-    /// Another message before this one has the same base name.
-    pub(super) namesake: bool,
     pub(super) deleted: bool,
 }
 
 impl Message {
-    pub(super) fn new(place: Place, content: Content) -> Self {
-        Self { place, content, namesake: false, deleted: false }
+    pub(super) fn new((place, content): (Place, Content)) -> Self {
+        Self { place, content, deleted: false }
     }
 
     /// Its size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).
@@ -88,9 +98,11 @@ impl Message {
     /// Its unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
     #[must_use]
     pub fn unique_id(&self) -> Cow<'_, [u8]> {
+        let Identity { inode, modified, .. } = self.content.identity;
         match self.place.folder {
-            Folder::New | Folder::Cur if !self.namesake => name::maildir_unique_id(&self.place.name),
-            _ => Cow::Owned(name::dated_unique_id(&self.place.name, self.content.identity.modified)),
+            Folder::Top => Cow::Owned(name::hashed_unique_id(&self.place.name, modified, 0)),
+            _ if self.content.namesake => Cow::Owned(name::hashed_unique_id(self.place.base(), modified, inode)),
+            _ => name::maildir_unique_id(&self.place.name),
         }
     }
 }

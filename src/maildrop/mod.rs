@@ -18,11 +18,13 @@ use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::users::UserName;
 use index::Index;
 pub use message::Message;
 use message::{Folder, Place};
-use root::Identity;
+use root::{Directory, Identity};
 pub use root::{MailRoot, Root, RootId};
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
@@ -156,9 +158,13 @@ impl Maildrop {
             }
             result => result,
         };
-        let (file, identity) = opened.map_err(OpenError::Io)?;
-        let content = &self.messages[number.index()].content;
-        if identity != content.identity {
+        let (file, identity) = opened.map_err(|error| match Errno::from_io_error(&error) {
+            // A link where its file was, or where the way to it led.
+            Some(Errno::LOOP | Errno::NOTDIR) => OpenError::Changed,
+            _ => OpenError::Io(error),
+        })?;
+        let Message { place, content, .. } = &self.messages[number.index()];
+        if !content.is(&identity, place.folder) {
             // The index will tell the same again: the next login has to read the messages anew.
             Index::forget(&self.root, self.user.as_str());
             return Err(OpenError::Changed);
@@ -218,7 +224,7 @@ impl Maildrop {
                 }
             };
             for message in self.messages.iter_mut().filter(is_due) {
-                match directory.remove(&message.place.name, &message.content.identity) {
+                match remove(&directory, message) {
                     Ok(()) => {
                         message.deleted = false;
                         update.removed += 1;
@@ -260,6 +266,15 @@ impl Maildrop {
         }
         Ok(())
     }
+}
+
+/// Removes a message's file if it is still that message.
+fn remove(directory: &Directory, message: &Message) -> io::Result<()> {
+    let Message { place, content, .. } = message;
+    if !content.is(&directory.identity(&place.name)?, place.folder) {
+        return Err(io::Error::other("it has changed since login"));
+    }
+    directory.unlink(&place.name)
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 
 use siphasher::sip128::SipHasher13;
 
@@ -73,24 +72,21 @@ pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     if (1..=70).contains(&base.len()) && base.iter().all(|octet| (0x21..=0x7e).contains(octet)) {
         Cow::Borrowed(base)
     } else {
-        Cow::Owned(hash(base, 0))
+        Cow::Owned(hash(base))
     }
 }
 
-/// A unique-id of the whole name and the time of its last change: for a flat maildrop, where a name can be used
-/// again, and for the second of two Maildir messages with one base name.
-pub(super) fn dated_unique_id(name: &[u8], modified: i64) -> Vec<u8> {
-    hash(name, modified)
+/// A unique-id of a name and the time of its file's last change: for a flat maildrop, where a name can be used again.
+/// For one of several Maildir messages with one base name the inode tells it from those of the same time; else it
+/// is 0.
+pub(super) fn hashed_unique_id(name: &[u8], modified: i64, inode: u64) -> Vec<u8> {
+    hash(&[name, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
 }
 
 /// 128 bits in hexadecimal. The keys are fixed: an id has to be the same after a restart.
-fn hash(name: &[u8], salt: i64) -> Vec<u8> {
-    let mut octets = name.to_vec();
-    octets.extend_from_slice(&salt.to_le_bytes());
-    let hash = SipHasher13::new_with_keys(0x706f_7033_6420_6e61, 0x6d65_2074_6f20_6964).hash(&octets).as_u128();
-    let mut id = String::with_capacity(32);
-    let _ = write!(id, "{hash:032x}"); // a String takes all
-    id.into_bytes()
+fn hash(octets: &[u8]) -> Vec<u8> {
+    let hash = SipHasher13::new_with_keys(0x706f_7033_6420_6e61, 0x6d65_2074_6f20_6964).hash(octets).as_u128();
+    format!("{hash:032x}").into_bytes()
 }
 
 #[cfg(test)]
@@ -154,7 +150,8 @@ mod tests {
 
     #[test]
     fn the_hash_never_changes_between_releases() {
-        assert_eq!(dated_unique_id(b"mail1", 1_600_000_000), b"f9fc8628a2db40b489753102b1fa1aa3");
+        assert_eq!(hashed_unique_id(b"mail1", 1_600_000_000, 0), b"e1967a05be3a996362ce435fd085ca5a");
+        assert_eq!(&*maildir_unique_id(b"a b"), b"60f07cd54db345517fb72163c3edd8a4");
     }
 
     proptest! {

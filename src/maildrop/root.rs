@@ -188,17 +188,9 @@ impl Directory {
         Ok(fs::renameat(&self.0, from, &self.0, to)?)
     }
 
-    /// Removes a file of ours.
+    /// Removes a file.
     pub(super) fn unlink(&self, name: &[u8]) -> io::Result<()> {
         Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
-    }
-
-    /// Removes the message `name` if it is still the one that `identity` tells of.
-    pub(super) fn remove(&self, name: &[u8], identity: &Identity) -> io::Result<()> {
-        if self.identity(name)? != *identity {
-            return Err(io::Error::other("it has changed since login"));
-        }
-        self.unlink(name)
     }
 }
 
@@ -207,8 +199,10 @@ impl Directory {
 pub(super) struct Identity {
     pub(super) inode: u64,
     pub(super) size: u64,
-    /// Nanoseconds since 1970.
+    /// When its content was changed, in ns since 1970.
     pub(super) modified: i64,
+    /// When anything of it was changed, its name too; nobody can set this back.
+    pub(super) changed: i64,
 }
 
 impl Identity {
@@ -217,6 +211,7 @@ impl Identity {
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::index::Index;
 use super::message::{Content, Folder, Message, Place};
 use super::name;
 use super::root::{self, Directory, Identity, Root, Stamp};
-use crate::wire::{BLOCK, Block, Meter};
+use crate::wire::{BLOCK, Block, Measure, Meter};
 
 /// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
 /// that keep times in steps of 2 s.
@@ -45,7 +45,7 @@ pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
         Some(index) if up_to_date(&index) => index.entries,
         index => folders.refresh(root, user, index, stamps, now)?,
     };
-    Ok(numbered(known))
+    Ok(known.into_iter().map(Message::new).collect())
 }
 
 /// Where the user's messages are now.
@@ -152,11 +152,12 @@ impl Folders {
             }
         }
 
+        note_namesakes(&mut entries);
         // With a message left out the directories' times do not tell when it can be read.
         let stamps = stamps.filter(|_| complete);
         if changed || (stamps.is_some() && stamps != old.stamps) {
             // A file that was written to just now may be again, without a trace in its identity.
-            let settled = |content: &Content| content.identity.modified.saturating_add(SETTLED) < now;
+            let settled = |content: &Content| content.identity.changed.saturating_add(SETTLED) < now;
             let keep = |(_, content): &&(Place, Content)| !self.is_flat() || settled(content);
             Index::save(root, user, stamps, entries.iter().filter(keep));
         }
@@ -165,7 +166,8 @@ impl Folders {
 
     fn known_content(&self, known: &mut Known<'_>, Listed { place, inode }: &Listed) -> Option<Content> {
         let content = known.content(place).filter(|content| content.identity.inode == *inode)?;
-        if self.is_flat() && self.directory(place.folder)?.identity(&place.name).ok()? != content.identity {
+        let unchanged = || Some(content.is(&self.directory(place.folder)?.identity(&place.name).ok()?, place.folder));
+        if self.is_flat() && !unchanged()? {
             return None;
         }
         known.used += 1;
@@ -206,7 +208,7 @@ impl Folders {
         if let Some(octets) = told_octets(place, &identity)
             && ends_in_lf(&file, identity.size)?
         {
-            return Ok(Content { identity, octets, wire_form: false });
+            return Ok(Content { identity, octets, wire_form: false, namesake: false });
         }
         let mut meter = Meter::default();
         // No further than its size now: it may be growing.
@@ -221,8 +223,8 @@ impl Folders {
                 }
             }
         }
-        let measure = meter.finish();
-        Ok(Content { identity, octets: measure.octets, wire_form: measure.wire_form })
+        let Measure { octets, wire_form } = meter.finish();
+        Ok(Content { identity, octets, wire_form, namesake: false })
     }
 }
 
@@ -264,13 +266,15 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Messages, with those noted that have another's base name.
-fn numbered(entries: Vec<(Place, Content)>) -> Vec<Message> {
-    let mut messages: Vec<Message> = entries.into_iter().map(|(place, content)| Message::new(place, content)).collect();
-    for index in 1..messages.len() {
-        messages[index].namesake = messages[index - 1].place.base() == messages[index].place.base();
+/// Notes of messages with one base name, which is not to be, all but the one that had it first.
+fn note_namesakes(entries: &mut [(Place, Content)]) {
+    for group in entries.chunk_by_mut(|(a, _), (b, _)| a.base() == b.base()) {
+        let age = |content: &Content| (content.identity.modified, content.identity.inode);
+        let first = group.iter().map(|(_, content)| content).filter(|content| !content.namesake).map(age).min();
+        for (_, content) in group.iter_mut().filter(|(_, content)| Some(age(content)) != first) {
+            content.namesake = true;
+        }
     }
-    messages
 }
 
 fn nanoseconds_since_1970() -> i64 {

@@ -20,8 +20,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// A client that takes nothing at all for this long while it is being sent something is given up.
-const WRITE_STALL: Duration = Duration::from_secs(120);
+/// A client that takes nothing at all for this long while it is being sent something is given up; sooner if the
+/// autologout timer is shorter.
+pub const WRITE_STALL: Duration = Duration::from_secs(120);
 
 /// How long accepting rests when the kernel is short of something: from the first to the last of a burst.
 const FIRST_REST: Duration = Duration::from_millis(10);

@@ -3,5 +3,5 @@
 mod listener;
 mod socket;
 
-pub use listener::{Listener, bind};
+pub use listener::{Listener, WRITE_STALL, bind};
 pub use socket::Socket;

@@ -35,6 +35,14 @@ impl<'a> Socket<'a> {
         Self { connection, sent, timeout: None, waiting_since: None }
     }
 
+    /// Gives the client up when it takes nothing for `stall`.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn set_write_timeout(&self, stall: Duration) -> io::Result<()> {
+        self.stream().set_write_timeout(Some(stall))
+    }
+
     fn stream(&self) -> &TcpStream {
         &self.connection.stream
     }

@@ -192,16 +192,17 @@ impl<L: Link> Session<'_, L> {
                 self.ok("send PASS"); // whoever it is: it is not told who exists
                 return Ok(State::Authorization(Authorization { user: Some(name) }));
             }
-            Ok(Command::Pass(password)) => match state.user {
-                Some(user) => match self.log_in(&user, &password) {
+            Ok(Command::Pass(password)) => {
+                self.output.flush()?; // the replies before this one need not wait for the maildrop
+                let user = state.user.ok_or(Refusal::UserFirst);
+                match user.and_then(|user| self.log_in(&user, &password)) {
                     Ok(transaction) => {
                         self.ok("maildrop open");
                         return Ok(State::Transaction(transaction));
                     }
                     Err(refusal) => self.err(refusal),
-                },
-                None => self.err(Refusal::UserFirst),
-            },
+                }
+            }
             Ok(Command::Capa) => self.capabilities(),
             Ok(Command::Quit) => {
                 self.ok("bye");
