@@ -226,7 +226,9 @@ fn copy_of_program() -> (PathBuf, TempDir) {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().join("pop3d");
-    fs::copy(PROGRAM, &path).unwrap();
+    // Not by this process: a child forked by another test just then would hold the copy open for writing, and what
+    // is open for writing cannot be executed.
+    assert!(Command::new("cp").arg(PROGRAM).arg(&path).status().unwrap().success());
     (path, directory)
 }
 
