@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use socket2::SockRef;
 use tempfile::TempDir;
 
 /// How long anything may take before it counts as hung.
@@ -308,6 +309,10 @@ impl Server {
         self.peep
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn mail(&self) -> &MailRoot {
         &self.mail
     }
@@ -591,6 +596,12 @@ impl Client {
         }
     }
 
+    /// Some of what comes next; 0 octets at the end.
+    #[track_caller]
+    pub(crate) fn read(&mut self, piece: &mut [u8]) -> usize {
+        self.stream.read(piece).unwrap()
+    }
+
     /// All that the server sends until it closes.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
@@ -603,4 +614,9 @@ impl Client {
     pub(crate) fn finish_writing(&self) {
         self.socket().shutdown(Shutdown::Write).unwrap();
     }
+}
+
+/// Ends a client's connection as a crash of its host would: by RST.
+pub(crate) fn reset(client: Client) {
+    SockRef::from(client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
 }

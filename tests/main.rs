@@ -12,9 +12,13 @@ mod logins;
 mod maildrops;
 // Messages to the octet, beside a naive reference.
 mod octets;
+// PEEP as the server speaks it, its counters and settings.
+mod peep;
 // POP3's commands and their timer, where it takes more than a dialogue.
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// Messages through a program.
+mod transform;

@@ -1,0 +1,625 @@
+//! PEEP as the server speaks it, octet by octet, and what its settings do to sessions that are open.
+
+use std::fs;
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::harness::{Client, PASSWORD, Server, USER, eventually};
+
+/// What `cap?` answers, in both states.
+const CAPABILITIES: &str = "+3\r\na\r\nc=1-998\r\nt=0-86400";
+
+/// All that the server says on one connection to `octets` sent in segments of a length.
+fn answers_to_segments(server: &Server, octets: impl AsRef<[u8]>, segment: usize) -> String {
+    let mut client = server.peep();
+    for segment in octets.as_ref().chunks(segment) {
+        client.write(segment);
+    }
+    client.finish_writing();
+    String::from_utf8(client.rest()).unwrap()
+}
+
+/// All that the server says on one connection to `octets` sent at once.
+fn answers(server: &Server, octets: impl AsRef<[u8]>) -> String {
+    answers_to_segments(server, octets, usize::MAX)
+}
+
+/// The same behind a login, without the login's answer.
+fn admin_answers(server: &Server, octets: impl AsRef<[u8]>) -> String {
+    let answers = answers(server, [b"a root root\r\n", octets.as_ref()].concat());
+    answers.strip_prefix("+\r\n").expect("a login").to_owned()
+}
+
+/// Plays commands, each with its answer without the last CRLF.
+#[track_caller]
+fn play<'a>(client: &mut Client, dialogue: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    for (command, answer) in dialogue {
+        client.send(command);
+        for line in answer.split("\r\n") {
+            assert_eq!(client.line(), line, "{command:?}");
+        }
+    }
+}
+
+/// That the server has said nothing for a while: a server that is wrong may pass, one that is right cannot fail.
+#[track_caller]
+fn is_silent(client: &Client) {
+    let socket = client.socket();
+    socket.set_nonblocking(true).unwrap();
+    let until = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < until {
+        assert!(socket.peek(&mut [0]).is_err(), "the server has something to say");
+        thread::sleep(Duration::from_millis(5));
+    }
+    socket.set_nonblocking(false).unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Commands and their answers
+
+#[test]
+fn before_login_only_a_cap_and_q_are_known() {
+    let server = Server::start();
+    let mut client = server.peep();
+    for line in "u+ x y,+a x y,u- x,u?,c= 5,c?,m= .,m?,t= 5,t?,rb?,re?,xe?,cc?,cu?,hc?,hu?".split(',') {
+        play(&mut client, [(line, "-0")]);
+    }
+    for line in ["", " ", "u+", "nonsense", "A root root", "CAP?", "cap", "quit", " q", "a? x y", "a\troot root"] {
+        play(&mut client, [(line, "-0")]);
+    }
+    play(&mut client, [("cap?", CAPABILITIES)]);
+    for line in ["a", "a ", "a root", "a root ", "a  root root", "a root  root", "a root root ", "a ro\x01ot root"] {
+        play(&mut client, [(line, "-1")]);
+    }
+    for line in ["a root wrong", "a wrong root", "a root Root", "a ROOT root", "a root rootroot", "a mrose tanstaaf"] {
+        play(&mut client, [(line, "-2")]);
+    }
+    play(&mut client, [("u?", "-0"), ("a root root", "+"), ("u?", "+1\r\nmrose")]);
+    client = server.peep();
+    play(&mut client, [("q", "+")]);
+    client.closed();
+}
+
+#[test]
+fn every_command_after_login() {
+    let server = Server::start();
+    let root = server.mail().path().to_str().unwrap().to_owned();
+    let missing = format!("m= {root}/missing");
+    let file = format!("m= {root}/file");
+    fs::write(server.mail().path().join("file"), "no directory").unwrap();
+    fs::create_dir(server.mail().path().join("other")).unwrap();
+    let (other, told) = (format!("m= {root}/other"), format!("+{root}/other"));
+    let mut admin = server.admin();
+    play(&mut admin, [("cap?", CAPABILITIES), ("a root root", "-0"), ("a wrong", "-0")]);
+    play(&mut admin, [("u?", "+1\r\nmrose"), ("u+ bob x", "+"), ("u+ bob y", "-3"), ("+a ana z", "+")]);
+    play(&mut admin, [("+a ana z", "-3"), ("u?", "+3\r\nana\r\nbob\r\nmrose"), ("u- ana", "+"), ("u- ana", "-4")]);
+    play(&mut admin, [("u- nobody", "-4"), ("u- ../x", "-4"), ("u- bob", "+"), ("u- mrose", "+"), ("u?", "+0")]);
+    play(&mut admin, [("c?", "+998"), ("c= 997", "+"), ("c?", "+997"), ("c= 0", "-5"), ("c= 999", "-5")]);
+    play(&mut admin, [("c= -1", "-5"), ("c= 99999999999999999999999", "-5"), ("c= 4294967297", "-5"), ("c?", "+997")]);
+    play(&mut admin, [("c= x", "-1"), ("c= 5x", "-1"), ("c= 1.5", "-1"), ("c?", "+997"), ("c= 1", "+"), ("c?", "+1")]);
+    play(&mut admin, [("c= 998", "+"), ("c?", "+998")]);
+    play(&mut admin, [("t?", "+600"), ("t= 86401", "-7"), ("t= -1", "-7"), ("t= 18446744073709551617", "-7")]);
+    play(&mut admin, [("t= x", "-1"), ("t= 1s", "-1"), ("t?", "+600"), ("t= 0", "+"), ("t?", "+0")]);
+    play(&mut admin, [("t= 86400", "+"), ("t?", "+86400")]);
+    play(&mut admin, [("m?", &*format!("+{root}")), (&*missing, "-6"), (&*file, "-6"), ("m?", &*format!("+{root}"))]);
+    play(&mut admin, [(&*other, "+"), ("m?", &*told), ("m= .", "+"), ("m?", "+."), ("m= /", "+"), ("m?", "+/")]);
+    for counter in ["rb?", "re?", "xe?", "cc?", "hc?", "hu?"] {
+        play(&mut admin, [(counter, "+0")]);
+    }
+    play(&mut admin, [("cu?", "+0"), ("q", "+")]);
+    admin.closed();
+}
+
+#[test]
+fn what_is_no_command_after_login() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    for line in ["", " ", " c?", "C?", "c", "c=5", "cc", "u", "+b", "help", "c?\t", "\0", "\u{e9}?", "abcdefgh?"] {
+        play(&mut admin, [(line, "-0")]);
+    }
+    for line in ["u+", "u+ x", "+a", "+a x", "u-", "c=", "m=", "t=", "u- ", "c= ", "m= ", "t= ", "c? ", "cap? "] {
+        play(&mut admin, [(line, "-1")]);
+    }
+    for line in ["u+  x y", "u+ x  y", "u+ x y ", "u-  x", "c=  5", "m=  .", "t=  5", "c?  x", "u- nobody  x"] {
+        play(&mut admin, [(line, "-1")]);
+    }
+    for line in ["u- a\tb", "u+ a\x01 b", "u+ a b\x7f", "m= a\0", "u+ a\rb c", "c? a\x1b"] {
+        play(&mut admin, [(line, "-1")]);
+    }
+    for name in ["a/b", "..", ".", ".hidden"] {
+        play(&mut admin, [(&*format!("u+ {name} x"), "-1")]);
+    }
+    admin.write(b"u+ \xff x\r\n");
+    admin.expect("-1");
+    play(&mut admin, [("u?", "+1\r\nmrose"), ("c?", "+998")]);
+}
+
+#[test]
+fn extra_arguments_are_ignored() {
+    let server = Server::start();
+    let mut client = server.peep();
+    play(&mut client, [("cap? x", CAPABILITIES), ("a root root and more words", "+"), ("c? a b c d e", "+998")]);
+    play(&mut client, [("u+ ana secret c d", "+"), ("u- ana b c", "+"), ("t= 5 6", "+"), ("t?", "+5"), ("q now", "+")]);
+    client.closed();
+}
+
+#[test]
+fn an_admin_of_ones_own() {
+    let server = Server::builder().flags(["-a", "boss:a:b"]).start();
+    let mut client = server.peep();
+    play(&mut client, [("a root root", "-2"), ("a boss a", "-2"), ("a boss a:b", "+"), ("c?", "+998")]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Lines
+
+#[test]
+fn an_argument_has_128_characters_at_most() {
+    let server = Server::start();
+    let (longest, over) = ("x".repeat(128), "y".repeat(129));
+    let mut admin = server.admin();
+    play(&mut admin, [(&*format!("u+ {longest} {longest}"), "+"), (&*format!("u+ {longest} b"), "-3")]);
+    for line in [
+        format!("u+ {over} b"),
+        format!("u+ a {over}"),
+        format!("u- {over}"),
+        format!("m= {over}"),
+        format!("c= {over}"),
+        format!("c? {over}"),
+        format!("u- a b {over}"),
+    ] {
+        play(&mut admin, [(&*line, "-1")]);
+    }
+    play(&mut admin, [("u?", &*format!("+2\r\nmrose\r\n{longest}"))]);
+    let mut client = server.pop3();
+    client.login(&longest, &longest);
+    play(&mut admin, [("cu?", &*format!("+1\r\n{longest}")), (&*format!("u- {longest}"), "+")]);
+    let mut client = server.peep();
+    play(&mut client, [(&*format!("a {longest} {longest}"), "-2"), (&*format!("a {over} root"), "-1")]);
+    play(&mut client, [(&*format!("a root {over}"), "-1"), ("a root root", "+")]);
+}
+
+#[test]
+fn a_path_has_128_characters_at_most() {
+    let server = Server::start();
+    let root = server.mail().path().to_str().unwrap();
+    let path = format!("{root}/{}", "d".repeat(128 - root.len() - 1));
+    fs::create_dir(&path).unwrap();
+    fs::create_dir(format!("{path}d")).unwrap();
+    let mut admin = server.admin();
+    play(&mut admin, [(&*format!("m= {path}d"), "-1"), (&*format!("m= {path}"), "+"), ("m?", &*format!("+{path}"))]);
+}
+
+/// A line of `c?` with arguments to be ignored that has so many octets with its line end.
+fn line_of(octets: usize, end: &str) -> String {
+    let words = format!("c? {} {} ", "x".repeat(128), "y".repeat(128));
+    format!("{words}{}{end}", "z".repeat(octets - words.len() - end.len()))
+}
+
+#[test]
+fn a_line_has_268_octets_at_most() {
+    let server = Server::start();
+    for octets in [267, 268] {
+        assert_eq!(admin_answers(&server, line_of(octets, "\r\n")), "+998\r\n", "{octets}");
+    }
+    for octets in [269, 270, 300, 388] {
+        let lines = format!("{}c?\r\n", line_of(octets, "\r\n"));
+        assert_eq!(admin_answers(&server, lines), "-1\r\n+998\r\n", "{octets}");
+    }
+    assert_eq!(admin_answers(&server, line_of(267, "\n")), "+998\r\n");
+    assert_eq!(admin_answers(&server, line_of(269, "\n")), "-1\r\n");
+    let before_login = format!("{}u?\r\n{}", line_of(269, "\r\n"), "x".repeat(300));
+    assert_eq!(answers(&server, before_login), "-1\r\n-0\r\n-1\r\n");
+}
+
+#[test]
+fn a_longer_line_is_answered_once_and_the_rest_dropped() {
+    let server = Server::start();
+    for (octets, segment) in [(1000, 1), (100_000, 1000), (100_000, usize::MAX), (2048, 100), (2049, 2048)] {
+        let long = "u- mrose ".repeat(octets / 9);
+        let lines = format!("a root root\r\n{long}u- mrose\r\nu?\r\n{long}\nu?\r\n");
+        assert_eq!(
+            answers_to_segments(&server, lines, segment),
+            "+\r\n-1\r\n+1\r\nmrose\r\n-1\r\n+1\r\nmrose\r\n",
+            "{octets} in segments of {segment}"
+        );
+    }
+}
+
+#[test]
+fn a_longer_line_is_refused_before_it_ends() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    admin.write("x".repeat(500));
+    admin.expect("-1");
+    admin.write("u- mrose\n");
+    play(&mut admin, [("u?", "+1\r\nmrose")]);
+}
+
+/// Commands of all shapes, good and bad, and a login in between.
+const SESSION: &str = "cap?\r\nu?\r\n\r\na root\r\na root wrong\r\na root root\r\nu?\r\nu+ ana x\r\nu+ ana x\r\nu- ana\r\n\
+                       c= 0\r\nc= 998\r\nc?\r\nt= 99999\r\nt= 600\r\nt?\r\nm= \r\nhc?\r\ncu?\r\nnonsense\r\n  \r\ncap?\r\nq\r\n";
+
+#[test]
+fn a_bare_lf_ends_a_line() {
+    let server = Server::start();
+    assert_eq!(answers(&server, SESSION.replace('\r', "")), answers(&server, SESSION));
+}
+
+#[test]
+fn segments_change_no_answer() {
+    let server = Server::start();
+    let at_once = answers(&server, SESSION);
+    for segment in [1, 2, 3, 5, 8, 13, 100] {
+        assert_eq!(answers_to_segments(&server, SESSION, segment), at_once, "segments of {segment}");
+    }
+}
+
+#[test]
+fn every_answer_line_ends_in_crlf() {
+    let server = Server::start();
+    let all = answers(&server, SESSION);
+    assert!(all.ends_with("\r\n"));
+    for line in all.split_inclusive('\n') {
+        assert!(line.ends_with("\r\n") && line.len() <= 512, "{line:?}");
+        assert!(!line.trim_end_matches("\r\n").contains(['\r', '\n']), "{line:?}");
+    }
+}
+
+#[test]
+fn a_deep_pipeline_is_answered_in_order() {
+    const ROUNDS: usize = 3000;
+    let server = Server::start();
+    let mut admin = server.admin();
+    let mut socket = admin.socket().try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for round in 0..ROUNDS {
+                let seconds = round % 7 + 100;
+                write!(socket, "t= {seconds}\r\nt?\r\nu+ u{round} x\r\nu?\r\nu- u{round}\r\n\r\n").unwrap();
+            }
+            socket.write_all(b"q\r\nc?\r\n").unwrap();
+        });
+        for round in 0..ROUNDS {
+            for line in ["+", &format!("+{}", round % 7 + 100), "+", "+2", USER, &format!("u{round}"), "+", "-0"] {
+                admin.expect(line);
+            }
+        }
+    });
+    admin.expect("+");
+    admin.closed();
+}
+
+/// What is behind `q` is not carried out.
+#[test]
+fn q_is_the_last_command() {
+    let server = Server::start();
+    assert_eq!(admin_answers(&server, "q\r\nu- mrose\r\n"), "+\r\n");
+    assert_eq!(admin_answers(&server, "u?\r\n"), "+1\r\nmrose\r\n");
+}
+
+/// The last line has no end, so it is none.
+#[test]
+fn a_part_of_a_line_is_no_command() {
+    let server = Server::start();
+    assert_eq!(admin_answers(&server, "c?\r\nu- mrose"), "+998\r\n");
+    assert_eq!(admin_answers(&server, "u?\r\n"), "+1\r\nmrose\r\n");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Counters
+
+/// Plays a whole POP3 session and gives all that the client has got.
+fn pop3_session(server: &Server, commands: &str) -> Vec<u8> {
+    let mut client = Client::connect(server.pop3_address());
+    client.write(commands);
+    client.finish_writing();
+    client.rest()
+}
+
+#[test]
+fn counters_are_exact() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    maildrop.put("1", "Subject: one\n\n.stuffed\nno end");
+    maildrop.put("2", "Subject: two\r\n\r\n".to_owned() + &"in wire form already\r\n".repeat(20_000));
+    maildrop.put("3", "Subject: three\n\n".to_owned() + &".to be edited\n".repeat(20_000));
+    maildrop.put("4", "four\r\n");
+    maildrop.put("5", "five\r\n");
+    let login = format!("USER {USER}\r\nPASS {PASSWORD}\r\n");
+    let mut admin = server.admin();
+
+    let received = [
+        pop3_session(
+            &server,
+            &format!("{login}STAT\r\nLIST\r\nUIDL\r\nRETR 1\r\nRETR 2\r\nRETR 3\r\nTOP 3 5\r\nQUIT\r\n"),
+        ),
+        pop3_session(
+            &server,
+            &format!("{login}RETR 1\r\nRETR 1\r\nRETR 9\r\nRETR x\r\nDELE 1\r\nRETR 1\r\nRSET\r\nQUIT\r\n"),
+        ),
+        pop3_session(&server, &format!("{login}DELE 4\r\nDELE 5\r\nDELE 5\r\nDELE 9\r\nQUIT\r\n")),
+        pop3_session(&server, &format!("{login}DELE 1\r\nDELE 2\r\n")),
+        pop3_session(&server, &format!("USER {USER}\r\nPASS wrong\r\n{}\r\nCAPA\r\nQUIT\r\n", "x".repeat(600))),
+        pop3_session(&server, ""),
+    ];
+
+    let octets: usize = received.iter().map(Vec::len).sum();
+    let counters = ["rb?", "re?", "xe?", "cc?", "hc?", "hu?"].map(|counter| admin.value(counter));
+    assert_eq!(counters, [&*octets.to_string(), "5", "2", "0", "6", "4"]);
+    assert_eq!(maildrop.messages(), ["1", "2", "3"]);
+}
+
+#[test]
+fn who_is_connected_and_who_is_logged_in() {
+    let server = Server::builder().user("zoe", "z").user("ana", "a").start();
+    let mut admin = server.admin();
+    let mut clients: Vec<_> = (0..4).map(|_| server.pop3()).collect();
+    play(&mut admin, [("cc?", "+4"), ("cu?", "+0"), ("hc?", "+4"), ("hu?", "+0")]);
+    clients[0].login("zoe", "z");
+    clients[1].login("ana", "a");
+    clients[2].call("USER ana");
+    clients[2].refused("PASS wrong");
+    play(&mut admin, [("cc?", "+4"), ("cu?", "+2\r\nana\r\nzoe"), ("hu?", "+2")]);
+    let other_admin = server.admin();
+    play(&mut admin, [("cc?", "+4"), ("hc?", "+4")]);
+    drop(other_admin);
+    for left in (0..4).rev() {
+        clients.pop().unwrap().quit();
+        assert_eq!(admin.value("cc?"), left.to_string());
+    }
+    play(&mut admin, [("cu?", "+0"), ("hc?", "+4"), ("hu?", "+2")]);
+}
+
+/// A message that had gone before QUIT is not one that QUIT has removed.
+#[test]
+fn only_messages_really_removed_are_counted() {
+    let server = Server::start();
+    for name in ["1", "2", "3"] {
+        server.maildrop().put(name, "text\r\n");
+    }
+    let mut client = server.session();
+    for number in ["1", "2", "3"] {
+        client.call(&format!("DELE {number}"));
+    }
+    server.maildrop().remove("2");
+    client.quit();
+    assert_eq!(server.admin().value("xe?"), "2");
+    assert!(server.maildrop().messages().is_empty());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Settings take effect at once
+
+#[test]
+fn an_added_user_can_log_in_on_a_waiting_connection() {
+    let server = Server::start();
+    let mut client = server.pop3();
+    client.call("USER ana");
+    play(&mut server.admin(), [("u+ ana a:b", "+")]);
+    client.call("PASS a:b");
+}
+
+#[test]
+fn a_deleted_user_cannot_log_in_on_a_waiting_connection() {
+    let server = Server::start();
+    let mut client = server.pop3();
+    client.call(&format!("USER {USER}"));
+    play(&mut server.admin(), [("u- mrose", "+")]);
+    assert!(client.refused(&format!("PASS {PASSWORD}")).starts_with("[AUTH]"));
+}
+
+#[test]
+fn a_deleted_user_who_is_logged_in_finishes() {
+    let server = Server::start();
+    server.maildrop().put("1", "one\r\n");
+    server.maildrop().put("2", "two\r\n");
+    let mut admin = server.admin();
+    let mut client = server.session();
+    play(&mut admin, [("u- mrose", "+"), ("u?", "+0"), ("cu?", "+1\r\nmrose"), ("u- mrose", "-4")]);
+    assert_eq!(client.fetch("RETR 2"), b"two\r\n");
+    client.call("DELE 2");
+    let mut next = server.pop3();
+    next.call("USER mrose");
+    assert!(next.refused(&format!("PASS {PASSWORD}")).starts_with("[AUTH]"));
+    client.quit();
+    assert_eq!(server.maildrop().messages(), ["1"]);
+    play(&mut admin, [("cu?", "+0"), ("xe?", "+1"), ("u+ mrose new", "+")]);
+    next.login(USER, "new");
+}
+
+#[test]
+fn a_lowered_timeout_ends_sessions_that_are_idle_already() {
+    let server = Server::builder().user("ana", "a").flags(["-T", "0"]).start();
+    server.mail().maildrop("ana").put("1", "one\r\n");
+    let mut admin = server.admin();
+    let mut idle = [server.pop3(), server.pop3()];
+    idle[0].login("ana", "a");
+    idle[0].call("DELE 1");
+    idle[1].write("NOO");
+    play(&mut admin, [("t= 1", "+")]);
+    for client in &mut idle {
+        client.closed();
+    }
+    play(&mut admin, [("cc?", "+0"), ("t?", "+1")]);
+    let mut new = server.pop3();
+    new.closed();
+    assert_eq!(server.mail().maildrop("ana").messages(), ["1"]);
+}
+
+/// The end reason in the log is the one that PEEP has brought about.
+#[test]
+fn a_lowered_timeout_is_logged_as_a_timeout() {
+    for before in ["0", "600"] {
+        let server = Server::builder().flags(["-T", before]).start();
+        let mut client = server.session();
+        play(&mut server.admin(), [("t= 1", "+")]);
+        client.closed();
+        eventually("the end is logged", || server.stderr().contains("end: "));
+        assert!(server.stderr().contains("end: timeout"), "from {before}");
+    }
+}
+
+/// Waits by the clock, but no slowness can fail it: the session has more time than it is given.
+#[test]
+fn a_raised_timeout_keeps_sessions_that_are_idle_already() {
+    let server = Server::builder().flags(["-T", "3"]).start();
+    let mut admin = server.admin();
+    let mut clients = [server.session(), server.pop3()];
+    let ended = Instant::now() + Duration::from_millis(3500);
+    play(&mut admin, [("t= 86400", "+")]);
+    thread::sleep(ended.saturating_duration_since(Instant::now()));
+    play(&mut admin, [("cc?", "+2"), ("t= 0", "+")]);
+    clients[0].call("NOOP");
+    clients[1].call("CAPA");
+}
+
+#[test]
+fn a_timeout_is_not_for_admins() {
+    let server = Server::builder().flags(["-T", "1"]).start();
+    let mut admin = server.admin();
+    server.pop3().closed();
+    play(&mut admin, [("cc?", "+0"), ("t?", "+1")]);
+}
+
+#[test]
+fn another_mail_directory_is_for_logins_from_now_on() {
+    let server = Server::start();
+    let elsewhere = TempDir::new().unwrap();
+    server.maildrop().put("1", "old\r\n");
+    fs::create_dir(elsewhere.path().join(USER)).unwrap();
+    fs::write(elsewhere.path().join(USER).join("1"), "this is new\r\n").unwrap();
+    let mut old = server.session();
+    let mut waiting = server.pop3();
+    waiting.call(&format!("USER {USER}"));
+    play(&mut server.admin(), [(&*format!("m= {}", elsewhere.path().display()), "+")]);
+    waiting.call(&format!("PASS {PASSWORD}"));
+    assert_eq!(waiting.fetch("RETR 1"), b"this is new\r\n");
+    assert_eq!(old.fetch("RETR 1"), b"old\r\n");
+    old.call("DELE 1");
+    old.quit();
+    assert!(server.maildrop().messages().is_empty());
+    assert_eq!(waiting.call("STAT"), "1 13");
+    assert!(elsewhere.path().join(USER).join("1").exists());
+}
+
+#[test]
+fn a_relative_mail_directory_is_below_the_working_directory() {
+    let server = Server::start();
+    let here = TempDir::new_in(".").unwrap();
+    let name = here.path().file_name().unwrap().to_str().unwrap();
+    fs::create_dir(here.path().join(USER)).unwrap();
+    fs::write(here.path().join(USER).join("1"), "here\r\n").unwrap();
+    play(&mut server.admin(), [(&*format!("m= {name}"), "+"), ("m?", &*format!("+{name}"))]);
+    assert_eq!(server.session().fetch("RETR 1"), b"here\r\n");
+}
+
+#[test]
+fn a_lower_limit_closes_nothing_and_lets_nobody_in() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let mut clients: Vec<_> = (0..4).map(|_| server.pop3()).collect();
+    play(&mut admin, [("c= 3", "+"), ("c?", "+3")]);
+    let mut waiting = Client::connect(server.pop3_address());
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.call("CAPA");
+            client.multiline();
+        }
+        is_silent(&waiting);
+        play(&mut admin, [("hc?", "+4")]);
+        clients.pop().unwrap().quit();
+    }
+    // One POP3 client and one admin have left a third place.
+    waiting.ok();
+    play(&mut admin, [("cc?", "+2"), ("hc?", "+5")]);
+}
+
+#[test]
+fn a_higher_limit_serves_those_who_wait() {
+    let server = Server::builder().flags(["-c", "2"]).start();
+    let mut admin = server.admin();
+    let _first = server.pop3();
+    let mut waiting: Vec<_> = (0..20).map(|_| Client::connect(server.pop3_address())).collect();
+    waiting.iter().for_each(is_silent);
+    play(&mut admin, [("cc?", "+1"), ("c= 12", "+")]);
+    for client in &mut waiting[..10] {
+        client.ok();
+    }
+    waiting[10..].iter().for_each(is_silent);
+    play(&mut admin, [("cc?", "+11"), ("c= 998", "+")]);
+    for client in &mut waiting[10..] {
+        client.ok();
+    }
+    play(&mut admin, [("cc?", "+21"), ("hc?", "+21")]);
+}
+
+#[test]
+fn the_limit_counts_admins_too() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    play(&mut admin, [("c= 1", "+")]);
+    let mut other = server.peep();
+    other.send("a root root");
+    is_silent(&other);
+    play(&mut admin, [("q", "+")]);
+    admin.closed();
+    other.expect("+");
+    play(&mut other, [("c?", "+1"), ("c= 998", "+")]);
+}
+
+#[test]
+fn any_number_of_admins_at_once() {
+    const ADMINS: usize = 50;
+    let server = Server::start();
+    let mut admins: Vec<_> = (0..ADMINS).map(|_| server.admin()).collect();
+    for (number, admin) in admins.iter_mut().enumerate() {
+        play(admin, [(&*format!("u+ user{number:02} x"), "+")]);
+    }
+    for admin in &mut admins {
+        assert_eq!(admin.values("u?").len(), ADMINS + 1);
+    }
+    for (number, admin) in admins.iter_mut().enumerate().rev() {
+        play(admin, [(&*format!("u- user{number:02}"), "+"), ("cc?", "+0")]);
+    }
+    play(&mut admins[0], [("u?", "+1\r\nmrose")]);
+}
+
+/// Exactly one of many who add the same user at the same time has added it.
+#[test]
+fn admins_do_not_overlook_each_other() {
+    const ROUNDS: usize = 200;
+    let server = Server::start();
+    let added: usize = thread::scope(|scope| {
+        let admins: Vec<_> = (0..4)
+            .map(|_| {
+                let mut admin = server.admin();
+                let lines: String = (0..ROUNDS).map(|round| format!("u+ user{round} x\r\n")).collect();
+                scope.spawn(move || {
+                    admin.write(lines);
+                    (0..ROUNDS).filter(|_| admin.line() == "+").count()
+                })
+            })
+            .collect();
+        admins.into_iter().map(|admin| admin.join().unwrap()).sum()
+    });
+    assert_eq!(added, ROUNDS);
+}
+
+#[test]
+fn an_admin_who_leaves_takes_nothing_along() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    for rude in ["", "a root", "a root root\r\nc= 99", "a root root\r\nu+ ana x\r\n", "xxxxxxxx"] {
+        server.peep().write(rude);
+    }
+    eventually("what was complete is carried out", || admin.values("u?").len() == 2);
+    play(&mut admin, [("c?", "+998")]);
+    for _ in 0..997 {
+        drop(server.peep());
+    }
+    play(&mut server.admin(), [("c?", "+998")]);
+}

@@ -1,0 +1,574 @@
+//! Messages through a program: what it may do, and each way in which it may fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use tempfile::TempDir;
+
+use crate::harness::{Client, PASSWORD, Server, USER, eventually, reset};
+
+/// Serves one small message through `program`.
+fn server(program: &str) -> Server {
+    server_with(program, &[])
+}
+
+fn server_with(program: &str, flags: &[&str]) -> Server {
+    let server = Server::builder().flags(["-t", program]).flags(flags.iter().copied()).start();
+    server.maildrop().put("1", "Subject: one\n\nbody\n");
+    server
+}
+
+/// A directory in which a program leaves its process numbers for the test.
+struct Notes(TempDir);
+
+impl Notes {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("note")
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let text = fs::read_to_string(self.file()).unwrap_or_default();
+        text.split_whitespace().map(|number| number.parse().unwrap()).collect()
+    }
+
+    /// The processes noted, once there are so many.
+    #[track_caller]
+    fn expect(&self, count: usize) -> Vec<u32> {
+        eventually("the program has noted its processes", || self.processes().len() == count);
+        self.processes()
+    }
+}
+
+/// Whether the process runs: a zombie does not.
+fn is_running(process: u32) -> bool {
+    stat(process).is_some_and(|fields| fields[0] != "Z")
+}
+
+/// The fields of /proc/PID/stat from the state on.
+fn stat(process: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The server's children, zombies too.
+fn children(server: &Server) -> Vec<u32> {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let parent = server.pid().to_string();
+    processes.filter(|&process| stat(process).is_some_and(|fields| fields[1] == parent)).collect()
+}
+
+#[track_caller]
+fn all_end(processes: &[u32]) {
+    eventually("the program's processes have ended", || !processes.iter().copied().any(is_running));
+}
+
+#[track_caller]
+fn no_children(server: &Server) {
+    eventually("the server has no children", || children(server).is_empty());
+}
+
+/// The server's memory in KiB, as /proc/PID/status calls it.
+fn memory(server: &Server, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Expects that the server closes and that what it sent before does not end as a whole message does.
+#[track_caller]
+fn cut(client: &mut Client) -> Vec<u8> {
+    let rest = client.rest();
+    assert!(!rest.ends_with(b"\r\n.\r\n") && rest != b".\r\n", "{}", rest.escape_ascii());
+    rest
+}
+
+/// The session goes on and nothing counts as retrieved.
+#[track_caller]
+fn refused(server: &Server, client: &mut Client, command: &str) {
+    let text = client.refused(command);
+    assert!(text.starts_with("[SYS/TEMP]"), "{text}");
+    assert_eq!(client.call("STAT").split(' ').next(), Some("1"));
+    assert_eq!(server.admin().value("re?"), "0");
+    no_children(server);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What comes out
+
+#[test]
+fn every_message_goes_through_the_program() {
+    let server = server("tr a-z A-Z");
+    server.maildrop().put("2", "Subject: two\n\nzwei\n");
+    let mut client = server.session();
+    for _ in 0..2 {
+        assert_eq!(client.fetch("RETR 1"), b"SUBJECT: ONE\r\n\r\nBODY\r\n");
+        assert_eq!(client.fetch("TOP 2 0"), b"SUBJECT: TWO\r\n\r\n");
+        assert_eq!(client.fetch("RETR 2"), b"SUBJECT: TWO\r\n\r\nZWEI\r\n");
+    }
+    assert_eq!(server.admin().value("re?"), "4");
+    no_children(&server);
+}
+
+#[test]
+fn sizes_are_those_of_the_stored_message() {
+    let server = server("sed p");
+    let mut client = server.session();
+    assert_eq!(client.call("STAT"), "1 22");
+    assert_eq!(client.fetch("RETR 1").len(), 44);
+    assert_eq!((client.call("STAT"), client.call("LIST 1")), ("1 22".to_owned(), "1 22".to_owned()));
+}
+
+#[test]
+fn output_becomes_wire_form() {
+    for (output, wire) in [
+        (".", "..\r\n"),
+        (r".\n..x\r\n\n.", "..\r\n...x\r\n\r\n..\r\n"),
+        (r"bare\ncrlf\r\nlone\rcr\r", "bare\r\ncrlf\r\nlone\rcr\r\r\n"),
+        (r"no end", "no end\r\n"),
+        (r"\n", "\r\n"),
+    ] {
+        let server = server(&format!("printf '{output}'"));
+        let mut client = server.session();
+        client.call("RETR 1");
+        client.send("QUIT");
+        let rest = String::from_utf8(client.rest()).unwrap();
+        assert_eq!(rest.strip_prefix(wire).map(|rest| &rest[..6]), Some(".\r\n+OK"), "{output}: {rest:?}");
+    }
+}
+
+/// One octet a write, so that every line end and every dot may come in two reads.
+#[test]
+fn output_in_single_octets_is_the_same() {
+    let message = "A: b\r\n.c: d\n\n.\n..\r\n.\r.\r\n\r\r\n.\n\n.end\r\n.";
+    let at_once = server("cat");
+    let in_octets = server("dd bs=1 status=none");
+    let fetch = |server: &Server, command| {
+        server.maildrop().put("1", message);
+        server.session().fetch(command)
+    };
+    for command in ["RETR 1", "TOP 1 0", "TOP 1 1", "TOP 1 3", "TOP 1 99"] {
+        assert_eq!(fetch(&in_octets, command), fetch(&at_once, command), "{command}");
+    }
+}
+
+#[test]
+fn empty_output_is_an_empty_message() {
+    let server = server("true");
+    let mut client = server.session();
+    assert_eq!(client.fetch("RETR 1"), b"");
+    assert_eq!(client.fetch("TOP 1 5"), b"");
+    client.quit();
+    assert_eq!(server.admin().value("re?"), "1");
+}
+
+#[test]
+fn octets_of_all_values_pass() {
+    let server = server("cat");
+    let all: Vec<u8> = (0..=255).filter(|octet| !b"\r\n.".contains(octet)).collect();
+    server.maildrop().put("1", [&all[..], b"\r\n"].concat());
+    assert_eq!(server.session().fetch("RETR 1"), [&all[..], b"\r\n"].concat());
+}
+
+#[test]
+fn the_first_octets_come_before_the_program_ends() {
+    let notes = Notes::new();
+    let server = server(&format!(
+        "sh -c 'printf first; until [ -e \"$0\" ]; do sleep 0.01; done; echo; echo last' '{}'",
+        notes.file().display()
+    ));
+    let mut client = server.session();
+    client.call("RETR 1");
+    let mut first = Vec::new();
+    while first.len() < 5 {
+        let mut octet = [0];
+        assert_eq!(client.read(&mut octet), 1);
+        first.extend(octet);
+    }
+    assert_eq!(first, b"first");
+    fs::write(notes.file(), "").unwrap();
+    assert_eq!(client.multiline(), b"\r\nlast\r\n");
+}
+
+/// The replies before RETR's do not wait for the program either.
+#[test]
+fn replies_before_it_do_not_wait() {
+    let notes = Notes::new();
+    let server =
+        server(&format!("sh -c 'until [ -e \"$0\" ]; do sleep 0.01; done; echo done' '{}'", notes.file().display()));
+    let mut client = server.session();
+    client.send_all(["NOOP", "STAT", "RETR 1", "NOOP"]);
+    client.ok();
+    client.ok();
+    fs::write(notes.file(), "").unwrap();
+    client.ok();
+    assert_eq!(client.multiline(), b"done\r\n");
+    client.ok();
+}
+
+/// 60 MB of output; the server's memory grows by a small part of that.
+#[test]
+fn a_large_output_is_never_in_memory() {
+    const LINES: u64 = 1_000_000;
+    let server = server(&format!("sh -c 'yes .{} | head -n {LINES}'", "x".repeat(58)));
+    let mut client = server.session();
+    let before = memory(&server, "VmHWM");
+    client.call("RETR 1");
+    client.send("QUIT");
+    let mut received = 0;
+    let mut piece = vec![0; 1 << 20];
+    let mut last = Vec::new();
+    loop {
+        match client.read(&mut piece) {
+            0 => break,
+            length => {
+                received += length as u64;
+                last.extend_from_slice(&piece[length.saturating_sub(64)..length]);
+                last.drain(..last.len().saturating_sub(64));
+            }
+        }
+    }
+    let grown = memory(&server, "VmHWM") - before;
+    // A dot more and CRLF for LF; behind that the end of the message and QUIT's answer.
+    assert_eq!(received, LINES * 62 + ".\r\n+OK bye\r\n".len() as u64);
+    assert!(last.ends_with(b"x\r\n.\r\n+OK bye\r\n"), "{}", last.escape_ascii());
+    assert!(grown < 8 * 1024, "{grown} KiB more");
+}
+
+#[test]
+fn top_is_cut_behind_the_program_which_ends() {
+    for (command, top) in [("TOP 1 0", "A: b\r\n\r\n"), ("TOP 1 2", "A: b\r\n\r\n1\r\n..2\r\n")] {
+        let notes = Notes::new();
+        let server = server(&format!(
+            "sh -c 'sleep 1000 & echo $$ $! >\"$0\"; printf \"A: b\\n\\n1\\n.2\\n3\\n\"; wait' '{}'",
+            notes.file().display()
+        ));
+        let mut client = server.session();
+        client.send_all([command, "STAT"]);
+        client.ok();
+        for line in top.lines().chain(["."]) {
+            client.expect(line);
+        }
+        client.ok();
+        all_end(&notes.expect(2));
+        no_children(&server);
+    }
+}
+
+#[test]
+fn many_at_once() {
+    const CLIENTS: usize = 40;
+    let mut builder = Server::builder().flags(["-t", "tr a-z A-Z"]);
+    for number in 0..CLIENTS {
+        builder = builder.user(&format!("user{number}"), "x");
+    }
+    let server = builder.start();
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let user = format!("user{number}");
+            server.mail().maildrop(&user).put("1", format!("from {user}\n").repeat(2000));
+            let mut client = server.pop3();
+            client.login(&user, "x");
+            client
+        })
+        .collect();
+    clients.iter_mut().for_each(|client| client.send("RETR 1"));
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.ok();
+        let expected = format!("FROM USER{number}\r\n").repeat(2000);
+        assert_eq!(String::from_utf8(client.multiline()).unwrap(), expected);
+    }
+    no_children(&server);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What the program is given
+
+#[test]
+fn its_command_line_is_split_by_the_shells_rules() {
+    let server = server(r#"printf '%s|' 'a b' c\ d "e f" g"h 'i"'j' '' '$HOME' * \* "\"" ~"#);
+    let output = server.session().fetch("RETR 1");
+    assert_eq!(String::from_utf8(output).unwrap(), "a b|c d|e f|gh 'ij||$HOME|*|*|\"|~|\r\n");
+}
+
+#[test]
+fn no_shell_is_between() {
+    let server = server("echo $HOME `id` $(id) ; exit 1 | cat > x & y");
+    assert_eq!(server.session().fetch("RETR 1"), b"$HOME `id` $(id) ; exit 1 | cat > x & y\r\n");
+}
+
+#[test]
+fn its_environment_is_its_own() {
+    let server = server("env");
+    server.maildrop().put("2", "two");
+    let mut client = server.session();
+    let unique_id = client.call("UIDL 2").split_once(' ').unwrap().1.to_owned();
+    let output = String::from_utf8(client.fetch("RETR 2")).unwrap();
+    let mut expected = vec![format!("POP3_USER={USER}"), format!("POP3_UIDL={unique_id}"), "POP3_MESSAGE=2".to_owned()];
+    for name in ["PATH", "LANG"] {
+        expected.extend(std::env::var(name).map(|value| format!("{name}={value}")));
+    }
+    expected.sort();
+    let mut lines: Vec<_> = output.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn its_stdin_is_the_messages_file() {
+    let server = server("readlink /proc/self/fd/0");
+    let path = fs::canonicalize(server.maildrop().path("1")).unwrap();
+    assert_eq!(server.session().fetch("RETR 1"), format!("{}\r\n", path.display()).as_bytes());
+}
+
+/// Neither sockets nor other messages: just what the server itself was started with, and what `ls` reads.
+#[test]
+fn it_gets_no_other_descriptors() {
+    let log = TempDir::new().unwrap();
+    let server = server_with("ls /proc/self/fd", &["--log-file", log.path().join("log").to_str().unwrap()]);
+    let _others = [server.pop3(), server.pop3(), server.admin()];
+    let ours = Command::new("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap().stdout;
+    let expected = String::from_utf8(ours).unwrap().replace('\n', "\r\n");
+    let mut client = server.session();
+    for _ in 0..2 {
+        assert_eq!(String::from_utf8(client.fetch("RETR 1")).unwrap(), expected);
+    }
+}
+
+#[test]
+fn it_leads_a_process_group_of_its_own() {
+    let server = server("cut -d ' ' -f 1,5 /proc/self/stat");
+    let output = String::from_utf8(server.session().fetch("RETR 1")).unwrap();
+    let (process, group) = output.trim_end().split_once(' ').unwrap();
+    assert_eq!(process, group);
+}
+
+/// The server ignores SIGPIPE, as it looks at what its writes return; a program expects to die of it.
+#[test]
+fn it_finds_sigpipe_as_usual() {
+    const SIGPIPE: u64 = 1 << (13 - 1);
+    let server = server("sed -n s/^SigIgn:.//p /proc/self/status");
+    let output = String::from_utf8(server.session().fetch("RETR 1")).unwrap();
+    assert_eq!(u64::from_str_radix(output.trim_end(), 16).unwrap() & SIGPIPE, 0, "{output}");
+}
+
+#[test]
+fn it_need_not_read_its_stdin() {
+    let server = server("echo hello");
+    server.maildrop().put("1", "x".repeat(3 << 20));
+    let mut client = server.session();
+    for _ in 0..3 {
+        assert_eq!(client.fetch("RETR 1"), b"hello\r\n");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How it fails
+
+#[test]
+fn a_program_that_is_not_there() {
+    let server = server("/dev/null/program");
+    let mut client = server.session();
+    refused(&server, &mut client, "RETR 1");
+    refused(&server, &mut client, "TOP 1 0");
+}
+
+#[test]
+fn a_program_that_is_no_program() {
+    let server = server("/etc/passwd");
+    refused(&server, &mut server.session(), "RETR 1");
+}
+
+#[test]
+fn a_program_that_fails_before_its_first_octet() {
+    for program in ["false", "sh -c 'cat >/dev/null; exit 3'", "sh -c 'kill -9 $$'", "sh -c 'kill $$'"] {
+        let server = server(program);
+        let mut client = server.session();
+        refused(&server, &mut client, "RETR 1");
+        refused(&server, &mut client, "TOP 1 0");
+    }
+}
+
+#[test]
+fn a_program_that_fails_after_some_octets() {
+    for program in [
+        "sh -c 'echo some; exit 1'",
+        "sh -c 'echo some; kill -9 $$'",
+        "sh -c 'yes some | head -c 1000000; exit 1'",
+        "sh -c 'printf some; exit 1'",
+        "sh -c 'printf \"some\\n.\\n\"; exit 1'",
+    ] {
+        let server = server(program);
+        let mut client = server.session();
+        client.call("DELE 1");
+        client.call("RSET");
+        client.call("RETR 1");
+        assert!(cut(&mut client).starts_with(b"some"), "{program}");
+        assert_eq!(server.admin().value("re?"), "0", "{program}");
+        no_children(&server);
+        server.session().quit();
+    }
+}
+
+/// As with any other end but QUIT.
+#[test]
+fn nothing_is_deleted_when_it_fails_in_the_middle() {
+    let server = server("sh -c 'echo some; exit 1'");
+    server.maildrop().put("2", "two\n");
+    let mut client = server.session();
+    client.send_all(["DELE 1", "RETR 2", "QUIT"]);
+    cut(&mut client);
+    assert_eq!(server.maildrop().messages(), ["1", "2"]);
+}
+
+#[test]
+fn a_silent_program_is_ended() {
+    for program in ["sleep 1000", "sh -c 'sleep 1000 & wait'", "sh -c 'exec >&-; sleep 1000'"] {
+        let server = server_with(program, &["--transform-timeout", "1"]);
+        refused(&server, &mut server.session(), "RETR 1");
+    }
+}
+
+#[test]
+fn a_program_that_falls_silent_is_ended() {
+    let notes = Notes::new();
+    let program = format!("sh -c 'sleep 1000 & echo $$ $! >\"$0\"; echo some; wait' '{}'", notes.file().display());
+    let server = server_with(&program, &["--transform-timeout", "1"]);
+    let mut client = server.session();
+    client.call("RETR 1");
+    assert_eq!(cut(&mut client), b"some\r\n");
+    all_end(&notes.expect(2));
+    no_children(&server);
+}
+
+/// Three seconds in all, but never one and a half without output.
+#[test]
+fn a_slow_program_is_not_silent() {
+    let server =
+        server_with("sh -c 'for i in 1 2 3 4 5 6; do sleep 0.5; echo $i; done'", &["--transform-timeout", "2"]);
+    assert_eq!(server.session().fetch("RETR 1"), b"1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n");
+}
+
+/// A program that makes itself a member of another group is not reached by a signal to its own.
+#[test]
+fn a_program_that_leaves_its_group_is_ended() {
+    let program = "python3 -c 'import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(20)'";
+    let server = server_with(program, &["--transform-timeout", "1"]);
+    refused(&server, &mut server.session(), "RETR 1");
+}
+
+/// How a client goes.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    Close,
+    Reset,
+}
+
+/// A client leaves while a program is silent: all its processes end, the place and the maildrop are free.
+fn client_leaves(program: &str, commands: &str, leave: Leave) {
+    let notes = Notes::new();
+    let server = server_with(&format!("sh -c '{program}' '{}'", notes.file().display()), &["--transform-timeout", "0"]);
+    let mut client = server.session();
+    client.write(commands);
+    let processes = notes.expect(2);
+    match leave {
+        Leave::Close => drop(client),
+        Leave::Reset => reset(client),
+    }
+    all_end(&processes);
+    no_children(&server);
+    let mut admin = server.admin();
+    eventually("the place is free", || admin.value("cc?") == "0");
+    server.session().quit();
+}
+
+const SILENT: &str = "sleep 1000 & echo $$ $! >\"$0\"; wait";
+const SILENT_AFTER_SOME: &str = "sleep 1000 & echo some; echo $$ $! >\"$0\"; wait";
+const SILENT_WITHOUT_STDOUT: &str = "exec >&-; sleep 1000 & echo $$ $! >\"$0\"; wait";
+const NEVER_SILENT: &str = "yes & echo $$ $! >\"$0\"; wait";
+
+#[test]
+fn a_client_that_closes_ends_the_program() {
+    client_leaves(SILENT, "RETR 1\r\n", Leave::Close);
+    client_leaves(SILENT_AFTER_SOME, "RETR 1\r\n", Leave::Close);
+    client_leaves(NEVER_SILENT, "RETR 1\r\n", Leave::Close);
+    client_leaves(SILENT, "TOP 1 0\r\n", Leave::Close);
+}
+
+#[test]
+fn a_client_that_resets_ends_the_program() {
+    client_leaves(SILENT, "RETR 1\r\n", Leave::Reset);
+    client_leaves(SILENT_AFTER_SOME, "RETR 1\r\n", Leave::Reset);
+    client_leaves(NEVER_SILENT, "RETR 1\r\n", Leave::Reset);
+}
+
+/// Closing is no end of a pipelining client's interest, as it may have closed one direction only; a reset is.
+#[test]
+fn a_client_that_resets_behind_a_pipeline_ends_the_program() {
+    client_leaves(SILENT, "RETR 1\r\nNOOP\r\nQUIT\r\n", Leave::Reset);
+    client_leaves(SILENT_AFTER_SOME, "RETR 1\r\nNOOP\r\n", Leave::Reset);
+}
+
+#[test]
+fn a_client_that_leaves_ends_a_program_that_has_closed_its_stdout() {
+    client_leaves(SILENT_WITHOUT_STDOUT, "RETR 1\r\n", Leave::Close);
+    client_leaves(SILENT_WITHOUT_STDOUT, "RETR 1\r\n", Leave::Reset);
+}
+
+/// `printf 'USER …' | nc` says all that it has to say and stays to read.
+#[test]
+fn a_client_that_has_said_all_gets_all() {
+    let server = server("sh -c 'sleep 0.2; cat'");
+    let mut client = Client::connect(server.pop3_address());
+    client.write(format!("USER {USER}\r\nPASS {PASSWORD}\r\nRETR 1\r\nRETR 1\r\nQUIT\r\n"));
+    client.finish_writing();
+    for _ in 0..3 {
+        client.ok();
+    }
+    for _ in 0..2 {
+        client.ok();
+        assert_eq!(client.multiline(), b"Subject: one\r\n\r\nbody\r\n");
+    }
+    client.ok();
+    client.closed();
+}
+
+/// The program waits for the client as any writer to a pipe does, and does not count as silent.
+#[test]
+fn a_client_that_reads_slowly_keeps_the_program() {
+    let server = server_with("sh -c 'yes | head -n 5000000'", &["--transform-timeout", "1"]);
+    let mut client = server.session();
+    client.send_all(["RETR 1", "QUIT"]);
+    client.ok();
+    // Longer than the program may be silent, with all buffers full.
+    thread::sleep(std::time::Duration::from_millis(1500));
+    let mut octets = 0;
+    let mut piece = vec![0; 1 << 20];
+    while let length @ 1.. = client.read(&mut piece) {
+        octets += length;
+    }
+    assert_eq!(octets, 5_000_000 * "y\r\n".len() + ".\r\n+OK bye\r\n".len());
+    no_children(&server);
+}
+
+/// Nothing is written beside the mail: no temporary files.
+#[test]
+fn no_file_is_left_behind() {
+    let server = server("sh -c 'yes | head -c 3000000'");
+    let mut client = server.session();
+    client.fetch("RETR 1");
+    client.quit();
+    let visible = |path: &Path| -> Vec<String> {
+        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect()
+    };
+    assert_eq!(visible(server.mail().path()), [USER]);
+    assert_eq!(visible(&server.mail().path().join(USER)), ["1"]);
+}
