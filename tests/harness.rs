@@ -169,7 +169,6 @@ impl Builder {
     /// Runs as an ordinary user even when the tests run as root, so that permissions count; its mail becomes the
     /// user's. As anybody else the tests are ordinary already.
     pub(crate) fn unprivileged(mut self) -> Self {
-        const NOBODY: u32 = 65534;
         self.uid = geteuid().is_root().then_some(NOBODY);
         self
     }
@@ -220,10 +219,13 @@ impl Builder {
     }
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
+
+/// The ordinary user that root becomes to have limits.
+pub(crate) const NOBODY: u32 = 65534;
 
 /// The program where everybody may execute it, and the directory that keeps it there.
-fn copy_of_program() -> (PathBuf, TempDir) {
+pub(crate) fn copy_of_program() -> (PathBuf, TempDir) {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().join("pop3d");

@@ -20,5 +20,7 @@ mod pop3;
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// The program itself: flags, refusals, log and end.
+mod programs;
 // Messages through a program.
 mod transform;
