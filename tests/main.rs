@@ -1,5 +1,7 @@
 //! Tests of the whole server, one module per group.
 
+// What goes wrong outside the server: connections, processes, disks.
+mod anomalies;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // The real server, clients and mail.
