@@ -140,6 +140,8 @@ pub(crate) struct Builder {
     users: Vec<String>,
     flags: Vec<String>,
     uid: Option<u32>,
+    /// Where it is started, and what the mail root is called from there.
+    seen_from: Option<(PathBuf, String)>,
 }
 
 impl Builder {
@@ -163,6 +165,12 @@ impl Builder {
     /// Any further flags: `.flags(["-T", "1"])`.
     pub(crate) fn flags(mut self, flags: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Starts it in `directory`, from where the mail root is called `name`.
+    pub(crate) fn seen_from(mut self, directory: &Path, name: &str) -> Self {
+        self.seen_from = Some((directory.to_owned(), name.to_owned()));
         self
     }
 
@@ -207,7 +215,10 @@ impl Builder {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
-        command.arg("-m").arg(self.mail.path());
+        match &self.seen_from {
+            Some((directory, name)) => command.current_dir(directory).args(["-m", name]),
+            None => command.arg("-m").arg(self.mail.path()),
+        };
         for user in &self.users {
             command.arg("-u").arg(user);
         }
@@ -264,6 +275,7 @@ impl Server {
             users: Vec::new(),
             flags: Vec::new(),
             uid: None,
+            seen_from: None,
         }
     }
 

@@ -26,3 +26,5 @@ mod popbench;
 mod programs;
 // Messages through a program.
 mod transform;
+// The report's admin session, word for word.
+mod transcript;

@@ -1,0 +1,91 @@
+//! The transcript that the project's report gives of its admin client, with the real programs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use crate::harness::{Client, MailRoot, Server};
+use crate::peepclient::peepclient;
+
+/// `peepclient` as a filter that is spoken to line by line.
+struct Dialogue {
+    client: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Dialogue {
+    fn start(port: u16) -> Self {
+        let mut command = peepclient(port);
+        command.args(["-user", "root", "-pass", "root"]);
+        let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()));
+        Self { client, input, output }
+    }
+
+    fn expect(&mut self, lines: &[&str]) {
+        for expected in lines {
+            let mut line = String::new();
+            self.output.read_line(&mut line).unwrap();
+            assert_eq!(line.trim_end_matches('\n'), *expected);
+        }
+    }
+
+    fn say(&mut self, command: &str, answer: &[&str]) {
+        writeln!(self.input, "{command}").unwrap();
+        self.expect(answer);
+    }
+}
+
+#[test]
+fn section_10_of_the_report() {
+    // ../directories/ as seen from where the server was started.
+    let top = MailRoot::new();
+    let mail = MailRoot::new();
+    fs::create_dir(top.path().join("server")).unwrap();
+    symlink(mail.path(), top.path().join("directories")).unwrap();
+    let server = Server::builder()
+        .mail(&mail)
+        .seen_from(&top.path().join("server"), "../directories/")
+        .user("user", "pass")
+        .flags(["-T", "0"])
+        .start();
+
+    // The report's figure: 395 octets had been sent before, greeting and goodbye included.
+    mail.maildrop("user").put("1", format!("{}\r\n", "x".repeat(314)));
+    let mut earlier = Client::connect(server.pop3_address());
+    earlier.send_all(["USER user", "PASS pass", "RETR 1", "QUIT"]);
+    assert_eq!(earlier.rest().len(), 395);
+
+    let mut admin = Dialogue::start(server.peep_address().port());
+    admin.expect(&["Connected successfully to server through PEEP!", "See available commands with 'help'"]);
+    admin.say("help", &["capa | quit | maildir | timeout | users | help | retrieved bytes | retrieved emails | max connections | \
+        set maildir <path> | set timeout <value> | delete user <username> | current connections amount | current logged users | \
+        removed emails amount | add user <username> <password> | set max connections <value> | all time connection amount | \
+        all time logged amount"]);
+    admin.say("retrieved bytes", &["OK! 395"]);
+    admin.say("timeout", &["OK! 0"]);
+    admin.say("set timeout 10", &["OK!"]);
+    admin.say("timeout", &["OK! 10"]);
+    admin.say("maildir", &["OK! ../directories/"]);
+    admin.say("current connections amount", &["OK! 0"]);
+    admin.say("current logged users", &["OK!"]);
+    admin.say("add user one one", &["OK!"]);
+    admin.say("set timeout 0", &["OK!"]);
+    let mut one = server.pop3();
+    one.login("one", "one");
+    admin.say("current connections amount", &["OK! 1"]);
+    admin.say("current logged users", &["OK! lines: 1", "one"]);
+    admin.say("set max connections 15", &["OK!"]);
+    admin.say("delete user two", &["ERROR! Invalid username, does not exist"]);
+    admin.say("add user hola chau", &["OK!"]);
+    admin.say("delete user hola", &["OK!"]);
+    admin.say("set maildir ~", &["ERROR! Invalid path format"]);
+    admin.say("set maildir ../", &["OK!"]);
+    admin.say("set maildir ../directories", &["OK!"]);
+    admin.say("quit", &["OK!"]);
+    // The transcript has errors in it, and a filter says so.
+    assert_eq!(admin.client.wait().unwrap().code(), Some(1));
+    one.quit();
+}
