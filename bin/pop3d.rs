@@ -2,11 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
+use std::panic;
 use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use pop3d::config::{Args, LogConfig};
+use pop3d::config::{self, Args, LogConfig};
 use pop3d::server::{Server, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -14,31 +15,40 @@ use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode, WriteLogge
 use time::macros::format_description;
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => return ended(2, &config::in_one_line(&error)),
+        Err(help) => help.exit(),
+    };
+    match run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "pop3d: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => ended(1, &error.to_string()),
     }
+}
+
+fn ended(code: u8, why: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "pop3d: {why}");
+    ExitCode::from(code)
 }
 
 fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     start_log(&args.log())?;
+    panic::set_hook(Box::new(|fault| log::error!("{fault}")));
+    // Before anybody can know that the server is there.
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (stop, stopped) = crossbeam_channel::bounded(1);
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            let _ = stop.try_send(Signal(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }));
+        }
+    });
+
     let server = Server::bind(args.resolve()?)?;
     let mut stdout = io::stdout().lock();
     for endpoint in server.endpoints() {
         writeln!(stdout, "{endpoint}")?;
     }
     drop(stdout);
-
-    let (stop, stopped) = crossbeam_channel::bounded(1);
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    thread::spawn(move || {
-        for signal in signals.forever() {
-            let _ = stop.try_send(Signal(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }));
-        }
-    });
     Ok(server.run(&stopped)?)
 }
 

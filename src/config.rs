@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::error::ContextKind;
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
@@ -84,6 +85,19 @@ pub struct Args {
     /// Append the log to this file instead of writing it to stderr
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+}
+
+/// A wrong command line in one line, without the passwords that may be in it.
+#[must_use]
+pub fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let mut line = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let value = error.get(ContextKind::InvalidValue).map(ToString::to_string).unwrap_or_default();
+    if error.get(ContextKind::InvalidArg).is_some_and(|flag| flag.to_string().contains("PASSWORD")) {
+        line = line.replace(&format!(" '{}'", value.split_whitespace().collect::<Vec<_>>().join(" ")), "");
+    }
+    format!("{line} (see --help)")
 }
 
 fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {

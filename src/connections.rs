@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// The most connections at once, and the threads in the pool. The project's report measured this figure: 997
 /// POP3 clients and one admin.
@@ -56,10 +56,24 @@ pub struct Connection {
     protocol: Protocol,
     /// Since when its session waits for a command, in ms since the registry was made; 0 while it is at work.
     waiting_since: AtomicU64,
+    /// The server itself has ended the reading.
+    reading_ended: AtomicBool,
     epoch: Instant,
 }
 
 impl Connection {
+    /// Whether an end of the stream is the server's doing and says nothing of the client.
+    #[must_use]
+    pub fn reading_is_ended(&self) -> bool {
+        self.reading_ended.load(Ordering::Acquire)
+    }
+
+    /// Lets the session read what has come in, and then the end of the stream.
+    fn end_reading(&self) {
+        self.reading_ended.store(true, Ordering::Release);
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
     /// The session waits for a command since `since`, or does not wait.
     pub fn set_waiting(&self, since: Option<Instant>) {
         // At least 1: 0 is for one at work.
@@ -128,7 +142,7 @@ impl Connections {
         };
         for connection in self.state.lock().open.values() {
             if connection.protocol == Protocol::Pop3 && overdue(connection) {
-                let _ = connection.stream.shutdown(Shutdown::Read);
+                connection.end_reading();
             }
         }
     }
@@ -150,14 +164,24 @@ impl Connections {
     /// have ended within `last` after that.
     pub fn close(&self, grace: Duration, last: Duration) -> bool {
         let mut state = self.state.lock();
-        for (how, wait) in [(Shutdown::Read, grace), (Shutdown::Both, last)] {
-            for connection in state.open.values() {
-                let _ = connection.stream.shutdown(how);
-            }
-            let deadline = Instant::now() + wait;
-            while state.taken > 0 && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+        state.open.values().for_each(|connection| connection.end_reading());
+        if self.all_ended(&mut state, grace) {
+            return true;
         }
-        state.taken == 0
+        for connection in state.open.values() {
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+        self.all_ended(&mut state, last)
+    }
+
+    fn all_ended(&self, state: &mut MutexGuard<'_, State>, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while state.taken > 0 {
+            if self.changed.wait_until(state, deadline).timed_out() {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -173,9 +197,13 @@ impl Place {
     #[must_use]
     pub fn take(self, stream: TcpStream, peer: SocketAddr) -> Slot {
         let connections = &self.connections;
-        let waiting_since = AtomicU64::new(0);
-        let connection =
-            Arc::new(Connection { stream, protocol: self.protocol, waiting_since, epoch: connections.epoch });
+        let connection = Arc::new(Connection {
+            stream,
+            protocol: self.protocol,
+            waiting_since: AtomicU64::new(0),
+            reading_ended: AtomicBool::new(false),
+            epoch: connections.epoch,
+        });
         let id = {
             let mut state = connections.state.lock();
             let id = state.next_id;
@@ -185,7 +213,7 @@ impl Place {
         };
         if connections.is_closing() {
             // `close` may have looked before this one was known.
-            let _ = connection.stream.shutdown(Shutdown::Read);
+            connection.end_reading();
         }
         Slot { id, peer, place: self, connection }
     }

@@ -1,7 +1,6 @@
 //! The server as a whole: binds, starts an acceptor thread for each listening socket and the pool of sessions,
 //! waits for a signal, shuts down.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -97,7 +96,7 @@ impl Server {
     pub fn run(self, stop: &Receiver<Signal>) -> io::Result<()> {
         raise_descriptor_limit();
         let Self { shared, listeners } = self;
-        let sessions = start_pool(&shared);
+        let sessions = start_pool(&shared)?;
         thread::scope(|scope| {
             for (protocol, listener) in &listeners {
                 let (shared, sessions) = (&shared, sessions.clone());
@@ -139,18 +138,24 @@ fn close(shared: &Shared, listeners: &[(Protocol, Listener)]) {
 
 /// Starts the pool of sessions: as many threads as there can be places, so one is free for each connection sent.
 /// Each takes connections itself, which wakes one thread for each; the pool's own queue would wake two.
-fn start_pool(shared: &Arc<Shared>) -> Sender<Slot> {
-    let pool = threadpool::Builder::new()
+fn start_pool(shared: &Arc<Shared>) -> io::Result<Sender<Slot>> {
+    let builder = threadpool::Builder::new()
         .num_threads(MAX_CONNECTIONS)
         .thread_name("session".to_owned())
-        .thread_stack_size(STACK)
-        .build();
+        .thread_stack_size(STACK);
+    // It panics when a thread cannot be had. That is an error here, and told as one.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let pool = panic::catch_unwind(|| builder.build());
+    panic::set_hook(hook);
+    let pool = pool.map_err(|_| io::Error::other(format!("cannot start {MAX_CONNECTIONS} threads")))?;
+
     let (sender, receiver) = unbounded::<Slot>();
     for _ in 0..MAX_CONNECTIONS {
         let (shared, receiver) = (Arc::clone(shared), receiver.clone());
         pool.execute(move || receiver.iter().for_each(|slot| serve(slot, &shared)));
     }
-    sender
+    Ok(sender)
 }
 
 /// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
@@ -160,8 +165,8 @@ fn serve(slot: Slot, shared: &Shared) {
         Protocol::Pop3 => serve_pop3(&slot, shared, &name),
         Protocol::Peep => serve_peep(&slot, shared, &name),
     });
-    if let Err(fault) = panic::catch_unwind(session) {
-        log::error!("{name} end: a fault of the server: {}", panic_text(&*fault));
+    if panic::catch_unwind(session).is_err() {
+        log::error!("{name} end: a fault of the server, which the log tells of above");
     }
 }
 
@@ -193,11 +198,6 @@ impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{} {}", self.0.id, self.0.peer)
     }
-}
-
-fn panic_text(fault: &(dyn Any + Send)) -> &str {
-    let text = fault.downcast_ref::<&str>().copied();
-    text.or_else(|| fault.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }
 
 /// Asks for as many descriptors as all connections may need, and says so when that is more than is allowed.

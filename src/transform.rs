@@ -8,7 +8,7 @@ use std::env;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -117,44 +117,32 @@ impl Transform {
     }
 }
 
+/// Who wants a transform's output.
+pub trait Client {
+    /// What to poll for the client's going, where that is possible.
+    fn watch(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The client has closed its side of the connection: has it gone?
+    fn left(&self) -> bool;
+}
+
 impl Running {
-    /// Reads what the program has written, waiting for it. `Ok(0)` is the end of its output. While it is silent,
-    /// `client` is watched where there is one; once something happens there, `client_left` is asked.
+    /// Reads what the program has written, waiting for it as long as `client` is there. `Ok(0)` is the end of its
+    /// output.
     ///
     /// # Errors
     /// [`Failure`], but for [`Failure::Status`].
-    pub fn read(
-        &mut self,
-        buffer: &mut [u8],
-        mut client: Option<BorrowedFd<'_>>,
-        client_left: impl Fn() -> bool,
-    ) -> Result<usize, Failure> {
-        let deadline = self.patience.map(|patience| Instant::now() + patience);
-        loop {
-            let mut fds = vec![PollFd::new(&self.stdout, PollFlags::IN)];
-            fds.extend(client.as_ref().map(|client| PollFd::new(client, PollFlags::RDHUP)));
-            if !wait(&mut fds, deadline)? {
-                return Err(Failure::Silent);
-            }
-            if !fds[0].revents().is_empty() {
-                return Ok(self.stdout.read(buffer)?);
-            }
-            if client_left() {
-                return Err(Failure::ClientLeft);
-            }
-            client = None; // it will send no more, but it wants what it has asked for
-        }
+    pub fn read(&mut self, buffer: &mut [u8], client: &impl Client) -> Result<usize, Failure> {
+        wait(self.stdout.as_fd(), client, self.patience)?;
+        Ok(self.stdout.read(buffer)?)
     }
 
     /// The output has ended: how did the program?
     ///
     /// # Errors
-    /// [`Failure::Status`] when it failed, [`Failure::Silent`] when it goes on without output.
-    pub fn finish(&mut self) -> Result<(), Failure> {
-        let deadline = self.patience.map(|patience| Instant::now() + patience);
-        if !wait(&mut [PollFd::new(&self.ended, PollFlags::IN)], deadline)? {
-            return Err(Failure::Silent);
-        }
+    /// [`Failure::Status`] when it failed, others when it goes on without output.
+    pub fn finish(&mut self, client: &impl Client) -> Result<(), Failure> {
+        wait(self.ended.as_fd(), client, self.patience)?;
         self.reaped = true;
         let status = kill_and_reap(&mut self.child)?;
         if status.success() { Ok(()) } else { Err(Failure::Status(status)) }
@@ -170,22 +158,38 @@ impl Drop for Running {
     }
 }
 
-/// Polls until one is ready (true) or the deadline has come (false).
-fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+/// Waits for something to read at `fd`.
+fn wait(fd: BorrowedFd<'_>, client: &impl Client, patience: Option<Duration>) -> Result<(), Failure> {
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    // POLLHUP and POLLERR, which are always told, mean that the connection has gone; POLLRDHUP only that the client
+    // will send no more: it may still want what it has asked for.
+    let mut interest = PollFlags::RDHUP;
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = left.map(|left| Timespec::try_from(left).map_err(|_| Errno::INVAL)).transpose()?;
-        match poll(fds, timeout.as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        let timeout = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        let mut fds = vec![PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        fds.extend(client.watch().map(|client| PollFd::from_borrowed_fd(client, interest)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => return Err(Failure::Silent),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(io::Error::from(error).into()),
         }
+        if !fds[0].revents().is_empty() {
+            return Ok(());
+        }
+        if fds[1].revents().intersects(PollFlags::HUP | PollFlags::ERR) || client.left() {
+            return Err(Failure::ClientLeft);
+        }
+        interest = PollFlags::empty();
     }
 }
 
-/// Ends the child's whole group, then reaps the child; in this order, as its number is its own until then.
+/// Ends the child's whole group, and the child if it has left that, then reaps it; in this order, as its number is its
+/// own until then.
 fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    let _ = child.kill();
     child.wait()
 }
 
@@ -196,6 +200,19 @@ mod tests {
 
     fn subject() -> Subject<'static> {
         Subject { user: "ana", unique_id: "1.2.h", number: MessageNumber::new(3).unwrap() }
+    }
+
+    /// A client that stays.
+    struct Patient;
+
+    impl Client for Patient {
+        fn watch(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+
+        fn left(&self) -> bool {
+            false
+        }
     }
 
     fn message(text: &str) -> File {
@@ -210,12 +227,12 @@ mod tests {
         let mut text = Vec::new();
         let mut buffer = [0; 4];
         loop {
-            match running.read(&mut buffer, None, || false)? {
+            match running.read(&mut buffer, &Patient)? {
                 0 => break,
                 read => text.extend_from_slice(&buffer[..read]),
             }
         }
-        running.finish()?;
+        running.finish(&Patient)?;
         Ok(String::from_utf8(text).unwrap())
     }
 

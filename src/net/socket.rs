@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::sendfile;
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 use crate::connections::Connection;
 use crate::stats::Counter;
@@ -106,12 +107,10 @@ impl Link for Socket<'_> {
     }
 
     fn client_left(&self) -> bool {
-        // Not a wait: the caller has been told that something is there.
-        match rustix::net::recv(
-            self.stream(),
-            &mut [0u8; 1],
-            rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT,
-        ) {
+        if self.connection.reading_is_ended() {
+            return false;
+        }
+        match recv(self.stream(), &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, read)) => read == 0,
             Err(Errno::AGAIN | Errno::INTR) => false,
             Err(_) => true,

@@ -163,13 +163,14 @@ impl<L: Link> Session<'_, L> {
     /// Waits for some input. The autologout timer runs since the last command, so a part of one does not reset
     /// it; it is read anew each time, as PEEP may have changed it.
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
+        let settings = &self.shared.settings;
+        let deadline = || {
+            let logout = since + settings.timeout()?;
+            Some(login_by.map_or(logout, |login_by| login_by.min(logout)))
+        };
+        let overdue = || deadline().is_some_and(|deadline| Instant::now() >= deadline);
         loop {
-            let deadline = self.shared.settings.timeout().map(|timeout| {
-                let logout = since + timeout;
-                login_by.map_or(logout, |login_by| login_by.min(logout))
-            });
-            let overdue = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            self.output.link.expect_command(since, deadline);
+            self.output.link.expect_command(since, deadline());
             match self.lines.fill(&mut self.output.link) {
                 Ok(0) if self.shared.connections.is_closing() => return Err(End::ShuttingDown),
                 Ok(0) if overdue() => return Err(End::Timeout),

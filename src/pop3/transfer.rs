@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
 use super::reply::{self, Fault, Refusal};
 use crate::maildrop::OpenMessage;
-use crate::transform::{Failure, Running};
+use crate::transform::{self, Failure, Running};
 use crate::wire::{BLOCK, Block, Link, Output, Stuffer, Top};
 
 /// How much of the message is asked for.
@@ -171,9 +172,9 @@ struct Transformed {
 
 impl Source for Transformed {
     fn read<L: Link>(&mut self, block: &mut [u8], link: &L) -> Result<usize, TransferError> {
-        let client_left = || !self.input_pending && link.client_left();
-        let read = self.running.read(block, link.watch(), client_left);
-        let ended = if let Ok(0) = read { self.running.finish().map(|()| 0) } else { read };
+        let client = Waiting { link, input_pending: self.input_pending };
+        let read = self.running.read(block, &client);
+        let ended = if let Ok(0) = read { self.running.finish(&client).map(|()| 0) } else { read };
         ended.map_err(|failure| match failure {
             Failure::ClientLeft => TransferError::Broken(io::ErrorKind::ConnectionAborted.into()),
             failure => TransferError::transform(failure),
@@ -182,5 +183,21 @@ impl Source for Transformed {
 
     fn keeps_us_waiting(&self) -> bool {
         true
+    }
+}
+
+/// The client of a transform.
+struct Waiting<'a, L> {
+    link: &'a L,
+    input_pending: bool,
+}
+
+impl<L: Link> transform::Client for Waiting<'_, L> {
+    fn watch(&self) -> Option<BorrowedFd<'_>> {
+        self.link.watch()
+    }
+
+    fn left(&self) -> bool {
+        !self.input_pending && self.link.client_left()
     }
 }
