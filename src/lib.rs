@@ -9,7 +9,7 @@
 //! - **Mail and grammar**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
 //!   [`transform`] (a message through a program), [`wire`] (lines in, wire form out: octets to values and back).
 //!
-//! [`config`] turns the command line into what [`server`] needs. [`bench`] is the load generator: a POP3 client that
+//! [`config`] turns the command line into what [`server`] needs. [`mod@bench`] is the load generator: a POP3 client that
 //! shares nothing with the server.
 
 pub mod bench;

@@ -97,7 +97,7 @@ pub struct Args {
     #[arg(long, value_name = "DEPTH", default_value = "1")]
     pipeline: NonZeroUsize,
 
-    /// Check that octets received equal those listed [default]
+    /// Check that octets received equal those listed (the default)
     #[arg(long, overrides_with = "no_verify")]
     verify: bool,
 
