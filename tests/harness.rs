@@ -142,6 +142,7 @@ pub(crate) struct Builder {
     uid: Option<u32>,
     /// Where it is started, and what the mail root is called from there.
     seen_from: Option<(PathBuf, String)>,
+    descriptors: Option<u64>,
 }
 
 impl Builder {
@@ -181,6 +182,12 @@ impl Builder {
         self
     }
 
+    /// Allows it to have so many files open.
+    pub(crate) fn descriptors(mut self, count: u64) -> Self {
+        self.descriptors = Some(count);
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Server {
@@ -213,7 +220,14 @@ impl Builder {
     }
 
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(count) => {
+                let mut shell = Command::new("bash");
+                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &count.to_string()]).arg(program);
+                shell
+            }
+        };
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
         match &self.seen_from {
             Some((directory, name)) => command.current_dir(directory).args(["-m", name]),
@@ -276,6 +290,7 @@ impl Server {
             flags: Vec::new(),
             uid: None,
             seen_from: None,
+            descriptors: None,
         }
     }
 
@@ -327,6 +342,10 @@ impl Server {
         self.child.id()
     }
 
+    pub(crate) fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub(crate) fn mail(&self) -> &MailRoot {
         &self.mail
     }
@@ -368,7 +387,7 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.process(), signal).unwrap();
     }
 
     /// What it has written on stderr so far.

@@ -8,6 +8,8 @@ mod clients;
 mod harness;
 // Dialogues as data, one for each rule.
 mod dialogues;
+// The most of everything: connections, places, descriptors.
+mod limits;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // Maildrops on disk, and what happens to them under a session.

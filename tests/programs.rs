@@ -247,6 +247,10 @@ fn a_flag_or_value_that_is_none() {
         (&["-u", "a/b:x"], &["user", "name"]),
         (&["-u", "..:x"], &["user", "name"]),
         (&["-a", "root"], &["peep-admin", "NAME:PASSWORD"]),
+        // PEEP cannot carry them, so nobody could ever log in.
+        (&["-a", "boss:a b"], &["peep-admin", "password"]),
+        (&["-a", "boss:a\tb"], &["peep-admin", "password"]),
+        (&["-a", &format!("boss:{}", "x".repeat(129))], &["peep-admin", "password"]),
         (&["-v", "-q"], &["verbose", "quiet"]),
         (&["-m"], &["mailbox"]),
         (&["-m", ".", "-m", "."], &["mailbox"]),
