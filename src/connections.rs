@@ -35,6 +35,8 @@ pub struct Connections {
 #[derive(Debug)]
 struct State {
     limit: usize,
+    /// No limit can be higher.
+    ceiling: usize,
     taken: usize,
     pop3: usize,
     next_id: u64,
@@ -44,7 +46,8 @@ struct State {
 impl State {
     /// The last place is kept for PEEP, so that POP3 clients cannot keep an admin out.
     fn has_room(&self, protocol: Protocol) -> bool {
-        self.taken < self.limit && (protocol == Protocol::Peep || self.pop3 + 1 < self.limit)
+        let limit = self.limit.min(self.ceiling);
+        self.taken < limit && (protocol == Protocol::Peep || self.pop3 + 1 < limit)
     }
 }
 
@@ -90,7 +93,7 @@ impl Connections {
     /// With room for `limit`.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        let state = State { limit, taken: 0, pop3: 0, next_id: 1, open: HashMap::new() };
+        let state = State { limit, ceiling: MAX_CONNECTIONS, taken: 0, pop3: 0, next_id: 1, open: HashMap::new() };
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -123,6 +126,12 @@ impl Connections {
     /// Changes the limit. None is closed; a lower limit holds as connections end.
     pub fn set_limit(&self, limit: usize) {
         self.state.lock().limit = limit;
+        self.changed.notify_all();
+    }
+
+    /// Whatever the limit is, there are no more connections than this: the machine has not the means.
+    pub fn set_ceiling(&self, ceiling: usize) {
+        self.state.lock().ceiling = ceiling;
         self.changed.notify_all();
     }
 
@@ -259,5 +268,76 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.place.connections.state.lock().open.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    /// A connection of this process with itself.
+    fn stream() -> (TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (TcpStream::connect(address).unwrap(), address)
+    }
+
+    fn slot(connections: &Arc<Connections>, protocol: Protocol) -> Slot {
+        let (stream, peer) = stream();
+        connections.reserve(protocol).unwrap().take(stream, peer)
+    }
+
+    fn has_room(connections: &Connections, protocol: Protocol) -> bool {
+        connections.state.lock().has_room(protocol)
+    }
+
+    #[test]
+    fn the_last_place_is_kept_for_peep() {
+        let connections = Connections::new(2);
+        let _client = slot(&connections, Protocol::Pop3);
+        assert!(!has_room(&connections, Protocol::Pop3));
+        assert!(has_room(&connections, Protocol::Peep));
+        let _admin = slot(&connections, Protocol::Peep);
+        assert!(!has_room(&connections, Protocol::Peep));
+        assert_eq!((connections.count(Protocol::Pop3), connections.count(Protocol::Peep)), (1, 1));
+    }
+
+    #[test]
+    fn the_ceiling_is_above_any_limit() {
+        let connections = Connections::new(998);
+        connections.set_ceiling(2);
+        let _client = slot(&connections, Protocol::Pop3);
+        connections.set_limit(500);
+        assert!(!has_room(&connections, Protocol::Pop3));
+        assert_eq!(connections.limit(), 500);
+    }
+
+    /// As [`crate::server`] runs it: the slot belongs to the session.
+    #[test]
+    fn a_session_that_panics_gives_its_place_back() {
+        let connections = Connections::new(2);
+        for _ in 0..5 {
+            let slot = slot(&connections, Protocol::Pop3);
+            let session = AssertUnwindSafe(move || {
+                assert_eq!(slot.connection().protocol, Protocol::Pop3);
+                resume_unwind(Box::new("a fault of the server"));
+            });
+            assert!(catch_unwind(session).is_err());
+            assert_eq!(connections.count(Protocol::Pop3), 0);
+            assert!(has_room(&connections, Protocol::Pop3));
+        }
+    }
+
+    /// A place that was reserved for nobody is free, too.
+    #[test]
+    fn a_place_that_is_not_taken_is_free() {
+        let connections = Connections::new(2);
+        drop(connections.reserve(Protocol::Pop3));
+        drop(connections.reserve(Protocol::Pop3));
+        connections.let_nobody_in();
+        assert!(connections.reserve(Protocol::Peep).is_none());
+        assert!(connections.close(Duration::ZERO, Duration::ZERO));
     }
 }

@@ -94,8 +94,8 @@ impl Server {
     /// # Errors
     /// When threads cannot be started.
     pub fn run(self, stop: &Receiver<Signal>) -> io::Result<()> {
-        raise_descriptor_limit();
         let Self { shared, listeners } = self;
+        shared.connections.set_ceiling(raise_descriptor_limit());
         let sessions = start_pool(&shared)?;
         thread::scope(|scope| {
             for (protocol, listener) in &listeners {
@@ -200,22 +200,25 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// Asks for as many descriptors as all connections may need, and says so when that is more than is allowed.
-fn raise_descriptor_limit() {
+/// Asks for as many descriptors as all connections may need, and says so when that is more than is allowed. Returns
+/// how many connections there may be, so that they leave descriptors for mail and an admin.
+fn raise_descriptor_limit() -> usize {
     let needed = MAX_CONNECTIONS as u64 * DESCRIPTORS_PER_CONNECTION + OTHER_DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
-    let allowed = |bound: Option<u64>| bound.is_none_or(|bound| bound >= needed);
-    if allowed(limit.current) {
-        return;
+    let enough = |bound: Option<u64>| bound.is_none_or(|bound| bound >= needed);
+    if !enough(limit.current) {
+        let wanted = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }) {
+            log::warn!("cannot raise the limit on open files: {error}");
+        }
     }
-    let wanted = Rlimit { current: limit.maximum.map_or(Some(needed), |maximum| Some(maximum.min(needed))), ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        log::warn!("cannot raise the limit on open files: {error}");
-    }
-    if !allowed(limit.maximum) {
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(needed);
+    if !enough(Some(allowed)) {
         log::warn!(
-            "at most {} files may be open, {MAX_CONNECTIONS} connections may need {needed}: some may have to wait",
-            wanted.current.unwrap_or(needed)
+            "at most {allowed} files may be open, {MAX_CONNECTIONS} connections may need {needed}: \
+             some may have to wait"
         );
     }
+    let connections = allowed.saturating_sub(OTHER_DESCRIPTORS);
+    usize::try_from(connections).map_or(MAX_CONNECTIONS, |connections| connections.clamp(2, MAX_CONNECTIONS))
 }
