@@ -14,6 +14,7 @@ use log::LevelFilter;
 
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::MailRoot;
+use crate::peep::is_argument;
 use crate::transform::Transform;
 use crate::users::{Credentials, UserName};
 
@@ -39,7 +40,7 @@ pub struct Args {
     mailbox: PathBuf,
 
     /// The admin, who may log in by PEEP
-    #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN)]
+    #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN, value_parser = admin)]
     peep_admin: Account,
 
     /// The port for POP3 (0: any free one)
@@ -102,6 +103,16 @@ pub fn in_one_line(error: &clap::Error) -> String {
 
 fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(low..=high)
+}
+
+/// An account that can log in by PEEP.
+fn admin(text: &str) -> Result<Account, String> {
+    let account: Account = text.parse()?;
+    if is_argument(&account.password) {
+        Ok(account)
+    } else {
+        Err("PEEP takes a password of 1 to 128 octets, without spaces and control characters".to_owned())
+    }
 }
 
 /// A name and a password, written `NAME:PASSWORD`.

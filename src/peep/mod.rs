@@ -26,6 +26,7 @@ mod command;
 mod reply;
 mod session;
 
+pub(crate) use command::is_argument;
 pub use command::{Command, LINE_LIMIT};
 pub use reply::{ErrorCode, Reply, UnreadableReply};
 pub use session::serve;
