@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
+use log::LevelFilter;
 use pop3d::config::{self, Args, LogConfig};
 use pop3d::server::{Server, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -54,7 +55,13 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 
 fn start_log(log: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {
     let time = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    let config = ConfigBuilder::new().set_time_format_custom(time).set_target_level(log::LevelFilter::Off).build();
+    let off = LevelFilter::Off;
+    let config = ConfigBuilder::new()
+        .set_time_format_custom(time)
+        .set_target_level(off)
+        .set_thread_level(off)
+        .set_location_level(off)
+        .build();
     match &log.file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);

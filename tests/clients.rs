@@ -227,9 +227,8 @@ impl Home {
     /// A program that knows of nothing but this home.
     #[track_caller]
     fn command(&self, program: &str) -> Command {
+        path_of(program);
         let path = env::var_os("PATH").unwrap();
-        let found = env::split_paths(&path).any(|directory| directory.join(program).is_file());
-        assert!(found, "{program} is not there: run scripts/install-test-tools");
         let mut command = Command::new("timeout");
         command.args([CLIENT_PATIENCE, program]).env_clear().env("PATH", path).env("LC_ALL", "C.UTF-8");
         for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "TMPDIR"] {
@@ -246,6 +245,13 @@ impl Home {
         paths.sort();
         paths.iter().map(|path| fs::read(path).unwrap()).collect()
     }
+}
+
+#[track_caller]
+fn path_of(program: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap();
+    let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{program} is not there: run scripts/install-test-tools"))
 }
 
 /// What to do with a message once it is fetched.
@@ -308,6 +314,10 @@ impl Fetcher for Curl {
     }
 }
 
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
 /// A script of ours that uses a library.
 struct Script {
     interpreter: &'static str,
@@ -323,7 +333,7 @@ impl Fetcher for Script {
     fn fetch(&self, home: &Home, server: &Server, password: &str, then: Then) -> Output {
         let address = server.pop3_address();
         let mut command = home.command(self.interpreter);
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(self.script));
+        command.arg(script(self.script));
         command.args([&address.ip().to_string(), &address.port().to_string(), USER, password]).arg(home.mail());
         command.arg(if then == Then::Keep { "keep" } else { "delete" });
         command.output().unwrap()
@@ -410,7 +420,10 @@ impl Fetcher for Getmail {
             then == Then::Delete,
         );
         home.configure("getmailrc", &config);
-        home.command("getmail").arg("--getmaildir").arg(home.path("")).output().unwrap()
+        // By the interpreter of Debian's packages, whatever other python3 there may be.
+        let mut command = home.command("/usr/bin/python3");
+        command.arg(script("getmail.py")).arg(path_of("getmail"));
+        command.arg("--getmaildir").arg(home.path("")).output().unwrap()
     }
 
     fn fetched(&self, home: &Home) -> Vec<Vec<u8>> {
