@@ -12,17 +12,12 @@ use clap::error::ContextKind;
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
-use crate::connections::MAX_CONNECTIONS;
+use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::maildrop::MailRoot;
 use crate::peep::is_argument;
+use crate::shared::TIMEOUT_RANGE;
 use crate::transform::Transform;
 use crate::users::{Credentials, UserName};
-
-/// What `-c` and PEEP's `c=` take.
-pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
-
-/// What `-T` and PEEP's `t=` take, in seconds: a day at most, 0 for no timeout.
-pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 
 /// The admin of a server that nobody has set one for; good for loopback only.
 const DEFAULT_ADMIN: &str = "root:root";

@@ -13,6 +13,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// POP3 clients and one admin.
 pub const MAX_CONNECTIONS: usize = 998;
 
+/// What the limit can be set to.
+pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
+
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

@@ -66,7 +66,8 @@ impl Server {
         }
         let shared = Arc::new(Shared {
             settings: Settings::new(config.mail_root, config.timeout),
-            users: Arc::new(users),
+            users,
+            locks: Arc::default(),
             stats: Stats::default(),
             connections: Connections::new(config.max_connections),
             admin: config.admin,

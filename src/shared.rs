@@ -6,18 +6,23 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::connections::Connections;
-use crate::maildrop::MailRoot;
+use crate::maildrop::{Locks, MailRoot};
 use crate::stats::Stats;
 use crate::transform::Transform;
 use crate::users::{Credentials, Users};
+
+/// What the autologout timer can be set to, in seconds: a day at most, 0 for none.
+pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 
 /// One server's state.
 #[derive(Debug)]
 pub struct Shared {
     /// What PEEP may change.
     pub settings: Settings,
-    /// Accounts and who is logged in.
-    pub users: Arc<Users>,
+    /// Accounts.
+    pub users: Users,
+    /// Who is logged in.
+    pub locks: Arc<Locks>,
     /// Counters.
     pub stats: Stats,
     /// Who is connected.

@@ -1,19 +1,12 @@
-//! Accounts, and who is logged in: one session for each maildrop at a time (RFC 1939 section 4).
+//! Accounts: names, and what proves them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
-
-use crate::maildrop::RootId;
-
-/// How long a login waits for a maildrop: the session that holds it may just be ending, as when a client hangs
-/// up and calls again.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// A user's name. It is a directory below the mail root, so it is one path component and no hidden one; a `:`
 /// would end it where accounts are written `NAME:PASSWORD`.
@@ -87,19 +80,14 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The accounts, and the maildrops in use.
+/// The accounts.
 #[derive(Debug, Default)]
-pub struct Users {
-    accounts: RwLock<BTreeMap<UserName, Credentials>>,
-    /// Maildrops with a session.
-    open: Mutex<HashSet<(UserName, RootId)>>,
-    closed: Condvar,
-}
+pub struct Users(RwLock<BTreeMap<UserName, Credentials>>);
 
 impl Users {
     /// False when the name is taken.
     pub fn add(&self, name: UserName, password: &[u8]) -> bool {
-        let mut accounts = self.accounts.write();
+        let mut accounts = self.0.write();
         if accounts.contains_key(&name) {
             return false;
         }
@@ -110,70 +98,23 @@ impl Users {
 
     /// False when there is no such user. A session of the user goes on.
     pub fn remove(&self, name: &str) -> bool {
-        name.parse().is_ok_and(|name: UserName| self.accounts.write().remove(&name).is_some())
+        name.parse().is_ok_and(|name: UserName| self.0.write().remove(&name).is_some())
     }
 
     /// All users, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.accounts.read().keys().map(ToString::to_string).collect()
-    }
-
-    /// The users who are logged in, in order.
-    #[must_use]
-    pub fn logged_in(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.open.lock().iter().map(|(user, _)| user.to_string()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.0.read().keys().map(ToString::to_string).collect()
     }
 
     /// Whose credentials these are.
     #[must_use]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Option<UserName> {
         let user: Option<UserName> = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
-        let account = user.as_ref().and_then(|user| self.accounts.read().get(user).cloned());
+        let account = user.as_ref().and_then(|user| self.0.read().get(user).cloned());
         // An unknown user's password is compared too, so the time does not tell who exists.
         let credentials = account.unwrap_or_else(|| Credentials::new("", b"no such user"));
         user.filter(|user| credentials.match_with(user.as_str().as_bytes(), password))
-    }
-
-    /// Takes the maildrop of `user` below a mail root for a session, waiting a little for one that is ending.
-    /// `None` when another session keeps it.
-    #[must_use]
-    pub fn lock(self: &Arc<Self>, user: UserName, root: RootId) -> Option<Login> {
-        let maildrop = (user, root);
-        let deadline = Instant::now() + LOCK_WAIT;
-        let mut open = self.open.lock();
-        while open.contains(&maildrop) {
-            if self.closed.wait_until(&mut open, deadline).timed_out() {
-                return None;
-            }
-        }
-        open.insert(maildrop.clone());
-        Some(Login { users: Arc::clone(self), maildrop })
-    }
-}
-
-/// A user logged in: the maildrop's exclusive-access lock, which goes with this value.
-#[derive(Debug)]
-pub struct Login {
-    users: Arc<Users>,
-    maildrop: (UserName, RootId),
-}
-
-impl Login {
-    /// Who.
-    #[must_use]
-    pub fn user(&self) -> &UserName {
-        &self.maildrop.0
-    }
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        self.users.open.lock().remove(&self.maildrop);
-        self.users.closed.notify_all();
     }
 }
 
@@ -205,23 +146,5 @@ mod tests {
         assert!(users.remove("ana"));
         assert!(!users.remove("ana"));
         assert_eq!(users.authenticate(b"ana", b"a b:c"), None);
-    }
-
-    #[test]
-    fn a_maildrop_is_free_when_its_login_is_dropped() {
-        let users = Arc::new(Users::default());
-        let user: UserName = "ana".parse().unwrap();
-        let (here, there) = (RootId { device: 1, inode: 2 }, RootId { device: 1, inode: 3 });
-        let login = users.lock(user.clone(), here).unwrap();
-        assert_eq!(users.logged_in(), ["ana"]);
-        assert!(users.lock(user.clone(), here).is_none());
-        assert!(users.lock(user.clone(), there).is_some());
-        let waiting = std::thread::spawn({
-            let (users, user) = (Arc::clone(&users), user.clone());
-            move || users.lock(user, here).is_some()
-        });
-        drop(login);
-        assert!(waiting.join().unwrap());
-        assert!(users.logged_in().is_empty());
     }
 }

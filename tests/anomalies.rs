@@ -127,7 +127,8 @@ fn shared(root: &Path) -> Shared {
     }
     Shared {
         settings: Settings::new(config.mail_root, config.timeout),
-        users: Arc::new(users),
+        users,
+        locks: Arc::default(),
         stats: Stats::default(),
         connections: Connections::new(config.max_connections),
         admin: config.admin,
@@ -181,7 +182,7 @@ impl Scene {
         let (mut output, mut operations) = (Vec::new(), 0);
         let script = Script { input: input.as_bytes(), output: &mut output, most, fault, operations: &mut operations };
         let summary = panic::catch_unwind(AssertUnwindSafe(|| pop3::serve(script, &self.shared, "test"))).ok();
-        assert!(self.shared.users.logged_in().is_empty(), "the maildrop is not free: {fault:?}");
+        assert!(self.shared.locks.users().is_empty(), "the maildrop is not free: {fault:?}");
         Played { summary, output, operations }
     }
 

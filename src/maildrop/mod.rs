@@ -4,6 +4,7 @@
 //! missing directory is an empty maildrop. Nothing here removes a message but [`Maildrop::commit`].
 
 mod index;
+mod lock;
 mod message;
 mod name;
 mod root;
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 
 use crate::users::UserName;
 use index::Index;
+pub use lock::{Lock, Locks};
 pub use message::Message;
 use message::{Folder, Place};
 use root::{Directory, Identity};

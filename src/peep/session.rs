@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
-use crate::config::{MAX_CONNECTIONS_RANGE, TIMEOUT_RANGE};
-use crate::connections::Protocol;
+use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::maildrop::MailRoot;
-use crate::shared::Shared;
+use crate::shared::{Shared, TIMEOUT_RANGE};
 use crate::users::UserName;
 use crate::wire::{Line, Lines, Link, Output};
 
@@ -63,7 +62,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn carry_out(&mut self, command: Command) -> Result<Reply, ErrorCode> {
-        let Shared { settings, users, stats, connections, admin, .. } = self.shared;
+        let Shared { settings, users, locks, stats, connections, admin, .. } = self.shared;
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
         match command {
             Command::Authenticate { name, password } => {
@@ -115,7 +114,7 @@ impl Session<'_> {
             Command::RetrievedEmails => return value(stats.retrieved.value()),
             Command::RemovedEmails => return value(stats.removed.value()),
             Command::CurrentConnections => return value(connections.count(Protocol::Pop3) as u64),
-            Command::CurrentUsers => return Ok(Reply::Lines(users.logged_in())),
+            Command::CurrentUsers => return Ok(Reply::Lines(locks.users())),
             Command::AllConnections => return value(stats.connections.value()),
             Command::AllLogins => return value(stats.logins.value()),
         }

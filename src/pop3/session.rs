@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use super::reply::{self, Fault, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
-use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
+use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::Shared;
 use crate::transform::Subject;
-use crate::users::Login;
 use crate::wire::{Line, Lines, Link, Output};
 
 /// How long a client may take to log in, counted from the connection. Shorter than the autologout timer of
@@ -118,7 +117,7 @@ struct Authorization {
 /// After login. The fields are dropped in this order, so the lock is the last to go.
 struct Transaction {
     maildrop: Maildrop,
-    login: Login,
+    lock: Lock,
 }
 
 impl<L: Link> Session<'_, L> {
@@ -235,14 +234,14 @@ impl<L: Link> Session<'_, L> {
             Refusal::Maildrop(Fault::from(&error))
         };
         let root = self.shared.settings.mail_root().current().map_err(unopened)?;
-        let login = self.shared.users.lock(user.clone(), root.id()).ok_or_else(|| {
+        let lock = self.shared.locks.lock(user.clone(), root.id()).ok_or_else(|| {
             log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
             Refusal::InUse
         })?;
         let maildrop = Maildrop::open(root, user).map_err(unopened)?;
         self.shared.stats.logins.add(1);
         log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
-        Ok(Transaction { maildrop, login })
+        Ok(Transaction { maildrop, lock })
     }
 
     fn transaction(&mut self, mut state: Transaction, command: Result<Command, String>) -> Result<State, End> {
@@ -292,9 +291,9 @@ impl<L: Link> Session<'_, L> {
 
     /// The UPDATE state (RFC 1939 section 6). The maildrop is free before the client knows that it is done.
     fn update(&mut self, state: Transaction) {
-        let Transaction { maildrop, login } = state;
+        let Transaction { maildrop, lock } = state;
         let update = maildrop.commit();
-        drop(login);
+        drop(lock);
         self.shared.stats.removed.add(update.removed);
         self.summary.deleted = update.removed;
         self.summary.kept = 0;
@@ -366,7 +365,7 @@ impl<L: Link> Session<'_, L> {
         };
         let unique_id = state.maildrop.message(number).map(Message::unique_id).unwrap_or_default();
         let subject =
-            Subject { user: state.login.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
+            Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
         let running = transform.start(message.file, subject).map_err(TransferError::transform)?;
         let input_pending = !self.lines.is_empty();
         transfer::transformed(&mut self.output, running, input_pending, body)
