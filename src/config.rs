@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE))]
     transform_timeout: u64,
 
-    /// Log more: once for each command, twice for each reply too
+    /// Log more: once for each command, twice for the first line of each reply too
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 

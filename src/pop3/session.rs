@@ -337,7 +337,10 @@ impl<L: Link> Session<'_, L> {
             Err(OpenError::Io(error)) => Err(TransferError::unreadable(error)),
         };
         match sent {
-            Ok(octets) => Ok(Some(octets)),
+            Ok(octets) => {
+                log::trace!("{} +OK {octets} octets sent", self.name);
+                Ok(Some(octets))
+            }
             Err(TransferError::Refused(refusal, error)) => {
                 log::error!("{} message {number} was not sent: {error}", self.name);
                 self.err(refusal);
@@ -372,6 +375,7 @@ impl<L: Link> Session<'_, L> {
     }
 
     fn capabilities(&mut self) {
+        log::trace!("{} +OK capabilities", self.name);
         self.output.pending().extend_from_slice(reply::CAPABILITIES.as_bytes());
     }
 
