@@ -559,3 +559,32 @@ fn a_read_only_maildrop_is_served() {
     }
     directories.iter().for_each(|directory| set_mode(directory, 0o755)); // to be removed by who made them
 }
+
+/// Two servers serve one directory, each with the index that the other wrote last.
+#[test]
+fn two_servers_on_one_directory() {
+    for folder in ["", "new/"] {
+        let mail = MailRoot::new();
+        let maildrop = mail.maildrop(USER);
+        let servers = [Server::builder().mail(&mail).start(), Server::builder().mail(&mail).start()];
+        let mut expected: Vec<String> = Vec::new();
+        for n in 0..12 {
+            maildrop.put(&format!("{folder}{}.a", 1_000_000_000 + n), "x\r\n".repeat(n + 1));
+            expected.push((3 * (n + 1)).to_string());
+            for server in &servers {
+                let mut session = server.session();
+                let listing = session.listing("LIST");
+                let sizes: Vec<&str> = listing.iter().map(|line| line.split_once(' ').unwrap().1).collect();
+                assert_eq!(sizes, expected);
+                session.quit();
+            }
+            if n % 3 == 2 {
+                let mut session = servers[n % 2].session();
+                session.call("DELE 1");
+                session.quit();
+                expected.remove(0);
+            }
+        }
+        assert_eq!(maildrop.messages().len(), expected.len());
+    }
+}
