@@ -374,7 +374,7 @@ fn who_is_connected_and_who_is_logged_in() {
     play(&mut admin, [("cu?", "+0"), ("hc?", "+4"), ("hu?", "+2")]);
 }
 
-/// A message that had gone before QUIT is not one that QUIT has removed.
+/// Not those that had gone before QUIT, nor those that QUIT could not remove.
 #[test]
 fn only_messages_really_removed_are_counted() {
     let server = Server::start();
@@ -385,10 +385,11 @@ fn only_messages_really_removed_are_counted() {
     for number in ["1", "2", "3"] {
         client.call(&format!("DELE {number}"));
     }
-    server.maildrop().remove("2");
-    client.quit();
-    assert_eq!(server.admin().value("xe?"), "2");
-    assert!(server.maildrop().messages().is_empty());
+    server.maildrop().remove("1");
+    server.maildrop().put("2", "another text\r\n");
+    client.refused("QUIT");
+    assert_eq!(server.admin().value("xe?"), "1");
+    assert_eq!(server.maildrop().messages(), ["2"]);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -127,3 +127,67 @@ fn rounded_up(timeout: Duration) -> Duration {
     let steps = timeout.as_millis().div_ceil(TIMEOUT_STEP.as_millis()).max(1);
     TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connections::{Connections, Protocol, Slot};
+    use std::net::TcpListener;
+
+    /// A connection whose writes are short or fail when the peer reads nothing, and the peer.
+    fn pair() -> (Slot, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = TcpStream::connect(address).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (Connections::new(2).reserve(Protocol::Pop3).unwrap().take(stream, address), peer)
+    }
+
+    /// What the peer has got when the connection is closed.
+    fn received(slot: Slot, mut peer: TcpStream) -> u64 {
+        drop(slot);
+        io::copy(&mut peer, &mut io::sink()).unwrap()
+    }
+
+    #[test]
+    fn short_and_failed_writes_are_counted_exactly() {
+        let sent = Counter::default();
+        let (slot, peer) = pair();
+        let mut socket = Socket::new(slot.connection(), Some(&sent));
+        let octets = vec![b'x'; 64 << 20];
+        let mut written = 0;
+        let error = loop {
+            match socket.write(&octets) {
+                Ok(count) => written += count as u64,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(sent.value(), written);
+        assert_eq!(received(slot, peer), written);
+    }
+
+    #[test]
+    fn a_file_that_is_sent_in_part_is_counted_exactly() {
+        let sent = Counter::default();
+        let (slot, peer) = pair();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        let error = Socket::new(slot.connection(), Some(&sent)).send_file(&file, 64 << 20).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(sent.value() > 0);
+        assert_eq!(received(slot, peer), sent.value());
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_end_is_counted_exactly() {
+        let sent = Counter::default();
+        let (slot, peer) = pair();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1000).unwrap();
+        let error = Socket::new(slot.connection(), Some(&sent)).send_file(&file, 2000).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!((received(slot, peer), sent.value()), (1000, 1000));
+    }
+}
