@@ -38,11 +38,12 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     // Before anybody can know that the server is there.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (stop, stopped) = crossbeam_channel::bounded(1);
-    thread::spawn(move || {
+    let listen = move || {
         for signal in signals.forever() {
             let _ = stop.try_send(Signal(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }));
         }
-    });
+    };
+    thread::Builder::new().spawn(listen).map_err(|error| format!("cannot start a thread: {error}"))?;
 
     let server = Server::bind(args.resolve()?)?;
     let mut stdout = io::stdout().lock();

@@ -108,7 +108,10 @@ impl Server {
                     });
                 };
                 let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
-                acceptor.inspect_err(|_| close(shared, &listeners))?;
+                if let Err(error) = acceptor {
+                    close(shared, &listeners);
+                    return Err(io::Error::new(error.kind(), format!("cannot start a thread: {error}")));
+                }
             }
             let ticks = tick(TICK);
             let signal = loop {

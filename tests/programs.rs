@@ -298,19 +298,25 @@ fn a_port_that_is_taken() {
     refused(&["--peep-address", "127.0.0.1", "-P", &port], 1, &[&address.to_string(), "in use"]);
 }
 
-/// As in a container with few processes: what it cannot have is said, too. Root has no such limit.
+/// As in a container with few processes: what it cannot have is said, too. Root has no such limit, so the program runs
+/// as a user who has no other processes.
 #[test]
 fn threads_that_cannot_be_had() {
+    const SOMEBODY: u32 = NOBODY - 1;
     let (program, _directory) = copy_of_program();
-    let mut command = Command::new("bash");
-    command.args(["-c", "ulimit -u 500 && exec \"$0\" -p 0 -P 0 --address 127.0.0.1"]).arg(program);
-    if geteuid().is_root() {
-        command.uid(NOBODY);
+    for threads in ["1", "2", "500", "1000", "1001"] {
+        let mut command = Command::new("bash");
+        let script = "ulimit -u \"$1\" && exec \"$0\" -p 0 -P 0 --address 127.0.0.1";
+        command.args(["-c", script]).arg(&program).arg(threads);
+        if geteuid().is_root() {
+            command.uid(SOMEBODY);
+        }
+        let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}: {text}", output.status);
+        assert!(!text.contains("panicked") && text.contains("thread"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
-    let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}: {text}", output.status);
-    assert!(!text.contains("panicked") && text.contains("thread"), "{text}");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
