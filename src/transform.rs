@@ -46,6 +46,7 @@ pub struct Running {
     stdout: ChildStdout,
     /// Readable when the child has ended; the child is not reaped by that.
     ended: OwnedFd,
+    group_ended: bool,
     reaped: bool,
     patience: Option<Duration>,
 }
@@ -108,7 +109,9 @@ impl Transform {
             .spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"));
         match stdout.and_then(|stdout| Ok((stdout, pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?))) {
-            Ok((stdout, ended)) => Ok(Running { child, stdout, ended, reaped: false, patience: self.patience }),
+            Ok((stdout, ended)) => {
+                Ok(Running { child, stdout, ended, group_ended: false, reaped: false, patience: self.patience })
+            }
             Err(error) => {
                 let _ = kill_and_reap(&mut child);
                 Err(error.into())
@@ -133,7 +136,16 @@ impl Running {
     /// # Errors
     /// [`Failure`], but for [`Failure::Status`].
     pub fn read(&mut self, buffer: &mut [u8], client: &impl Client) -> Result<usize, Failure> {
-        wait(self.stdout.as_fd(), client, self.patience)?;
+        let (stdout, ended) = (self.stdout.as_fd(), self.ended.as_fd());
+        if !self.group_ended {
+            if wait(&[stdout, ended], client, self.patience)? == 0 {
+                return Ok(self.stdout.read(buffer)?);
+            }
+            // The program is done. What it has left in the background would keep its stdout open.
+            kill_group(&self.child);
+            self.group_ended = true;
+        }
+        wait(&[stdout], client, self.patience)?;
         Ok(self.stdout.read(buffer)?)
     }
 
@@ -142,7 +154,7 @@ impl Running {
     /// # Errors
     /// [`Failure::Status`] when it failed, others when it goes on without output.
     pub fn finish(&mut self, client: &impl Client) -> Result<(), Failure> {
-        wait(self.ended.as_fd(), client, self.patience)?;
+        wait(&[self.ended.as_fd()], client, self.patience)?;
         self.reaped = true;
         let status = kill_and_reap(&mut self.child)?;
         if status.success() { Ok(()) } else { Err(Failure::Status(status)) }
@@ -158,8 +170,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits for something to read at `fd`.
-fn wait(fd: BorrowedFd<'_>, client: &impl Client, patience: Option<Duration>) -> Result<(), Failure> {
+/// Waits for something to read at one of `fds`; returns which, the first if it is several.
+fn wait(fds: &[BorrowedFd<'_>], client: &impl Client, patience: Option<Duration>) -> Result<usize, Failure> {
     let deadline = patience.map(|patience| Instant::now() + patience);
     // POLLHUP and POLLERR, which are always told, mean that the connection has gone; POLLRDHUP only that the client
     // will send no more: it may still want what it has asked for.
@@ -167,28 +179,32 @@ fn wait(fd: BorrowedFd<'_>, client: &impl Client, patience: Option<Duration>) ->
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
-        let mut fds = vec![PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        fds.extend(client.watch().map(|client| PollFd::from_borrowed_fd(client, interest)));
-        match poll(&mut fds, timeout.as_ref()) {
+        let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        polled.extend(client.watch().map(|client| PollFd::from_borrowed_fd(client, interest)));
+        match poll(&mut polled, timeout.as_ref()) {
             Ok(0) => return Err(Failure::Silent),
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        if !fds[0].revents().is_empty() {
-            return Ok(());
-        }
-        if fds[1].revents().intersects(PollFlags::HUP | PollFlags::ERR) || client.left() {
-            return Err(Failure::ClientLeft);
+        match polled.iter().position(|fd| !fd.revents().is_empty()) {
+            Some(ready) if ready < fds.len() => return Ok(ready),
+            Some(_) if !polled[fds.len()].revents().intersects(PollFlags::HUP | PollFlags::ERR) && !client.left() => {}
+            Some(_) => return Err(Failure::ClientLeft),
+            None => {}
         }
         interest = PollFlags::empty();
     }
 }
 
+fn kill_group(leader: &Child) {
+    let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
+}
+
 /// Ends the child's whole group, and the child if it has left that, then reaps it; in this order, as its number is its
 /// own until then.
 fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
-    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    kill_group(child);
     let _ = child.kill();
     child.wait()
 }
@@ -253,6 +269,11 @@ mod tests {
             assert!(known.contains(&name), "{name}");
         }
         assert_eq!(run("sh -c 'echo $POP3_USER $POP3_UIDL $POP3_MESSAGE'", None).unwrap(), "ana 1.2.h 3\n");
+    }
+
+    #[test]
+    fn what_stays_in_the_background_ends_with_the_program() {
+        assert_eq!(run("sh -c 'cat; sleep 1000 &'", None).unwrap(), "some mail\n");
     }
 
     #[test]

@@ -624,3 +624,15 @@ fn an_admin_who_leaves_takes_nothing_along() {
     }
     play(&mut server.admin(), [("c?", "+998")]);
 }
+
+/// A web page can make a browser send a form to any port of its own machine, and choose the form's text.
+#[test]
+fn a_web_page_cannot_speak_peep() {
+    let server = Server::start();
+    let mut browser = server.peep();
+    browser
+        .write("POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n\r\na root root\r\nu+ evil pw\r\n");
+    browser.expect("-0");
+    let _ = browser.try_line(); // the connection ends, by a reset or not
+    assert_eq!(server.admin().values("u?"), [USER]);
+}

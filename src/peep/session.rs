@@ -25,11 +25,13 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
     let login_by = Instant::now() + LOGIN_LIMIT;
     loop {
         while let Some(line) = lines.next() {
+            // A web page can make a browser on this machine send a request here whose body is PEEP.
+            let browser = matches!(line, Line::Complete(line) if !session.authenticated && is_http(line));
             let command = match line {
                 Line::Complete(line) => Command::parse(line, session.authenticated),
                 Line::TooLong => Err(ErrorCode::BadSyntax),
             };
-            let quit = command == Ok(Command::Quit);
+            let quit = browser || command == Ok(Command::Quit);
             command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error).write(output.pending());
             output.send_blocks()?;
             if quit || shared.connections.is_closing() {
@@ -48,6 +50,11 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether a line is the first of an HTTP request.
+fn is_http(line: &[u8]) -> bool {
+    memchr::memmem::find(line, b" HTTP/").is_some()
 }
 
 fn is_timeout(error: &io::Error) -> bool {
