@@ -17,8 +17,7 @@
 use std::io::{self, Read, Write};
 
 use super::message::{Content, Folder, Place};
-use super::root::{self, Identity, Root, Stamp};
-use super::scan::Stamps;
+use super::root::{self, Identity, Root, Stamp, Stamps};
 
 /// The index's file in the user's directory, and the one that is to replace it.
 const FILE: &[u8] = b".pop3d-index";

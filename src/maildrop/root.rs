@@ -226,6 +226,9 @@ pub(super) struct Stamp {
     pub(super) changed: i64,
 }
 
+/// When a Maildir's new/ and cur/ were last changed, each if it is there.
+pub(super) type Stamps = [Option<Stamp>; 2];
+
 /// Of a time in a [`Stat`]; saturated where it is further off than 292 years.
 fn nanoseconds(seconds: i64, rest: u64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add_unsigned(rest)

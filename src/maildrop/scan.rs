@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::index::Index;
 use super::message::{Content, Folder, Message, Place};
 use super::name;
-use super::root::{self, Directory, Identity, Root, Stamp};
+use super::root::{self, Directory, Identity, Root, Stamp, Stamps};
 use crate::wire::{BLOCK, Block, Measure, Meter};
 
 /// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
@@ -30,9 +30,6 @@ const SCAN_THREADS: usize = 16;
 
 /// One scan at a time is parallel, so that many first logins at once do not start threads without bound.
 static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
-
-/// When a Maildir's new/ and cur/ were last changed, each if it is there.
-pub(super) type Stamps = [Option<Stamp>; 2];
 
 /// The user's messages, in the maildrop's order.
 pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
