@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::mem;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::SystemTime;
@@ -112,6 +113,14 @@ impl Folders {
         let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
         files.sort_unstable_by(|Listed { place: a, .. }, Listed { place: b, .. }| {
             order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
+        });
+        // One that was seen twice is where it was seen last.
+        files.dedup_by(|later, earlier| {
+            let same = later.inode == earlier.inode && later.place.base() == earlier.place.base();
+            if same {
+                mem::swap(later, earlier);
+            }
+            same
         });
         Ok(files)
     }

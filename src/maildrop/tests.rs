@@ -293,6 +293,22 @@ fn two_with_one_base_name_have_two_unique_ids() {
     assert_eq!(mail.ids(), ids);
 }
 
+/// As a listing of new/ and then of cur/ sees a message that is moved in between.
+#[test]
+fn a_message_seen_in_both_directories_is_one() {
+    let mail = Mail::maildir();
+    mail.put("new/1.M.h", "one\n");
+    mail.put("new/2.M.h", "two\n");
+    fs::hard_link(mail.path("new/1.M.h"), mail.path("cur/1.M.h:2,")).unwrap();
+    mail.settle();
+    for _ in 0..2 {
+        assert_eq!(mail.ids(), ["1.M.h", "2.M.h"]);
+    }
+    fs::remove_file(mail.path("new/1.M.h")).unwrap();
+    assert_eq!(mail.ids(), ["1.M.h", "2.M.h"]);
+    assert!(mail.open().open_message(number(1)).is_ok());
+}
+
 #[test]
 fn what_is_no_message_is_none() {
     for mail in [Mail::maildir(), Mail::flat()] {
