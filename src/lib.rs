@@ -2,12 +2,12 @@
 //!
 //! Three layers, and the arrows between them point down only.
 //!
-//! - **Plumbing**, the only code that knows sockets and threads: [`server`] (acceptors, pool, shut-down), [`net`]
-//!   (listening, a client's socket), [`connections`] (how many, who, their places).
+//! - **Plumbing**: [`server`] (acceptors, pool, shut-down) and [`net`] (listening, a client's socket).
 //! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the
-//!   server's side and the client's), both on [`shared`]: settings, [`users`], [`stats`].
-//! - **Mail and grammar**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
-//!   [`transform`] (a message through a program), [`wire`] (lines in, wire form out: octets to values and back).
+//!   server's side and the client's), both on what they [share](shared).
+//! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
+//!   [`transform`] (a message through a program), [`users`] (accounts), [`connections`] (how many, who, their places),
+//!   [`stats`], [`wire`] (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs. [`mod@bench`] is the load generator: a POP3 client that
 //! shares nothing with the server.

@@ -172,6 +172,7 @@ fn serve(slot: Slot, shared: &Shared) {
     if panic::catch_unwind(session).is_err() {
         log::error!("{name} end: a fault of the server, which the log tells of above");
     }
+    net::discard_input(slot.connection());
 }
 
 fn serve_pop3(slot: &Slot, shared: &Shared, name: &str) {

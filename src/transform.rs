@@ -43,7 +43,8 @@ pub struct Subject<'a> {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    stdout: ChildStdout,
+    /// Gone once the program is not wanted any more.
+    stdout: Option<ChildStdout>,
     /// Readable when the child has ended; the child is not reaped by that.
     ended: OwnedFd,
     group_ended: bool,
@@ -109,9 +110,14 @@ impl Transform {
             .spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"));
         match stdout.and_then(|stdout| Ok((stdout, pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?))) {
-            Ok((stdout, ended)) => {
-                Ok(Running { child, stdout, ended, group_ended: false, reaped: false, patience: self.patience })
-            }
+            Ok((stdout, ended)) => Ok(Running {
+                child,
+                stdout: Some(stdout),
+                ended,
+                group_ended: false,
+                reaped: false,
+                patience: self.patience,
+            }),
             Err(error) => {
                 let _ = kill_and_reap(&mut child);
                 Err(error.into())
@@ -136,17 +142,17 @@ impl Running {
     /// # Errors
     /// [`Failure`], but for [`Failure::Status`].
     pub fn read(&mut self, buffer: &mut [u8], client: &impl Client) -> Result<usize, Failure> {
-        let (stdout, ended) = (self.stdout.as_fd(), self.ended.as_fd());
+        let Some(stdout) = &mut self.stdout else { return Ok(0) };
         if !self.group_ended {
-            if wait(&[stdout, ended], client, self.patience)? == 0 {
-                return Ok(self.stdout.read(buffer)?);
+            if wait(&[stdout.as_fd(), self.ended.as_fd()], client, self.patience)? == 0 {
+                return Ok(stdout.read(buffer)?);
             }
             // The program is done. What it has left in the background would keep its stdout open.
             kill_group(&self.child);
             self.group_ended = true;
         }
-        wait(&[stdout], client, self.patience)?;
-        Ok(self.stdout.read(buffer)?)
+        wait(&[stdout.as_fd()], client, self.patience)?;
+        Ok(stdout.read(buffer)?)
     }
 
     /// The output has ended: how did the program?
@@ -165,6 +171,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Once reaped, its number may be another process's.
         if !self.reaped {
+            // One that may not be killed, as it runs as another user, ends when nobody reads what it writes.
+            self.stdout = None;
             let _ = kill_and_reap(&mut self.child);
         }
     }

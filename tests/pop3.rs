@@ -423,3 +423,15 @@ fn hanging_up_at_every_octet_of_a_dialogue() {
     assert!(admin.values("cu?").is_empty());
     assert_eq!(server.session().call("STAT"), "1 5");
 }
+
+/// Commands behind QUIT are not carried out, and do not cost the client the reply to QUIT.
+#[test]
+fn what_follows_quit_is_dropped() {
+    let server = Server::start();
+    server.maildrop().put("1", "one\r\n");
+    let mut client = server.session();
+    client.write(format!("QUIT\r\nDELE 1\r\nQUIT\r\n{}", "NOOP\r\n".repeat(5000)));
+    client.ok();
+    client.closed();
+    assert_eq!(server.maildrop().messages(), ["1"]);
+}

@@ -9,7 +9,7 @@
 //! checksum  u32          CRC-32 of all that follows
 //! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
 //! count     u32
-//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length u8, name
+//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length u16, name
 //! ```
 //!
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
@@ -28,8 +28,8 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 /// To be raised with any change of the format, or of what octets and wire form mean.
 const VERSION: u32 = 1;
 
-/// No index of ours is larger: that would be millions of messages.
-const SIZE_LIMIT: u64 = 1 << 28;
+/// A larger index is not read: that would be half a million messages.
+const SIZE_LIMIT: u64 = 1 << 26;
 
 /// In the octet before the stamps: there are stamps.
 const STAMPED: u8 = 0x80;
@@ -50,8 +50,10 @@ impl Index {
     /// The user's index, if there is one that can be trusted.
     pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
         let (mut file, identity) = root.file(&path(user)).ok()?;
-        let size = usize::try_from(identity.size.min(SIZE_LIMIT)).ok()?;
-        let mut octets = vec![0; size];
+        if identity.size > SIZE_LIMIT {
+            return None;
+        }
+        let mut octets = vec![0; usize::try_from(identity.size).ok()?];
         file.read_exact(&mut octets).ok()?;
         let index = Self::decode(&octets);
         if index.is_none() {
@@ -103,8 +105,7 @@ impl Index {
         body.extend_from_slice(&0u32.to_le_bytes());
         let mut count = 0u32;
         for (place, Content { identity, octets, wire_form, namesake }) in entries {
-            // No file system has longer names, and no index more messages: it would only be incomplete.
-            let Ok(length) = u8::try_from(place.name.len()) else { continue };
+            let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
             body.extend_from_slice(&[place.folder as u8, notes]);
             body.extend_from_slice(&identity.inode.to_le_bytes());
@@ -112,7 +113,7 @@ impl Index {
             body.extend_from_slice(&identity.modified.to_le_bytes());
             body.extend_from_slice(&identity.changed.to_le_bytes());
             body.extend_from_slice(&octets.to_le_bytes());
-            body.push(length);
+            body.extend_from_slice(&length.to_le_bytes());
             body.extend_from_slice(&place.name);
             count += 1;
         }
@@ -173,7 +174,7 @@ impl<'a> Fields<'a> {
         let (wire_form, namesake) = (notes & WIRE_FORM != 0, notes & NAMESAKE != 0);
         let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()?, changed: self.i64()? };
         let octets = self.u64()?;
-        let length = self.u8()?;
+        let length = u16::from_le_bytes(self.take()?);
         let name = self.octets(usize::from(length))?;
         // Whoever wrote this, it leads nowhere else.
         let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, name).is_none();

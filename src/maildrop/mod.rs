@@ -179,7 +179,8 @@ impl Maildrop {
     pub fn correct_octets(&self, number: MessageNumber, octets: u64) {
         let Some(mut index) = Index::load(&self.root, self.user.as_str()) else { return };
         let place = &self.messages[number.index()].place;
-        if let Some((_, content)) = index.entries.iter_mut().find(|(known, _)| known == place) {
+        let entry = index.entries.iter_mut().find(|(known, content)| known == place && content.octets != octets);
+        if let Some((_, content)) = entry {
             content.octets = octets;
             Index::save(&self.root, self.user.as_str(), index.stamps, index.entries.iter());
         }
@@ -193,8 +194,14 @@ impl Maildrop {
             return update;
         }
         let mut missing = self.remove_marked(&mut update);
-        if missing > 0 && self.find_moved().is_ok() {
-            missing = self.remove_marked(&mut update);
+        if missing > 0 {
+            match self.find_moved() {
+                Ok(()) => missing = self.remove_marked(&mut update),
+                Err(error) => {
+                    log::error!("cannot look for messages of {}: {error}", self.user);
+                    update.failed += std::mem::take(&mut missing);
+                }
+            }
         }
         if missing > 0 {
             log::info!("{}: {missing} messages marked as deleted had gone already", self.user);
@@ -225,6 +232,7 @@ impl Maildrop {
                     continue;
                 }
             };
+            let mut changed = false;
             for message in self.messages.iter_mut().filter(is_due) {
                 match remove(&directory, message) {
                     Ok(()) => {
@@ -234,12 +242,16 @@ impl Maildrop {
                     Err(error) if is_missing(&error) => missing += 1,
                     Err(error) => {
                         update.failed += 1;
+                        changed |= error.kind() == io::ErrorKind::InvalidData;
                         log::error!(
                             "cannot remove {}: {error}",
                             root::display(&message.place.path(self.user.as_str()))
                         );
                     }
                 }
+            }
+            if changed {
+                Index::forget(&self.root, self.user.as_str());
             }
         }
         missing
@@ -274,7 +286,7 @@ impl Maildrop {
 fn remove(directory: &Directory, message: &Message) -> io::Result<()> {
     let Message { place, content, .. } = message;
     if !content.is(&directory.identity(&place.name)?, place.folder) {
-        return Err(io::Error::other("it has changed since login"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since login"));
     }
     directory.unlink(&place.name)
 }

@@ -4,7 +4,7 @@
 //! knows, and directories that have not changed since the index was written need not even be listed. Flat: names
 //! are used again and files are written to, so the index is good for a file only while its identity is the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::mem;
 use std::os::unix::fs::FileExt;
@@ -23,6 +23,9 @@ use crate::wire::{BLOCK, Block, Measure, Meter};
 /// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
 /// that keep times in steps of 2 s.
 const SETTLED: i64 = 2_000_000_000;
+
+/// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
+const LISTINGS: usize = 5;
 
 /// From this many messages to measure on, more threads than the session's own pay. So many: they wait for the disk
 /// more than they compute.
@@ -56,6 +59,22 @@ pub(super) fn places(root: &Root, user: &str) -> io::Result<Vec<Place>> {
 struct Listed {
     place: Place,
     inode: u64,
+}
+
+/// What one listing has found.
+struct Found {
+    entries: Vec<(Place, Content)>,
+    changed: bool,
+    complete: bool,
+}
+
+impl Found {
+    /// Adds the files that an earlier listing saw and this one did not.
+    fn add_missed(&mut self, earlier: Vec<(Place, Content)>) {
+        let file = |(place, content): &(Place, Content)| (Box::<[u8]>::from(place.base()), content.identity.inode);
+        let seen: HashSet<_> = self.entries.iter().map(file).collect();
+        self.entries.extend(earlier.into_iter().filter(|entry| !seen.contains(&file(entry))));
+    }
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
@@ -110,10 +129,7 @@ impl Folders {
             let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
             files.extend(directory.messages()?.into_iter().map(listed));
         }
-        let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
-        files.sort_unstable_by(|Listed { place: a, .. }, Listed { place: b, .. }| {
-            order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
-        });
+        self.sort(&mut files, |file| &file.place);
         // One that was seen twice is where it was seen last.
         files.dedup_by(|later, earlier| {
             let same = later.inode == earlier.inode && later.place.base() == earlier.place.base();
@@ -123,6 +139,14 @@ impl Folders {
             same
         });
         Ok(files)
+    }
+
+    fn sort<T>(&self, messages: &mut [T], place: impl Fn(&T) -> &Place) {
+        let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
+        messages.sort_unstable_by(|a, b| {
+            let (a, b) = (place(a), place(b));
+            order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
+        });
     }
 
     /// Lists the messages, measures those that `index` does not know, and writes a new index if that has changed
@@ -135,43 +159,78 @@ impl Folders {
         stamps: Option<Stamps>,
         now: i64,
     ) -> io::Result<Vec<(Place, Content)>> {
-        let old = index.unwrap_or_default();
-        let mut known = Known::new(&old);
-        let files = self.files()?;
-        let found: Vec<Option<Content>> = files.iter().map(|file| self.known_content(&mut known, file)).collect();
-        let unknown: Vec<&Listed> =
-            files.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(file, _)| file).collect();
-        let changed = !unknown.is_empty() || known.used != old.entries.len();
-
-        let mut measured = self.measure_all(&unknown).into_iter();
-        let mut complete = true;
-        let mut entries = Vec::with_capacity(files.len());
-        for (Listed { place, .. }, found) in files.into_iter().zip(found) {
-            match found.map_or_else(|| measured.next().unwrap_or(Err(io::ErrorKind::NotFound.into())), Ok) {
-                Ok(content) => entries.push((place, content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if is_exhaustion(&error) => return Err(error),
-                Err(error) => {
-                    log::warn!("{} is left out: {error}", root::display(&place.path(user)));
-                    complete = false;
-                }
+        let Index { stamps: old_stamps, mut entries } = index.unwrap_or_default();
+        let (mut changed, mut complete) = (false, true);
+        for _ in 0..LISTINGS {
+            let before = self.times()?;
+            let mut found = self.found(user, &entries)?;
+            changed |= found.changed;
+            complete = found.complete;
+            let undisturbed = self.times()? == before;
+            if !undisturbed {
+                // What is not seen now has been renamed meanwhile, or removed: better one too many.
+                found.add_missed(entries);
+                self.sort(&mut found.entries, |(place, _)| place);
+            }
+            entries = found.entries;
+            if undisturbed {
+                break;
             }
         }
-
         note_namesakes(&mut entries);
+        // A file that was written to just now may be again, without a trace in its identity.
+        let settled = |Content { identity, .. }: &Content| {
+            let written = if self.is_flat() { identity.changed } else { identity.modified };
+            written.saturating_add(SETTLED) < now
+        };
         // With a message left out the directories' times do not tell when it can be read.
+        let complete = complete && entries.iter().all(|(_, content)| settled(content));
         let stamps = stamps.filter(|_| complete);
-        if changed || (stamps.is_some() && stamps != old.stamps) {
-            // A file that was written to just now may be again, without a trace in its identity.
-            let settled = |content: &Content| content.identity.changed.saturating_add(SETTLED) < now;
-            let keep = |(_, content): &&(Place, Content)| !self.is_flat() || settled(content);
-            Index::save(root, user, stamps, entries.iter().filter(keep));
+        if changed || (stamps.is_some() && stamps != old_stamps) {
+            Index::save(root, user, stamps, entries.iter().filter(|(_, content)| settled(content)));
         }
         Ok(entries)
     }
 
+    /// Lists the messages once and measures those that are not `known`.
+    fn found(&self, user: &str, known: &[(Place, Content)]) -> io::Result<Found> {
+        let mut index = Known::new(known);
+        let files = self.files()?;
+        let contents: Vec<Option<Content>> = files.iter().map(|file| self.known_content(&mut index, file)).collect();
+        let unknown: Vec<&Listed> =
+            files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
+        let changed = !unknown.is_empty() || index.used != known.len();
+        // Their unique-ids are taken, also by files that are younger.
+        let taken: HashSet<&[u8]> = files
+            .iter()
+            .zip(&contents)
+            .filter(|(_, content)| content.is_some_and(|content| !content.namesake))
+            .map(|(file, _)| file.place.base())
+            .collect();
+        let namesakes: Vec<bool> = unknown.iter().map(|file| taken.contains(file.place.base())).collect();
+        let measured = self.measure_all(&unknown).into_iter().zip(namesakes);
+        let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
+        let mut found = Found { entries: Vec::with_capacity(files.len()), changed, complete: true };
+        for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
+            match content.map_or_else(|| measured.next().unwrap_or(Err(io::ErrorKind::NotFound.into())), Ok) {
+                Ok(content) => found.entries.push((place, content)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_exhaustion(&error) => return Err(error),
+                Err(error) => {
+                    log::warn!("{} is left out: {error}", root::display(&place.path(user)));
+                    found.complete = false;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn times(&self) -> io::Result<Vec<Stamp>> {
+        self.0.iter().map(|(_, directory)| directory.stamp()).collect()
+    }
+
     fn known_content(&self, known: &mut Known<'_>, Listed { place, inode }: &Listed) -> Option<Content> {
-        let content = known.content(place).filter(|content| content.identity.inode == *inode)?;
+        let content = **known.by_file.get(&(place.base(), *inode))?;
         let unchanged = || Some(content.is(&self.directory(place.folder)?.identity(&place.name).ok()?, place.folder));
         if self.is_flat() && !unchanged()? {
             return None;
@@ -221,12 +280,14 @@ impl Folders {
         let mut left = identity.size;
         while left > 0 {
             let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            match file.read(&mut buffer[..room])? {
-                0 => break,
-                read => {
+            match file.read(&mut buffer[..room]) {
+                Ok(0) => break,
+                Ok(read) => {
                     meter.push(&buffer[..read]);
                     left -= read as u64;
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         let Measure { octets, wire_form } = meter.finish();
@@ -253,22 +314,14 @@ fn ends_in_lf(file: &std::fs::File, size: u64) -> io::Result<bool> {
 
 /// What the index knows, by what a message is recognised by.
 struct Known<'a> {
-    /// `None` for a name that two messages have.
-    by_base: HashMap<&'a [u8], Option<&'a Content>>,
+    by_file: HashMap<(&'a [u8], u64), &'a Content>,
     used: usize,
 }
 
 impl<'a> Known<'a> {
-    fn new(index: &'a Index) -> Self {
-        let mut by_base = HashMap::with_capacity(index.entries.len());
-        for (place, content) in &index.entries {
-            by_base.entry(place.base()).and_modify(|known| *known = None).or_insert(Some(content));
-        }
-        Self { by_base, used: 0 }
-    }
-
-    fn content(&self, place: &Place) -> Option<Content> {
-        self.by_base.get(place.base()).copied().flatten().copied()
+    fn new(entries: &'a [(Place, Content)]) -> Self {
+        let file = |(place, content): &'a (Place, Content)| ((place.base(), content.identity.inode), content);
+        Self { by_file: entries.iter().map(file).collect(), used: 0 }
     }
 }
 

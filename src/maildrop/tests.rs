@@ -358,3 +358,80 @@ fn a_first_scan_on_many_threads_is_the_same() {
     let expected: Vec<u64> = (0..1000).map(|n| 3 * (n % 7)).collect();
     assert_eq!(mail.octets(), expected);
 }
+
+#[test]
+fn no_message_is_missed_while_others_move_them() {
+    const COUNT: usize = 1500;
+    let mail = Mail::maildir();
+    for n in 0..COUNT {
+        mail.put(&format!("new/{n}.M.h"), "x\n");
+    }
+    mail.settle();
+    assert_eq!(mail.ids().len(), COUNT);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            for n in 0..COUNT {
+                fs::rename(mail.path(&format!("new/{n}.M.h")), mail.path(&format!("cur/{n}.M.h:2,S"))).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        while !mover.is_finished() {
+            let ids: std::collections::BTreeSet<_> = mail.ids().into_iter().collect();
+            assert_eq!(ids.len(), COUNT);
+        }
+    });
+    assert_eq!(mail.ids().len(), COUNT);
+}
+
+#[test]
+fn a_message_that_was_touched_can_be_removed_the_next_time() {
+    let mail = Mail::maildir();
+    mail.put("cur/1.M.h:2,S", "one\n");
+    mail.settle();
+    assert_eq!(mail.ids(), ["1.M.h"]);
+    set_modified(&mail.path("cur/1.M.h:2,S"), SystemTime::UNIX_EPOCH);
+    for expected in [Update { removed: 0, failed: 1 }, Update { removed: 1, failed: 0 }] {
+        let mut open = mail.open();
+        assert!(open.mark(number(1)));
+        assert_eq!(open.commit(), expected);
+    }
+}
+
+#[test]
+fn a_message_that_is_still_being_written_is_measured_again() {
+    let mail = Mail::maildir();
+    mail.put("new/1.M.h", "ha");
+    let settle_directories = || ["new", "cur"].map(|folder| set_modified(&mail.path(folder), SystemTime::UNIX_EPOCH));
+    settle_directories();
+    assert_eq!(mail.octets(), [4]);
+    mail.put("new/1.M.h", "half and half\n");
+    settle_directories();
+    assert_eq!(mail.octets(), [15]);
+    assert!(mail.open().open_message(number(1)).is_ok());
+}
+
+#[test]
+fn a_namesake_that_is_older_does_not_take_the_unique_id_over() {
+    let mail = Mail::maildir();
+    mail.put("cur/3.a.h:2,S", "known\n");
+    mail.settle();
+    assert_eq!(mail.ids(), ["3.a.h"]);
+    mail.put("new/3.a.h", "restored, and longer\n");
+    set_modified(&mail.path("new/3.a.h"), SystemTime::UNIX_EPOCH);
+    let listing = mail.listing();
+    let known = listing.iter().find(|(name, ..)| name == "3.a.h:2,S").unwrap();
+    assert_eq!(known.2, "3.a.h");
+    assert_eq!(mail.listing(), listing);
+}
+
+#[test]
+fn a_marked_message_that_cannot_be_looked_for_is_not_removed() {
+    let mail = Mail::maildir();
+    mail.put("cur/1.M.h:2,S", "one\n");
+    let mut open = mail.open();
+    assert!(open.mark(number(1)));
+    fs::rename(mail.path("cur/1.M.h:2,S"), mail.path("new/1.M.h")).unwrap();
+    fs::rename(mail.path("new"), mail.path("elsewhere")).unwrap();
+    symlink("elsewhere", mail.path("new")).unwrap();
+    assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
+}

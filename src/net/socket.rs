@@ -12,10 +12,13 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::connections::Connection;
 use crate::stats::Counter;
-use crate::wire::Link;
+use crate::wire::{Block, Link};
 
 /// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
 const SENDFILE_BLOCK: u64 = 4 << 20;
+
+/// How much is discarded at the most, in blocks: as much as a socket's buffer may hold.
+const DISCARDED_BLOCKS: usize = 100;
 
 /// Read timeouts are multiples of this, so that one of ten minutes is set once and not before each read.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
@@ -56,6 +59,18 @@ impl<'a> Socket<'a> {
         let result = send();
         counter.subtract(octets - result.as_ref().copied().unwrap_or(0));
         result
+    }
+}
+
+/// Takes what the client has sent behind its last command. Closed with input unread, the connection would be reset,
+/// and the client might lose the last reply.
+pub fn discard_input(connection: &Connection) {
+    let mut block = Block::new();
+    for _ in 0..DISCARDED_BLOCKS {
+        match recv(&connection.stream, &mut block[..], RecvFlags::DONTWAIT) {
+            Ok((_, 1..)) => {}
+            _ => return,
+        }
     }
 }
 

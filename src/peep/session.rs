@@ -43,6 +43,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
         output.link.expect_command(Instant::now(), (!session.authenticated).then_some(login_by));
         match lines.fill(&mut output.link) {
             Ok(0) => return Ok(()),
+            Ok(_) if !session.authenticated && Instant::now() >= login_by => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if is_timeout(&error) && (session.authenticated || Instant::now() < login_by) => {}
@@ -52,9 +53,10 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
     }
 }
 
-/// Whether a line is the first of an HTTP request.
+/// Whether a line is of the head of an HTTP request: `POST / HTTP/1.1`, `Host: localhost`.
 fn is_http(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b" HTTP/").is_some()
+    let first_word = line.split(|&octet| octet == b' ').next().unwrap_or_default();
+    first_word.ends_with(b":") || memchr::memmem::find(line, b" HTTP/").is_some()
 }
 
 fn is_timeout(error: &io::Error) -> bool {

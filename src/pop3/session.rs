@@ -164,15 +164,16 @@ impl<L: Link> Session<'_, L> {
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
         let settings = &self.shared.settings;
         let deadline = || {
-            let logout = since + settings.timeout()?;
-            Some(login_by.map_or(logout, |login_by| login_by.min(logout)))
+            let logout = settings.timeout().map(|timeout| since + timeout);
+            [logout, login_by].into_iter().flatten().min()
         };
         let overdue = || deadline().is_some_and(|deadline| Instant::now() >= deadline);
         loop {
             self.output.link.expect_command(since, deadline());
             match self.lines.fill(&mut self.output.link) {
                 Ok(0) if self.shared.connections.is_closing() => return Err(End::ShuttingDown),
-                Ok(0) if overdue() => return Err(End::Timeout),
+                // Also when there is input: it may come octet by octet, or be anything but a login.
+                Ok(_) if overdue() => return Err(End::Timeout),
                 Ok(0) => return Err(End::HangUp),
                 Ok(_) => return Ok(()),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
