@@ -5,6 +5,8 @@
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
 server_pid=
+# Further processes to end at exit: their ids, by name.
+declare -A others=()
 
 # Ends the server, and waits for it.
 stop_server() {
@@ -15,8 +17,23 @@ stop_server() {
     fi
 }
 
+# end_process PID: ends it, and waits until it is gone, 10 s at most; then it is killed.
+end_process() {
+    local _
+    kill -TERM "$1" 2>/dev/null || return 0
+    for _ in {1..200}; do
+        kill -0 "$1" 2>/dev/null || return 0
+        sleep 0.05
+    done
+    kill -KILL "$1" 2>/dev/null || true
+}
+
 clean_up() {
+    local pid
     stop_server
+    for pid in "${others[@]}"; do
+        end_process "$pid"
+    done
     rm -rf "$work"
 }
 trap clean_up EXIT

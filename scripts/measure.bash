@@ -1,0 +1,180 @@
+# Sourced by the scripts that measure (bench, stress, growth): their command line, runs of popbench that are kept as
+# JSON, servers beside pop3d, and plots.
+# shellcheck shell=bash
+
+# shellcheck source=scripts/server.bash
+source "$(dirname "${BASH_SOURCE[0]}")/server.bash"
+
+# Each user's password, of every server here.
+password=pass
+# The ports of the servers: pop3d, dovecot, sendfile.
+declare -A port=()
+
+# measure_options ARGUMENT...: --quick or --full, and a directory. Sets extent and results. Needs usage().
+measure_options() {
+    extent=full results=
+    while (($# > 0)); do
+        case $1 in
+            --quick | --full) extent=${1#--} ;;
+            -h | --help) usage; exit ;;
+            -*) usage >&2; exit 2 ;;
+            *) [[ -z $results ]] || { usage >&2; exit 2; }; results=$1 ;;
+        esac
+        shift
+    done
+    results=${results:-$(mktemp -d)}
+    mkdir -p "$results"
+    results=$(cd "$results" && pwd)
+    : >"$results/runs.json"
+    say "results go to $results"
+}
+
+# What goes on, for people; results alone are on stdout.
+say() {
+    echo "${0##*/}: $*" >&2
+}
+
+# by_extent QUICK FULL: the one that is asked for.
+by_extent() {
+    if [[ $extent == quick ]]; then echo "$1"; else echo "$2"; fi
+}
+
+# Builds, installs what is missing, and lifts the limit of open files as far as it goes.
+prepare() {
+    "$top/scripts/install-test-tools" --measuring >&2
+    "$top/scripts/build" >&2
+    ulimit -n "$(ulimit -Hn)"
+}
+
+# The machine and the program in one line, for whoever reads the results elsewhere.
+machine() {
+    local model commit
+    model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
+    commit=$(git -C "$top" describe --always --dirty 2>/dev/null || echo 'unknown')
+    echo "$(nproc) cores of ${model:-$(uname -m)}, Linux $(uname -r), $(date --utc +%F), pop3d at $commit"
+}
+
+# An account for each directory of MAIL, as NAME:PASSWORD.
+accounts() {
+    find "$1" -mindepth 1 -maxdepth 1 -type d -printf "%f:$password\\n"
+}
+
+# serve MAIL OPTION...: (re)starts pop3d with an account for each directory of MAIL.
+serve() {
+    local mail=$1 accounts
+    shift
+    stop_server
+    mapfile -t accounts < <(accounts "$mail" | sed 's/^/--user=/')
+    start_server -p 0 -P 0 -m "$mail" -qq "${accounts[@]}" "$@"
+    port[pop3d]=$pop3_port
+}
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# serve_dovecot MAIL: (re)starts Dovecot with the same accounts.
+serve_dovecot() {
+    if [[ -n ${others[dovecot]-} ]]; then
+        end_process "${others[dovecot]}"
+        unset 'others[dovecot]'
+    fi
+    accounts "$1" >"$work/accounts"
+    # Dovecot's own users have to come through.
+    chmod 755 "$work"
+    port[dovecot]=$(free_port)
+    others[dovecot]=$("$top/scripts/dovecot-peer" "${port[dovecot]}" "$1" "$work/accounts" "$work/dovecot")
+}
+
+# serve_by_sendfile FILE: starts sendfile.py with that message.
+serve_by_sendfile() {
+    local said=$work/sendfile _
+    python3 "$top/scripts/sendfile.py" "$1" >"$said" &
+    others[sendfile]=$!
+    for _ in {1..100}; do
+        [[ ! -s $said ]] || break
+        sleep 0.05
+    done
+    port[sendfile]=$(<"$said")
+    [[ -n ${port[sendfile]} ]] || fail 'sendfile.py did not start'
+}
+
+# run_popbench SERVER ARGUMENT...: prints its report as one line of JSON, with errors or without.
+run_popbench() {
+    local server=$1 report status=0
+    shift
+    report=$(timeout 600 "$top/popbench" "$@" --address "127.0.0.1:${port[$server]}" --password "$password" \
+        --timeout 120s --json --quiet) || status=$?
+    [[ -n $report ]] || fail "popbench ended with $status: $*"
+    jq --compact-output . <<<"$report"
+}
+
+# keep NAME=VALUE...: adds these to the report on stdin, and that to runs.json.
+keep() {
+    local pair arguments=()
+    for pair in "$@"; do
+        arguments+=(--arg "${pair%%=*}" "${pair#*=}")
+    done
+    # shellcheck disable=SC2016 # $ARGS is jq's
+    jq --compact-output "${arguments[@]}" '$ARGS.named + .' >>"$results/runs.json"
+}
+
+# The median of the numbers on stdin, a line each.
+median() {
+    sort -g | awk '{ n[NR] = $1 } END { print NR ? (n[int((NR + 1) / 2)] + n[int(NR / 2) + 1]) / 2 : "" }'
+}
+
+# What measured does before each run.
+before_run=:
+
+# measured WORK FILTER ARGUMENT...: runs popbench on pop3d $rounds times, keeps the reports as WORK, and prints the
+# median of what jq's FILTER takes from them.
+measured() {
+    local label=$1 filter=$2 round report
+    shift 2
+    for ((round = 0; round < rounds; round++)); do
+        "$before_run"
+        report=$(run_popbench pop3d "$@")
+        keep work="$label" arguments="$*" <<<"$report"
+        jq "$filter" <<<"$report"
+    done | median
+}
+
+# print_results NAME...: these CSV files; fails when any run had errors.
+print_results() {
+    local name errors
+    for name in "$@"; do
+        printf '\n%s.csv\n' "$name"
+        cat "$results/$name.csv"
+    done
+    errors=$(jq --slurp '[.[].errors[].count] | add // 0' "$results/runs.json")
+    ((errors == 0)) || fail "$errors errors, see $results/runs.json"
+}
+
+# forget MAIL: removes what either server keeps of maildrops there, so that they are new to it.
+forget() {
+    find "$1" -mindepth 2 -maxdepth 2 \
+        \( -name .pop3d-index -o -name 'dovecot.index*' -o -name 'dovecot-uidlist*' -o -name 'dovecot.list.index*' \) \
+        -delete
+}
+
+# The PSS of a process in octets.
+pss() {
+    awk '/^Pss:/ { print $2 * 1024 }' "/proc/$1/smaps_rollup"
+}
+
+# plot NAME: gnuplot's commands on stdin, run in the results, draw NAME.svg.
+plot() {
+    {
+        cat <<END
+set terminal svg size 720,440 enhanced font 'sans-serif,13' background 'white'
+set output '$1.svg'
+set datafile separator ','
+set key top left Left reverse
+set grid
+set style data linespoints
+set pointsize 0.6
+END
+        cat
+    } | (cd "$results" && gnuplot)
+}
