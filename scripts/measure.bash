@@ -5,6 +5,8 @@
 # shellcheck source=scripts/server.bash
 source "$(dirname "${BASH_SOURCE[0]}")/server.bash"
 
+# How many runs a figure is the median of, unless the script says otherwise.
+rounds=3
 # Each user's password, of every server here.
 password=pass
 # The ports of the servers: pop3d, dovecot, sendfile.
