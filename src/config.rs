@@ -6,18 +6,20 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ContextKind;
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
-use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::maildrop::MailRoot;
 use crate::peep::is_argument;
-use crate::shared::TIMEOUT_RANGE;
+use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
+use crate::stats::Stats;
 use crate::transform::Transform;
-use crate::users::{Credentials, UserName};
+use crate::users::{Credentials, UserName, Users};
 
 /// The admin of a server that nobody has set one for; good for loopback only.
 const DEFAULT_ADMIN: &str = "root:root";
@@ -168,6 +170,26 @@ pub struct Config {
     pub pop3: Endpoint,
     /// Where PEEP is served.
     pub peep: Endpoint,
+}
+
+impl Config {
+    /// What the sessions of a server so configured share at its start.
+    #[must_use]
+    pub fn into_shared(self) -> Shared {
+        let users = Users::default();
+        for (name, password) in self.users {
+            users.add(name, password.as_bytes());
+        }
+        Shared {
+            settings: Settings::new(self.mail_root, self.timeout),
+            users,
+            locks: Arc::default(),
+            stats: Stats::default(),
+            connections: Connections::new(self.max_connections),
+            admin: self.admin,
+            transform: self.transform,
+        }
+    }
 }
 
 /// Addresses and a port.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -32,7 +32,6 @@ pub struct Connections {
     /// A place has become free, the limit has changed, or the server is closing.
     changed: Condvar,
     closing: AtomicBool,
-    epoch: Instant,
 }
 
 #[derive(Debug)]
@@ -60,11 +59,10 @@ pub struct Connection {
     /// Reading and writing it needs no exclusive access.
     pub stream: TcpStream,
     protocol: Protocol,
-    /// Since when its session waits for a command, in ms since the registry was made; 0 while it is at work.
-    waiting_since: AtomicU64,
+    /// Since when its session waits for a command, if it does.
+    waiting_since: Mutex<Option<Instant>>,
     /// The server itself has ended the reading.
     reading_ended: AtomicBool,
-    epoch: Instant,
 }
 
 impl Connection {
@@ -82,14 +80,8 @@ impl Connection {
 
     /// The session waits for a command since `since`, or does not wait.
     pub fn set_waiting(&self, since: Option<Instant>) {
-        // At least 1: 0 is for one at work.
-        let millis = since.map_or(0, |since| 1 + millis(since.saturating_duration_since(self.epoch)));
-        self.waiting_since.store(millis, Ordering::Relaxed);
+        *self.waiting_since.lock() = since;
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Connections {
@@ -97,12 +89,7 @@ impl Connections {
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         let state = State { limit, ceiling: MAX_CONNECTIONS, taken: 0, pop3: 0, next_id: 1, open: HashMap::new() };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            closing: AtomicBool::new(false),
-            epoch: Instant::now(),
-        })
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), closing: AtomicBool::new(false) })
     }
 
     /// Waits for a place. `None` when the server is closing.
@@ -147,11 +134,8 @@ impl Connections {
     /// Ends the reading of POP3 connections that have waited for a command longer than `timeout`. A session's
     /// own read timeout does that too, but is set when the wait begins; this is for a timeout lowered since.
     pub fn end_overdue(&self, timeout: Duration) {
-        let now = millis(self.epoch.elapsed());
-        let overdue = |connection: &Connection| {
-            let since = connection.waiting_since.load(Ordering::Relaxed);
-            since != 0 && since.saturating_add(millis(timeout)) < now
-        };
+        let overdue =
+            |connection: &Connection| connection.waiting_since.lock().is_some_and(|since| since.elapsed() > timeout);
         for connection in self.state.lock().open.values() {
             if connection.protocol == Protocol::Pop3 && overdue(connection) {
                 connection.end_reading();
@@ -212,9 +196,8 @@ impl Place {
         let connection = Arc::new(Connection {
             stream,
             protocol: self.protocol,
-            waiting_since: AtomicU64::new(0),
+            waiting_since: Mutex::new(None),
             reading_ended: AtomicBool::new(false),
-            epoch: connections.epoch,
         });
         let id = {
             let mut state = connections.state.lock();

@@ -12,11 +12,9 @@ use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
-use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
+use crate::connections::{MAX_CONNECTIONS, Protocol, Slot};
 use crate::net::{self, Listener, Socket, WRITE_STALL};
-use crate::shared::{Settings, Shared};
-use crate::stats::Stats;
-use crate::users::Users;
+use crate::shared::Shared;
 use crate::{peep, pop3};
 
 /// A session needs little; a thread's stack is not resident until it is used.
@@ -42,9 +40,6 @@ pub struct Server {
     listeners: Vec<(Protocol, Listener)>,
 }
 
-/// Asks a running server to shut down; also when it is dropped.
-pub type Stop = Sender<Signal>;
-
 /// Why a server shuts down, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal(pub &'static str);
@@ -60,19 +55,7 @@ impl Server {
             let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
             listeners.extend(bound.into_iter().map(|listener| (protocol, listener)));
         }
-        let users = Users::default();
-        for (name, password) in config.users {
-            users.add(name, password.as_bytes());
-        }
-        let shared = Arc::new(Shared {
-            settings: Settings::new(config.mail_root, config.timeout),
-            users,
-            locks: Arc::default(),
-            stats: Stats::default(),
-            connections: Connections::new(config.max_connections),
-            admin: config.admin,
-            transform: config.transform,
-        });
+        let shared = Arc::new(config.into_shared());
         Ok(Self { shared, listeners })
     }
 

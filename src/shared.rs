@@ -14,6 +14,10 @@ use crate::users::{Credentials, Users};
 /// What the autologout timer can be set to, in seconds: a day at most, 0 for none.
 pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 
+/// How long a client of either protocol may take to log in, counted from the connection. Shorter than the autologout
+/// timer of RFC 1939 section 3, which protects users: who has not logged in is none yet, and holds a place.
+pub const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+
 /// One server's state.
 #[derive(Debug)]
 pub struct Shared {

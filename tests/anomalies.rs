@@ -6,16 +6,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
 use pop3d::config::Args;
-use pop3d::connections::Connections;
 use pop3d::pop3::{self, Summary};
-use pop3d::shared::{Settings, Shared};
-use pop3d::stats::Stats;
-use pop3d::users::Users;
+use pop3d::shared::Shared;
 use pop3d::wire::Link;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -120,20 +116,8 @@ impl Link for Script<'_> {
 /// What sessions share, for mail at `root`.
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
-    let config = Args::try_parse_from(["pop3d", "-u", &user, "-m", root.to_str().unwrap()]).unwrap().resolve().unwrap();
-    let users = Users::default();
-    for (name, password) in config.users {
-        users.add(name, password.as_bytes());
-    }
-    Shared {
-        settings: Settings::new(config.mail_root, config.timeout),
-        users,
-        locks: Arc::default(),
-        stats: Stats::default(),
-        connections: Connections::new(config.max_connections),
-        admin: config.admin,
-        transform: config.transform,
-    }
+    let args = Args::try_parse_from(["pop3d", "-u", &user, "-m", root.to_str().unwrap()]).unwrap();
+    args.resolve().unwrap().into_shared()
 }
 
 /// A maildrop of three messages, of which the script removes the first two.

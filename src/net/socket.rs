@@ -12,13 +12,13 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::connections::Connection;
 use crate::stats::Counter;
-use crate::wire::{Block, Link};
+use crate::wire::Link;
 
 /// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
 const SENDFILE_BLOCK: u64 = 4 << 20;
 
-/// How much is discarded at the most, in blocks: as much as a socket's buffer may hold.
-const DISCARDED_BLOCKS: usize = 100;
+/// How often input is discarded, 4 KiB each time: at the most about as much as a socket's buffer holds.
+const DISCARDS: usize = 1600;
 
 /// Read timeouts are multiples of this, so that one of ten minutes is set once and not before each read.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
@@ -65,9 +65,8 @@ impl<'a> Socket<'a> {
 /// Takes what the client has sent behind its last command. Closed with input unread, the connection would be reset,
 /// and the client might lose the last reply.
 pub fn discard_input(connection: &Connection) {
-    let mut block = Block::new();
-    for _ in 0..DISCARDED_BLOCKS {
-        match recv(&connection.stream, &mut block[..], RecvFlags::DONTWAIT) {
+    for _ in 0..DISCARDS {
+        match recv(&connection.stream, &mut [0u8; 4096], RecvFlags::DONTWAIT) {
             Ok((_, 1..)) => {}
             _ => return,
         }

@@ -7,12 +7,9 @@ use std::time::{Duration, Instant};
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::maildrop::MailRoot;
-use crate::shared::{Shared, TIMEOUT_RANGE};
+use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
 use crate::users::UserName;
-use crate::wire::{Line, Lines, Link, Output};
-
-/// How long an admin may take to authenticate. After that a session may be idle for as long as it likes.
-const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+use crate::wire::{Line, Lines, Link, Output, is_timeout};
 
 /// Speaks PEEP with the client at the other end of `link`, until the session ends. `name` tells it in the log.
 ///
@@ -57,10 +54,6 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
 fn is_http(line: &[u8]) -> bool {
     let first_word = line.split(|&octet| octet == b' ').next().unwrap_or_default();
     first_word.ends_with(b":") || memchr::memmem::find(line, b" HTTP/").is_some()
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 struct Session<'a> {

@@ -6,19 +6,15 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::reply::{self, Fault, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
-use crate::shared::Shared;
+use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
-use crate::wire::{Line, Lines, Link, Output};
-
-/// How long a client may take to log in, counted from the connection. Shorter than the autologout timer of
-/// RFC 1939 section 3, which protects users: who has not logged in is none yet, and holds a place.
-const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+use crate::wire::{Line, Lines, Link, Output, is_timeout};
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ impl From<io::Error> for End {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
                 Self::HangUp
             }
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Stalled,
+            _ if is_timeout(&error) => Self::Stalled,
             _ => Self::Failed(error),
         }
     }
@@ -176,7 +172,7 @@ impl<L: Link> Session<'_, L> {
                 Ok(_) if overdue() => return Err(End::Timeout),
                 Ok(0) => return Err(End::HangUp),
                 Ok(_) => return Ok(()),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(error) if is_timeout(&error) => {
                     if overdue() {
                         return Err(End::Timeout);
                     }

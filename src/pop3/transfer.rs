@@ -148,11 +148,12 @@ struct Stored {
 
 impl Source for Stored {
     fn read<L: Link>(&mut self, block: &mut [u8], _: &L) -> Result<usize, TransferError> {
+        if self.left == 0 {
+            return Ok(0);
+        }
         let room = usize::try_from(self.left).map_or(block.len(), |left| left.min(block.len()));
         let read = match self.file.read(&mut block[..room]) {
-            Ok(0) if room > 0 => {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the message was cut while it was sent"))
-            }
+            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the message was cut while it was sent")),
             result => result,
         };
         let read = read.map_err(TransferError::unreadable)?;

@@ -62,8 +62,8 @@ impl Drop for Block {
 
 /// What a session needs of its connection. The server's is a socket; tests use octets in memory.
 pub trait Link: Read + Write {
-    /// The client has been due to send a command since `since`; a read fails with [`io::ErrorKind::WouldBlock`]
-    /// or [`io::ErrorKind::TimedOut`] at `deadline` or somewhat before.
+    /// The client has been due to send a command since `since`; a read fails with an error that [`is_timeout`] at
+    /// about `deadline`.
     fn expect_command(&mut self, since: Instant, deadline: Option<Instant>);
 
     /// Sends `octets` octets of `file` from its start. Fails with [`io::ErrorKind::UnexpectedEof`] when the file
@@ -79,6 +79,11 @@ pub trait Link: Read + Write {
 
     /// What to poll for the client's going, where that is possible.
     fn watch(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// Whether a read or a write failed because it took too long.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// A connection and the replies that are gathered for it.
@@ -114,12 +119,7 @@ impl<L: Link> Output<L> {
     /// # Errors
     /// Those of the connection.
     pub fn send_blocks(&mut self) -> io::Result<()> {
-        if self.pending.len() < BLOCK {
-            return Ok(());
-        }
-        self.link.write_all(&self.pending)?;
-        self.pending.clear();
-        Ok(())
+        if self.pending.len() < BLOCK { Ok(()) } else { self.flush() }
     }
 
     /// Sends all that is gathered.
