@@ -9,8 +9,8 @@ use std::thread;
 use clap::Parser;
 use log::LevelFilter;
 use pop3d::config::{self, Args, LogConfig};
-use pop3d::server::{Server, Signal};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use pop3d::server::{Request, Server};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode, WriteLogger};
 use time::macros::format_description;
@@ -36,11 +36,15 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     start_log(&args.log())?;
     panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     // Before anybody can know that the server is there.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (stop, stopped) = crossbeam_channel::bounded(1);
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let (ask, requests) = crossbeam_channel::unbounded();
     let listen = move || {
         for signal in signals.forever() {
-            let _ = stop.try_send(Signal(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }));
+            let _ = ask.send(match signal {
+                SIGHUP => Request::Reload,
+                SIGINT => Request::Stop("SIGINT"),
+                _ => Request::Stop("SIGTERM"),
+            });
         }
     };
     thread::Builder::new().spawn(listen).map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -51,7 +55,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         writeln!(stdout, "{endpoint}")?;
     }
     drop(stdout);
-    Ok(server.run(&stopped)?)
+    Ok(server.run(&requests)?)
 }
 
 fn start_log(log: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {

@@ -6,15 +6,16 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::connections::{MAX_CONNECTIONS, Protocol, Slot};
-use crate::net::{self, Listener, Socket, WRITE_STALL};
-use crate::shared::Shared;
+use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
+use crate::shared::{HANDSHAKE_LIMIT, Shared};
+use crate::wire::Link;
 use crate::{peep, pop3};
 
 /// A session needs little; a thread's stack is not resident until it is used.
@@ -37,12 +38,37 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 4;
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    listeners: Vec<(Protocol, Listener)>,
+    certificate: Option<Arc<Certificate>>,
+    listeners: Vec<(Service, Listener)>,
 }
 
-/// Why a server shuts down, for the log.
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy)]
+struct Service {
+    protocol: Protocol,
+    /// By TLS, from the first octet on.
+    tls: bool,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.protocol, self.tls) {
+            (Protocol::Pop3, false) => "POP3",
+            (Protocol::Pop3, true) => "POP3S",
+            (Protocol::Peep, false) => "PEEP",
+            (Protocol::Peep, true) => "PEEP over TLS",
+        })
+    }
+}
+
+/// What the operator asks of a server that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signal(pub &'static str);
+pub enum Request {
+    /// To read the certificate again.
+    Reload,
+    /// To shut down; why, for the log.
+    Stop(&'static str),
+}
 
 impl Server {
     /// Binds the ports.
@@ -51,43 +77,43 @@ impl Server {
     /// When a port cannot be bound.
     pub fn bind(config: Config) -> io::Result<Self> {
         let mut listeners = Vec::new();
-        for (protocol, endpoint) in [(Protocol::Pop3, &config.pop3), (Protocol::Peep, &config.peep)] {
+        let mut bind = |protocol, tls, endpoint: &Endpoint| {
             let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
-            listeners.extend(bound.into_iter().map(|listener| (protocol, listener)));
-        }
-        let shared = Arc::new(config.into_shared());
-        Ok(Self { shared, listeners })
+            listeners.extend(bound.into_iter().map(|listener| (Service { protocol, tls }, listener)));
+            io::Result::Ok(())
+        };
+        bind(Protocol::Pop3, false, &config.pop3)?;
+        config.pop3s.as_ref().map_or(Ok(()), |endpoint| bind(Protocol::Pop3, true, endpoint))?;
+        bind(Protocol::Peep, config.peep_tls, &config.peep)?;
+        let (shared, certificate) = config.into_shared();
+        Ok(Self { shared: Arc::new(shared), certificate: certificate.map(Arc::new), listeners })
     }
 
     /// What listens where, for people to read.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        let line = |(protocol, listener): &(Protocol, Listener)| {
-            let protocol = match protocol {
-                Protocol::Pop3 => "POP3",
-                Protocol::Peep => "PEEP",
-            };
-            format!("{protocol} listening on {}", listener.address())
-        };
-        self.listeners.iter().map(line).collect()
+        self.listeners
+            .iter()
+            .map(|(service, listener)| format!("{service} listening on {}", listener.address()))
+            .collect()
     }
 
-    /// Serves until `stop` has something to say, then shuts down: running replies are finished within a grace
-    /// period, nothing is removed that was not to be by a QUIT.
+    /// Serves until one of `requests` is to stop, then shuts down: running replies are finished within a grace period,
+    /// nothing is removed that was not to be by a QUIT.
     ///
     /// # Errors
     /// When threads cannot be started.
-    pub fn run(self, stop: &Receiver<Signal>) -> io::Result<()> {
-        let Self { shared, listeners } = self;
+    pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
+        let Self { shared, certificate, listeners } = self;
         shared.connections.set_ceiling(raise_descriptor_limit());
-        let sessions = start_pool(&shared)?;
+        let sessions = start_pool(&shared, certificate.as_ref())?;
         thread::scope(|scope| {
-            for (protocol, listener) in &listeners {
+            for (service, listener) in &listeners {
                 let (shared, sessions) = (&shared, sessions.clone());
                 let accept = move || {
-                    listener.accept_all(&shared.connections, *protocol, |slot| {
+                    listener.accept_all(&shared.connections, service.protocol, |slot| {
                         // The pool never stops taking them.
-                        let _ = sessions.send(slot);
+                        let _ = sessions.send((slot, service.tls));
                     });
                 };
                 let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
@@ -97,9 +123,13 @@ impl Server {
                 }
             }
             let ticks = tick(TICK);
-            let signal = loop {
+            let why = loop {
                 select! {
-                    recv(stop) -> signal => break signal,
+                    recv(requests) -> request => match request {
+                        Ok(Request::Reload) => reload(certificate.as_deref()),
+                        Ok(Request::Stop(why)) => break why,
+                        Err(_) => break "the program ends",
+                    },
                     recv(ticks) -> _ => {
                         if let Some(timeout) = shared.settings.timeout() {
                             shared.connections.end_overdue(timeout);
@@ -107,7 +137,7 @@ impl Server {
                     }
                 }
             };
-            log::info!("shutting down: {}", signal.map_or("the program ends", |signal| signal.0));
+            log::info!("shutting down: {why}");
             close(&shared, &listeners);
             Ok(())
         })
@@ -115,7 +145,7 @@ impl Server {
 }
 
 /// Ends what [`Server::run`] has started.
-fn close(shared: &Shared, listeners: &[(Protocol, Listener)]) {
+fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
     shared.connections.let_nobody_in();
     listeners.iter().for_each(|(_, listener)| listener.wake());
     if !shared.connections.close(GRACE, LAST_GRACE) {
@@ -123,9 +153,18 @@ fn close(shared: &Shared, listeners: &[(Protocol, Listener)]) {
     }
 }
 
+/// Sessions that have begun go on with the certificate that they have.
+fn reload(certificate: Option<&Certificate>) {
+    match certificate.map(Certificate::reload) {
+        Some(Ok(())) => log::info!("the TLS certificate has been read again"),
+        Some(Err(error)) => log::error!("the TLS certificate stays the old one: {error}"),
+        None => log::info!("there is no TLS certificate to read again"),
+    }
+}
+
 /// Starts the pool of sessions: as many threads as there can be places, so one is free for each connection sent.
 /// Each takes connections itself, which wakes one thread for each; the pool's own queue would wake two.
-fn start_pool(shared: &Arc<Shared>) -> io::Result<Sender<Slot>> {
+fn start_pool(shared: &Arc<Shared>, certificate: Option<&Arc<Certificate>>) -> io::Result<Sender<(Slot, bool)>> {
     let builder = threadpool::Builder::new()
         .num_threads(MAX_CONNECTIONS)
         .thread_name("session".to_owned())
@@ -137,20 +176,40 @@ fn start_pool(shared: &Arc<Shared>) -> io::Result<Sender<Slot>> {
     panic::set_hook(hook);
     let pool = pool.map_err(|_| io::Error::other(format!("cannot start {MAX_CONNECTIONS} threads")))?;
 
-    let (sender, receiver) = unbounded::<Slot>();
+    let (sender, receiver) = unbounded::<(Slot, bool)>();
     for _ in 0..MAX_CONNECTIONS {
-        let (shared, receiver) = (Arc::clone(shared), receiver.clone());
-        pool.execute(move || receiver.iter().for_each(|slot| serve(slot, &shared)));
+        let (shared, certificate, receiver) = (Arc::clone(shared), certificate.cloned(), receiver.clone());
+        pool.execute(move || {
+            receiver.iter().for_each(|(slot, tls)| serve(slot, tls, &shared, certificate.as_deref()));
+        });
     }
     Ok(sender)
 }
 
-/// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
-fn serve(slot: Slot, shared: &Shared) {
+/// Runs a session, by `tls` from its first octet on or not. A fault of one session ends that session alone: what it
+/// held is given back as it unwinds.
+fn serve(slot: Slot, tls: bool, shared: &Shared, certificate: Option<&Certificate>) {
     let name = Name(&slot).to_string();
-    let session = AssertUnwindSafe(|| match slot.protocol() {
-        Protocol::Pop3 => serve_pop3(&slot, shared, &name),
-        Protocol::Peep => serve_peep(&slot, shared, &name),
+    let session = AssertUnwindSafe(|| {
+        let (protocol, sent) = match slot.protocol() {
+            Protocol::Pop3 => ("POP3", Some(&shared.stats.sent)),
+            Protocol::Peep => ("PEEP", None),
+        };
+        log::info!("{name} connected to {protocol}");
+        if slot.protocol() == Protocol::Pop3 {
+            shared.stats.connections.add(1);
+        }
+        let mut socket = Socket::new(&slot, sent, certificate);
+        if tls {
+            match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
+                Ok(agreed) => log::info!("{name} TLS: {agreed}"),
+                Err(error) => return log::info!("{name} end: TLS handshake failed: {error}"),
+            }
+        }
+        match slot.protocol() {
+            Protocol::Pop3 => serve_pop3(socket, shared, &name),
+            Protocol::Peep => serve_peep(socket, shared, &name),
+        }
     });
     if panic::catch_unwind(session).is_err() {
         log::error!("{name} end: a fault of the server, which the log tells of above");
@@ -158,10 +217,7 @@ fn serve(slot: Slot, shared: &Shared) {
     net::discard_input(slot.connection());
 }
 
-fn serve_pop3(slot: &Slot, shared: &Shared, name: &str) {
-    shared.stats.connections.add(1);
-    log::info!("{name} connected to POP3");
-    let socket = Socket::new(slot.connection(), Some(&shared.stats.sent));
+fn serve_pop3(socket: Socket<'_>, shared: &Shared, name: &str) {
     if let Some(timeout) = shared.settings.timeout().filter(|timeout| *timeout < WRITE_STALL)
         && let Err(error) = socket.set_write_timeout(timeout)
     {
@@ -171,9 +227,8 @@ fn serve_pop3(slot: &Slot, shared: &Shared, name: &str) {
     log::info!("{name} {summary}");
 }
 
-fn serve_peep(slot: &Slot, shared: &Shared, name: &str) {
-    log::info!("{name} connected to PEEP");
-    match peep::serve(Socket::new(slot.connection(), None), shared, name) {
+fn serve_peep(socket: Socket<'_>, shared: &Shared, name: &str) {
+    match peep::serve(socket, shared, name) {
         Ok(()) => log::info!("{name} end"),
         Err(error) => log::info!("{name} end: {error}"),
     }

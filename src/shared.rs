@@ -18,6 +18,9 @@ pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 /// timer of RFC 1939 section 3, which protects users: who has not logged in is none yet, and holds a place.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a client may take for its TLS handshake.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
+
 /// One server's state.
 #[derive(Debug)]
 pub struct Shared {
@@ -35,6 +38,8 @@ pub struct Shared {
     pub admin: Credentials,
     /// The program that messages go through, if any.
     pub transform: Option<Transform>,
+    /// Passwords may cross the net in clear.
+    pub allow_cleartext: bool,
 }
 
 /// The settings that PEEP changes while the server runs; a change holds for whatever comes after it.

@@ -132,7 +132,7 @@ pub trait Client {
     fn watch(&self) -> Option<BorrowedFd<'_>>;
 
     /// The client has closed its side of the connection: has it gone?
-    fn left(&self) -> bool;
+    fn left(&mut self) -> bool;
 }
 
 impl Running {
@@ -141,7 +141,7 @@ impl Running {
     ///
     /// # Errors
     /// [`Failure`], but for [`Failure::Status`].
-    pub fn read(&mut self, buffer: &mut [u8], client: &impl Client) -> Result<usize, Failure> {
+    pub fn read(&mut self, buffer: &mut [u8], client: &mut impl Client) -> Result<usize, Failure> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
         if !self.group_ended {
             if wait(&[stdout.as_fd(), self.ended.as_fd()], client, self.patience)? == 0 {
@@ -159,7 +159,7 @@ impl Running {
     ///
     /// # Errors
     /// [`Failure::Status`] when it failed, others when it goes on without output.
-    pub fn finish(&mut self, client: &impl Client) -> Result<(), Failure> {
+    pub fn finish(&mut self, client: &mut impl Client) -> Result<(), Failure> {
         wait(&[self.ended.as_fd()], client, self.patience)?;
         self.reaped = true;
         let status = kill_and_reap(&mut self.child)?;
@@ -179,7 +179,7 @@ impl Drop for Running {
 }
 
 /// Waits for something to read at one of `fds`; returns which, the first if it is several.
-fn wait(fds: &[BorrowedFd<'_>], client: &impl Client, patience: Option<Duration>) -> Result<usize, Failure> {
+fn wait(fds: &[BorrowedFd<'_>], client: &mut impl Client, patience: Option<Duration>) -> Result<usize, Failure> {
     let deadline = patience.map(|patience| Instant::now() + patience);
     // POLLHUP and POLLERR, which are always told, mean that the connection has gone; POLLRDHUP only that the client
     // will send no more: it may still want what it has asked for.
@@ -195,11 +195,12 @@ fn wait(fds: &[BorrowedFd<'_>], client: &impl Client, patience: Option<Duration>
             Err(Errno::INTR) => continue,
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        match polled.iter().position(|fd| !fd.revents().is_empty()) {
-            Some(ready) if ready < fds.len() => return Ok(ready),
-            Some(_) if !polled[fds.len()].revents().intersects(PollFlags::HUP | PollFlags::ERR) && !client.left() => {}
-            Some(_) => return Err(Failure::ClientLeft),
-            None => {}
+        if let Some(ready) = polled[..fds.len()].iter().position(|fd| !fd.revents().is_empty()) {
+            return Ok(ready);
+        }
+        let told = polled.last().map_or(PollFlags::empty(), PollFd::revents);
+        if told.intersects(PollFlags::HUP | PollFlags::ERR) || !told.is_empty() && client.left() {
+            return Err(Failure::ClientLeft);
         }
         interest = PollFlags::empty();
     }
@@ -234,7 +235,7 @@ mod tests {
             None
         }
 
-        fn left(&self) -> bool {
+        fn left(&mut self) -> bool {
             false
         }
     }
@@ -251,12 +252,12 @@ mod tests {
         let mut text = Vec::new();
         let mut buffer = [0; 4];
         loop {
-            match running.read(&mut buffer, &Patient)? {
+            match running.read(&mut buffer, &mut Patient)? {
                 0 => break,
                 read => text.extend_from_slice(&buffer[..read]),
             }
         }
-        running.finish(&Patient)?;
+        running.finish(&mut Patient)?;
         Ok(String::from_utf8(text).unwrap())
     }
 

@@ -12,7 +12,7 @@ use clap::Parser;
 use pop3d::config::Args;
 use pop3d::pop3::{self, Summary};
 use pop3d::shared::Shared;
-use pop3d::wire::Link;
+use pop3d::wire::{Link, Tls};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -104,12 +104,24 @@ impl Link for Script<'_> {
         Ok(())
     }
 
-    fn client_left(&self) -> bool {
+    fn client_left(&mut self) -> bool {
         false
     }
 
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    fn is_private(&self) -> bool {
+        true
+    }
+
+    fn tls(&self) -> Tls {
+        Tls::Absent
+    }
+
+    fn start_tls(&mut self, _: Instant) -> io::Result<String> {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
@@ -117,7 +129,7 @@ impl Link for Script<'_> {
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let args = Args::try_parse_from(["pop3d", "-u", &user, "-m", root.to_str().unwrap()]).unwrap();
-    args.resolve().unwrap().into_shared()
+    args.resolve().unwrap().into_shared().0
 }
 
 /// A maildrop of three messages, of which the script removes the first two.

@@ -1,5 +1,7 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
+mod tls;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -15,11 +17,13 @@ use log::LevelFilter;
 
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::maildrop::MailRoot;
+use crate::net::{Certificate, CertificateError};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
 use crate::stats::Stats;
 use crate::transform::Transform;
 use crate::users::{Credentials, UserName, Users};
+use tls::TlsArgs;
 
 /// The admin of a server that nobody has set one for; good for loopback only.
 const DEFAULT_ADMIN: &str = "root:root";
@@ -83,6 +87,9 @@ pub struct Args {
     /// Append the log to this file instead of writing it to stderr
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// A wrong command line in one line, without the passwords that may be in it.
@@ -168,19 +175,27 @@ pub struct Config {
     pub max_connections: usize,
     /// Where POP3 is served.
     pub pop3: Endpoint,
+    /// Where POP3 is served by TLS from the first octet on.
+    pub pop3s: Option<Endpoint>,
     /// Where PEEP is served.
     pub peep: Endpoint,
+    /// PEEP goes by TLS.
+    pub peep_tls: bool,
+    /// What TLS needs.
+    pub certificate: Option<Certificate>,
+    /// Passwords may cross the net in clear.
+    pub allow_cleartext: bool,
 }
 
 impl Config {
-    /// What the sessions of a server so configured share at its start.
+    /// What the sessions of a server so configured share at its start, and its certificate.
     #[must_use]
-    pub fn into_shared(self) -> Shared {
+    pub fn into_shared(self) -> (Shared, Option<Certificate>) {
         let users = Users::default();
         for (name, password) in self.users {
             users.add(name, password.as_bytes());
         }
-        Shared {
+        let shared = Shared {
             settings: Settings::new(self.mail_root, self.timeout),
             users,
             locks: Arc::default(),
@@ -188,7 +203,9 @@ impl Config {
             connections: Connections::new(self.max_connections),
             admin: self.admin,
             transform: self.transform,
-        }
+            allow_cleartext: self.allow_cleartext,
+        };
+        (shared, self.certificate)
     }
 }
 
@@ -221,6 +238,10 @@ pub enum ConfigError {
     Transform(String),
     /// Who can reach the port could change everything.
     DefaultAdmin(IpAddr),
+    /// The admin's password would cross the net in clear.
+    PeepInClear(IpAddr),
+    /// There can be no TLS with it.
+    Certificate(CertificateError),
 }
 
 impl fmt::Display for ConfigError {
@@ -232,6 +253,10 @@ impl fmt::Display for ConfigError {
             Self::DefaultAdmin(address) => {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
             }
+            Self::PeepInClear(address) => {
+                write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
+            }
+            Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
         }
     }
 }
@@ -264,12 +289,20 @@ impl Args {
         let peep =
             Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
         let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password) == DEFAULT_ADMIN;
-        if let Some(&address) = peep.addresses.iter().find(|address| is_default && !address.is_loopback()) {
-            return Err(ConfigError::DefaultAdmin(address));
+        if let Some(&address) = peep.addresses.iter().find(|address| !address.is_loopback()) {
+            if is_default {
+                return Err(ConfigError::DefaultAdmin(address));
+            }
+            if !(self.tls.peep_tls || self.tls.allow_cleartext) {
+                return Err(ConfigError::PeepInClear(address));
+            }
         }
         let patience = seconds(self.transform_timeout);
         let transform =
             self.transform.map(|command| Transform::new(&command, patience).ok_or(ConfigError::Transform(command)));
+        let pop3 = |port| {
+            Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
+        };
         Ok(Config {
             users: self.users.into_iter().map(|account| (account.name, account.password)).collect(),
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.as_bytes()),
@@ -278,12 +311,12 @@ impl Args {
             transform: transform.transpose()?,
             timeout: seconds(self.timeout),
             max_connections: usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS),
-            pop3: Endpoint::new(
-                self.address,
-                [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-                self.pop3_port,
-            ),
+            pop3: pop3(self.pop3_port),
+            pop3s: self.tls.pop3s_port.map(pop3),
             peep,
+            peep_tls: self.tls.peep_tls,
+            certificate: self.tls.certificate()?,
+            allow_cleartext: self.tls.allow_cleartext,
         })
     }
 }
@@ -339,6 +372,10 @@ mod tests {
             &["--address", "localhost.invalid"],
             &["-a", "root"],
             &["-v", "-q"],
+            &["--tls-cert", "chain"],
+            &["--tls-key", "key"],
+            &["--pop3s-port", "0"],
+            &["--peep-tls"],
             &["--unknown"],
             &["stray"],
         ] {
@@ -357,7 +394,10 @@ mod tests {
         assert!(matches!(resolve(&["-u", "a:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
         assert!(matches!(resolve(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
         assert!(matches!(resolve(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));
-        assert!(resolve(&["--peep-address", "0.0.0.0", "-a", "admin:secret"]).is_ok());
+        let admin = ["--peep-address", "0.0.0.0", "-a", "admin:secret"];
+        assert!(matches!(resolve(&admin), Err(ConfigError::PeepInClear(_))));
+        assert!(resolve(&[&admin[..], &["--allow-cleartext"]].concat()).is_ok());
+        assert!(matches!(resolve(&["--tls-cert", "none", "--tls-key", "none"]), Err(ConfigError::Certificate(_))));
     }
 
     #[test]

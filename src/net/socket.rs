@@ -4,15 +4,18 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use crate::connections::Connection;
+use super::certificate::Certificate;
+use super::tls::TlsLayer;
+use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
-use crate::wire::Link;
+use crate::wire::{self, Block, Link};
 
 /// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
 const SENDFILE_BLOCK: u64 = 4 << 20;
@@ -23,20 +26,24 @@ const DISCARDS: usize = 1600;
 /// Read timeouts are multiples of this, so that one of ten minutes is set once and not before each read.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
-/// A blocking socket with a read timeout, which counts what it sends.
+/// A blocking socket with a read timeout, in clear or by TLS, which counts the octets that it is given to send.
 #[derive(Debug)]
 pub struct Socket<'a> {
+    slot: &'a Slot,
     connection: &'a Connection,
     sent: Option<&'a Counter>,
+    certificate: Option<&'a Certificate>,
+    tls: Option<Box<TlsLayer>>,
     timeout: Option<Duration>,
     waiting_since: Option<Instant>,
 }
 
 impl<'a> Socket<'a> {
-    /// `sent` counts the octets that go to the client.
+    /// `sent` counts the octets that go to the client; with a `certificate` TLS can be started.
     #[must_use]
-    pub fn new(connection: &'a Connection, sent: Option<&'a Counter>) -> Self {
-        Self { connection, sent, timeout: None, waiting_since: None }
+    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<&'a Certificate>) -> Self {
+        let connection = slot.connection();
+        Self { slot, connection, sent, certificate, tls: None, timeout: None, waiting_since: None }
     }
 
     /// Gives the client up when it takes nothing for `stall`.
@@ -51,15 +58,55 @@ impl<'a> Socket<'a> {
         &self.connection.stream
     }
 
-    /// Counts `octets` before they are sent, so that who has got them finds them counted, and takes back what
-    /// was not sent after all.
-    fn counted(&self, octets: u64, send: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
-        let Some(counter) = self.sent else { return send() };
-        counter.add(octets);
-        let result = send();
-        counter.subtract(octets - result.as_ref().copied().unwrap_or(0));
-        result
+    /// Sends `octets` octets of `file` by sendfile(2).
+    fn send_file_in_clear(&self, file: &File, octets: u64) -> io::Result<()> {
+        let mut offset = 0;
+        while offset < octets {
+            let block = (octets - offset).min(SENDFILE_BLOCK);
+            let sent = counted(self.sent, block, || {
+                let count = usize::try_from(block).unwrap_or(usize::MAX);
+                Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64)
+            });
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
+
+    /// Sends `octets` octets of `file` through memory, where they are encrypted.
+    fn send_file_by_tls(&mut self, file: &File, octets: u64) -> io::Result<()> {
+        let mut block = Block::new();
+        let mut offset = 0;
+        while offset < octets {
+            let wanted = usize::try_from(octets - offset).map_or(block.len(), |left| left.min(block.len()));
+            file.read_exact_at(&mut block[..wanted], offset)?;
+            self.write_all(&block[..wanted])?;
+            offset += wanted as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Socket<'_> {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&self.connection.stream);
+        }
+    }
+}
+
+/// Counts `octets` before they are sent, so that who has got them finds them counted, and takes back what was not
+/// sent after all.
+fn counted(counter: Option<&Counter>, octets: u64, send: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+    let Some(counter) = counter else { return send() };
+    counter.add(octets);
+    let result = send();
+    counter.subtract(octets - result.as_ref().copied().unwrap_or(0));
+    result
 }
 
 /// Takes what the client has sent behind its last command. Closed with input unread, the connection would be reset,
@@ -76,7 +123,11 @@ pub fn discard_input(connection: &Connection) {
 impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.connection.set_waiting(self.waiting_since);
-        let result = self.stream().read(buffer);
+        let mut stream = &self.connection.stream;
+        let result = match &mut self.tls {
+            Some(tls) => tls.read(stream, buffer),
+            None => stream.read(buffer),
+        };
         self.connection.set_waiting(None);
         result
     }
@@ -84,7 +135,11 @@ impl Read for Socket<'_> {
 
 impl Write for Socket<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = self.counted(octets.len() as u64, || Ok(self.stream().write(octets)? as u64))?;
+        let mut stream = &self.connection.stream;
+        let written = counted(self.sent, octets.len() as u64, || match &mut self.tls {
+            Some(tls) => Ok(tls.write(stream, octets)? as u64),
+            None => Ok(stream.write(octets)? as u64),
+        })?;
         Ok(usize::try_from(written).unwrap_or(octets.len()))
     }
 
@@ -103,26 +158,15 @@ impl Link for Socket<'_> {
     }
 
     fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {
-        let mut offset = 0;
-        while offset < octets {
-            let block = (octets - offset).min(SENDFILE_BLOCK);
-            let sent = self.counted(block, || {
-                let count = usize::try_from(block).unwrap_or(usize::MAX);
-                Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64)
-            });
-            match sent {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        if self.tls.is_some() { self.send_file_by_tls(file, octets) } else { self.send_file_in_clear(file, octets) }
     }
 
-    fn client_left(&self) -> bool {
+    fn client_left(&mut self) -> bool {
         if self.connection.reading_is_ended() {
             return false;
+        }
+        if let Some(tls) = &mut self.tls {
+            return tls.client_left(&self.connection.stream);
         }
         match recv(self.stream(), &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, read)) => read == 0,
@@ -133,6 +177,28 @@ impl Link for Socket<'_> {
 
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         Some(self.stream().as_fd())
+    }
+
+    fn is_private(&self) -> bool {
+        self.tls.is_some() || self.slot.peer.ip().is_loopback()
+    }
+
+    fn tls(&self) -> wire::Tls {
+        match (&self.tls, self.certificate) {
+            (Some(_), _) => wire::Tls::Active,
+            (None, Some(_)) => wire::Tls::Ready,
+            (None, None) => wire::Tls::Absent,
+        }
+    }
+
+    fn start_tls(&mut self, deadline: Instant) -> io::Result<String> {
+        let certificate = self.certificate.ok_or(io::ErrorKind::Unsupported)?;
+        let stream = &self.connection.stream;
+        let tls = TlsLayer::accept(certificate.config(), stream, deadline)?;
+        stream.set_read_timeout(self.timeout)?;
+        let agreed = tls.agreed();
+        self.tls = Some(Box::new(tls));
+        Ok(agreed)
     }
 }
 
@@ -168,7 +234,7 @@ mod tests {
     fn short_and_failed_writes_are_counted_exactly() {
         let sent = Counter::default();
         let (slot, peer) = pair();
-        let mut socket = Socket::new(slot.connection(), Some(&sent));
+        let mut socket = Socket::new(&slot, Some(&sent), None);
         let octets = vec![b'x'; 64 << 20];
         let mut written = 0;
         let error = loop {
@@ -177,6 +243,7 @@ mod tests {
                 Err(error) => break error,
             }
         };
+        drop(socket);
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(sent.value(), written);
         assert_eq!(received(slot, peer), written);
@@ -188,7 +255,7 @@ mod tests {
         let (slot, peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 << 20).unwrap();
-        let error = Socket::new(slot.connection(), Some(&sent)).send_file(&file, 64 << 20).unwrap_err();
+        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 64 << 20).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(sent.value() > 0);
         assert_eq!(received(slot, peer), sent.value());
@@ -200,7 +267,7 @@ mod tests {
         let (slot, peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(1000).unwrap();
-        let error = Socket::new(slot.connection(), Some(&sent)).send_file(&file, 2000).unwrap_err();
+        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 2000).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!((received(slot, peer), sent.value()), (1000, 1000));
     }

@@ -8,7 +8,7 @@ use crate::maildrop::MessageNumber;
 /// are known to send more.
 pub const LINE_LIMIT: usize = 512;
 
-/// One command of RFC 1939 or RFC 2449.
+/// One command of RFC 1939, RFC 2449 or RFC 2595.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // the RFCs tell each
 pub enum Command {
@@ -16,6 +16,7 @@ pub enum Command {
     Pass(Vec<u8>),
     Quit,
     Capa,
+    Stls,
     Stat,
     List(Option<MessageNumber>),
     Retr(MessageNumber),
@@ -38,6 +39,7 @@ impl fmt::Display for Command {
             Self::Pass(_) => f.write_str("PASS ***"),
             Self::Quit => f.write_str("QUIT"),
             Self::Capa => f.write_str("CAPA"),
+            Self::Stls => f.write_str("STLS"),
             Self::Stat => f.write_str("STAT"),
             Self::List(number) => listing(f, "LIST", number),
             Self::Retr(number) => write!(f, "RETR {number}"),
@@ -102,6 +104,8 @@ impl Command {
             Self::Quit
         } else if is("CAPA") {
             Self::Capa
+        } else if is("STLS") {
+            Self::Stls
         } else if is("STAT") {
             Self::Stat
         } else if is("LIST") {
@@ -201,8 +205,18 @@ mod tests {
 
     #[test]
     fn every_argument_too_many_is_refused() {
-        for line in ["STAT x", "NOOP x", "QUIT x", "CAPA x", "RSET x", "LIST 1 2", "DELE 1 2", "TOP 1 2 3", "USER a b"]
-        {
+        for line in [
+            "STAT x",
+            "NOOP x",
+            "QUIT x",
+            "CAPA x",
+            "STLS x",
+            "RSET x",
+            "LIST 1 2",
+            "DELE 1 2",
+            "TOP 1 2 3",
+            "USER a b",
+        ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::ExtraArgument), "{line}");
         }
     }

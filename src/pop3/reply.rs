@@ -11,25 +11,48 @@ use rustix::io::Errno;
 /// The greeting. It has no `<…>`: that would announce APOP (RFC 1939 section 7).
 pub(super) const GREETING: &str = "pop3d ready";
 
-/// What CAPA lists, the same in both states (RFC 2449 section 5 and its "announced states").
-pub(super) const CAPABILITIES: &str = "+OK capability list follows\r\n\
-    TOP\r\n\
-    USER\r\n\
+/// What every connection can do (RFC 2449 section 5 and its "announced states").
+const CAPABILITIES: &str = "TOP\r\n\
     UIDL\r\n\
     RESP-CODES\r\n\
     AUTH-RESP-CODE\r\n\
     PIPELINING\r\n\
     EXPIRE NEVER\r\n\
-    IMPLEMENTATION pop3d\r\n\
-    .\r\n";
+    IMPLEMENTATION pop3d\r\n";
+
+/// What this connection can do now, beside what every one can.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offer {
+    /// A password in clear.
+    pub(super) user: bool,
+    /// TLS (RFC 2595 section 4).
+    pub(super) stls: bool,
+}
+
+/// Appends the answer to CAPA.
+pub(super) fn capabilities(out: &mut Vec<u8>, offer: Offer) {
+    ok(out, "capability list follows");
+    for (capability, offered) in [("USER\r\n", offer.user), ("STLS\r\n", offer.stls), (CAPABILITIES, true)] {
+        if offered {
+            out.extend_from_slice(capability.as_bytes());
+        }
+    }
+    end(out);
+}
 
 /// Why a well-formed command is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// A TRANSACTION command before login.
     LoginFirst,
-    /// USER or PASS after login.
+    /// USER, PASS or STLS after login.
     LoggedIn,
+    /// A password would go over the net in clear.
+    InClear,
+    /// STLS where there is no TLS to start.
+    NoTls,
+    /// STLS where it has been started.
+    TlsActive,
     /// PASS without USER right before it.
     UserFirst,
     /// Wrong user name or password; which of them is not told.
@@ -85,6 +108,9 @@ impl fmt::Display for Refusal {
         match self {
             Self::LoginFirst => f.write_str("log in first"),
             Self::LoggedIn => f.write_str("already logged in"),
+            Self::InClear => f.write_str("[AUTH] a password is taken by TLS only"),
+            Self::NoTls => f.write_str("this server has no TLS"),
+            Self::TlsActive => f.write_str("TLS is active already"),
             Self::UserFirst => f.write_str("send USER first"),
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),

@@ -8,13 +8,13 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
-use super::reply::{self, Fault, Refusal};
+use super::reply::{self, Fault, Offer, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
-use crate::shared::{LOGIN_LIMIT, Shared};
+use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
-use crate::wire::{Line, Lines, Link, Output, is_timeout};
+use crate::wire::{Line, Lines, Link, Output, Tls, is_timeout};
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub enum End {
     Stalled,
     /// The server is shutting down.
     ShuttingDown,
+    /// The client's TLS handshake did not succeed.
+    Handshake(io::Error),
     /// A message could not be sent to its end.
     Failed(io::Error),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for End {
             Self::Timeout => f.write_str("timeout"),
             Self::Stalled => f.write_str("client stopped reading"),
             Self::ShuttingDown => f.write_str("server shutting down"),
+            Self::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
     }
@@ -185,6 +188,7 @@ impl<L: Link> Session<'_, L> {
 
     fn authorization(&mut self, state: Authorization, command: Result<Command, String>) -> Result<State, End> {
         match command {
+            Ok(Command::User(_) | Command::Pass(_)) if !self.takes_passwords() => self.err(Refusal::InClear),
             Ok(Command::User(name)) => {
                 self.ok("send PASS"); // whoever it is: it is not told who exists
                 return Ok(State::Authorization(Authorization { user: Some(name) }));
@@ -200,7 +204,12 @@ impl<L: Link> Session<'_, L> {
                     Err(refusal) => self.err(refusal),
                 }
             }
-            Ok(Command::Capa) => self.capabilities(),
+            Ok(Command::Stls) => match self.output.link.tls() {
+                Tls::Ready => self.start_tls()?,
+                Tls::Active => self.err(Refusal::TlsActive),
+                Tls::Absent => self.err(Refusal::NoTls),
+            },
+            Ok(Command::Capa) => self.capabilities(self.output.link.tls() == Tls::Ready),
             Ok(Command::Quit) => {
                 self.ok("bye");
                 return self.quit();
@@ -218,6 +227,24 @@ impl<L: Link> Session<'_, L> {
             Err(text) => self.err(text),
         }
         Ok(State::Authorization(Authorization::default()))
+    }
+
+    /// A password in clear is for this machine or by TLS only, unless the operator has it otherwise.
+    fn takes_passwords(&self) -> bool {
+        self.output.link.is_private() || self.shared.allow_cleartext
+    }
+
+    /// STLS (RFC 2595 section 4). Whatever came in clear behind it is forgotten: anybody on the way could have put it
+    /// there.
+    fn start_tls(&mut self) -> Result<(), End> {
+        self.ok("begin the TLS handshake");
+        self.output.flush()?;
+        self.lines.clear();
+        match self.output.link.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
+            Ok(agreed) => log::info!("{} TLS: {agreed}", self.name),
+            Err(error) => return Err(End::Handshake(error)),
+        }
+        Ok(())
     }
 
     fn log_in(&mut self, name: &[u8], password: &[u8]) -> Result<Transaction, Refusal> {
@@ -279,8 +306,8 @@ impl<L: Link> Session<'_, L> {
                 self.ok("no message is marked as deleted");
             }
             Ok(Command::Noop) => self.ok("still here"),
-            Ok(Command::Capa) => self.capabilities(),
-            Ok(Command::User(_) | Command::Pass(_)) => self.err(Refusal::LoggedIn),
+            Ok(Command::Capa) => self.capabilities(false),
+            Ok(Command::User(_) | Command::Pass(_) | Command::Stls) => self.err(Refusal::LoggedIn),
             Err(text) => self.err(text),
         }
         Ok(State::Transaction(state))
@@ -371,9 +398,10 @@ impl<L: Link> Session<'_, L> {
         transfer::transformed(&mut self.output, running, input_pending, body)
     }
 
-    fn capabilities(&mut self) {
+    fn capabilities(&mut self, stls: bool) {
         log::trace!("{} +OK capabilities", self.name);
-        self.output.pending().extend_from_slice(reply::CAPABILITIES.as_bytes());
+        let offer = Offer { user: self.takes_passwords(), stls };
+        reply::capabilities(self.output.pending(), offer);
     }
 
     fn ok(&mut self, text: impl fmt::Display) {

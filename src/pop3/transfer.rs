@@ -113,7 +113,7 @@ fn send<L: Link>(
     let mut stuffer = Stuffer::default();
     let mut block = Block::new();
     output.enlarge();
-    let mut length = source.read(&mut block, &output.link)?;
+    let mut length = source.read(&mut block, &mut output.link)?;
     reply::ok(output.pending(), status);
     while length > 0 {
         let wanted = top.as_mut().map_or(length, |top| top.take(&block[..length]));
@@ -126,7 +126,7 @@ fn send<L: Link>(
         if top.as_ref().is_some_and(Top::is_done) {
             break;
         }
-        length = source.read(&mut block, &output.link).map_err(TransferError::broken)?;
+        length = source.read(&mut block, &mut output.link).map_err(TransferError::broken)?;
     }
     Ok(stuffer.finish(output.pending()))
 }
@@ -134,7 +134,7 @@ fn send<L: Link>(
 /// Where a message's octets come from.
 trait Source {
     /// The next octets, none at the end. An error at the first call is a refusal.
-    fn read<L: Link>(&mut self, block: &mut [u8], link: &L) -> Result<usize, TransferError>;
+    fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError>;
 
     /// Whether to send on what there is, as the rest may take its time.
     fn keeps_us_waiting(&self) -> bool;
@@ -147,7 +147,7 @@ struct Stored {
 }
 
 impl Source for Stored {
-    fn read<L: Link>(&mut self, block: &mut [u8], _: &L) -> Result<usize, TransferError> {
+    fn read<L: Link>(&mut self, block: &mut [u8], _: &mut L) -> Result<usize, TransferError> {
         if self.left == 0 {
             return Ok(0);
         }
@@ -172,10 +172,10 @@ struct Transformed {
 }
 
 impl Source for Transformed {
-    fn read<L: Link>(&mut self, block: &mut [u8], link: &L) -> Result<usize, TransferError> {
-        let client = Waiting { link, input_pending: self.input_pending };
-        let read = self.running.read(block, &client);
-        let ended = if let Ok(0) = read { self.running.finish(&client).map(|()| 0) } else { read };
+    fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError> {
+        let mut client = Waiting { link, input_pending: self.input_pending };
+        let read = self.running.read(block, &mut client);
+        let ended = if let Ok(0) = read { self.running.finish(&mut client).map(|()| 0) } else { read };
         ended.map_err(|failure| match failure {
             Failure::ClientLeft => TransferError::Broken(io::ErrorKind::ConnectionAborted.into()),
             failure => TransferError::transform(failure),
@@ -189,7 +189,7 @@ impl Source for Transformed {
 
 /// The client of a transform.
 struct Waiting<'a, L> {
-    link: &'a L,
+    link: &'a mut L,
     input_pending: bool,
 }
 
@@ -198,7 +198,7 @@ impl<L: Link> transform::Client for Waiting<'_, L> {
         self.link.watch()
     }
 
-    fn left(&self) -> bool {
+    fn left(&mut self) -> bool {
         !self.input_pending && self.link.client_left()
     }
 }

@@ -86,6 +86,11 @@ impl Lines {
         Ok(read)
     }
 
+    /// Forgets what is buffered.
+    pub fn clear(&mut self) {
+        (self.start, self.end, self.discarding) = (0, 0, false);
+    }
+
     /// Whether nothing is buffered, not even a part of a line.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -7,4 +7,4 @@ mod spare;
 
 pub use lines::{Line, Lines};
 pub use message::{Measure, Meter, Stuffer, Top};
-pub use output::{BLOCK, Block, Link, Output, is_timeout};
+pub use output::{BLOCK, Block, Link, Output, Tls, is_timeout};

@@ -60,6 +60,17 @@ impl Drop for Block {
     }
 }
 
+/// TLS on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// The server has no certificate.
+    Absent,
+    /// It can be started.
+    Ready,
+    /// All goes by it.
+    Active,
+}
+
 /// What a session needs of its connection. The server's is a socket; tests use octets in memory.
 pub trait Link: Read + Write {
     /// The client has been due to send a command since `since`; a read fails with an error that [`is_timeout`] at
@@ -75,10 +86,23 @@ pub trait Link: Read + Write {
 
     /// Whether the client has gone, as far as can be told without a write: it has closed its side and all that
     /// it sent has been read.
-    fn client_left(&self) -> bool;
+    fn client_left(&mut self) -> bool;
 
     /// What to poll for the client's going, where that is possible.
     fn watch(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether nobody on the way can read what is said: it goes by TLS, or does not leave this machine.
+    fn is_private(&self) -> bool;
+
+    /// How it stands with TLS.
+    fn tls(&self) -> Tls;
+
+    /// Answers the client's TLS handshake, which has to be done at `deadline`. Returns what has been agreed on, for the
+    /// log.
+    ///
+    /// # Errors
+    /// When the client does otherwise; nothing can be said to it any more.
+    fn start_tls(&mut self, deadline: Instant) -> io::Result<String>;
 }
 
 /// Whether a read or a write failed because it took too long.
