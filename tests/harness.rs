@@ -15,6 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use socket2::SockRef;
 use tempfile::TempDir;
 
@@ -133,6 +136,45 @@ impl Maildrop {
 // ---------------------------------------------------------------------------------------------------------------------
 // Server
 
+/// A certificate for the addresses of tests, and its key.
+pub(crate) struct Certificate {
+    directory: TempDir,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Self {
+        let certificate = Self { directory: TempDir::new().unwrap() };
+        certificate.renew();
+        certificate
+    }
+
+    /// Puts another one in its place.
+    pub(crate) fn renew(&self) {
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        fs::write(self.key(), made.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(self.key(), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(self.chain(), made.cert.pem()).unwrap();
+    }
+
+    pub(crate) fn chain(&self) -> PathBuf {
+        self.directory.path().join("chain.pem")
+    }
+
+    pub(crate) fn key(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
+    /// What a client needs that trusts this certificate and no other.
+    pub(crate) fn trusted(&self) -> Arc<rustls::ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.chain()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
 /// What a server is to be started with.
 pub(crate) struct Builder {
     mail: MailRoot,
@@ -167,6 +209,16 @@ impl Builder {
     pub(crate) fn flags(mut self, flags: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.flags.extend(flags.into_iter().map(Into::into));
         self
+    }
+
+    /// With TLS, POP3S and PEEP over TLS.
+    pub(crate) fn tls(self, certificate: &Certificate) -> Self {
+        let (chain, key) = (certificate.chain(), certificate.key());
+        self.flags(["--pop3s-port", "0", "--peep-tls", "--tls-cert"]).flags([
+            chain.to_str().unwrap(),
+            "--tls-key",
+            key.to_str().unwrap(),
+        ])
     }
 
     /// Starts it in `directory`, from where the mail root is called `name`.
@@ -275,6 +327,7 @@ pub(crate) struct Server {
     child: Child,
     mail: MailRoot,
     pop3: SocketAddr,
+    pop3s: SocketAddr,
     peep: SocketAddr,
     stderr: Arc<Mutex<Vec<u8>>>,
     _program: Option<TempDir>,
@@ -307,7 +360,7 @@ impl Server {
         let lines = lines_of(child.stdout.take().unwrap());
         let stderr = gathered(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, mail, pop3: unknown, peep: unknown, stderr, _program: program };
+        let mut server = Self { child, mail, pop3: unknown, pop3s: unknown, peep: unknown, stderr, _program: program };
         while server.pop3 == unknown || server.peep == unknown {
             match lines.recv_timeout(PATIENCE) {
                 Ok(line) => server.note_address(&line),
@@ -322,7 +375,8 @@ impl Server {
         let Some((protocol, address)) = line.split_once(" listening on ") else { return };
         let slot = match protocol {
             "POP3" => &mut self.pop3,
-            "PEEP" => &mut self.peep,
+            "POP3S" => &mut self.pop3s,
+            "PEEP" | "PEEP over TLS" => &mut self.peep,
             _ => return,
         };
         if slot.port() == 0 {
@@ -332,6 +386,11 @@ impl Server {
 
     pub(crate) fn pop3_address(&self) -> SocketAddr {
         self.pop3
+    }
+
+    /// Where it serves POP3 by TLS; a server that does has said so before it says where PEEP is.
+    pub(crate) fn pop3s_address(&self) -> SocketAddr {
+        self.pop3s
     }
 
     pub(crate) fn peep_address(&self) -> SocketAddr {
@@ -444,9 +503,49 @@ fn gathered(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
 // ---------------------------------------------------------------------------------------------------------------------
 // Client
 
+/// A connection in clear or by TLS.
+enum Stream {
+    Clear(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Clear(socket) => socket,
+            Self::Tls(stream) => stream.get_ref(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(socket) => socket.write(octets),
+            Self::Tls(stream) => stream.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Clear(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// A client that speaks in lines, for both protocols. What it reads it waits for at most [`PATIENCE`].
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
 }
 
 impl Client {
@@ -460,17 +559,39 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(Stream::Clear(stream)) })
+    }
+
+    /// Goes on by TLS. Fails as rustls says when the server's certificate is not to be `trusted`.
+    pub(crate) fn try_tls(self, trusted: &Arc<rustls::ClientConfig>) -> io::Result<Self> {
+        assert!(self.stream.buffer().is_empty(), "the server has said something before the handshake");
+        let Stream::Clear(mut socket) = self.stream.into_inner() else { panic!("TLS is active already") };
+        let name = ServerName::from(socket.peer_addr()?.ip());
+        let mut connection = ClientConnection::new(Arc::clone(trusted), name).unwrap();
+        connection.complete_io(&mut socket)?;
+        Ok(Self { stream: BufReader::new(Stream::Tls(Box::new(StreamOwned::new(connection, socket)))) })
+    }
+
+    #[track_caller]
+    pub(crate) fn tls(self, certificate: &Certificate) -> Self {
+        self.try_tls(&certificate.trusted()).unwrap()
+    }
+
+    /// Whether its TLS session goes on from one before.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let Stream::Tls(stream) = self.stream.get_ref() else { return false };
+        stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// The socket itself, to write from another thread or to set it up otherwise.
     pub(crate) fn socket(&self) -> &TcpStream {
-        self.stream.get_ref()
+        self.stream.get_ref().socket()
     }
 
     /// Sends octets as they are, in one write.
     pub(crate) fn try_write(&mut self, octets: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.get_mut().write_all(octets.as_ref())
+        self.stream.get_mut().write_all(octets.as_ref())?;
+        self.stream.get_mut().flush()
     }
 
     /// The next line without its CRLF, or `None` when the server has closed. A line end without CR is an error.

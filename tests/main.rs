@@ -26,6 +26,8 @@ mod peepclient;
 mod popbench;
 // The program itself: flags, refusals, log and end.
 mod programs;
+// STLS, POP3S, PEEP over TLS, and what is refused without.
+mod tls;
 // Messages through a program.
 mod transform;
 // The report's admin session, word for word.
