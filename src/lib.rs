@@ -7,7 +7,7 @@
 //!   server's side and the client's), both on what they [share](shared).
 //! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
 //!   [`transform`] (a message through a program), [`users`] (accounts), [`connections`] (how many, who, their places),
-//!   [`stats`], [`wire`] (lines in, wire form out: octets to values and back).
+//!   [`stats`], [`state`] (what outlives the server), [`wire`] (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs. [`mod@bench`] is the load generator: a POP3 client that
 //! shares nothing with the server.
@@ -21,6 +21,7 @@ pub mod peep;
 pub mod pop3;
 pub mod server;
 pub mod shared;
+pub mod state;
 pub mod stats;
 pub mod transform;
 pub mod users;

@@ -15,6 +15,7 @@ use crate::config::{Config, Endpoint};
 use crate::connections::{MAX_CONNECTIONS, Protocol, Slot};
 use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
 use crate::shared::{HANDSHAKE_LIMIT, Shared};
+use crate::stats::{Kept, StatsLog};
 use crate::wire::Link;
 use crate::{peep, pop3};
 
@@ -40,6 +41,38 @@ pub struct Server {
     shared: Arc<Shared>,
     certificate: Option<Arc<Certificate>>,
     listeners: Vec<(Service, Listener)>,
+    records: Records,
+}
+
+/// What is written down of the counters.
+#[derive(Debug)]
+struct Records {
+    kept: Option<Kept>,
+    log: Option<StatsLog>,
+}
+
+impl Records {
+    /// Keeps the counters if they have changed, and logs them when it is time to.
+    fn keep(&mut self, shared: &Shared) {
+        if let Some(kept) = &mut self.kept {
+            kept.save(&shared.stats);
+        }
+        if let Some(log) = &mut self.log
+            && log.is_due(Instant::now())
+        {
+            log.write(&shared.sample());
+        }
+    }
+
+    /// The last of them.
+    fn close(mut self, shared: &Shared) {
+        if let Some(kept) = &mut self.kept {
+            kept.save(&shared.stats);
+        }
+        if let Some(log) = &mut self.log {
+            log.write(&shared.sample());
+        }
+    }
 }
 
 /// What is spoken on a port.
@@ -71,11 +104,11 @@ pub enum Request {
 }
 
 impl Server {
-    /// Binds the ports.
+    /// Binds the ports, and counts on from what the state directory has.
     ///
     /// # Errors
-    /// When a port cannot be bound.
-    pub fn bind(config: Config) -> io::Result<Self> {
+    /// When a port cannot be bound, or the state directory cannot be written.
+    pub fn bind(mut config: Config) -> io::Result<Self> {
         let mut listeners = Vec::new();
         let mut bind = |protocol, tls, endpoint: &Endpoint| {
             let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
@@ -85,8 +118,16 @@ impl Server {
         bind(Protocol::Pop3, false, &config.pop3)?;
         config.pop3s.as_ref().map_or(Ok(()), |endpoint| bind(Protocol::Pop3, true, endpoint))?;
         bind(Protocol::Peep, config.peep_tls, &config.peep)?;
+        let (state, log) = (config.state.take(), config.stats_log.take());
         let (shared, certificate) = config.into_shared();
-        Ok(Self { shared: Arc::new(shared), certificate: certificate.map(Arc::new), listeners })
+        let kept = state.map(|directory| Kept::open(directory, &shared.stats)).transpose();
+        let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
+        Ok(Self {
+            shared: Arc::new(shared),
+            certificate: certificate.map(Arc::new),
+            listeners,
+            records: Records { kept, log },
+        })
     }
 
     /// What listens where, for people to read.
@@ -104,7 +145,7 @@ impl Server {
     /// # Errors
     /// When threads cannot be started.
     pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
-        let Self { shared, certificate, listeners } = self;
+        let Self { shared, certificate, listeners, mut records } = self;
         shared.connections.set_ceiling(raise_descriptor_limit());
         let sessions = start_pool(&shared, certificate.as_ref())?;
         thread::scope(|scope| {
@@ -122,6 +163,7 @@ impl Server {
                     return Err(io::Error::new(error.kind(), format!("cannot start a thread: {error}")));
                 }
             }
+            records.keep(&shared);
             let ticks = tick(TICK);
             let why = loop {
                 select! {
@@ -134,11 +176,13 @@ impl Server {
                         if let Some(timeout) = shared.settings.timeout() {
                             shared.connections.end_overdue(timeout);
                         }
+                        records.keep(&shared);
                     }
                 }
             };
             log::info!("shutting down: {why}");
             close(&shared, &listeners);
+            records.close(&shared);
             Ok(())
         })
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use crate::connections::Connections;
+use crate::connections::{Connections, Protocol};
 use crate::maildrop::{Locks, MailRoot};
-use crate::stats::Stats;
+use crate::stats::{Sample, Stats};
 use crate::transform::Transform;
 use crate::users::{Credentials, Users};
 
@@ -40,6 +40,18 @@ pub struct Shared {
     pub transform: Option<Transform>,
     /// Passwords may cross the net in clear.
     pub allow_cleartext: bool,
+}
+
+impl Shared {
+    /// The figures of this moment.
+    #[must_use]
+    pub fn sample(&self) -> Sample<'_> {
+        Sample {
+            stats: &self.stats,
+            connections: self.connections.count(Protocol::Pop3),
+            logged_in: self.locks.users().len(),
+        }
+    }
 }
 
 /// The settings that PEEP changes while the server runs; a change holds for whatever comes after it.

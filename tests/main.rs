@@ -26,6 +26,8 @@ mod peepclient;
 mod popbench;
 // The program itself: flags, refusals, log and end.
 mod programs;
+// What outlives a server.
+mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.
 mod tls;
 // Messages through a program.

@@ -1,5 +1,6 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
+mod state;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -20,9 +21,11 @@ use crate::maildrop::MailRoot;
 use crate::net::{Certificate, CertificateError};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
-use crate::stats::Stats;
+use crate::state::StateDir;
+use crate::stats::{Stats, StatsLog};
 use crate::transform::Transform;
 use crate::users::{Credentials, UserName, Users};
+use state::StateArgs;
 use tls::TlsArgs;
 
 /// The admin of a server that nobody has set one for; good for loopback only.
@@ -90,6 +93,9 @@ pub struct Args {
 
     #[command(flatten)]
     tls: TlsArgs,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 /// A wrong command line in one line, without the passwords that may be in it.
@@ -185,6 +191,10 @@ pub struct Config {
     pub certificate: Option<Certificate>,
     /// Passwords may cross the net in clear.
     pub allow_cleartext: bool,
+    /// What outlives the server.
+    pub state: Option<StateDir>,
+    /// The log of counters.
+    pub stats_log: Option<StatsLog>,
 }
 
 impl Config {
@@ -242,6 +252,8 @@ pub enum ConfigError {
     PeepInClear(IpAddr),
     /// There can be no TLS with it.
     Certificate(CertificateError),
+    /// The state directory cannot be used.
+    State(PathBuf, io::Error),
 }
 
 impl fmt::Display for ConfigError {
@@ -257,6 +269,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
             }
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
+            Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
         }
     }
 }
@@ -298,6 +311,8 @@ impl Args {
             }
         }
         let patience = seconds(self.transform_timeout);
+        let state =
+            self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let transform =
             self.transform.map(|command| Transform::new(&command, patience).ok_or(ConfigError::Transform(command)));
         let pop3 = |port| {
@@ -317,6 +332,8 @@ impl Args {
             peep_tls: self.tls.peep_tls,
             certificate: self.tls.certificate()?,
             allow_cleartext: self.tls.allow_cleartext,
+            state: state.transpose()?,
+            stats_log: self.state.stats_log.map(|log| StatsLog::new(log.path, log.interval)),
         })
     }
 }

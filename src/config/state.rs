@@ -1,0 +1,64 @@
+//! What outlives the server: the state directory, the log of counters.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How often a line of counters is due, unless told otherwise; and what it can be told, in seconds.
+const DEFAULT_INTERVAL: u64 = 60;
+const INTERVAL_RANGE: (u64, u64) = (1, 86_400);
+
+/// What outlives the server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "State")]
+pub(super) struct StateArgs {
+    /// Keep the counters in this directory, so that they go on after a restart; it is made if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+
+    /// Append a line of counters to this file, as CSV, each so many seconds [default: 60]
+    #[arg(long, value_name = "FILE[:SECONDS]")]
+    pub(super) stats_log: Option<StatsLogArg>,
+}
+
+/// A file, and the interval between two lines of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StatsLogArg {
+    pub(super) path: PathBuf,
+    pub(super) interval: Duration,
+}
+
+impl FromStr for StatsLogArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, seconds) = match text.rsplit_once(':') {
+            Some((path, seconds)) if seconds.bytes().all(|octet| octet.is_ascii_digit()) => (path, seconds),
+            _ => (text, &*DEFAULT_INTERVAL.to_string()),
+        };
+        if path.is_empty() {
+            return Err("there is no file's name".to_owned());
+        }
+        let (low, high) = INTERVAL_RANGE;
+        let seconds = seconds.parse().ok().filter(|seconds| (low..=high).contains(seconds));
+        let seconds = seconds.ok_or_else(|| format!("the interval has to be {low} to {high} seconds"))?;
+        Ok(Self { path: path.into(), interval: Duration::from_secs(seconds) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_digits_behind_the_last_colon() {
+        let parse = |text: &str| text.parse::<StatsLogArg>().map(|log| (log.path, log.interval.as_secs()));
+        assert_eq!(parse("stats.csv"), Ok(("stats.csv".into(), 60)));
+        assert_eq!(parse("stats.csv:5"), Ok(("stats.csv".into(), 5)));
+        assert_eq!(parse("a:b.csv"), Ok(("a:b.csv".into(), 60)));
+        assert_eq!(parse("a:1:2"), Ok(("a:1".into(), 2)));
+        for bad in ["", ":5", "stats.csv:", "stats.csv:0", "stats.csv:86401", "stats.csv:99999999999999999999"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

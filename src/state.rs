@@ -1,0 +1,102 @@
+//! The state directory (`--state`): what outlives the server, one file for each thing, and the lock that keeps a
+//! second server out.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Whoever holds this file locked owns the directory. The lock goes with the process, the file stays.
+const LOCK: &str = "lock";
+
+/// A state directory that is this server's as long as the value lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens the directory, which is made for its owner alone if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made or written, or another server has it.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let lock = private(OpenOptions::new().write(true)).open(path.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(io::Error::other("another server uses it")),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the file called `name` is or would be.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes the file called `name` anew, for the owner's eyes only. Whatever happens meanwhile, there is the old
+    /// one or the new one.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is still there.
+    pub fn replace(&self, name: &str, octets: &[u8]) -> io::Result<()> {
+        let new = self.file(&format!("{name}.new"));
+        let mut file = private(OpenOptions::new().write(true).truncate(true)).open(&new)?;
+        file.write_all(octets)?;
+        file.sync_all()?;
+        fs::rename(new, self.file(name))
+    }
+}
+
+/// Makes a file that is missing, and follows no link to one.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.create(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn it_is_its_owners_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path().join("state")).unwrap();
+        state.replace("counters", b"old").unwrap();
+        state.replace("counters", b"new").unwrap();
+        assert_eq!(fs::read(state.file("counters")).unwrap(), b"new");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(state.path()), mode(&state.file("counters"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn one_server_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || StateDir::open(directory.path().to_owned());
+        let state = open().unwrap();
+        assert_eq!(open().unwrap_err().to_string(), "another server uses it");
+        drop(state);
+        assert!(open().is_ok());
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(StateDir::open(file).is_err());
+        assert!(StateDir::open(directory.path().join("missing/state")).is_err());
+    }
+}

@@ -1,0 +1,75 @@
+//! Counters of the POP3 service: since the server started, or [kept](Kept) from server to server.
+
+mod csv;
+mod kept;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use csv::{Sample, StatsLog};
+pub use kept::Kept;
+
+/// One counter; exact, whoever counts.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes `n` back that were counted too early.
+    pub fn subtract(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Counts on from `value`.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The count now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What PEEP reports of the POP3 service.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Octets sent to POP3 clients, whatever the command.
+    pub sent: Counter,
+    /// Successful RETRs.
+    pub retrieved: Counter,
+    /// Messages removed in the UPDATE state.
+    pub removed: Counter,
+    /// Connections ever.
+    pub connections: Counter,
+    /// Successful logins ever.
+    pub logins: Counter,
+}
+
+impl Stats {
+    /// The counters, each with the name that it is kept by.
+    fn named(&self) -> [(&'static str, &Counter); 5] {
+        let Self { sent, retrieved, removed, connections, logins } = self;
+        [
+            ("sent", sent),
+            ("retrieved", retrieved),
+            ("removed", removed),
+            ("connections", connections),
+            ("logins", logins),
+        ]
+    }
+
+    fn values(&self) -> [u64; 5] {
+        self.named().map(|(_, counter)| counter.value())
+    }
+
+    fn set(&self, other: &Self) {
+        for ((_, counter), (_, value)) in self.named().into_iter().zip(other.named()) {
+            counter.set(value.value());
+        }
+    }
+}
