@@ -118,6 +118,14 @@ impl Server {
         bind(Protocol::Pop3, false, &config.pop3)?;
         config.pop3s.as_ref().map_or(Ok(()), |endpoint| bind(Protocol::Pop3, true, endpoint))?;
         bind(Protocol::Peep, config.peep_tls, &config.peep)?;
+        if config.certificate.is_none()
+            && !config.allow_cleartext
+            && config.pop3.addresses.iter().any(|address| !address.is_loopback())
+        {
+            log::warn!(
+                "without TLS nobody beyond this machine can log in: see --tls-cert, --tls-self-signed, --allow-cleartext"
+            );
+        }
         let (state, log) = (config.state.take(), config.stats_log.take());
         let (shared, certificate) = config.into_shared();
         let kept = state.map(|directory| Kept::open(directory, &shared.stats)).transpose();

@@ -165,14 +165,18 @@ impl Certificate {
         self.directory.path().join("key.pem")
     }
 
-    /// What a client needs that trusts this certificate and no other.
     pub(crate) fn trusted(&self) -> Arc<rustls::ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.chain()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
+        trusting(&self.chain())
     }
+}
+
+/// What a client needs that trusts this certificate and no other.
+pub(crate) fn trusting(chain: &Path) -> Arc<rustls::ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(chain).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
 }
 
 /// What a server is to be started with.

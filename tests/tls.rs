@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Certificate, Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Certificate, Client, PASSWORD, Server, USER, eventually, trusting};
 
 /// Larger than what goes by sendfile(2) in clear, and with every kind of line end and dot.
 fn messages() -> [Vec<u8>; 3] {
@@ -299,6 +299,21 @@ fn what_cannot_be_used_is_told_at_the_start() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(stderr.contains("pop3d: cannot use the TLS certificate") && stderr.contains(said), "{stderr}");
     }
+}
+
+#[test]
+fn a_certificate_of_the_servers_own_making_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let chain = directory.path().join("tls-cert.pem");
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let flags = ["--tls-self-signed", "--pop3s-port", "0", "--state", directory.path().to_str().unwrap()];
+        let server = Server::builder().flags(flags).start();
+        let mut client = Client::connect(server.pop3s_address()).try_tls(&trusting(&chain)).unwrap();
+        client.ok();
+        seen.push(fs::read(&chain).unwrap());
+    }
+    assert_eq!(seen[0], seen[1]);
 }
 
 #[test]

@@ -313,6 +313,7 @@ impl Args {
         let patience = seconds(self.transform_timeout);
         let state =
             self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
+        let state = state.transpose()?;
         let transform =
             self.transform.map(|command| Transform::new(&command, patience).ok_or(ConfigError::Transform(command)));
         let pop3 = |port| {
@@ -330,9 +331,9 @@ impl Args {
             pop3s: self.tls.pop3s_port.map(pop3),
             peep,
             peep_tls: self.tls.peep_tls,
-            certificate: self.tls.certificate()?,
+            certificate: self.tls.certificate(state.as_ref())?,
             allow_cleartext: self.tls.allow_cleartext,
-            state: state.transpose()?,
+            state,
             stats_log: self.state.stats_log.map(|log| StatsLog::new(log.path, log.interval)),
         })
     }
@@ -393,6 +394,8 @@ mod tests {
             &["--tls-key", "key"],
             &["--pop3s-port", "0"],
             &["--peep-tls"],
+            &["--tls-self-signed"],
+            &["--state", "state", "--tls-self-signed", "--tls-cert", "chain", "--tls-key", "key"],
             &["--unknown"],
             &["stray"],
         ] {

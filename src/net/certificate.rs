@@ -1,17 +1,24 @@
 //! The server's certificate and key: read at the start, and again when told, while sessions go on with the old ones.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustix::system::uname;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::state::StateDir;
+
+/// What the state directory calls a certificate of the server's own making.
+const CHAIN: &str = "tls-cert.pem";
+const KEY: &str = "tls-key.pem";
 
 /// A certificate chain and its private key, in PEM files, as TLS uses them.
 #[derive(Debug)]
@@ -107,38 +114,32 @@ fn warn_of_readers(key: &Path) {
     }
 }
 
-/// Makes a certificate that signs itself, for `names`, when `directory` does not have one yet. Returns its two files.
+/// Makes a certificate that signs itself, for this host's name and the loopback addresses, when `state` does not have
+/// one yet. Returns its two files.
 ///
 /// # Errors
 /// When it cannot be made or kept.
-pub fn self_signed(directory: &Path, names: Vec<String>) -> io::Result<(PathBuf, PathBuf)> {
-    let (chain, key) = (directory.join("tls-cert.pem"), directory.join("tls-key.pem"));
+pub fn self_signed(state: &StateDir) -> io::Result<(PathBuf, PathBuf)> {
+    let (chain, key) = (state.file(CHAIN), state.file(KEY));
     if !(chain.exists() && key.exists()) {
+        let host = uname().nodename().to_string_lossy().into_owned();
+        let names = vec![host, "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
-        // The key first: with one file alone both are made anew.
-        keep(&key, &made.signing_key.serialize_pem())?;
-        keep(&chain, &made.cert.pem())?;
+        state.replace(KEY, made.signing_key.serialize_pem().as_bytes())?;
+        state.replace(CHAIN, made.cert.pem().as_bytes())?;
     }
     Ok((chain, key))
-}
-
-/// Whole or not at all, and for the server's user alone.
-fn keep(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(new, path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn made() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    fn made() -> (tempfile::TempDir, StateDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
-        let (chain, key) = self_signed(directory.path(), vec!["localhost".to_owned()]).unwrap();
-        (directory, chain, key)
+        let state = StateDir::open(directory.path().to_owned()).unwrap();
+        let (chain, key) = self_signed(&state).unwrap();
+        (directory, state, chain, key)
     }
 
     fn refused(chain: &Path, key: &Path) -> String {
@@ -147,21 +148,22 @@ mod tests {
 
     #[test]
     fn a_self_signed_one_is_made_once_and_private() {
-        let (directory, chain, key) = made();
+        let (_directory, state, chain, key) = made();
         let first = fs::read(&chain).unwrap();
         Certificate::open(chain.clone(), key.clone()).unwrap();
-        self_signed(directory.path(), vec!["localhost".to_owned()]).unwrap();
+        self_signed(&state).unwrap();
         assert_eq!(fs::read(&chain).unwrap(), first);
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        // With one file alone both are made anew.
         fs::remove_file(&chain).unwrap();
-        self_signed(directory.path(), vec!["localhost".to_owned()]).unwrap();
+        self_signed(&state).unwrap();
         Certificate::open(chain, key).unwrap();
     }
 
     #[test]
     fn what_is_wrong_with_the_files_is_told() {
-        let (_first, chain, key) = made();
-        let (_second, other, other_key) = made();
+        let (_first, _, chain, key) = made();
+        let (_second, _, other, other_key) = made();
         assert!(refused(&chain, &other_key).contains("the key is not the certificate's"));
         assert!(refused(&key, &key).contains("has no certificate or private key in PEM"));
         assert!(refused(&chain, &chain).contains("has no certificate or private key in PEM"));
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_reload_that_fails_keeps_the_old_one() {
-        let (_directory, chain, key) = made();
+        let (_directory, _, chain, key) = made();
         let certificate = Certificate::open(chain.clone(), key).unwrap();
         let before = certificate.config();
         fs::write(&chain, "").unwrap();
