@@ -8,7 +8,8 @@ use std::thread;
 
 use clap::Parser;
 use log::LevelFilter;
-use pop3d::config::{self, Args, LogConfig};
+use pop3d::auth;
+use pop3d::config::{self, Args, LogConfig, Task};
 use pop3d::server::{Request, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -21,7 +22,11 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() => return ended(2, &config::in_one_line(&error)),
         Err(help) => help.exit(),
     };
-    match run(args) {
+    let ended_well = match args.task {
+        Some(Task::Passwd { scheme }) => print_field(scheme),
+        None => serve(args),
+    };
+    match ended_well {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ended(1, &error.to_string()),
     }
@@ -32,7 +37,11 @@ fn ended(code: u8, why: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
+}
+
+fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     start_log(&args.log())?;
     panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     // Before anybody can know that the server is there.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::auth::{Credentials, Users};
 use crate::connections::{Connections, Protocol};
 use crate::maildrop::{Locks, MailRoot};
 use crate::stats::{Sample, Stats};
 use crate::transform::Transform;
-use crate::users::{Credentials, Users};
 
 /// What the autologout timer can be set to, in seconds: a day at most, 0 for none.
 pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);

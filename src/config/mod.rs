@@ -1,9 +1,9 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
+mod accounts;
 mod state;
 mod tls;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ContextKind;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::auth::{Credentials, Scheme, UserName, Users};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::maildrop::MailRoot;
 use crate::net::{Certificate, CertificateError};
@@ -24,7 +25,7 @@ use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
 use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::Transform;
-use crate::users::{Credentials, UserName, Users};
+use accounts::AccountsArgs;
 use state::StateArgs;
 use tls::TlsArgs;
 
@@ -33,8 +34,12 @@ const DEFAULT_ADMIN: &str = "root:root";
 
 /// Serves directories of mail over POP3.
 #[derive(Debug, Parser)]
-#[command(name = "pop3d", version, max_term_width = 100)]
+#[command(name = "pop3d", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
     /// A user who may log in; can be given many times. The password may contain ':'
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
     users: Vec<Account>,
@@ -96,6 +101,21 @@ pub struct Args {
 
     #[command(flatten)]
     state: StateArgs,
+
+    #[command(flatten)]
+    accounts: AccountsArgs,
+}
+
+/// What the program can do beside serving.
+#[derive(Debug, Clone, Copy, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Task {
+    /// Ask for a password, or read one line of stdin, and print what stands for it in a file of users
+    Passwd {
+        /// What to make of the password
+        #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
+        scheme: Scheme,
+    },
 }
 
 /// A wrong command line in one line, without the passwords that may be in it.
@@ -167,8 +187,8 @@ pub struct LogConfig {
 /// A server's configuration, checked.
 #[derive(Debug)]
 pub struct Config {
-    /// Names and passwords, each name once.
-    pub users: Vec<(UserName, String)>,
+    /// The accounts.
+    pub users: Users,
     /// The admin.
     pub admin: Credentials,
     /// The directory of the users' directories.
@@ -201,13 +221,9 @@ impl Config {
     /// What the sessions of a server so configured share at its start, and its certificate.
     #[must_use]
     pub fn into_shared(self) -> (Shared, Option<Certificate>) {
-        let users = Users::default();
-        for (name, password) in self.users {
-            users.add(name, password.as_bytes());
-        }
         let shared = Shared {
             settings: Settings::new(self.mail_root, self.timeout),
-            users,
+            users: self.users,
             locks: Arc::default(),
             stats: Stats::default(),
             connections: Connections::new(self.max_connections),
@@ -244,6 +260,8 @@ pub enum ConfigError {
     MailRoot(PathBuf, io::Error),
     /// A user is given twice.
     UserTwice(UserName),
+    /// The users file cannot be read, or is none.
+    UsersFile(PathBuf, io::Error),
     /// No words, or an open quote.
     Transform(String),
     /// Who can reach the port could change everything.
@@ -261,6 +279,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UserTwice(name) => write!(f, "user {name} is given twice"),
+            Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
             Self::Transform(command) => write!(f, "cannot split the transform into words: {command:?}"),
             Self::DefaultAdmin(address) => {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
@@ -295,9 +314,13 @@ impl Args {
     /// # Errors
     /// [`ConfigError`], which tells the flag to change.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let mut names = BTreeSet::new();
-        if let Some(twice) = self.users.iter().find(|account| !names.insert(&account.name)) {
-            return Err(ConfigError::UserTwice(twice.name.clone()));
+        let file = self.accounts.users_file;
+        let users =
+            Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
+        for Account { name, password } in self.users {
+            if !users.add_own(name.clone(), password.as_bytes()) {
+                return Err(ConfigError::UserTwice(name));
+            }
         }
         let peep =
             Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
@@ -320,7 +343,7 @@ impl Args {
             Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
         };
         Ok(Config {
-            users: self.users.into_iter().map(|account| (account.name, account.password)).collect(),
+            users,
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.as_bytes()),
             mail_root: MailRoot::open(self.mailbox.clone())
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
@@ -371,8 +394,9 @@ mod tests {
     #[test]
     fn a_password_may_have_colons_and_spaces() {
         let config = resolve(&["-u", "ana:a:b c", "--user", "bob:x"]).unwrap();
-        let users: Vec<_> = config.users.iter().map(|(name, password)| (name.as_str(), password.as_str())).collect();
-        assert_eq!(users, [("ana", "a:b c"), ("bob", "x")]);
+        assert_eq!(config.users.names(), ["ana", "bob"]);
+        assert!(config.users.authenticate(b"ana", b"a:b c").is_ok());
+        assert!(config.users.authenticate(b"bob", b"x").is_ok());
     }
 
     #[test]
@@ -412,6 +436,7 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         assert!(matches!(resolve(&["-m", file.to_str().unwrap()]), Err(ConfigError::MailRoot(..))));
         assert!(matches!(resolve(&["-u", "a:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
+        assert!(matches!(resolve(&["--users", missing.to_str().unwrap()]), Err(ConfigError::UsersFile(..))));
         assert!(matches!(resolve(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
         assert!(matches!(resolve(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));
         let admin = ["--peep-address", "0.0.0.0", "-a", "admin:secret"];

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::RootId;
-use crate::users::UserName;
+use crate::auth::UserName;
 
 /// How long a login waits for a maildrop: the session that holds it may just be ending, as when a client hangs
 /// up and calls again.

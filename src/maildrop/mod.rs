@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::users::UserName;
+use crate::auth::UserName;
 use index::Index;
 pub use lock::{Lock, Locks};
 pub use message::Message;

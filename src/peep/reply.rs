@@ -38,12 +38,14 @@ pub enum ErrorCode {
     BadMaildir,
     /// -7: outside the range of `t=`.
     BadTimeout,
+    /// -8, beyond the protocol's table: the users file cannot be written.
+    UsersNotWritten,
     /// A code that a newer server may send.
     Other(u32),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 8] = [
+    const KNOWN: [Self; 9] = [
         Self::UnknownCommand,
         Self::BadSyntax,
         Self::WrongCredentials,
@@ -52,6 +54,7 @@ impl ErrorCode {
         Self::BadMaxConnections,
         Self::BadMaildir,
         Self::BadTimeout,
+        Self::UsersNotWritten,
     ];
 
     fn from_number(number: u32) -> Self {
@@ -69,6 +72,7 @@ impl ErrorCode {
             Self::BadMaxConnections => 5,
             Self::BadMaildir => 6,
             Self::BadTimeout => 7,
+            Self::UsersNotWritten => 8,
             Self::Other(number) => number,
         }
     }
@@ -86,6 +90,7 @@ impl fmt::Display for ErrorCode {
             Self::BadMaxConnections => f.write_str("Invalid maximum connections count"),
             Self::BadMaildir => f.write_str("Invalid path format"),
             Self::BadTimeout => f.write_str("Invalid timeout amount"),
+            Self::UsersNotWritten => f.write_str("The users file cannot be written, nothing was changed"),
             Self::Other(number) => write!(f, "Unknown error code {number}"),
         }
     }

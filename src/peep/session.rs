@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
+use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::maildrop::MailRoot;
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
-use crate::users::UserName;
 use crate::wire::{Line, Lines, Link, Output, is_timeout};
 
 /// Speaks PEEP with the client at the other end of `link`, until the session ends. `name` tells it in the log.
@@ -79,15 +79,11 @@ impl Session<'_> {
             Command::Quit => {}
             Command::AddUser { name, password } => {
                 let name: UserName = name.parse().map_err(|_| ErrorCode::BadSyntax)?;
-                if !users.add(name.clone(), password.as_bytes()) {
-                    return Err(ErrorCode::UserExists);
-                }
+                users.add(name.clone(), password.as_bytes()).map_err(|why| self.unchanged(why))?;
                 self.log_change(format_args!("user {:?} added", name.as_str()));
             }
             Command::DeleteUser { name } => {
-                if !users.remove(&name) {
-                    return Err(ErrorCode::NoSuchUser);
-                }
+                users.remove(&name).map_err(|why| self.unchanged(why))?;
                 self.log_change(format_args!("user {name:?} deleted"));
             }
             Command::Users => return Ok(Reply::Lines(users.names())),
@@ -121,6 +117,17 @@ impl Session<'_> {
             Command::AllLogins => return value(stats.logins.value()),
         }
         Ok(Reply::Done)
+    }
+
+    fn unchanged(&self, why: Unchanged) -> ErrorCode {
+        match why {
+            Unchanged::Exists => ErrorCode::UserExists,
+            Unchanged::Missing => ErrorCode::NoSuchUser,
+            Unchanged::File(error) => {
+                log::error!("{} the users file cannot be changed: {error}", self.name);
+                ErrorCode::UsersNotWritten
+            }
+        }
     }
 
     fn log_change(&self, change: std::fmt::Arguments<'_>) {

@@ -8,6 +8,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::auth::Denied;
+
 /// The greeting. It has no `<…>`: that would announce APOP (RFC 1939 section 7).
 pub(super) const GREETING: &str = "pop3d ready";
 
@@ -57,6 +59,8 @@ pub(super) enum Refusal {
     UserFirst,
     /// Wrong user name or password; which of them is not told.
     Credentials,
+    /// Too many passwords are being verified.
+    Busy,
     /// Another session holds the maildrop.
     InUse,
     /// The message is marked as deleted, or never was.
@@ -73,6 +77,15 @@ pub(super) enum Refusal {
     NotRemoved,
     /// The command line is longer than the limit.
     TooLong,
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Credentials => Self::Credentials,
+            Denied::Busy => Self::Busy,
+        }
+    }
 }
 
 /// Whose turn it is when the server's side fails (RFC 3206 section 4).
@@ -113,6 +126,7 @@ impl fmt::Display for Refusal {
             Self::TlsActive => f.write_str("TLS is active already"),
             Self::UserFirst => f.write_str("send USER first"),
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
+            Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
             Self::NoSuchMessage => f.write_str("no such message"),
             Self::Maildrop(fault) => write!(f, "{fault} the maildrop cannot be opened"),

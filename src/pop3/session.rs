@@ -249,10 +249,10 @@ impl<L: Link> Session<'_, L> {
 
     fn log_in(&mut self, name: &[u8], password: &[u8]) -> Result<Transaction, Refusal> {
         let shown = String::from_utf8_lossy(name);
-        let Some(user) = self.shared.users.authenticate(name, password) else {
+        let user = self.shared.users.authenticate(name, password).map_err(|denied| {
             log::warn!("{} login failed: user={shown:?}", self.name);
-            return Err(Refusal::Credentials);
-        };
+            Refusal::from(denied)
+        })?;
         let unopened = |error: io::Error| {
             log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
             Refusal::Maildrop(Fault::from(&error))

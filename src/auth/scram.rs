@@ -1,0 +1,119 @@
+//! SCRAM-SHA-256's keys (RFC 5802 section 3, RFC 7677): what is stored instead of a password.
+
+use std::fmt;
+
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// How often a password is hashed for keys that are made here; RFC 7677's least, and what Dovecot takes.
+pub(super) const ITERATIONS: u32 = 4096;
+
+/// More would hold a client, which has to do them too, for seconds.
+const ITERATIONS_LIMIT: u32 = 1_000_000;
+
+/// Octets of a salt that is made here.
+pub(super) const SALT: usize = 16;
+
+type Key = [u8; 32];
+
+/// The keys of one account. They prove a password, and are of no use to log in with.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct ScramKeys {
+    pub(super) iterations: u32,
+    pub(super) salt: Vec<u8>,
+    stored_key: Key,
+    server_key: Key,
+}
+
+impl ScramKeys {
+    /// Those of a password, which both sides prepare by SASLprep (RFC 4013) where that is possible.
+    pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: u32) -> Self {
+        let prepared = std::str::from_utf8(password).ok().and_then(|text| stringprep::saslprep(text).ok());
+        let password = prepared.as_ref().map_or(password, |text| text.as_bytes());
+        let salted: Key = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password, &salt, iterations);
+        let stored_key = Sha256::digest(hmac(&salted, b"Client Key")).into();
+        Self { iterations, salt, stored_key, server_key: hmac(&salted, b"Server Key") }
+    }
+
+    /// Reads `iterations,salt,storedkey,serverkey` as Dovecot writes it.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text.split(',').collect();
+        let [iterations, salt, stored_key, server_key] = fields[..] else { return None };
+        let iterations = iterations.parse().ok().filter(|n| (1..=ITERATIONS_LIMIT).contains(n))?;
+        let salt = BASE64.decode(salt).ok().filter(|salt| !salt.is_empty())?;
+        let key = |text| Key::try_from(BASE64.decode(text).ok()?).ok();
+        Some(Self { iterations, salt, stored_key: key(stored_key)?, server_key: key(server_key)? })
+    }
+
+    /// Whether they are this password's.
+    pub(super) fn match_password(&self, password: &[u8]) -> bool {
+        let keys = Self::derive(password, self.salt.clone(), self.iterations);
+        keys.stored_key.ct_eq(&self.stored_key).into()
+    }
+
+    /// Whether a client's proof for an exchange shows that it has the password.
+    pub(super) fn match_proof(&self, exchange: &[u8], proof: &[u8]) -> bool {
+        let Ok(proof) = Key::try_from(proof) else { return false };
+        let signature = hmac(&self.stored_key, exchange);
+        let client_key: Vec<u8> = signature.iter().zip(proof).map(|(a, b)| a ^ b).collect();
+        Sha256::digest(client_key).ct_eq(&self.stored_key).into()
+    }
+
+    /// What shows the client that the server knows the keys.
+    pub(super) fn server_signature(&self, exchange: &[u8]) -> Key {
+        hmac(&self.server_key, exchange)
+    }
+}
+
+/// As they are stored.
+impl fmt::Display for ScramKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [salt, stored_key, server_key] =
+            [&self.salt[..], &self.stored_key, &self.server_key].map(|octets| BASE64.encode(octets));
+        write!(f, "{},{salt},{stored_key},{server_key}", self.iterations)
+    }
+}
+
+/// HMAC-SHA-256.
+pub(super) fn hmac(key: &Key, octets: &[u8]) -> Key {
+    let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.chain_update(octets).finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `doveadm pw -s SCRAM-SHA-256 -p secret`
+    const DOVECOTS: &str = "4096,kVyMtzthNJKcB4iTArdbfg==,oAjq4OZgkXOEbdCc+FrvJlspIEF67yNfbYQXF3nNb1I=,\
+         Ejg4meCK0byKwE+2GPFB3ZmqQvmZheu5Xe1rhGelJJc=";
+
+    #[test]
+    fn keys_are_dovecots() {
+        let keys = ScramKeys::parse(DOVECOTS).unwrap();
+        assert!(keys == ScramKeys::derive(b"secret", keys.salt.clone(), keys.iterations));
+        assert!(keys.match_password(b"secret") && !keys.match_password(b"Secret"));
+        assert_eq!(keys.to_string(), DOVECOTS);
+    }
+
+    #[test]
+    fn passwords_are_prepared() {
+        // RFC 4013 section 3: a soft hyphen is nothing, a feminine ordinal is an a.
+        let derived = |password: &str| ScramKeys::derive(password.as_bytes(), vec![1; SALT], 1).to_string();
+        assert_eq!(derived("I\u{ad}X"), derived("IX"));
+        assert_eq!(derived("\u{aa}"), derived("a"));
+        assert_ne!(derived("user"), derived("USER"));
+    }
+
+    #[test]
+    fn what_are_no_keys_is_refused() {
+        for iterations in ["0", "1000001", "-1", "x", ""] {
+            assert!(ScramKeys::parse(&DOVECOTS.replacen("4096", iterations, 1)).is_none(), "{iterations}");
+        }
+        for text in ["", "4096", ",,,", &DOVECOTS[..DOVECOTS.len() - 4], &format!("{DOVECOTS},")] {
+            assert!(ScramKeys::parse(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The text of a users file: read as accounts, and changed by one line with all others kept to the octet.
+//!
+//! As Dovecot's passwd-file: `NAME:{SCHEME}HASH:uid:gid:gecos:home:shell:extra`, of which all behind the password may
+//! be missing and means nothing here. Lines that begin with `#` are comments.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+
+use super::name::{InvalidName, UserName};
+use super::secret::{BadSecret, Secret};
+
+/// An account.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// The password's field as it is written in the file; empty where it is of none.
+    pub(super) field: Vec<u8>,
+    pub(super) secret: Secret,
+}
+
+/// What a text says.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    pub(super) by_name: BTreeMap<UserName, Arc<Account>>,
+    /// One whose secret takes the longest to verify.
+    pub(super) costliest: Option<Arc<Account>>,
+    /// Some password is stored as it is.
+    pub(super) some_readable: bool,
+    /// The iterations of some SCRAM keys, if there are any.
+    pub(super) scram_iterations: Option<u32>,
+    /// What is wrong with which line, counted from 1.
+    pub(super) faults: Vec<(usize, Fault)>,
+}
+
+/// Why a line is no account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    Name(InvalidName),
+    NoPassword,
+    Secret(BadSecret),
+    /// The name has been on a line above.
+    Twice,
+    /// An extra field of Dovecot's that keeps users out, which a server that does not know it must not let in.
+    Restricted(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => write!(f, "{error}"),
+            Self::NoPassword => f.write_str("there is no password"),
+            Self::Secret(error) => write!(f, "{error}"),
+            Self::Twice => f.write_str("the user is on a line above already"),
+            Self::Restricted(field) => write!(f, "{field} is not supported, so the user is kept out"),
+        }
+    }
+}
+
+/// Dovecot's extra fields that narrow who may log in.
+const RESTRICTIONS: [&str; 2] = ["nologin", "allow_nets"];
+
+impl Accounts {
+    pub(super) fn read(text: &[u8]) -> Self {
+        let mut accounts = Self::default();
+        for (line, number) in lines(text).zip(1..) {
+            if let Some(fields) = fields(line)
+                && let Err(fault) = accounts.take(fields)
+            {
+                accounts.faults.push((number, fault));
+            }
+        }
+        let secrets = || accounts.by_name.values().map(|account| &account.secret);
+        accounts.some_readable = secrets().any(|secret| secret.readable().is_some());
+        accounts.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
+        accounts.costliest = accounts.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
+        accounts
+    }
+
+    fn take(&mut self, mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<(), Fault> {
+        let name = fields.next().and_then(|name| std::str::from_utf8(name.as_ref()).ok()?.parse().ok());
+        let name: UserName = name.ok_or(Fault::Name(InvalidName))?;
+        let entry = match self.by_name.entry(name) {
+            Entry::Vacant(entry) => entry,
+            Entry::Occupied(_) => return Err(Fault::Twice),
+        };
+        let field = fields.next().map(|field| field.as_ref().to_vec());
+        let field = field.filter(|field| !field.is_empty()).ok_or(Fault::NoPassword)?;
+        let secret = Secret::parse(&field).map_err(Fault::Secret)?;
+        for extra in fields.skip(5) {
+            if let Some(restriction) = restriction(extra.as_ref()) {
+                return Err(Fault::Restricted(restriction));
+            }
+        }
+        entry.insert(Arc::new(Account { field, secret }));
+        Ok(())
+    }
+}
+
+fn restriction(extra: &[u8]) -> Option<&'static str> {
+    let mut keys = extra.split(u8::is_ascii_whitespace).filter_map(|field| field.split(|&octet| octet == b'=').next());
+    keys.find_map(|key| RESTRICTIONS.into_iter().find(|restriction| restriction.as_bytes() == key))
+}
+
+/// `text` with a line more, unless a line has that name already.
+pub(super) fn with_user(text: &[u8], name: &UserName, field: &str) -> Option<Vec<u8>> {
+    if lines(text).any(|line| is_of(line, name)) {
+        return None;
+    }
+    let end = if text.is_empty() || text.ends_with(b"\n") { "" } else { "\n" };
+    Some([text, format!("{end}{name}:{field}\n").as_bytes()].concat())
+}
+
+/// `text` without any line of that name, unless there is none.
+pub(super) fn without_user(text: &[u8], name: &UserName) -> Option<Vec<u8>> {
+    let rest: Vec<u8> = lines(text).filter(|line| !is_of(line, name)).collect::<Vec<_>>().concat();
+    (rest.len() < text.len()).then_some(rest)
+}
+
+/// Lines with their line ends.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|&octet| octet == b'\n')
+}
+
+/// The fields of a line, if it is no comment and not empty.
+fn fields(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let has_fields = !line.starts_with(b"#") && !line.trim_ascii().is_empty();
+    has_fields.then(|| line.split(|&octet| octet == b':'))
+}
+
+fn is_of(line: &[u8], name: &UserName) -> bool {
+    fields(line).is_some_and(|mut fields| fields.next() == Some(name.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn user(name: &str) -> UserName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn lines_are_accounts_comments_or_faults() {
+        let text = b"# comment:{PLAIN}x\n\n  \t\r\nana:{PLAIN}a\n#\xff\nbob:{PLAIN}b:1:1:Bob::/bin/sh:x=y\r\n\
+            carl:secret\ndora\neve:\n../x:{PLAIN}x\nfay:{MD5}x\nana:{PLAIN}other\n\xff:{PLAIN}x\n\
+            gil:{PLAIN}g::::::nologin\nhal:{PLAIN}h::::::a=b allow_nets=127.0.0.1\nivy:{PLAIN}i";
+        let accounts = Accounts::read(text);
+        let names: Vec<&str> = accounts.by_name.keys().map(UserName::as_str).collect();
+        assert_eq!(names, ["ana", "bob", "ivy"]);
+        assert_eq!(accounts.by_name[&user("ana")].secret.readable(), Some(&b"a"[..]));
+        assert_eq!(accounts.by_name[&user("bob")].secret.readable(), Some(&b"b"[..]));
+        assert_eq!(
+            accounts.faults,
+            [
+                (7, Fault::Secret(BadSecret::NoScheme)),
+                (8, Fault::NoPassword),
+                (9, Fault::NoPassword),
+                (10, Fault::Name(InvalidName)),
+                (11, Fault::Secret(BadSecret::UnknownScheme("MD5".into()))),
+                (12, Fault::Twice),
+                (13, Fault::Name(InvalidName)),
+                (14, Fault::Restricted("nologin")),
+                (15, Fault::Restricted("allow_nets")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_user_is_added_behind_all_lines_and_on_one_of_its_own() {
+        for (before, after) in [
+            ("", "ana:{PLAIN}x\n"),
+            ("# users\n", "# users\nana:{PLAIN}x\n"),
+            ("bob:{PLAIN}b", "bob:{PLAIN}b\nana:{PLAIN}x\n"),
+            ("#ana:{PLAIN}b\r\nanas:b\n", "#ana:{PLAIN}b\r\nanas:b\nana:{PLAIN}x\n"),
+        ] {
+            assert_eq!(with_user(before.as_bytes(), &user("ana"), "{PLAIN}x").unwrap(), after.as_bytes());
+        }
+        // A line that is no account has its name, too.
+        for taken in ["ana:{PLAIN}b\n", "ana:b\n", "ana", "#\nana:::::\r\n"] {
+            assert_eq!(with_user(taken.as_bytes(), &user("ana"), "{PLAIN}x"), None, "{taken}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_removed_with_all_lines_of_the_name() {
+        let text = b"# ana\nana:{PLAIN}x\nanas:{PLAIN}\xff\nana:old\n\nana";
+        assert_eq!(without_user(text, &user("ana")).unwrap(), b"# ana\nanas:{PLAIN}\xff\n\n");
+        assert_eq!(without_user(text, &user("bob")), None);
+    }
+
+    /// Any text, with lines that look like accounts in it.
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..20),
+            "(ana|bob|#ana|)(:(\\{PLAIN\\}[a-z]*|x)?(:[0-9]*)*)?\r?".prop_map(String::into_bytes),
+        ];
+        let joined = |(lines, ended): (Vec<Vec<u8>>, bool)| {
+            let mut text = lines.join(&b"\n"[..]);
+            text.extend_from_slice(if ended { b"\n" } else { b"" });
+            text
+        };
+        (proptest::collection::vec(line, 0..12), any::<bool>()).prop_map(joined)
+    }
+
+    proptest! {
+        #[test]
+        fn all_other_lines_are_kept_to_the_octet(text in text()) {
+            let others = |text: &[u8]| -> Vec<Vec<u8>> {
+                lines(text).filter(|line| !is_of(line, &user("ana"))).map(<[u8]>::to_vec).collect()
+            };
+            let removed = without_user(&text, &user("ana"));
+            if let Some(removed) = &removed {
+                prop_assert_eq!(others(removed), others(&text));
+            }
+            let base = removed.unwrap_or(text);
+            let added = with_user(&base, &user("ana"), "{PLAIN}x").unwrap();
+            prop_assert!(added.starts_with(&base));
+            let accounts = Accounts::read(&added);
+            prop_assert_eq!(accounts.by_name[&user("ana")].secret.readable(), Some(&b"x"[..]));
+            let mut unended = without_user(&added, &user("ana")).unwrap();
+            if !base.is_empty() && !base.ends_with(b"\n") {
+                prop_assert_eq!(unended.pop(), Some(b'\n'));
+            }
+            prop_assert_eq!(unended, base);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Who may log in: the users of the command line, who live as long as the server, and those of the users file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use subtle::ConstantTimeEq;
+
+use super::file::PasswdFile;
+use super::name::UserName;
+use super::scram::{self, ScramKeys, hmac};
+use super::secret::{Scheme, Secret};
+use super::text::{self, Account, Accounts};
+use super::verifier::{Busy, Permits, Recent};
+
+/// The accounts, and the one place where they are proven.
+#[derive(Debug)]
+pub struct Users {
+    /// Those of the command line. They come before those of the file.
+    own: RwLock<BTreeMap<UserName, Arc<Account>>>,
+    file: Option<PasswdFile>,
+    permits: Permits,
+    recent: Recent,
+    /// Makes the salts of who has none.
+    salt_key: [u8; 32],
+}
+
+/// Why a login is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// Wrong name, or wrong password; which of them is not told.
+    Credentials,
+    /// Too many are being verified.
+    Busy,
+}
+
+impl From<Busy> for Denied {
+    fn from(_: Busy) -> Self {
+        Self::Busy
+    }
+}
+
+/// Why the accounts were not changed.
+#[derive(Debug)]
+pub enum Unchanged {
+    /// The name is taken.
+    Exists,
+    /// There is no such user.
+    Missing,
+    /// The users file cannot be written.
+    File(io::Error),
+}
+
+/// What users can prove themselves with, beside a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Some can by APOP.
+    pub apop: bool,
+    /// Some can by SCRAM-SHA-256.
+    pub scram: bool,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Users {
+    /// Reads the users file, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has lines but no account.
+    pub fn open(file: Option<PathBuf>) -> io::Result<Self> {
+        Ok(Self::new(file.map(PasswdFile::open).transpose()?))
+    }
+
+    fn new(file: Option<PasswdFile>) -> Self {
+        Self {
+            own: RwLock::default(),
+            file,
+            permits: Permits::for_all_cores(),
+            recent: Recent::new(super::random()),
+            salt_key: super::random(),
+        }
+    }
+
+    /// A user who lives as long as the server. False when the name is taken by another one of these.
+    pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
+        let mut own = self.own.write();
+        let is_new = !own.contains_key(&name);
+        if is_new {
+            let secret = Secret::Readable(password.to_owned());
+            own.insert(name, Arc::new(Account { field: Vec::new(), secret }));
+        }
+        is_new
+    }
+
+    /// A user more: of the file, where there is one.
+    ///
+    /// # Errors
+    /// When the name is taken or the file cannot be written.
+    pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
+        let Some(file) = &self.file else {
+            return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
+        };
+        if self.find(&name).is_some() {
+            return Err(Unchanged::Exists);
+        }
+        let field = Scheme::Argon2id.field(password);
+        match file.change(|text| text::with_user(text, &name, &field)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unchanged::Exists),
+            Err(error) => Err(Unchanged::File(error)),
+        }
+    }
+
+    /// A user less. A session of the user goes on.
+    ///
+    /// # Errors
+    /// When there is no such user or the file cannot be written.
+    pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
+        let name: UserName = name.parse().map_err(|_| Unchanged::Missing)?;
+        let of_file = match &self.file {
+            Some(file) => file.change(|text| text::without_user(text, &name)).map_err(Unchanged::File)?,
+            None => false,
+        };
+        let own = self.own.write().remove(&name).is_some();
+        if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
+    }
+
+    /// All users, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let of_file = self.file_accounts();
+        let own = self.own.read();
+        let names: BTreeSet<&UserName> = own.keys().chain(of_file.by_name.keys()).collect();
+        names.into_iter().map(ToString::to_string).collect()
+    }
+
+    /// What is worth announcing.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        let of_file = self.file_accounts();
+        let apop = of_file.some_readable || !self.own.read().is_empty();
+        Abilities { apop, scram: apop || of_file.scram_iterations.is_some() }
+    }
+
+    /// Proves a password.
+    ///
+    /// Who is wrong waits as long, whoever it is: where there is no account, or one that costs nothing to verify, the
+    /// password is held against the costliest secret of the file. (With several costly schemes in one file the time
+    /// still tells which of them an account has.)
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
+        let user = parse(name);
+        let account = user.as_ref().and_then(|user| self.find(user));
+        match (user, account) {
+            (Some(user), Some(account)) if account.secret.is_costly() => {
+                let mark = self.recent.mark(user.as_str(), &account.field, password);
+                if self.recent.knows(&mark) {
+                    return Ok(user);
+                }
+                if self.permits.run(|| account.secret.matches(password))? {
+                    self.recent.remember(mark);
+                    return Ok(user);
+                }
+            }
+            (Some(user), Some(account)) if account.secret.matches(password) => return Ok(user),
+            _ => {
+                if let Some(decoy) = self.file_accounts().costliest.as_ref().filter(|decoy| decoy.secret.is_costly()) {
+                    self.permits.run(|| decoy.secret.matches(password))?;
+                }
+            }
+        }
+        Err(Denied::Credentials)
+    }
+
+    /// Proves an APOP digest of `timestamp` and the password (RFC 1939 section 7).
+    ///
+    /// # Errors
+    /// [`Denied::Credentials`]
+    pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<UserName, Denied> {
+        let user = parse(name);
+        let account = user.as_ref().and_then(|user| self.find(user));
+        let known = account.as_ref().and_then(|account| account.secret.apop(timestamp));
+        // For others a digest is made too: that of no password, which proves nobody.
+        let expected = known.clone().or_else(|| Secret::Readable(Vec::new()).apop(timestamp)).unwrap_or_default();
+        let is_right = bool::from(expected.as_bytes().ct_eq(digest)) && known.is_some();
+        user.filter(|_| is_right).ok_or(Denied::Credentials)
+    }
+
+    /// What a SCRAM exchange begins with: the salt and the iterations of an account. Anybody has some, and always the
+    /// same while the server runs; only stored keys of other iterations than most tell that they exist.
+    pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
+        let account = parse(name).and_then(|user| self.find(&user));
+        match account.as_ref().and_then(|account| account.secret.scram_keys()) {
+            Some(keys) => (keys.salt.clone(), keys.iterations),
+            None => {
+                let salt = hmac(&self.salt_key, name)[..scram::SALT].to_vec();
+                (salt, self.file_accounts().scram_iterations.unwrap_or(scram::ITERATIONS))
+            }
+        }
+    }
+
+    /// Proves a SCRAM client's proof for an exchange that has begun with these parameters; gives the user, and what
+    /// proves the server.
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub(super) fn authenticate_scram(
+        &self,
+        name: &[u8],
+        exchange: &[u8],
+        proof: &[u8],
+    ) -> Result<(UserName, [u8; 32]), Denied> {
+        let user = parse(name);
+        let account = user.as_ref().and_then(|user| self.find(user));
+        let secret = account.as_ref().map(|account| &account.secret);
+        let stored = secret.and_then(Secret::scram_keys);
+        let password = secret.and_then(Secret::readable);
+        // Keys are made of readable passwords. Where there are any, they are made for all, so the time tells nothing.
+        let made = if self.abilities().apop {
+            let (salt, iterations) = self.scram_parameters(name);
+            Some(self.permits.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
+        } else {
+            None
+        };
+        let keys = stored.or(made.as_ref().filter(|_| password.is_some()));
+        let right = keys.filter(|keys| keys.match_proof(exchange, proof)).map(|keys| keys.server_signature(exchange));
+        user.zip(right).ok_or(Denied::Credentials)
+    }
+
+    fn file_accounts(&self) -> Arc<Accounts> {
+        self.file.as_ref().map(PasswdFile::accounts).unwrap_or_default()
+    }
+
+    fn find(&self, user: &UserName) -> Option<Arc<Account>> {
+        let own = self.own.read().get(user).cloned();
+        own.or_else(|| self.file_accounts().by_name.get(user).cloned())
+    }
+}
+
+fn parse(name: &[u8]) -> Option<UserName> {
+    std::str::from_utf8(name).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserName {
+        name.parse().unwrap()
+    }
+
+    /// Users of a file with these lines, which is there as long as the directory.
+    fn of_file(text: &str) -> (tempfile::TempDir, Users) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        std::fs::write(&path, text).unwrap();
+        (directory, Users::open(Some(path)).unwrap())
+    }
+
+    #[test]
+    fn only_name_and_password_together_are_credentials() {
+        let users = Users::default();
+        assert!(users.add_own(user("ana"), b"a b:c"));
+        assert!(!users.add_own(user("ana"), b"other"));
+        assert_eq!(users.authenticate(b"ana", b"a b:c").unwrap().as_str(), "ana");
+        for (name, password) in [("ana", "a b:"), ("ana", ""), ("bob", "a b:c"), ("", ""), ("bob", "")] {
+            let denied = Err(Denied::Credentials);
+            assert_eq!(users.authenticate(name.as_bytes(), password.as_bytes()), denied, "{name} {password}");
+        }
+        users.remove("ana").unwrap();
+        assert!(matches!(users.remove("ana"), Err(Unchanged::Missing)));
+        assert_eq!(users.authenticate(b"ana", b"a b:c"), Err(Denied::Credentials));
+    }
+
+    #[test]
+    fn users_are_added_to_the_file_and_removed_from_it() {
+        let (directory, users) = of_file("# mine\nbob:{PLAIN}b:1:2\n");
+        users.add_own(user("own"), b"o");
+        for name in ["bob", "own"] {
+            assert!(matches!(users.add(user(name), b"x"), Err(Unchanged::Exists)), "{name}");
+        }
+        users.add(user("ana"), b"a:b").unwrap();
+        assert_eq!(users.names(), ["ana", "bob", "own"]);
+        let path = directory.path().join("users");
+        let other = Users::open(Some(path.clone())).unwrap();
+        for users in [&users, &other] {
+            // The second time it is remembered.
+            for _ in 0..2 {
+                assert_eq!(users.authenticate(b"ana", b"a:b"), Ok(user("ana")));
+            }
+            assert_eq!(users.authenticate(b"ana", b"a"), Err(Denied::Credentials));
+        }
+        for name in ["ana", "own"] {
+            users.remove(name).unwrap();
+            assert!(matches!(users.remove(name), Err(Unchanged::Missing)), "{name}");
+        }
+        assert_eq!(other.authenticate(b"ana", b"a:b"), Err(Denied::Credentials));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\nbob:{PLAIN}b:1:2\n");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(users.add(user("ana"), b"x"), Err(Unchanged::File(_))));
+        assert!(matches!(users.remove("bob"), Err(Unchanged::File(_))));
+    }
+
+    #[test]
+    fn a_user_of_the_command_line_comes_before_one_of_the_file() {
+        let (_directory, users) = of_file("ana:{PLAIN}file\n");
+        users.add_own(user("ana"), b"own");
+        assert_eq!(users.authenticate(b"ana", b"own"), Ok(user("ana")));
+        assert_eq!(users.authenticate(b"ana", b"file"), Err(Denied::Credentials));
+        assert_eq!(users.names(), ["ana"]);
+        users.remove("ana").unwrap();
+        assert!(users.names().is_empty());
+    }
+
+    #[test]
+    fn apop_is_for_readable_secrets() {
+        let (_directory, users) = of_file("bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n");
+        assert_eq!(users.abilities(), Abilities { apop: false, scram: false });
+        users.add_own(user("mrose"), b"tanstaaf");
+        assert_eq!(users.abilities(), Abilities { apop: true, scram: true });
+        // RFC 1939 section 7
+        let timestamp = "<1896.697170952@dbc.mtview.ca.us>";
+        let digest = b"c4c9334bac560ecc979e58001b3e22fb";
+        assert_eq!(users.authenticate_apop(b"mrose", timestamp, digest), Ok(user("mrose")));
+        for (name, digest) in [
+            ("mrose", digest.to_ascii_uppercase()),
+            ("mrose", Vec::new()),
+            ("bob", Secret::Readable(b"secret".into()).apop(timestamp).unwrap().into()),
+            ("bob", Secret::Readable(Vec::new()).apop(timestamp).unwrap().into()),
+            ("nobody", Secret::Readable(Vec::new()).apop(timestamp).unwrap().into()),
+        ] {
+            let denied = Err(Denied::Credentials);
+            assert_eq!(users.authenticate_apop(name.as_bytes(), timestamp, &digest), denied, "{name}");
+        }
+    }
+
+    #[test]
+    fn everybody_has_a_salt_and_keeps_it() {
+        let keys = ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000);
+        let (_directory, users) = of_file(&format!("ana:{{SCRAM-SHA-256}}{keys}\nbob:{{PLAIN}}b\n"));
+        for name in [&b"ana"[..], b"bob", b"nobody", b"no/name"] {
+            let (salt, iterations) = users.scram_parameters(name);
+            assert_eq!((salt.len(), iterations), (scram::SALT, 5000));
+            assert_eq!(users.scram_parameters(name).0, salt);
+        }
+        assert_eq!(users.scram_parameters(b"ana").0, keys.salt);
+        assert_ne!(users.scram_parameters(b"bob").0, users.scram_parameters(b"nobody").0);
+    }
+}

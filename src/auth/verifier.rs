@@ -1,0 +1,196 @@
+//! Costly verifications: so many at a time as there are cores, and none for a password that was right just now.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::mem;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::scram::hmac;
+
+/// How long a login waits for its turn. More would only lengthen the queue that it stands in.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Verifications at a time, however many cores there are: each may take much memory.
+const AT_MOST: usize = 16;
+
+/// How many passwords that were right are remembered, twice, and how long, once or twice: a mail program asks every
+/// few minutes.
+const REMEMBERED: usize = 10_000;
+const MEMORY: Duration = Duration::from_secs(30 * 60);
+
+/// All verifiers are busy, and have been for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy;
+
+/// Permits to verify.
+#[derive(Debug)]
+pub(super) struct Permits {
+    free: Mutex<usize>,
+    returned: Condvar,
+    patience: Duration,
+}
+
+impl Permits {
+    pub(super) fn for_all_cores() -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self::new(cores.min(AT_MOST), PATIENCE)
+    }
+
+    fn new(free: usize, patience: Duration) -> Self {
+        Self { free: Mutex::new(free), returned: Condvar::new(), patience }
+    }
+
+    /// Runs a costly verification, in its turn.
+    pub(super) fn run<T>(&self, verify: impl FnOnce() -> T) -> Result<T, Busy> {
+        let deadline = Instant::now() + self.patience;
+        let mut free = self.free.lock();
+        while *free == 0 {
+            if self.returned.wait_until(&mut free, deadline).timed_out() {
+                return Err(Busy);
+            }
+        }
+        *free -= 1;
+        drop(free);
+        let _permit = Permit(self);
+        Ok(verify())
+    }
+}
+
+/// Returned by drop, as a verification may panic.
+struct Permit<'a>(&'a Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.returned.notify_one();
+    }
+}
+
+/// Passwords that were right a short while ago, as hashes that mean nothing outside of this process.
+pub(super) struct Recent {
+    key: [u8; 32],
+    remembered: Mutex<Remembered>,
+}
+
+struct Remembered {
+    new: HashSet<[u8; 32]>,
+    old: HashSet<[u8; 32]>,
+    /// When `new` was begun.
+    since: Instant,
+}
+
+impl Recent {
+    pub(super) fn new(key: [u8; 32]) -> Self {
+        let remembered = Remembered { new: HashSet::new(), old: HashSet::new(), since: Instant::now() };
+        Self { key, remembered: Mutex::new(remembered) }
+    }
+
+    /// What a right password is remembered as. It is bound to the stored field, so one that was changed is not.
+    pub(super) fn mark(&self, name: &str, field: &[u8], password: &[u8]) -> [u8; 32] {
+        let length = |octets: &[u8]| octets.len().to_le_bytes();
+        let parts = [name.as_bytes(), field, password];
+        hmac(&self.key, &parts.map(|part| [&length(part)[..], part].concat()).concat())
+    }
+
+    pub(super) fn knows(&self, mark: &[u8; 32]) -> bool {
+        let mut remembered = self.remembered.lock();
+        remembered.forget(Instant::now());
+        remembered.new.contains(mark) || remembered.old.contains(mark)
+    }
+
+    pub(super) fn remember(&self, mark: [u8; 32]) {
+        let mut remembered = self.remembered.lock();
+        remembered.forget(Instant::now());
+        remembered.new.insert(mark);
+    }
+}
+
+impl Remembered {
+    /// Lets the old ones go when the new ones are many or have been for long.
+    fn forget(&mut self, now: Instant) {
+        let age = now.duration_since(self.since);
+        if age >= MEMORY || self.new.len() >= REMEMBERED {
+            self.old = if age >= 2 * MEMORY { HashSet::new() } else { mem::take(&mut self.new) };
+            self.new.clear();
+            self.since = now;
+        }
+    }
+}
+
+/// The key is for nobody's eyes.
+impl fmt::Debug for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recent")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn no_more_run_at_a_time_than_there_are_permits() {
+        let permits = Permits::new(3, PATIENCE);
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    permits.run(|| {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        thread::yield_now();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    })
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.into_inner()));
+        assert_eq!(permits.free.into_inner(), 3);
+    }
+
+    #[test]
+    fn a_verification_that_panics_returns_its_permit() {
+        let permits = Permits::new(1, PATIENCE);
+        let verify = AssertUnwindSafe(|| permits.run(|| resume_unwind(Box::new("a fault"))));
+        assert!(catch_unwind(verify).is_err());
+        assert_eq!(permits.run(|| 7), Ok(7));
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let permits = Permits::new(0, Duration::from_millis(1));
+        assert_eq!(permits.run(|| 7), Err(Busy));
+    }
+
+    #[test]
+    fn a_password_is_remembered_with_its_name_and_field() {
+        let recent = Recent::new([7; 32]);
+        recent.remember(recent.mark("ana", b"field", b"password"));
+        assert!(recent.knows(&recent.mark("ana", b"field", b"password")));
+        for (name, field, password) in
+            [("an", "afield", "password"), ("ana", "fieldp", "assword"), ("bob", "field", "password")]
+        {
+            assert!(!recent.knows(&recent.mark(name, field.as_bytes(), password.as_bytes())));
+        }
+        assert_ne!(recent.mark("a", b"b", b"c"), Recent::new([8; 32]).mark("a", b"b", b"c"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_number_and_time() {
+        let recent = Recent::new([7; 32]);
+        let mark = |n: usize| recent.mark("ana", b"", &n.to_le_bytes());
+        (0..5 * REMEMBERED / 2).for_each(|n| recent.remember(mark(n)));
+        let mut remembered = recent.remembered.lock();
+        assert_eq!((remembered.new.len(), remembered.old.len()), (REMEMBERED / 2, REMEMBERED));
+        let since = remembered.since;
+        remembered.forget(since + MEMORY);
+        assert_eq!((remembered.new.len(), remembered.old.len()), (0, REMEMBERED / 2));
+        remembered.new.insert([0; 32]);
+        remembered.forget(since + 3 * MEMORY);
+        assert_eq!((remembered.new.len(), remembered.old.len()), (0, 0));
+    }
+}
