@@ -3,6 +3,7 @@
 //! [`Users`] are those of the command line and those of a users file, which is Dovecot's passwd-file. It is read again when it
 //! has changed, and PEEP changes it. [`sasl`] are the exchanges of AUTH.
 
+mod apop;
 mod file;
 mod name;
 mod passwd;
@@ -13,6 +14,7 @@ mod text;
 mod users;
 mod verifier;
 
+pub use apop::timestamp;
 pub use name::{Credentials, InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;

@@ -46,34 +46,6 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// A response as it stands in a line.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Response {
-    /// Its octets.
-    Octets(Vec<u8>),
-    /// `*`: the client wants no more of it.
-    Cancel,
-    /// No base64.
-    Malformed,
-}
-
-impl Response {
-    /// Reads a line of an exchange.
-    #[must_use]
-    pub fn parse(line: &[u8]) -> Self {
-        if line == b"*" {
-            return Self::Cancel;
-        }
-        BASE64.decode(line).map_or(Self::Malformed, Self::Octets)
-    }
-
-    /// Reads the initial response on the command line, where `=` is an empty one.
-    #[must_use]
-    pub fn parse_initial(argument: &[u8]) -> Self {
-        if argument == b"=" { Self::Octets(Vec::new()) } else { Self::parse(argument) }
-    }
-}
-
 /// A challenge as it stands in a line.
 #[must_use]
 pub fn encode(challenge: &[u8]) -> String {
@@ -87,8 +59,32 @@ pub enum Step<'a> {
     Challenge(Vec<u8>, Exchange<'a>),
     /// Logs the client in, or not, who says to be this.
     Proven(Vec<u8>, Result<UserName, Denied>),
-    /// Gives up: what came is not of the mechanism.
+    /// Gives up.
+    Failed(Failure),
+}
+
+/// Why an exchange comes to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The client wants no more of it.
+    Cancelled,
+    /// The response is not base64.
+    NotBase64,
+    /// The response is not of the mechanism.
     Malformed,
+    /// The line is longer than [`LINE_LIMIT`].
+    TooLong,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "the exchange is cancelled",
+            Self::NotBase64 => "the response is not base64",
+            Self::Malformed => "the response is not as the mechanism has it",
+            Self::TooLong => "the response is too long",
+        })
+    }
 }
 
 /// An exchange that waits for a response.
@@ -132,16 +128,30 @@ impl<'a> Exchange<'a> {
         Self { users, state }
     }
 
-    /// Takes a response in.
+    /// Takes the line of a response in.
     #[must_use]
-    pub fn respond(self, response: &[u8]) -> Step<'a> {
+    pub fn respond(self, line: &[u8]) -> Step<'a> {
+        match BASE64.decode(line) {
+            Ok(response) => self.take(&response),
+            Err(_) if line == b"*" => Step::Failed(Failure::Cancelled),
+            Err(_) => Step::Failed(Failure::NotBase64),
+        }
+    }
+
+    /// Takes the response on the command line in, where `=` is an empty one.
+    #[must_use]
+    pub fn respond_initially(self, argument: &[u8]) -> Step<'a> {
+        if argument == b"=" { self.take(&[]) } else { self.respond(argument) }
+    }
+
+    fn take(self, response: &[u8]) -> Step<'a> {
         let next = match self.state {
             State::Plain => plain(self.users, response),
             State::ScramFirst => self.scram_first(response),
             State::ScramFinal(exchange) => exchange.end(self.users, response),
             State::ScramEnd { name, user } => response.is_empty().then_some(Step::Proven(name, Ok(user))),
         };
-        next.unwrap_or(Step::Malformed)
+        next.unwrap_or(Step::Failed(Failure::Malformed))
     }
 
     /// `n,,n=NAME,r=NONCE` is answered by `r=NONCE…,s=SALT,i=ITERATIONS`.
@@ -230,4 +240,181 @@ fn scram_name(written: &str) -> Option<String> {
         return None;
     }
     Some(stringprep::saslprep(&name).map(|prepared| prepared.into_owned()).unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::scram::{ScramKeys, hmac};
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    const NAME: &str = "ana";
+    const PASSWORD: &str = "a b:c";
+
+    fn users() -> Users {
+        let users = Users::default();
+        users.add_own(NAME.parse().unwrap(), PASSWORD.as_bytes());
+        users.add_own("a,b=c".parse().unwrap(), b"comma");
+        users
+    }
+
+    /// What comes of PLAIN with this response.
+    fn plain(response: &str) -> Result<UserName, String> {
+        let users = users();
+        match Exchange::new(Mechanism::Plain, &users).respond(encode(response.as_bytes()).as_bytes()) {
+            Step::Proven(_, Ok(user)) => Ok(user),
+            Step::Proven(name, Err(denied)) => Err(format!("{} {denied:?}", String::from_utf8_lossy(&name))),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn plain_is_three_parts_of_which_the_first_may_be_empty() {
+        assert_eq!(plain("\0ana\0a b:c").unwrap().as_str(), NAME);
+        assert_eq!(plain("ana\0ana\0a b:c").unwrap().as_str(), NAME);
+        assert_eq!(plain("\0ana\0a b").unwrap_err(), "ana Credentials");
+        // RFC 4616 section 2, checklist 90: to act as somebody else takes a right that nobody has.
+        assert_eq!(plain("bob\0ana\0a b:c").unwrap_err(), "ana Credentials");
+        for malformed in ["", "ana", "\0ana", "\0ana\0a b:c\0", "\0\0a b:c", "\0ana\0", "\0\0", "\0\0\0"] {
+            assert_eq!(plain(malformed).unwrap_err(), "Failed(Malformed)", "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_base64_or_a_star() {
+        let users = users();
+        let exchange = || Exchange::new(Mechanism::Plain, &users);
+        assert!(matches!(exchange().respond(b"*"), Step::Failed(Failure::Cancelled)));
+        assert!(matches!(exchange().respond_initially(b"="), Step::Failed(Failure::Malformed)));
+        for line in [&b"="[..], b"AA", b"A", b"AGFuYQ==x", b"AGFu YQ==", b"**", b"\xff"] {
+            assert!(matches!(exchange().respond(line), Step::Failed(Failure::NotBase64)), "{line:?}");
+        }
+    }
+
+    /// A client of RFC 5802, told from the server by what it is made of: it knows the password only.
+    struct Client {
+        bare: String,
+        password: &'static str,
+    }
+
+    impl Client {
+        fn new(name: &str, password: &'static str) -> Self {
+            Self { bare: format!("n={name},r=fyko+d2lbbFgONRv9qkxdawL"), password }
+        }
+
+        /// The last message for a challenge, and what the server has to answer.
+        fn last(&self, header: &str, challenge: &str) -> (String, String) {
+            let field = |key: &str| challenge.split(',').find_map(|field| field.strip_prefix(key)).unwrap();
+            let salt = BASE64.decode(field("s=")).unwrap();
+            let salted: [u8; 32] =
+                pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(self.password.as_bytes(), &salt, field("i=").parse().unwrap());
+            let client_key = hmac(&salted, b"Client Key");
+            let without_proof = format!("c={},r={}", BASE64.encode(header), field("r="));
+            let exchange = format!("{},{challenge},{without_proof}", self.bare);
+            let signature = hmac(&Sha256::digest(client_key).into(), exchange.as_bytes());
+            let proof: Vec<u8> = client_key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+            let servers = hmac(&hmac(&salted, b"Server Key"), exchange.as_bytes());
+            (format!("{without_proof},p={}", BASE64.encode(proof)), format!("v={}", BASE64.encode(servers)))
+        }
+
+        /// Plays an exchange with `header` in front of the first message and `repeated` in the last one.
+        fn log_in(&self, users: &Users, header: &str, repeated: &str) -> Result<UserName, String> {
+            let first = format!("{header}{}", self.bare);
+            let step = Exchange::new(Mechanism::ScramSha256, users).take(first.as_bytes());
+            let Step::Challenge(challenge, exchange) = step else { return Err(format!("{step:?}")) };
+            let (last, expected) = self.last(repeated, &String::from_utf8(challenge).unwrap());
+            let step = exchange.take(last.as_bytes());
+            let Step::Challenge(signature, exchange) = step else { return Err(format!("{step:?}")) };
+            assert_eq!(String::from_utf8(signature).unwrap(), expected);
+            match exchange.take(b"") {
+                Step::Proven(_, proven) => proven.map_err(|denied| format!("{denied:?}")),
+                step => Err(format!("{step:?}")),
+            }
+        }
+    }
+
+    #[test]
+    fn scram_proves_both_sides() {
+        let users = users();
+        for (name, as_written, password) in [(NAME, NAME, PASSWORD), ("a,b=c", "a=2Cb=3Dc", "comma")] {
+            for header in ["n,,", "y,,", &format!("n,a={as_written},")] {
+                let client = Client::new(as_written, password);
+                assert_eq!(client.log_in(&users, header, header).unwrap().as_str(), name);
+            }
+        }
+    }
+
+    #[test]
+    fn scram_refuses_what_is_not_proven() {
+        let users = users();
+        for (name, password) in [(NAME, "other"), ("nobody", PASSWORD), ("no/name", ""), ("nobody", "")] {
+            let error = Client::new(name, password).log_in(&users, "n,,", "n,,").unwrap_err();
+            assert!(error.ends_with("Err(Credentials))"), "{error}");
+        }
+        let client = Client::new(NAME, PASSWORD);
+        // Somebody on the way took the client's "y" away; somebody else is to be acted for; channels are to be bound.
+        assert_eq!(client.log_in(&users, "n,,", "y,,").unwrap_err(), "Failed(Malformed)");
+        assert!(client.log_in(&users, "n,a=bob,", "n,a=bob,").unwrap_err().ends_with("Err(Credentials))"));
+        assert_eq!(client.log_in(&users, "p=tls-exporter,,", "").unwrap_err(), "Failed(Malformed)");
+        for first in [
+            "",
+            "n",
+            "n,",
+            "n,,",
+            "n,,n=",
+            "n,,n=ana",
+            "n,,n=ana,r=",
+            "n,,n=,r=x",
+            "n,,n=a=2,r=x",
+            "n,,n=a=41,r=x",
+            "n,,m=ext,n=ana,r=x",
+            "x,,n=ana,r=x",
+            "n,bob,n=ana,r=x",
+            "n,,n=ana,r=a b",
+        ] {
+            let step = Exchange::new(Mechanism::ScramSha256, &users).take(first.as_bytes());
+            assert!(matches!(step, Step::Failed(Failure::Malformed)), "{first}: {step:?}");
+        }
+    }
+
+    #[test]
+    fn stored_keys_do_as_well_as_a_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        let keys = ScramKeys::derive(PASSWORD.as_bytes(), vec![9; 12], 4242);
+        std::fs::write(&path, format!("{NAME}:{{SCRAM-SHA-256}}{keys}\n")).unwrap();
+        let users = Users::open(Some(path)).unwrap();
+        assert!(Client::new(NAME, PASSWORD).log_in(&users, "n,,", "n,,").is_ok());
+        assert!(Client::new(NAME, "other").log_in(&users, "n,,", "n,,").is_err());
+        assert!(Client::new("nobody", PASSWORD).log_in(&users, "n,,", "n,,").is_err());
+        assert!(users.authenticate(NAME.as_bytes(), PASSWORD.as_bytes()).is_ok());
+    }
+
+    proptest! {
+        /// Neither octets of any kind nor messages that are nearly right panic, or log anybody in.
+        #[test]
+        fn nobody_gets_in_by_chance(
+            responses in proptest::collection::vec(prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..60),
+                "[ny]?,(a=ana)?,n=(ana|=2C|b),r=[a-z,=]{0,6}".prop_map(String::into_bytes),
+                "c=(biws)?,r=[a-z]{0,5},p=(AAAA)*".prop_map(String::into_bytes),
+                "\0?ana\0?[a-c:]*\0?".prop_map(String::into_bytes),
+            ], 1..4),
+            mechanism in prop_oneof![Just(Mechanism::Plain), Just(Mechanism::ScramSha256)],
+        ) {
+            let users = users();
+            let mut exchange = Exchange::new(mechanism, &users);
+            for response in responses {
+                match exchange.take(&response) {
+                    Step::Challenge(_, next) => exchange = next,
+                    Step::Proven(_, proven) => {
+                        prop_assert!(proven.is_err());
+                        break;
+                    }
+                    Step::Failed(_) => break,
+                }
+            }
+        }
+    }
 }

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use argon2::{Algorithm, Argon2, PasswordHash, PasswordHasher, PasswordVerifier, Version};
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use clap::ValueEnum;
-use md5::Md5;
 use sha_crypt::{PasswordHashRef, ShaCrypt};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
@@ -229,12 +228,6 @@ impl Secret {
             Self::Scram(keys) => Some(keys),
             _ => None,
         }
-    }
-
-    /// The digest that APOP asks for (RFC 1939 section 7), where the password is stored as it is.
-    pub(super) fn apop(&self, timestamp: &str) -> Option<String> {
-        let digest = Md5::digest([timestamp.as_bytes(), self.readable()?].concat());
-        Some(digest.iter().map(|octet| format!("{octet:02x}")).collect())
     }
 }
 

@@ -8,12 +8,14 @@ use crate::maildrop::MessageNumber;
 /// are known to send more.
 pub const LINE_LIMIT: usize = 512;
 
-/// One command of RFC 1939, RFC 2449 or RFC 2595.
+/// One command of RFC 1939, RFC 2449, RFC 2595 or RFC 5034.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // the RFCs tell each
 pub enum Command {
     User(Vec<u8>),
     Pass(Vec<u8>),
+    Apop { name: Vec<u8>, digest: Vec<u8> },
+    Auth(Option<Auth>),
     Quit,
     Capa,
     Stls,
@@ -27,6 +29,15 @@ pub enum Command {
     Uidl(Option<MessageNumber>),
 }
 
+/// A SASL mechanism, and the response that came with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// As the client wrote it.
+    pub mechanism: Vec<u8>,
+    /// In base64, or `=` for an empty one.
+    pub initial: Option<Vec<u8>>,
+}
+
 /// The line as a log shows it: a name cannot break it, a password is not in it.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,6 +48,12 @@ impl fmt::Display for Command {
         match self {
             Self::User(name) => write!(f, "USER {:?}", String::from_utf8_lossy(name)),
             Self::Pass(_) => f.write_str("PASS ***"),
+            Self::Apop { name, .. } => write!(f, "APOP {:?} ***", String::from_utf8_lossy(name)),
+            Self::Auth(None) => f.write_str("AUTH"),
+            Self::Auth(Some(Auth { mechanism, initial })) => {
+                let initial = if initial.is_some() { " ***" } else { "" };
+                write!(f, "AUTH {:?}{initial}", String::from_utf8_lossy(mechanism))
+            }
             Self::Quit => f.write_str("QUIT"),
             Self::Capa => f.write_str("CAPA"),
             Self::Stls => f.write_str("STLS"),
@@ -100,6 +117,13 @@ impl Command {
         let mut next = || arguments.next();
         let command = if is("USER") {
             Self::User(required(next())?.to_vec())
+        } else if is("APOP") {
+            let name = required(next())?.to_vec();
+            Self::Apop { name, digest: required(next())?.to_vec() }
+        } else if is("AUTH") {
+            let mechanism = next().map(|mechanism| required(Some(mechanism))).transpose()?;
+            let mut initial = || next().map(<[u8]>::to_vec);
+            Self::Auth(mechanism.map(|mechanism| Auth { mechanism: mechanism.to_vec(), initial: initial() }))
         } else if is("QUIT") {
             Self::Quit
         } else if is("CAPA") {
@@ -216,6 +240,8 @@ mod tests {
             "DELE 1 2",
             "TOP 1 2 3",
             "USER a b",
+            "APOP a b c",
+            "AUTH PLAIN a b",
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::ExtraArgument), "{line}");
         }
@@ -226,7 +252,10 @@ mod tests {
         let shown = |line: &[u8]| Command::parse(line).unwrap().to_string();
         assert_eq!(shown(b"pass hunter2"), "PASS ***");
         assert_eq!(shown(b"USER a\rb\x1b[31m\xff"), "USER \"a\\rb\\u{1b}[31m\u{fffd}\"");
-        for line in ["LIST 2", "UIDL", "TOP 1 20", "DELE 3", "CAPA"] {
+        assert_eq!(shown(b"APOP ana c4c9334bac560ecc979e58001b3e22fb"), "APOP \"ana\" ***");
+        assert_eq!(shown(b"auth plain AGFuYQBzZWNyZXQ="), "AUTH \"plain\" ***");
+        assert_eq!(shown(b"AUTH SCRAM-SHA-256"), "AUTH \"SCRAM-SHA-256\"");
+        for line in ["AUTH", "LIST 2", "UIDL", "TOP 1 20", "DELE 3", "CAPA"] {
             assert_eq!(shown(line.as_bytes()), line);
         }
     }

@@ -1,9 +1,9 @@
-//! POP3 as the server speaks it: RFC 1939 without APOP, with the capabilities of RFC 2449 and the response
-//! codes of RFC 3206, and the TLS of RFC 2595.
+//! POP3 as the server speaks it: RFC 1939 with the capabilities of RFC 2449, the response codes of RFC 3206, the TLS of
+//! RFC 2595 and the SASL of RFC 5034.
 //!
 //! | state | commands |
 //! |---|---|
-//! | AUTHORIZATION | `USER name`, `PASS string`, `STLS`, `CAPA`, `QUIT` |
+//! | AUTHORIZATION | `USER name`, `PASS string`, `APOP name digest`, `AUTH [mechanism [response]]`, `STLS`, `CAPA`, `QUIT` |
 //! | TRANSACTION | `STAT`, `LIST [msg]`, `RETR msg`, `DELE msg`, `NOOP`, `RSET`, `TOP msg n`, `UIDL [msg]`, `CAPA`, `QUIT` |
 //! | UPDATE | none: entered by QUIT in TRANSACTION, it removes the marked messages and ends the session |
 
@@ -12,5 +12,5 @@ mod reply;
 mod session;
 mod transfer;
 
-pub use command::{Command, LINE_LIMIT, ParseError};
+pub use command::{Auth, Command, LINE_LIMIT, ParseError};
 pub use session::{End, Summary, serve};

@@ -9,8 +9,9 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::auth::Denied;
+use crate::auth::sasl::{self, Failure, Mechanism};
 
-/// The greeting. It has no `<…>`: that would announce APOP (RFC 1939 section 7).
+/// The greeting. A `<…>` in it announces APOP (RFC 1939 section 7).
 pub(super) const GREETING: &str = "pop3d ready";
 
 /// What every connection can do (RFC 2449 section 5 and its "announced states").
@@ -23,23 +24,43 @@ const CAPABILITIES: &str = "TOP\r\n\
     IMPLEMENTATION pop3d\r\n";
 
 /// What this connection can do now, beside what every one can.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Offer {
     /// A password in clear.
     pub(super) user: bool,
     /// TLS (RFC 2595 section 4).
     pub(super) stls: bool,
+    /// Ways to log in by AUTH.
+    pub(super) mechanisms: Vec<Mechanism>,
 }
 
 /// Appends the answer to CAPA.
-pub(super) fn capabilities(out: &mut Vec<u8>, offer: Offer) {
+pub(super) fn capabilities(out: &mut Vec<u8>, offer: &Offer) {
     ok(out, "capability list follows");
     for (capability, offered) in [("USER\r\n", offer.user), ("STLS\r\n", offer.stls), (CAPABILITIES, true)] {
         if offered {
             out.extend_from_slice(capability.as_bytes());
         }
     }
+    if !offer.mechanisms.is_empty() {
+        let names: String = offer.mechanisms.iter().map(|mechanism| format!(" {mechanism}")).collect();
+        out.extend_from_slice(format!("SASL{names}\r\n").as_bytes());
+    }
     end(out);
+}
+
+/// Appends the answer to AUTH alone, which RFC 5034 does not know and older clients ask for.
+pub(super) fn mechanisms(out: &mut Vec<u8>, mechanisms: &[Mechanism]) {
+    ok(out, "mechanisms follow");
+    for mechanism in mechanisms {
+        out.extend_from_slice(format!("{mechanism}\r\n").as_bytes());
+    }
+    end(out);
+}
+
+/// Appends a challenge, of which an empty one has its space, too (RFC 5034 section 4).
+pub(super) fn challenge(out: &mut Vec<u8>, challenge: &[u8]) {
+    status(out, "+ ", sasl::encode(challenge));
 }
 
 /// Why a well-formed command is not carried out.
@@ -47,7 +68,7 @@ pub(super) fn capabilities(out: &mut Vec<u8>, offer: Offer) {
 pub(super) enum Refusal {
     /// A TRANSACTION command before login.
     LoginFirst,
-    /// USER, PASS or STLS after login.
+    /// USER, PASS, APOP, AUTH or STLS after login.
     LoggedIn,
     /// A password would go over the net in clear.
     InClear,
@@ -57,6 +78,12 @@ pub(super) enum Refusal {
     TlsActive,
     /// PASS without USER right before it.
     UserFirst,
+    /// APOP where the greeting has not announced it.
+    NoApop,
+    /// AUTH with a mechanism that this connection does not have now.
+    NoMechanism,
+    /// AUTH that came to nothing.
+    Exchange(Failure),
     /// Wrong user name or password; which of them is not told.
     Credentials,
     /// Too many passwords are being verified.
@@ -125,6 +152,9 @@ impl fmt::Display for Refusal {
             Self::NoTls => f.write_str("this server has no TLS"),
             Self::TlsActive => f.write_str("TLS is active already"),
             Self::UserFirst => f.write_str("send USER first"),
+            Self::NoApop => f.write_str("no user of this server can log in by APOP"),
+            Self::NoMechanism => f.write_str("unknown mechanism, see CAPA"),
+            Self::Exchange(failure) => write!(f, "{failure}"),
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),

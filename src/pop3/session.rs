@@ -11,6 +11,8 @@ use std::time::Instant;
 use super::reply::{self, Fault, Offer, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
+use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
+use crate::auth::{self, Denied, UserName};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
@@ -87,7 +89,15 @@ impl fmt::Display for Summary {
 /// Speaks POP3 with the client at the other end of `link`, until the session ends. `name` tells it in the log.
 pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> Summary {
     let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
-    let mut session = Session { shared, name, lines: Lines::new(LINE_LIMIT), output: Output::new(link), summary };
+    let mut session = Session {
+        shared,
+        name,
+        connected: Instant::now(),
+        timestamp: shared.users.abilities().apop.then(auth::timestamp),
+        lines: Lines::new(LINE_LIMIT),
+        output: Output::new(link),
+        summary,
+    };
     let Err(end) = session.run();
     session.summary.end = end;
     session.summary
@@ -96,6 +106,9 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> Summary {
 struct Session<'a, L> {
     shared: &'a Shared,
     name: &'a str,
+    connected: Instant,
+    /// What the greeting announces APOP with, when some user can use it.
+    timestamp: Option<String>,
     lines: Lines,
     output: Output<L>,
     summary: Summary,
@@ -122,10 +135,12 @@ struct Transaction {
 impl<L: Link> Session<'_, L> {
     /// Runs the session to its end, which leaves by the error path from wherever it comes.
     fn run(&mut self) -> Result<Infallible, End> {
-        let connected = Instant::now();
-        let mut since = connected;
+        let mut since = self.connected;
         let mut state = State::Authorization(Authorization::default());
-        self.ok(reply::GREETING);
+        match self.timestamp.clone() {
+            Some(timestamp) => self.ok(format_args!("{} {timestamp}", reply::GREETING)),
+            None => self.ok(reply::GREETING),
+        }
         loop {
             while let Some(command) = self.next_command() {
                 if self.shared.connections.is_closing() {
@@ -145,7 +160,7 @@ impl<L: Link> Session<'_, L> {
             }
             self.output.flush()?;
             self.output.release();
-            let login_by = matches!(state, State::Authorization(_)).then(|| connected + LOGIN_LIMIT);
+            let login_by = matches!(state, State::Authorization(_)).then(|| self.connected + LOGIN_LIMIT);
             self.await_input(since, login_by)?;
         }
     }
@@ -193,17 +208,31 @@ impl<L: Link> Session<'_, L> {
                 self.ok("send PASS"); // whoever it is: it is not told who exists
                 return Ok(State::Authorization(Authorization { user: Some(name) }));
             }
-            Ok(Command::Pass(password)) => {
-                self.output.flush()?; // the replies before this one need not wait for the maildrop
-                let user = state.user.ok_or(Refusal::UserFirst);
-                match user.and_then(|user| self.log_in(&user, &password)) {
-                    Ok(transaction) => {
-                        self.ok("maildrop open");
-                        return Ok(State::Transaction(transaction));
-                    }
-                    Err(refusal) => self.err(refusal),
+            Ok(Command::Pass(password)) => match state.user {
+                Some(name) => {
+                    self.output.flush()?; // the replies before this one need not wait for what follows
+                    return Ok(self.log_in(&name, self.shared.users.authenticate(&name, &password)));
                 }
+                None => self.err(Refusal::UserFirst),
+            },
+            Ok(Command::Apop { name, digest }) => match &self.timestamp {
+                Some(timestamp) => {
+                    let proven = self.shared.users.authenticate_apop(&name, timestamp, &digest);
+                    return Ok(self.log_in(&name, proven));
+                }
+                None => self.err(Refusal::NoApop),
+            },
+            Ok(Command::Auth(None)) => {
+                let mechanisms = self.mechanisms();
+                reply::mechanisms(self.output.pending(), &mechanisms);
             }
+            Ok(Command::Auth(Some(auth))) => match Mechanism::named(&auth.mechanism) {
+                Some(mechanism) if self.mechanisms().contains(&mechanism) => {
+                    return self.authenticate(mechanism, auth.initial.as_deref());
+                }
+                Some(Mechanism::Plain) => self.err(Refusal::InClear),
+                _ => self.err(Refusal::NoMechanism),
+            },
             Ok(Command::Stls) => match self.output.link.tls() {
                 Tls::Ready => self.start_tls()?,
                 Tls::Active => self.err(Refusal::TlsActive),
@@ -247,12 +276,79 @@ impl<L: Link> Session<'_, L> {
         Ok(())
     }
 
-    fn log_in(&mut self, name: &[u8], password: &[u8]) -> Result<Transaction, Refusal> {
+    /// The mechanisms of AUTH that somebody can use on this connection now.
+    fn mechanisms(&self) -> Vec<Mechanism> {
+        let usable = |mechanism: &Mechanism| match mechanism {
+            Mechanism::Plain => self.takes_passwords(),
+            Mechanism::ScramSha256 => self.shared.users.abilities().scram,
+        };
+        Mechanism::ALL.into_iter().filter(usable).collect()
+    }
+
+    /// AUTH (RFC 5034 section 4): challenges and responses until it is clear who the client is.
+    fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&[u8]>) -> Result<State, End> {
+        self.output.flush()?;
+        let exchange = Exchange::new(mechanism, &self.shared.users);
+        let mut step = match initial {
+            Some(response) => exchange.respond_initially(response),
+            None => Step::Challenge(Vec::new(), exchange),
+        };
+        loop {
+            match step {
+                Step::Challenge(challenge, exchange) => {
+                    reply::challenge(self.output.pending(), &challenge);
+                    step = self.respond(exchange)?;
+                }
+                Step::Proven(name, proven) => return Ok(self.log_in(&name, proven)),
+                Step::Failed(failure) => {
+                    self.err(Refusal::Exchange(failure));
+                    return Ok(State::Authorization(Authorization::default()));
+                }
+            }
+        }
+    }
+
+    /// Gives the client's next line to an exchange, where it may be longer than a command.
+    fn respond<'e>(&mut self, exchange: Exchange<'e>) -> Result<Step<'e>, End> {
+        let since = Instant::now();
+        self.lines.set_limit(sasl::LINE_LIMIT);
+        let step = loop {
+            match self.lines.next() {
+                Some(Line::Complete(line)) => break exchange.respond(line),
+                Some(Line::TooLong) => break Step::Failed(Failure::TooLong),
+                None => {
+                    self.output.flush()?;
+                    self.output.release();
+                    self.await_input(since, Some(self.connected + LOGIN_LIMIT))?;
+                }
+            }
+        };
+        self.lines.set_limit(LINE_LIMIT);
+        Ok(step)
+    }
+
+    /// Where all logins end, whatever the command: of a user who is proven, or of one who says to be `name`.
+    fn log_in(&mut self, name: &[u8], proven: Result<UserName, Denied>) -> State {
         let shown = String::from_utf8_lossy(name);
-        let user = self.shared.users.authenticate(name, password).map_err(|denied| {
-            log::warn!("{} login failed: user={shown:?}", self.name);
+        let opened = proven.map_err(|denied| {
+            let why = if denied == Denied::Busy { ", as too many are verified" } else { "" };
+            log::warn!("{} login failed: user={shown:?}{why}", self.name);
             Refusal::from(denied)
-        })?;
+        });
+        match opened.and_then(|user| self.open_maildrop(user)) {
+            Ok(transaction) => {
+                self.ok("maildrop open");
+                State::Transaction(transaction)
+            }
+            Err(refusal) => {
+                self.err(refusal);
+                State::Authorization(Authorization::default())
+            }
+        }
+    }
+
+    fn open_maildrop(&self, user: UserName) -> Result<Transaction, Refusal> {
+        let shown = user.to_string();
         let unopened = |error: io::Error| {
             log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
             Refusal::Maildrop(Fault::from(&error))
@@ -307,7 +403,9 @@ impl<L: Link> Session<'_, L> {
             }
             Ok(Command::Noop) => self.ok("still here"),
             Ok(Command::Capa) => self.capabilities(false),
-            Ok(Command::User(_) | Command::Pass(_) | Command::Stls) => self.err(Refusal::LoggedIn),
+            Ok(Command::User(_) | Command::Pass(_) | Command::Apop { .. } | Command::Auth(_) | Command::Stls) => {
+                self.err(Refusal::LoggedIn)
+            }
             Err(text) => self.err(text),
         }
         Ok(State::Transaction(state))
@@ -400,8 +498,8 @@ impl<L: Link> Session<'_, L> {
 
     fn capabilities(&mut self, stls: bool) {
         log::trace!("{} +OK capabilities", self.name);
-        let offer = Offer { user: self.takes_passwords(), stls };
-        reply::capabilities(self.output.pending(), offer);
+        let offer = Offer { user: self.takes_passwords(), stls, mechanisms: self.mechanisms() };
+        reply::capabilities(self.output.pending(), &offer);
     }
 
     fn ok(&mut self, text: impl fmt::Display) {

@@ -37,8 +37,19 @@ impl Lines {
     /// If `limit` does not fit the buffer.
     #[must_use]
     pub fn new(limit: usize) -> Self {
+        let mut lines =
+            Self { buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, limit: 0, discarding: false };
+        lines.set_limit(limit);
+        lines
+    }
+
+    /// For the lines from the next one on.
+    ///
+    /// # Panics
+    /// If `limit` does not fit the buffer.
+    pub fn set_limit(&mut self, limit: usize) {
         assert!(limit <= BUFFER, "a line has to fit the buffer");
-        Self { buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, limit, discarding: false }
+        self.limit = limit;
     }
 
     /// The next line among the octets read so far, or `None` when only a part of one is there.

@@ -1,0 +1,51 @@
+//! APOP's timestamp and digest (RFC 1939 section 7).
+
+use std::fmt::Write;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use md5::{Digest, Md5};
+use rustix::system::uname;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// A timestamp that no other greeting has had: `<process.count.random@host>`.
+#[must_use]
+pub fn timestamp() -> String {
+    let (process, count) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let random = u64::from_le_bytes(super::random());
+    let name = uname();
+    let host = name.nodename().to_str().unwrap_or_default();
+    let is_plain = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
+    let host = if is_plain && !host.is_empty() && host.len() <= 255 { host } else { "localhost" };
+    format!("<{process}.{count}.{random:016x}@{host}>")
+}
+
+/// What proves that the password is known: MD5 in lower-case hexadecimal.
+pub(super) fn digest(timestamp: &str, password: &[u8]) -> String {
+    let digest = Md5::digest([timestamp.as_bytes(), password].concat());
+    digest.iter().fold(String::new(), |mut text, octet| {
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_the_rfcs() {
+        let digest = digest("<1896.697170952@dbc.mtview.ca.us>", b"tanstaaf");
+        assert_eq!(digest, "c4c9334bac560ecc979e58001b3e22fb");
+    }
+
+    #[test]
+    fn timestamps_are_message_ids_and_differ() {
+        let (a, b) = (timestamp(), timestamp());
+        assert_ne!(a, b);
+        let inner = a.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap();
+        let (left, right) = inner.split_once('@').unwrap();
+        assert!(left.chars().all(|c| c.is_ascii_hexdigit() || c == '.') && !right.is_empty() && !right.contains('@'));
+    }
+}
