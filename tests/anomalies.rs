@@ -8,12 +8,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Instant;
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use clap::Parser;
 use pop3d::config::Args;
 use pop3d::pop3::{self, Summary};
 use pop3d::shared::Shared;
 use pop3d::wire::{Link, Tls};
 use rustix::process::Signal;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USER, eventually, reset};
@@ -39,6 +41,8 @@ struct Script<'a> {
     /// Which operation fails, and how.
     fault: Option<(usize, Fault)>,
     operations: &'a mut usize,
+    /// Nobody on the way can read it.
+    private: bool,
 }
 
 impl Script<'_> {
@@ -113,7 +117,7 @@ impl Link for Script<'_> {
     }
 
     fn is_private(&self) -> bool {
-        true
+        self.private
     }
 
     fn tls(&self) -> Tls {
@@ -125,10 +129,13 @@ impl Link for Script<'_> {
     }
 }
 
-/// What sessions share, for mail at `root`.
+/// What sessions share, for mail at `root`. The password is stored as a hash: with a readable one the greeting would
+/// offer APOP, and be another one each time.
 fn shared(root: &Path) -> Shared {
-    let user = format!("{USER}:{PASSWORD}");
-    let args = Args::try_parse_from(["pop3d", "-u", &user, "-m", root.to_str().unwrap()]).unwrap();
+    let users = root.join(".users");
+    fs::write(&users, format!("{USER}:{{SHA256}}{}", BASE64.encode(Sha256::digest(PASSWORD)))).unwrap();
+    let [users, root] = [&users, root].map(|path| path.to_str().unwrap());
+    let args = Args::try_parse_from(["pop3d", "--users", users, "-m", root]).unwrap();
     args.resolve().unwrap().into_shared().0
 }
 
@@ -176,7 +183,8 @@ impl Scene {
     fn play(&self, input: &str, most: usize, fault: Option<(usize, Fault)>) -> Played {
         self.put_messages();
         let (mut output, mut operations) = (Vec::new(), 0);
-        let script = Script { input: input.as_bytes(), output: &mut output, most, fault, operations: &mut operations };
+        let (input, output_of) = (input.as_bytes(), &mut output);
+        let script = Script { input, output: output_of, most, fault, operations: &mut operations, private: true };
         let summary = panic::catch_unwind(AssertUnwindSafe(|| pop3::serve(script, &self.shared, "test"))).ok();
         assert!(self.shared.locks.users().is_empty(), "the maildrop is not free: {fault:?}");
         Played { summary, output, operations }
@@ -185,6 +193,32 @@ impl Scene {
     fn messages(&self) -> Vec<String> {
         self.mail.maildrop(USER).messages()
     }
+}
+
+/// RFC 2595 section 2.3: where others can read along, no password is taken or asked for. What does not tell it is.
+#[test]
+fn in_clear_from_elsewhere_no_password_is_taken() {
+    let mail = MailRoot::new();
+    let user = format!("{USER}:{PASSWORD}");
+    let session = |flags: &[&str]| {
+        let args = [&["pop3d", "-u", &user, "-m", mail.path().to_str().unwrap()], flags].concat();
+        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0;
+        let input = b"CAPA\r\nUSER mrose\r\nAUTH PLAIN\r\nAUTH PLAIN AG1yb3NlAHRhbnN0YWFm\r\nAUTH\r\n\
+                      AUTH SCRAM-SHA-256\r\n*\r\n";
+        let (mut output, mut operations) = (Vec::new(), 0);
+        let (most, operations) = (usize::MAX, &mut operations);
+        let script = Script { input, output: &mut output, most, fault: None, operations, private: false };
+        pop3::serve(script, &shared, "test");
+        String::from_utf8(output).unwrap()
+    };
+    let refused = session(&[]);
+    let lines: Vec<&str> = refused.lines().collect();
+    assert!(lines[0].ends_with('>') && lines.contains(&"SASL SCRAM-SHA-256") && !lines.contains(&"USER"), "{refused}");
+    let after = lines.iter().position(|line| *line == ".").unwrap() + 1;
+    assert!(lines[after..after + 3].iter().all(|line| line.starts_with("-ERR [AUTH] ")), "{refused}");
+    assert_eq!(lines[after + 4..after + 7], ["SCRAM-SHA-256", ".", "+ "], "{refused}");
+    let taken = session(&["--allow-cleartext"]);
+    assert!(taken.contains("\r\nUSER\r\n") && taken.contains("\r\nSASL PLAIN SCRAM-SHA-256\r\n"), "{taken}");
 }
 
 /// Each operation of a whole session fails in each way: no panic, nothing wrong is sent, and nothing is removed

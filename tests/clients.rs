@@ -15,7 +15,7 @@ use std::{env, iter};
 
 use tempfile::TempDir;
 
-use crate::harness::{Maildrop, PASSWORD, Server, USER};
+use crate::harness::{Maildrop, PASSWORD, Server, USER, eventually};
 
 /// How long a client may take for everything, in seconds; `timeout` of coreutils ends it then.
 const CLIENT_PATIENCE: &str = "120";
@@ -684,4 +684,101 @@ fn getmail_fetches_only_what_is_new() {
 #[test]
 fn mpop_fetches_only_what_is_new() {
     check_that_only_new_is_fetched(&Mpop);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Ways to log in
+
+/// The client logs in as it is told, which the server's log shows, and does not with another password.
+#[track_caller]
+fn check_login(way: &str, client: impl Fn(&Home, &Server, &str) -> Output) {
+    let server = Server::builder().flags(["-v"]).start();
+    put(&server.maildrop(), Store::Flat, 1, b"Subject: one\n\ntext\n");
+    let home = Home::new();
+    succeeds(&client(&home, &server, PASSWORD));
+    eventually("the login", || server.stderr().contains(" login: user="));
+    let log = server.stderr();
+    assert!(log.contains(way) && !log.contains("PASS"), "{log}");
+    assert!(!client(&home, &server, "not-the-password").status.success());
+    eventually("the failure", || server.stderr().contains("login failed: user="));
+}
+
+fn curl_with(options: &'static str) -> impl Fn(&Home, &Server, &str) -> Output {
+    move |home, server, password| {
+        let mut command = home.command("curl");
+        command.args(["--silent", "--show-error", "--login-options", options, "--user", &format!("{USER}:{password}")]);
+        command.arg(format!("pop3://{}/1", server.pop3_address())).output().unwrap()
+    }
+}
+
+fn mpop_with(method: &'static str) -> impl Fn(&Home, &Server, &str) -> Output {
+    move |home, server, password| {
+        let address = server.pop3_address();
+        let config = format!(
+            "account default\nhost {}\nport {}\ntls off\nauth {method}\nuser {USER}\npassword {password}\nkeep on\n\
+             uidls_file {}\ndelivery maildir {}\n",
+            address.ip(),
+            address.port(),
+            home.path("uidls").display(),
+            home.path("Maildir").display(),
+        );
+        let config = home.configure("mpoprc", &config);
+        home.command("mpop").arg("--file").arg(config).output().unwrap()
+    }
+}
+
+#[test]
+fn curl_logs_in_by_auth_plain() {
+    check_login("AUTH \"PLAIN\"", curl_with("AUTH=PLAIN"));
+}
+
+#[test]
+fn curl_logs_in_by_apop() {
+    check_login("APOP \"mrose\"", curl_with("AUTH=+APOP"));
+}
+
+#[test]
+fn mpop_logs_in_by_auth_plain() {
+    check_login("AUTH \"PLAIN\"", mpop_with("plain"));
+}
+
+#[test]
+fn mpop_logs_in_by_scram() {
+    check_login("AUTH \"SCRAM-SHA-256\"", mpop_with("scram-sha-256"));
+}
+
+#[test]
+fn mpop_logs_in_by_apop() {
+    check_login("APOP \"mrose\"", mpop_with("apop"));
+}
+
+#[test]
+fn poplib_logs_in_by_apop() {
+    let script = "import poplib, sys; server = poplib.POP3(sys.argv[1], int(sys.argv[2]), timeout=60); \
+                  server.apop(sys.argv[3], sys.argv[4]); assert server.stat()[0] == 1; server.quit()";
+    check_login("APOP \"mrose\"", |home, server, password| {
+        let address = server.pop3_address();
+        let mut command = home.command("python3");
+        command.args(["-c", script, &address.ip().to_string(), &address.port().to_string(), USER, password]);
+        command.output().unwrap()
+    });
+}
+
+#[test]
+fn fetchmail_logs_in_by_apop() {
+    check_login("APOP \"mrose\"", |home, server, password| {
+        let address = server.pop3_address();
+        let config = format!(
+            "set invisible\nset no bouncemail\npoll {} protocol APOP port {} timeout 60\n\
+             user {USER} password {password} is {USER} here\nsslproto '' keep mda 'sh {}'\n",
+            address.ip(),
+            address.port(),
+            home.delivery_script().display(),
+        );
+        let config = home.configure("fetchmailrc", &config);
+        let mut command = home.command("fetchmail");
+        command.env("FETCHMAILHOME", home.path("")).args(["--nodetach", "--daemon", "0", "--nosyslog"]);
+        command.arg("--pidfile").arg(home.path("pid")).arg("--idfile").arg(home.path("ids"));
+        command.arg("--fetchmailrc").arg(config).output().unwrap()
+    });
 }

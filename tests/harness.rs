@@ -184,6 +184,7 @@ pub(crate) struct Builder {
     mail: MailRoot,
     address: String,
     users: Vec<String>,
+    users_file: Option<PathBuf>,
     flags: Vec<String>,
     uid: Option<u32>,
     /// Where it is started, and what the mail root is called from there.
@@ -206,6 +207,12 @@ impl Builder {
 
     pub(crate) fn user(mut self, name: &str, password: &str) -> Self {
         self.users.push(format!("{name}:{password}"));
+        self
+    }
+
+    /// Users of this file, and no others but those that are given, too.
+    pub(crate) fn users_file(mut self, path: &Path) -> Self {
+        self.users_file = Some(path.to_owned());
         self
     }
 
@@ -247,7 +254,7 @@ impl Builder {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Server {
-        if self.users.is_empty() {
+        if self.users.is_empty() && self.users_file.is_none() {
             self = self.user(USER, PASSWORD);
         }
         let (program, copy) = match self.uid {
@@ -291,6 +298,9 @@ impl Builder {
         };
         for user in &self.users {
             command.arg("-u").arg(user);
+        }
+        if let Some(path) = &self.users_file {
+            command.arg("--users").arg(path);
         }
         command.args(&self.flags);
         if let Some(uid) = self.uid {
@@ -344,6 +354,7 @@ impl Server {
             mail: MailRoot::new(),
             address: "127.0.0.1".to_owned(),
             users: Vec::new(),
+            users_file: None,
             flags: Vec::new(),
             uid: None,
             seen_from: None,

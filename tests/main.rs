@@ -1,5 +1,7 @@
 //! Tests of the whole server, one module per group.
 
+// The users file, AUTH, APOP, and what is announced of them.
+mod accounts;
 // What goes wrong outside the server: connections, processes, disks.
 mod anomalies;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
