@@ -146,6 +146,27 @@ fn a_file_that_changes_is_read_again() {
     assert_eq!(server.stderr().matches("cannot be used, the accounts stay as they were").count(), 2);
 }
 
+/// Each verification takes 19 MiB; many who wait for theirs have none, and who has had one has given it back.
+#[test]
+fn many_wrong_passwords_take_the_memory_of_a_few() {
+    const CLIENTS: usize = 64;
+    let field = String::from_utf8(passwd(&[], "secret\n").stdout).unwrap();
+    let file = UsersFile::new(format!("ana:{field}"));
+    let server = file.serve();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.pop3()).collect();
+    for client in &mut clients {
+        client.send_all(["USER ana", "PASS wrong"]);
+    }
+    for client in &mut clients {
+        client.ok();
+        client.err();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 600 << 10, "{peak} KiB; at once they would take 1,216 MiB");
+}
+
 /// PEEP's changes are in the file, where the next server finds them, and nothing else in it has changed.
 #[test]
 fn users_that_peep_adds_survive_a_restart() {

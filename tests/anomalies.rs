@@ -183,9 +183,11 @@ impl Scene {
     fn play(&self, input: &str, most: usize, fault: Option<(usize, Fault)>) -> Played {
         self.put_messages();
         let (mut output, mut operations) = (Vec::new(), 0);
-        let (input, output_of) = (input.as_bytes(), &mut output);
-        let script = Script { input, output: output_of, most, fault, operations: &mut operations, private: true };
-        let summary = panic::catch_unwind(AssertUnwindSafe(|| pop3::serve(script, &self.shared, "test"))).ok();
+        let session = AssertUnwindSafe(|| {
+            let (input, output, operations) = (input.as_bytes(), &mut output, &mut operations);
+            pop3::serve(Script { input, output, most, fault, operations, private: true }, &self.shared, "test")
+        });
+        let summary = panic::catch_unwind(session).ok();
         assert!(self.shared.locks.users().is_empty(), "the maildrop is not free: {fault:?}");
         Played { summary, output, operations }
     }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use argon2::{Algorithm, Argon2, PasswordHash, PasswordHasher, PasswordVerifier, Version};
-use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
+use argon2::{Algorithm, Argon2, Block, PasswordHash, Version};
+use base64::prelude::{BASE64_STANDARD as BASE64, BASE64_STANDARD_NO_PAD as BASE64_NO_PAD, Engine as _};
 use clap::ValueEnum;
-use sha_crypt::{PasswordHashRef, ShaCrypt};
+use sha_crypt::{PasswordHashRef, PasswordHasher, PasswordVerifier, ShaCrypt};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
@@ -19,6 +19,10 @@ const COST_LIMIT: u64 = 5_000_000;
 
 /// The most memory of a verification, in KiB.
 const MEMORY_LIMIT: u32 = 256 * 1024;
+
+/// glibc maps allocations of more than 32 MiB by themselves, whatever it has learnt of a program. (What is not touched of
+/// them costs nothing.)
+const RETURNED_AT_ONCE: usize = 33 << 20;
 
 /// A verification of more microseconds counts as costly.
 const CHEAP: u64 = 100;
@@ -181,7 +185,7 @@ impl Secret {
         match self {
             Self::Readable(stored) => stored.ct_eq(password).into(),
             Self::Digest(hash, value, salt) => hash.digest(&[password, salt].concat()).ct_eq(value).into(),
-            Self::Argon2(hash) => Argon2::default().verify_password(password, &**hash).is_ok(),
+            Self::Argon2(hash) => argon2_matches(hash, password).unwrap_or(false),
             Self::ShaCrypt(text, _) => ShaCrypt::default().verify_password(password, text.as_str()).is_ok(),
             Self::Bcrypt(text, _) => bcrypt::verify(password, text).unwrap_or(false),
             Self::Scram(keys) => keys.match_password(password),
@@ -246,6 +250,25 @@ fn split(field: &[u8]) -> Option<(&str, &[u8])> {
     plain.then_some((scheme, &field[end + 1..]))
 }
 
+fn argon2_matches(hash: &PasswordHash, password: &[u8]) -> Option<bool> {
+    let (salt, expected) = (hash.salt.as_ref()?, hash.hash.as_ref()?);
+    let algorithm = Algorithm::new(hash.algorithm.as_str()).ok()?;
+    let version = Version::try_from(hash.version?).ok()?;
+    let argon2 = Argon2::new(algorithm, version, argon2::Params::try_from(hash).ok()?);
+    let mut computed = vec![0; expected.len()];
+    run_argon2(&argon2, password, salt, &mut computed).ok()?;
+    Some(computed.ct_eq(expected.as_bytes()).into())
+}
+
+/// Runs it in memory that goes back to the system at once. The allocator keeps what is smaller for the thread that has
+/// freed it, and hundreds of threads come here in turn.
+fn run_argon2(argon2: &Argon2<'_>, password: &[u8], salt: &[u8], hash: &mut [u8]) -> argon2::Result<()> {
+    let blocks = argon2.params().block_count();
+    let mut memory = Vec::with_capacity(blocks.max(RETURNED_AT_ONCE / Block::SIZE));
+    memory.resize(blocks, Block::new());
+    argon2.hash_password_into_with_memory(password, salt, hash, memory)
+}
+
 fn hex(digits: &[u8]) -> Option<Vec<u8>> {
     let digit = |octet: u8| char::from(octet).to_digit(16);
     let pair = |pair: &[u8]| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok();
@@ -279,9 +302,13 @@ impl Scheme {
         match self {
             Self::Argon2id => {
                 // The parameters are the crate's, which are OWASP's: 19 MiB, two passes.
-                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, argon2::Params::default());
-                let hash: PasswordHash = argon2.hash_password_with_salt(password, &salt).expect("a salt of 16 octets");
-                format!("{{ARGON2ID}}{hash}")
+                let params = argon2::Params::default();
+                let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
+                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+                let mut hash = [0; argon2::Params::DEFAULT_OUTPUT_LEN];
+                run_argon2(&argon2, password, &salt, &mut hash).expect("parameters in their ranges");
+                let [salt, hash] = [&salt[..], &hash].map(|octets| BASE64_NO_PAD.encode(octets));
+                format!("{{ARGON2ID}}$argon2id$v=19$m={m},t={t},p={p}${salt}${hash}")
             }
             Self::BlfCrypt => {
                 let hash = bcrypt::hash_with_salt(password, NEW_BCRYPT_COST, salt).expect("a cost in its range");
