@@ -161,7 +161,11 @@ fn one_command_is_answered_bare() {
         ended(1, "", "Invalid timeout amount\n")
     );
     assert_eq!(once(&[LOGIN, ("q", "+\r\n")], &["quit"]), ended(0, "", ""));
-    assert_eq!(once(&[LOGIN, ("u?", "-8\r\n")], &["users"]), ended(1, "", "Unknown error code 8\n"));
+    assert_eq!(
+        once(&[LOGIN, ("u- bob", "-8\r\n")], &["delete", "user", "bob"]),
+        ended(1, "", "The users file cannot be written, nothing was changed\n")
+    );
+    assert_eq!(once(&[LOGIN, ("u?", "-9\r\n")], &["users"]), ended(1, "", "Unknown error code 9\n"));
 }
 
 #[test]
