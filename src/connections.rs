@@ -2,6 +2,7 @@
 //! session.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +10,18 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::guard::{MinRate, Pace};
+
 /// The most connections at once, and the threads in the pool. The project's report measured this figure: 997
 /// POP3 clients and one admin.
 pub const MAX_CONNECTIONS: usize = 998;
 
 /// What the limit can be set to.
 pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
+
+/// The most PEEP connections that have not authenticated. They are not limited by address, as they come from
+/// loopback mostly, and each could hold a place until it has to be logged in.
+const MAX_PEEP_STRANGERS: usize = 32;
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +58,22 @@ impl State {
         let limit = self.limit.min(self.ceiling);
         self.taken < limit && (protocol == Protocol::Peep || self.pop3 + 1 < limit)
     }
+
+    /// Of too many that have not authenticated the oldest has to go. An admin is not among them for long: who comes to
+    /// authenticate does so at once.
+    fn bound_peep_strangers(&self) {
+        let is_stranger = |connection: &Connection| {
+            connection.protocol == Protocol::Peep
+                && !connection.logged_in.load(Ordering::Acquire)
+                && !connection.reading_is_ended()
+        };
+        let strangers = || self.open.iter().filter(|(_, connection)| is_stranger(connection));
+        if strangers().count() > MAX_PEEP_STRANGERS
+            && let Some((_, oldest)) = strangers().min_by_key(|(id, _)| **id)
+        {
+            oldest.end_reading();
+        }
+    }
 }
 
 /// An open connection, shared between its session and the registry.
@@ -63,6 +86,10 @@ pub struct Connection {
     waiting_since: Mutex<Option<Instant>>,
     /// The server itself has ended the reading.
     reading_ended: AtomicBool,
+    logged_in: AtomicBool,
+    /// How fast the client takes what it is sent.
+    pace: Mutex<Pace>,
+    given_up: AtomicBool,
 }
 
 impl Connection {
@@ -81,6 +108,25 @@ impl Connection {
     /// The session waits for a command since `since`, or does not wait.
     pub fn set_waiting(&self, since: Option<Instant>) {
         *self.waiting_since.lock() = since;
+    }
+
+    /// The session knows who it is.
+    pub fn set_logged_in(&self) {
+        self.logged_in.store(true, Ordering::Release);
+    }
+
+    /// Does a write, which tells how many octets it has sent, and takes the time.
+    ///
+    /// # Errors
+    /// Those of the write; a timeout when it failed because the client was given up as too slow.
+    pub fn timed(&self, write: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+        self.pace.lock().begin(Instant::now());
+        let result = write();
+        self.pace.lock().end(result.as_ref().copied().unwrap_or(0), Instant::now());
+        result.map_err(|error| match self.given_up.load(Ordering::Acquire) {
+            true => io::ErrorKind::TimedOut.into(),
+            false => error,
+        })
     }
 }
 
@@ -143,6 +189,18 @@ impl Connections {
         }
     }
 
+    /// Closes connections whose client takes what it is sent too slowly, so that it holds its thread and its maildrop no
+    /// longer.
+    pub fn end_slow(&self, least: MinRate) {
+        let now = Instant::now();
+        for connection in self.state.lock().open.values() {
+            if connection.pace.lock().is_too_slow(least, now) {
+                connection.given_up.store(true, Ordering::Release);
+                let _ = connection.stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
     /// Whether the server is shutting down.
     #[must_use]
     pub fn is_closing(&self) -> bool {
@@ -198,12 +256,16 @@ impl Place {
             protocol: self.protocol,
             waiting_since: Mutex::new(None),
             reading_ended: AtomicBool::new(false),
+            logged_in: AtomicBool::new(false),
+            pace: Mutex::default(),
+            given_up: AtomicBool::new(false),
         });
         let id = {
             let mut state = connections.state.lock();
             let id = state.next_id;
             state.next_id += 1;
             state.open.insert(id, Arc::clone(&connection));
+            state.bound_peep_strangers();
             id
         };
         if connections.is_closing() {

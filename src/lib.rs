@@ -6,9 +6,9 @@
 //! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the
 //!   server's side and the client's), both on what they [share](shared).
 //! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
-//!   [`transform`] (a message through a program), [`auth`] (accounts, and what proves them), [`connections`] (how many,
-//!   who, their places), [`stats`], [`state`] (what outlives the server), [`wire`] (lines in, wire form out: octets to
-//!   values and back).
+//!   [`transform`] (a message through a program), [`auth`] (accounts, and what proves them), [`guard`] (what strangers
+//!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]
+//!   (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs. [`mod@bench`] is the load generator: a POP3 client that
 //! shares nothing with the server.
@@ -17,6 +17,7 @@ pub mod auth;
 pub mod bench;
 pub mod config;
 pub mod connections;
+pub mod guard;
 pub mod maildrop;
 pub mod net;
 pub mod peep;

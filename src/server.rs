@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
 use crate::connections::{MAX_CONNECTIONS, Protocol, Slot};
+use crate::guard::Visit;
 use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
 use crate::shared::{HANDSHAKE_LIMIT, Shared};
 use crate::stats::{Kept, StatsLog};
@@ -160,9 +162,14 @@ impl Server {
             for (service, listener) in &listeners {
                 let (shared, sessions) = (&shared, sessions.clone());
                 let accept = move || {
-                    listener.accept_all(&shared.connections, service.protocol, |slot| {
-                        // The pool never stops taking them.
-                        let _ = sessions.send((slot, service.tls));
+                    listener.accept_all(&shared.connections, service.protocol, |place, stream, peer| {
+                        match shared.guard.admit(peer.ip()) {
+                            Some(visit) => {
+                                let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
+                                let _ = sessions.send(guest); // the pool never stops taking them
+                            }
+                            None => refuse(&stream, peer, *service, shared),
+                        }
                     });
                 };
                 let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
@@ -184,6 +191,9 @@ impl Server {
                         if let Some(timeout) = shared.settings.timeout() {
                             shared.connections.end_overdue(timeout);
                         }
+                        if let Some(least) = shared.min_rate {
+                            shared.connections.end_slow(least);
+                        }
                         records.keep(&shared);
                     }
                 }
@@ -193,6 +203,26 @@ impl Server {
             records.close(&shared);
             Ok(())
         })
+    }
+}
+
+/// A connection on its way to its session.
+struct Guest {
+    visit: Visit,
+    slot: Slot,
+    /// By TLS, from the first octet on.
+    tls: bool,
+}
+
+/// There are too many from that address. The acceptor says so itself, and does not wait for anything.
+fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Shared) {
+    match (service.tls, service.protocol) {
+        (true, _) => {} // a handshake would take its time
+        (false, Protocol::Pop3) => net::refuse(stream, pop3::TOO_MANY_CONNECTIONS),
+        (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
+    }
+    if shared.guard.is_news(peer.ip()) {
+        log::warn!("{peer} refused: too many connections from this address");
     }
 }
 
@@ -216,7 +246,7 @@ fn reload(certificate: Option<&Certificate>) {
 
 /// Starts the pool of sessions: as many threads as there can be places, so one is free for each connection sent.
 /// Each takes connections itself, which wakes one thread for each; the pool's own queue would wake two.
-fn start_pool(shared: &Arc<Shared>, certificate: Option<&Arc<Certificate>>) -> io::Result<Sender<(Slot, bool)>> {
+fn start_pool(shared: &Arc<Shared>, certificate: Option<&Arc<Certificate>>) -> io::Result<Sender<Guest>> {
     let builder = threadpool::Builder::new()
         .num_threads(MAX_CONNECTIONS)
         .thread_name("session".to_owned())
@@ -228,19 +258,16 @@ fn start_pool(shared: &Arc<Shared>, certificate: Option<&Arc<Certificate>>) -> i
     panic::set_hook(hook);
     let pool = pool.map_err(|_| io::Error::other(format!("cannot start {MAX_CONNECTIONS} threads")))?;
 
-    let (sender, receiver) = unbounded::<(Slot, bool)>();
+    let (sender, receiver) = unbounded::<Guest>();
     for _ in 0..MAX_CONNECTIONS {
         let (shared, certificate, receiver) = (Arc::clone(shared), certificate.cloned(), receiver.clone());
-        pool.execute(move || {
-            receiver.iter().for_each(|(slot, tls)| serve(slot, tls, &shared, certificate.as_deref()));
-        });
+        pool.execute(move || receiver.iter().for_each(|guest| serve(guest, &shared, certificate.as_deref())));
     }
     Ok(sender)
 }
 
-/// Runs a session, by `tls` from its first octet on or not. A fault of one session ends that session alone: what it
-/// held is given back as it unwinds.
-fn serve(slot: Slot, tls: bool, shared: &Shared, certificate: Option<&Certificate>) {
+/// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
+fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option<&Certificate>) {
     let name = Name(&slot).to_string();
     let session = AssertUnwindSafe(|| {
         let (protocol, sent) = match slot.protocol() {
@@ -259,28 +286,29 @@ fn serve(slot: Slot, tls: bool, shared: &Shared, certificate: Option<&Certificat
             }
         }
         match slot.protocol() {
-            Protocol::Pop3 => serve_pop3(socket, shared, &name),
-            Protocol::Peep => serve_peep(socket, shared, &name),
+            Protocol::Pop3 => serve_pop3(socket, shared, &visit, &name),
+            Protocol::Peep => serve_peep(socket, shared, &visit, &name),
         }
     });
     if panic::catch_unwind(session).is_err() {
         log::error!("{name} end: a fault of the server, which the log tells of above");
     }
     net::discard_input(slot.connection());
+    drop(visit); // before the connection is closed: who sees that may come again
 }
 
-fn serve_pop3(socket: Socket<'_>, shared: &Shared, name: &str) {
+fn serve_pop3(socket: Socket<'_>, shared: &Shared, visit: &Visit, name: &str) {
     if let Some(timeout) = shared.settings.timeout().filter(|timeout| *timeout < WRITE_STALL)
         && let Err(error) = socket.set_write_timeout(timeout)
     {
         log::warn!("{name} no write timeout: {error}");
     }
-    let summary = pop3::serve(socket, shared, name);
+    let summary = pop3::serve(socket, shared, visit, name);
     log::info!("{name} {summary}");
 }
 
-fn serve_peep(socket: Socket<'_>, shared: &Shared, name: &str) {
-    match peep::serve(socket, shared, name) {
+fn serve_peep(socket: Socket<'_>, shared: &Shared, visit: &Visit, name: &str) {
+    match peep::serve(socket, shared, visit, name) {
         Ok(()) => log::info!("{name} end"),
         Err(error) => log::info!("{name} end: {error}"),
     }

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use crate::auth::{Credentials, Users};
 use crate::connections::{Connections, Protocol};
+use crate::guard::{Guard, MinRate};
 use crate::maildrop::{Locks, MailRoot};
 use crate::stats::{Sample, Stats};
 use crate::transform::Transform;
@@ -34,6 +35,10 @@ pub struct Shared {
     pub stats: Stats,
     /// Who is connected.
     pub connections: Arc<Connections>,
+    /// What strangers may do.
+    pub guard: Arc<Guard>,
+    /// The slowest that a client may read.
+    pub min_rate: Option<MinRate>,
     /// The admin.
     pub admin: Credentials,
     /// The program that messages go through, if any.

@@ -387,19 +387,19 @@ fn auth_plain_is_for_oneself() {
 #[test]
 fn apop_with_the_timestamp_of_the_greeting() {
     let server = Server::start();
-    let mut client = Client::connect(server.pop3_address());
-    let greeting = client.line();
-    let other_greeting = Client::connect(server.pop3_address()).line();
-    assert_ne!(greeting, other_greeting);
-    for (greeting, name, password) in [
-        (&greeting, USER, "wrong"),
-        (&greeting, "nobody", PASSWORD),
-        (&greeting, "..", ""),
-        (&other_greeting, USER, PASSWORD),
-    ] {
-        let line = apop(&mut client, greeting, name, password);
-        assert_eq!(line, "-ERR [AUTH] wrong user name or password");
+    let connect = || {
+        let mut client = Client::connect(server.pop3_address());
+        let greeting = client.line();
+        (client, greeting)
+    };
+    let (_, other_greeting) = connect();
+    for (name, password) in [(USER, "wrong"), ("nobody", PASSWORD), ("..", "")] {
+        let (mut client, greeting) = connect();
+        assert_ne!(greeting, other_greeting);
+        assert_eq!(apop(&mut client, &greeting, name, password), "-ERR [AUTH] wrong user name or password");
     }
+    let (mut client, greeting) = connect();
+    assert_eq!(apop(&mut client, &other_greeting, USER, PASSWORD), "-ERR [AUTH] wrong user name or password");
     let line = apop(&mut client, &greeting, USER, PASSWORD);
     assert!(line.starts_with("+OK"), "{line}");
     client.call("STAT");
@@ -407,12 +407,17 @@ fn apop_with_the_timestamp_of_the_greeting() {
     eventually("a line for each failure", || server.stderr().matches("login failed").count() == 4);
 }
 
-/// Checklist 59, 65: nothing is announced that no user can use.
+/// Checklist 59, 65: nothing is announced that a user cannot use.
 #[test]
-fn what_is_announced_is_what_users_can_use() {
-    for (text, apop, scram) in
-        [("", false, false), (SSHA256, false, false), (SCRAM, false, true), ("{PLAIN}secret", true, true)]
-    {
+fn what_is_announced_is_what_all_users_can_use() {
+    let mixed = format!("{SSHA256}\nbob:{{PLAIN}}secret");
+    for (text, apop, scram) in [
+        ("", false, false),
+        (SSHA256, false, false),
+        (&mixed, false, false),
+        (SCRAM, false, true),
+        ("{PLAIN}secret", true, true),
+    ] {
         let file = UsersFile::new(if text.is_empty() { String::new() } else { format!("ana:{text}\n") });
         let server = file.serve();
         let mut client = Client::connect(server.pop3_address());
@@ -433,7 +438,7 @@ fn what_is_announced_is_what_users_can_use() {
 /// RFC 5802 section 5.1: who is not there has a salt as well, and the same one each time.
 #[test]
 fn scram_does_not_tell_who_exists() {
-    let file = UsersFile::new(format!("ana:{SCRAM}\nbob:{{PLAIN}}b\neve:{SSHA256}\n"));
+    let file = UsersFile::new(format!("ana:{SCRAM}\nbob:{{PLAIN}}b\n"));
     let server = file.serve();
     let first = |name: &str| {
         let mut client = server.pop3();
@@ -447,7 +452,7 @@ fn scram_does_not_tell_who_exists() {
     };
     let (salt, length, answer) = first("ana");
     assert_eq!(salt, "s=kVyMtzthNJKcB4iTArdbfg==,i=4096");
-    for name in ["bob", "eve", "nobody", "../x"] {
+    for name in ["bob", "nobody", "../x"] {
         assert_eq!(first(name), first(name));
         assert_eq!((first(name).1, first(name).2), (length, answer.clone()));
         assert_ne!(first(name).0, salt);

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -183,9 +184,10 @@ impl Scene {
     fn play(&self, input: &str, most: usize, fault: Option<(usize, Fault)>) -> Played {
         self.put_messages();
         let (mut output, mut operations) = (Vec::new(), 0);
+        let visit = self.shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let session = AssertUnwindSafe(|| {
             let (input, output, operations) = (input.as_bytes(), &mut output, &mut operations);
-            pop3::serve(Script { input, output, most, fault, operations, private: true }, &self.shared, "test")
+            pop3::serve(Script { input, output, most, fault, operations, private: true }, &self.shared, &visit, "test")
         });
         let summary = panic::catch_unwind(session).ok();
         assert!(self.shared.locks.users().is_empty(), "the maildrop is not free: {fault:?}");
@@ -210,7 +212,8 @@ fn in_clear_from_elsewhere_no_password_is_taken() {
         let (mut output, mut operations) = (Vec::new(), 0);
         let (most, operations) = (usize::MAX, &mut operations);
         let script = Script { input, output: &mut output, most, fault: None, operations, private: false };
-        pop3::serve(script, &shared, "test");
+        let visit = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        pop3::serve(script, &shared, &visit, "test");
         String::from_utf8(output).unwrap()
     };
     let refused = session(&[]);

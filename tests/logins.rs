@@ -8,11 +8,13 @@ use crate::harness::{Client, PASSWORD, Server, USER, eventually};
 #[test]
 fn refusals_do_not_tell_who_exists() {
     let server = Server::start();
-    let mut client = server.pop3();
     let mut texts: Vec<(String, String)> =
         [USER, "nobody", "..", ".", "a/b", "../mrose", "mrose/", "\u{e9}", ".hidden"]
             .iter()
-            .map(|name| (client.call(&format!("USER {name}")), client.refused("PASS wrong")))
+            .map(|name| {
+                let mut client = server.pop3();
+                (client.call(&format!("USER {name}")), client.refused("PASS wrong"))
+            })
             .collect();
     texts.dedup();
     assert_eq!(texts.len(), 1, "{texts:?}");

@@ -74,13 +74,32 @@ fn before_login_only_a_cap_and_q_are_known() {
     for line in ["a", "a ", "a root", "a root ", "a  root root", "a root  root", "a root root ", "a ro\x01ot root"] {
         play(&mut client, [(line, "-1")]);
     }
-    for line in ["a root wrong", "a wrong root", "a root Root", "a ROOT root", "a root rootroot", "a mrose tanstaaf"] {
-        play(&mut client, [(line, "-2")]);
+    for lines in
+        [["a root wrong", "a wrong root"], ["a root Root", "a ROOT root"], ["a root rootroot", "a mrose tanstaaf"]]
+    {
+        client = server.peep();
+        play(&mut client, lines.map(|line| (line, "-2")));
     }
     play(&mut client, [("u?", "-0"), ("a root root", "+"), ("u?", "+1\r\nmrose")]);
     client = server.peep();
     play(&mut client, [("q", "+")]);
     client.closed();
+}
+
+/// The third failure ends the connection, and so do more lines than anybody needs; -9 says that it was the number.
+#[test]
+fn too_much_before_login_ends_the_connection() {
+    let server = Server::start();
+    let mut client = server.peep();
+    client.send_all(["a root 1", "a root 2", "a root 3", "a root root"]);
+    (0..3).for_each(|_| client.expect("-2"));
+    client.closed();
+    client = server.peep();
+    client.send_all(["u?"; 52]);
+    (0..50).for_each(|_| client.expect("-0"));
+    client.expect("-9");
+    client.closed();
+    play(&mut server.admin(), [("hc?", "+0"); 60]);
 }
 
 #[test]

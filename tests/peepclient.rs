@@ -165,7 +165,7 @@ fn one_command_is_answered_bare() {
         once(&[LOGIN, ("u- bob", "-8\r\n")], &["delete", "user", "bob"]),
         ended(1, "", "The users file cannot be written, nothing was changed\n")
     );
-    assert_eq!(once(&[LOGIN, ("u?", "-9\r\n")], &["users"]), ended(1, "", "Unknown error code 9\n"));
+    assert_eq!(once(&[LOGIN, ("u?", "-99\r\n")], &["users"]), ended(1, "", "Unknown error code 99\n"));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn twenty_thousand_messages_and_a_late_reader() {
 fn lines_of_garbage() {
     const LINES: usize = 998;
     let server = Server::start();
-    let mut client = server.pop3();
+    let mut client = server.session();
     let mut garbage = Vec::new();
     for line in 0..LINES {
         let length = line * 7 % 400;
@@ -129,7 +129,7 @@ fn lines_of_garbage() {
     for _ in 0..LINES {
         client.err();
     }
-    client.login(USER, PASSWORD);
+    client.call("NOOP");
     client.quit();
 }
 

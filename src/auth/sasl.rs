@@ -57,6 +57,8 @@ pub fn encode(challenge: &[u8]) -> String {
 pub enum Step<'a> {
     /// Sends this, and continues with the response.
     Challenge(Vec<u8>, Exchange<'a>),
+    /// Logs the client in if this name and this password belong together.
+    Password(Vec<u8>, Vec<u8>),
     /// Logs the client in, or not, who says to be this.
     Proven(Vec<u8>, Result<UserName, Denied>),
     /// Gives up.
@@ -146,7 +148,7 @@ impl<'a> Exchange<'a> {
 
     fn take(self, response: &[u8]) -> Step<'a> {
         let next = match self.state {
-            State::Plain => plain(self.users, response),
+            State::Plain => plain(response),
             State::ScramFirst => self.scram_first(response),
             State::ScramFinal(exchange) => exchange.end(self.users, response),
             State::ScramEnd { name, user } => response.is_empty().then_some(Step::Proven(name, Ok(user))),
@@ -188,16 +190,18 @@ impl<'a> Exchange<'a> {
 }
 
 /// `[AUTHZID] NUL NAME NUL PASSWORD`
-fn plain<'a>(users: &Users, response: &[u8]) -> Option<Step<'a>> {
+fn plain<'a>(response: &[u8]) -> Option<Step<'a>> {
     let parts: Vec<&[u8]> = response.split(|&octet| octet == 0).collect();
     let [authzid, name, password] = parts[..] else { return None };
     if name.is_empty() || password.is_empty() {
         return None;
     }
     // To act as somebody else is nobody's right here.
-    let himself = authzid.is_empty() || authzid == name;
-    let proven = if himself { users.authenticate(name, password) } else { Err(Denied::Credentials) };
-    Some(Step::Proven(name.to_owned(), proven))
+    Some(if authzid.is_empty() || authzid == name {
+        Step::Password(name.to_owned(), password.to_owned())
+    } else {
+        Step::Proven(name.to_owned(), Err(Denied::Credentials))
+    })
 }
 
 impl ScramExchange {
@@ -262,9 +266,12 @@ mod tests {
     /// What comes of PLAIN with this response.
     fn plain(response: &str) -> Result<UserName, String> {
         let users = users();
+        let shown = |name: &[u8], denied| format!("{} {denied:?}", String::from_utf8_lossy(name));
         match Exchange::new(Mechanism::Plain, &users).respond(encode(response.as_bytes()).as_bytes()) {
-            Step::Proven(_, Ok(user)) => Ok(user),
-            Step::Proven(name, Err(denied)) => Err(format!("{} {denied:?}", String::from_utf8_lossy(&name))),
+            Step::Password(name, password) => {
+                users.authenticate(&name, &password).map_err(|denied| shown(&name, denied))
+            }
+            Step::Proven(name, Err(denied)) => Err(shown(&name, denied)),
             other => Err(format!("{other:?}")),
         }
     }
@@ -410,6 +417,10 @@ mod tests {
                     Step::Challenge(_, next) => exchange = next,
                     Step::Proven(_, proven) => {
                         prop_assert!(proven.is_err());
+                        break;
+                    }
+                    Step::Password(name, password) => {
+                        prop_assert!(users.authenticate(&name, &password).is_err());
                         break;
                     }
                     Step::Failed(_) => break,

@@ -27,6 +27,10 @@ pub(super) struct Accounts {
     pub(super) costliest: Option<Arc<Account>>,
     /// Some password is stored as it is.
     pub(super) some_readable: bool,
+    /// Some is not.
+    pub(super) some_unreadable: bool,
+    /// Some can not be proven by SCRAM.
+    pub(super) some_without_scram: bool,
     /// The iterations of some SCRAM keys, if there are any.
     pub(super) scram_iterations: Option<u32>,
     /// What is wrong with which line, counted from 1.
@@ -71,7 +75,10 @@ impl Accounts {
             }
         }
         let secrets = || accounts.by_name.values().map(|account| &account.secret);
-        accounts.some_readable = secrets().any(|secret| secret.readable().is_some());
+        let readable = |secret: &Secret| secret.readable().is_some();
+        accounts.some_readable = secrets().any(readable);
+        accounts.some_unreadable = !secrets().all(readable);
+        accounts.some_without_scram = !secrets().all(|secret| readable(secret) || secret.scram_keys().is_some());
         accounts.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
         accounts.costliest = accounts.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
         accounts

@@ -54,12 +54,13 @@ pub enum Unchanged {
     File(io::Error),
 }
 
-/// What users can prove themselves with, beside a password.
+/// What every user can prove himself with, beside a password. What only some can is not announced: clients take the
+/// strongest that is, and do not fall back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Abilities {
-    /// Some can by APOP.
+    /// APOP
     pub apop: bool,
-    /// Some can by SCRAM-SHA-256.
+    /// SCRAM-SHA-256
     pub scram: bool,
 }
 
@@ -145,8 +146,8 @@ impl Users {
     #[must_use]
     pub fn abilities(&self) -> Abilities {
         let of_file = self.file_accounts();
-        let apop = of_file.some_readable || !self.own.read().is_empty();
-        Abilities { apop, scram: apop || of_file.scram_iterations.is_some() }
+        let somebody = !(of_file.by_name.is_empty() && self.own.read().is_empty());
+        Abilities { apop: somebody && !of_file.some_unreadable, scram: somebody && !of_file.some_without_scram }
     }
 
     /// Proves a password.
@@ -225,7 +226,7 @@ impl Users {
         let stored = secret.and_then(Secret::scram_keys);
         let password = secret.and_then(Secret::readable);
         // Keys are made of readable passwords. Where there are any, they are made for all, so the time tells nothing.
-        let made = if self.abilities().apop {
+        let made = if self.file_accounts().some_readable || !self.own.read().is_empty() {
             let (salt, iterations) = self.scram_parameters(name);
             Some(self.permits.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
         } else {
@@ -324,9 +325,7 @@ mod tests {
     #[test]
     fn apop_is_for_readable_secrets() {
         let (_directory, users) = of_file("bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n");
-        assert_eq!(users.abilities(), Abilities { apop: false, scram: false });
         users.add_own(user("mrose"), b"tanstaaf");
-        assert_eq!(users.abilities(), Abilities { apop: true, scram: true });
         // RFC 1939 section 7
         let timestamp = "<1896.697170952@dbc.mtview.ca.us>";
         let digest = b"c4c9334bac560ecc979e58001b3e22fb";
@@ -340,6 +339,27 @@ mod tests {
         ] {
             let denied = Err(Denied::Credentials);
             assert_eq!(users.authenticate_apop(name.as_bytes(), timestamp, &digest), denied, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_some_can_is_not_announced() {
+        let hashed = "bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n";
+        let keys = format!("ana:{{SCRAM-SHA-256}}{}\n", ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000));
+        let readable = "eve:{PLAIN}e\n";
+        for (text, apop, scram) in [
+            ("", false, false),
+            (hashed, false, false),
+            (readable, true, true),
+            (&keys, false, true),
+            (&format!("{keys}{readable}"), false, true),
+            (&format!("{hashed}{readable}"), false, false),
+        ] {
+            let (_directory, users) = of_file(text);
+            assert_eq!(users.abilities(), Abilities { apop, scram }, "{text}");
+            users.add_own(user("own"), b"o");
+            let somebody = text.is_empty();
+            assert_eq!(users.abilities(), Abilities { apop: apop || somebody, scram: scram || somebody }, "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
 mod accounts;
+mod limits;
 mod state;
 mod tls;
 
@@ -18,6 +19,7 @@ use log::LevelFilter;
 
 use crate::auth::{Credentials, Scheme, UserName, Users};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::MailRoot;
 use crate::net::{Certificate, CertificateError};
 use crate::peep::is_argument;
@@ -26,6 +28,7 @@ use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::Transform;
 use accounts::AccountsArgs;
+use limits::LimitArgs;
 use state::StateArgs;
 use tls::TlsArgs;
 
@@ -98,6 +101,9 @@ pub struct Args {
 
     #[command(flatten)]
     tls: TlsArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 
     #[command(flatten)]
     state: StateArgs,
@@ -211,6 +217,10 @@ pub struct Config {
     pub certificate: Option<Certificate>,
     /// Passwords may cross the net in clear.
     pub allow_cleartext: bool,
+    /// What an address is allowed.
+    pub limits: Limits,
+    /// The slowest that a client may read.
+    pub min_rate: Option<MinRate>,
     /// What outlives the server.
     pub state: Option<StateDir>,
     /// The log of counters.
@@ -227,6 +237,8 @@ impl Config {
             locks: Arc::default(),
             stats: Stats::default(),
             connections: Connections::new(self.max_connections),
+            guard: Guard::new(self.limits),
+            min_rate: self.min_rate,
             admin: self.admin,
             transform: self.transform,
             allow_cleartext: self.allow_cleartext,
@@ -357,6 +369,8 @@ impl Args {
             certificate: self.tls.certificate(state.as_ref())?,
             allow_cleartext: self.tls.allow_cleartext,
             state,
+            limits: self.limits.limits(),
+            min_rate: self.limits.min_rate(),
             stats_log: self.state.stats_log.map(|log| StatsLog::new(log.path, log.interval)),
         })
     }

@@ -1,7 +1,7 @@
 //! Listening sockets: bound with what every connection of theirs inherits, accepted from without end.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::connections::{Connections, Protocol, Slot};
+use crate::connections::{Connections, Place, Protocol};
 
 /// Connections that wait for a place wait in the kernel; it holds no more than net.core.somaxconn of them.
 const BACKLOG: i32 = 4096;
@@ -107,13 +107,18 @@ impl Listener {
 
     /// Accepts connections, each when there is a place for it, until the server closes. Whatever goes wrong with
     /// accepting, it goes on.
-    pub fn accept_all(&self, connections: &Arc<Connections>, protocol: Protocol, mut serve: impl FnMut(Slot)) {
+    pub fn accept_all(
+        &self,
+        connections: &Arc<Connections>,
+        protocol: Protocol,
+        mut serve: impl FnMut(Place, TcpStream, SocketAddr),
+    ) {
         let mut rest = FIRST_REST;
         while let Some(place) = connections.reserve(protocol) {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     rest = FIRST_REST;
-                    serve(place.take(stream, peer));
+                    serve(place, stream, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     drop(place);

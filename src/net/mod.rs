@@ -7,4 +7,4 @@ mod tls;
 
 pub use certificate::{Certificate, CertificateError, self_signed};
 pub use listener::{Listener, WRITE_STALL, bind};
-pub use socket::{Socket, discard_input};
+pub use socket::{Socket, discard_input, refuse};

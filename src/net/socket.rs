@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::certificate::Certificate;
 use super::tls::TlsLayer;
@@ -65,7 +65,7 @@ impl<'a> Socket<'a> {
             let block = (octets - offset).min(SENDFILE_BLOCK);
             let sent = counted(self.sent, block, || {
                 let count = usize::try_from(block).unwrap_or(usize::MAX);
-                Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64)
+                self.connection.timed(|| Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64))
             });
             match sent {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -109,6 +109,11 @@ fn counted(counter: Option<&Counter>, octets: u64, send: impl FnOnce() -> io::Re
     result
 }
 
+/// Tells a client why it is not let in, if that can be done without waiting.
+pub fn refuse(stream: &TcpStream, words: &str) {
+    let _ = send(stream, words.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
 /// Takes what the client has sent behind its last command. Closed with input unread, the connection would be reset,
 /// and the client might lose the last reply.
 pub fn discard_input(connection: &Connection) {
@@ -136,9 +141,11 @@ impl Read for Socket<'_> {
 impl Write for Socket<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let mut stream = &self.connection.stream;
-        let written = counted(self.sent, octets.len() as u64, || match &mut self.tls {
-            Some(tls) => Ok(tls.write(stream, octets)? as u64),
-            None => Ok(stream.write(octets)? as u64),
+        let written = counted(self.sent, octets.len() as u64, || {
+            self.connection.timed(|| match &mut self.tls {
+                Some(tls) => Ok(tls.write(stream, octets)? as u64),
+                None => Ok(stream.write(octets)? as u64),
+            })
         })?;
         Ok(usize::try_from(written).unwrap_or(octets.len()))
     }
@@ -155,6 +162,10 @@ impl Link for Socket<'_> {
         if self.timeout != timeout && self.stream().set_read_timeout(timeout).is_ok() {
             self.timeout = timeout;
         }
+    }
+
+    fn set_logged_in(&self) {
+        self.connection.set_logged_in();
     }
 
     fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {

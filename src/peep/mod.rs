@@ -29,4 +29,4 @@ mod session;
 pub(crate) use command::is_argument;
 pub use command::{Command, LINE_LIMIT};
 pub use reply::{ErrorCode, Reply, UnreadableReply};
-pub use session::serve;
+pub use session::{TOO_MANY_CONNECTIONS, serve};

@@ -40,12 +40,14 @@ pub enum ErrorCode {
     BadTimeout,
     /// -8, beyond the protocol's table: the users file cannot be written.
     UsersNotWritten,
+    /// -9, beyond the protocol's table: too many connections, commands or failed logins; the connection is closed.
+    TooMany,
     /// A code that a newer server may send.
     Other(u32),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 10] = [
         Self::UnknownCommand,
         Self::BadSyntax,
         Self::WrongCredentials,
@@ -55,6 +57,7 @@ impl ErrorCode {
         Self::BadMaildir,
         Self::BadTimeout,
         Self::UsersNotWritten,
+        Self::TooMany,
     ];
 
     fn from_number(number: u32) -> Self {
@@ -73,6 +76,7 @@ impl ErrorCode {
             Self::BadMaildir => 6,
             Self::BadTimeout => 7,
             Self::UsersNotWritten => 8,
+            Self::TooMany => 9,
             Self::Other(number) => number,
         }
     }
@@ -91,6 +95,7 @@ impl fmt::Display for ErrorCode {
             Self::BadMaildir => f.write_str("Invalid path format"),
             Self::BadTimeout => f.write_str("Invalid timeout amount"),
             Self::UsersNotWritten => f.write_str("The users file cannot be written, nothing was changed"),
+            Self::TooMany => f.write_str("Too many connections or failed logins, try again later"),
             Self::Other(number) => write!(f, "Unknown error code {number}"),
         }
     }
@@ -205,7 +210,7 @@ mod tests {
         assert_eq!(written(&Reply::Lines(vec![])), b"+0\r\n");
         assert_eq!(written(&Reply::Lines(vec!["a".into(), "b".into()])), b"+2\r\na\r\nb\r\n");
         assert_eq!(written(&Reply::Error(ErrorCode::BadTimeout)), b"-7\r\n");
-        assert_eq!(written(&Reply::Error(ErrorCode::Other(8))), b"-8\r\n");
+        assert_eq!(written(&Reply::Error(ErrorCode::Other(99))), b"-99\r\n");
     }
 
     #[test]

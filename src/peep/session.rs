@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
+use crate::guard::{Probation, Visit};
 use crate::maildrop::MailRoot;
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
 use crate::wire::{Line, Lines, Link, Output, is_timeout};
+
+/// What a client is told at once when there are too many from its address: [`ErrorCode::TooMany`].
+pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 
 /// Speaks PEEP with the client at the other end of `link`, until the session ends. `name` tells it in the log.
 ///
 /// # Errors
 /// Those of the connection.
-pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
-    let mut session = Session { shared, name, authenticated: false };
+pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io::Result<()> {
+    let mut session = Session { shared, name, probation: Probation::new(visit), authenticated: false };
     let mut lines = Lines::new(LINE_LIMIT);
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
@@ -24,16 +28,23 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> io::Result<()> {
         while let Some(line) = lines.next() {
             // A web page can make a browser on this machine send a request here whose body is PEEP.
             let browser = matches!(line, Line::Complete(line) if !session.authenticated && is_http(line));
+            let babble = !session.authenticated && !session.probation.may_go_on();
             let command = match line {
+                _ if babble => Err(ErrorCode::TooMany),
                 Line::Complete(line) => Command::parse(line, session.authenticated),
                 Line::TooLong => Err(ErrorCode::BadSyntax),
             };
             let quit = browser || command == Ok(Command::Quit);
-            command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error).write(output.pending());
+            let reply = command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error);
+            reply.write(output.pending());
             output.send_blocks()?;
-            if quit || shared.connections.is_closing() {
+            let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
+            if quit || refused || shared.connections.is_closing() {
                 return output.flush();
             }
+        }
+        if session.authenticated {
+            output.link.set_logged_in();
         }
         output.flush()?;
         output.release();
@@ -59,6 +70,7 @@ fn is_http(line: &[u8]) -> bool {
 struct Session<'a> {
     shared: &'a Shared,
     name: &'a str,
+    probation: Probation<'a>,
     authenticated: bool,
 }
 
@@ -68,10 +80,20 @@ impl Session<'_> {
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
         match command {
             Command::Authenticate { name, password } => {
+                let attempt =
+                    self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|penalty| {
+                        log::warn!(
+                            "{} admin login refused: name={name:?}, too many failed logins, for {penalty}",
+                            self.name
+                        );
+                        ErrorCode::TooMany
+                    })?;
                 if !admin.match_with(name.as_bytes(), password.as_bytes()) {
                     log::warn!("{} admin login failed: name={name:?}", self.name);
+                    self.probation.failed(attempt);
                     return Err(ErrorCode::WrongCredentials);
                 }
+                self.probation.succeeded(attempt);
                 self.authenticated = true;
                 log::info!("{} admin login: name={name:?}", self.name);
             }

@@ -13,4 +13,5 @@ mod session;
 mod transfer;
 
 pub use command::{Auth, Command, LINE_LIMIT, ParseError};
+pub use reply::TOO_MANY_CONNECTIONS;
 pub use session::{End, Summary, serve};

@@ -11,8 +11,13 @@ use rustix::io::Errno;
 use crate::auth::Denied;
 use crate::auth::sasl::{self, Failure, Mechanism};
 
+use crate::guard::Penalty;
+
 /// The greeting. A `<…>` in it announces APOP (RFC 1939 section 7).
 pub(super) const GREETING: &str = "pop3d ready";
+
+/// What a client is told in place of the greeting when there are too many from its address.
+pub const TOO_MANY_CONNECTIONS: &str = "-ERR [SYS/TEMP] too many connections from your address\r\n";
 
 /// What every connection can do (RFC 2449 section 5 and its "announced states").
 const CAPABILITIES: &str = "TOP\r\n\
@@ -88,6 +93,11 @@ pub(super) enum Refusal {
     Credentials,
     /// Too many passwords are being verified.
     Busy,
+    /// More commands than anybody needs to log in.
+    TooManyCommands,
+    /// There were too many failed logins from the client's address. It is not the password's fault: a client that is told
+    /// `[AUTH]` would ask its user for another one.
+    Penalty(Penalty),
     /// Another session holds the maildrop.
     InUse,
     /// The message is marked as deleted, or never was.
@@ -155,6 +165,10 @@ impl fmt::Display for Refusal {
             Self::NoApop => f.write_str("no user of this server can log in by APOP"),
             Self::NoMechanism => f.write_str("unknown mechanism, see CAPA"),
             Self::Exchange(failure) => write!(f, "{failure}"),
+            Self::TooManyCommands => f.write_str("too many commands before login"),
+            Self::Penalty(left) => {
+                write!(f, "{} too many failed logins from your address, try again in {left}", Fault::Temporary)
+            }
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),

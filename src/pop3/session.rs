@@ -12,7 +12,8 @@ use super::reply::{self, Fault, Offer, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
-use crate::auth::{self, Denied, UserName};
+use crate::auth::{self, Denied, UserName, Users};
+use crate::guard::{Probation, Visit};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
@@ -27,8 +28,12 @@ pub enum End {
     HangUp,
     /// No command for too long, or no login (RFC 1939 section 3).
     Timeout,
-    /// The client took nothing of what it had asked for.
+    /// The client took nothing of what it had asked for, or took it too slowly.
     Stalled,
+    /// The client failed to log in too often, or came from an address that did.
+    FailedLogins,
+    /// It said much, but did not log in.
+    Babble,
     /// The server is shutting down.
     ShuttingDown,
     /// The client's TLS handshake did not succeed.
@@ -55,7 +60,9 @@ impl fmt::Display for End {
             Self::Quit => f.write_str("quit"),
             Self::HangUp => f.write_str("client hung up"),
             Self::Timeout => f.write_str("timeout"),
-            Self::Stalled => f.write_str("client stopped reading"),
+            Self::Stalled => f.write_str("client reads too slowly"),
+            Self::FailedLogins => f.write_str("too many failed logins"),
+            Self::Babble => f.write_str("too many commands before login"),
             Self::ShuttingDown => f.write_str("server shutting down"),
             Self::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
             Self::Failed(error) => write!(f, "failed: {error}"),
@@ -87,7 +94,7 @@ impl fmt::Display for Summary {
 }
 
 /// Speaks POP3 with the client at the other end of `link`, until the session ends. `name` tells it in the log.
-pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> Summary {
+pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> Summary {
     let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
     let mut session = Session {
         shared,
@@ -96,6 +103,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, name: &str) -> Summary {
         timestamp: shared.users.abilities().apop.then(auth::timestamp),
         lines: Lines::new(LINE_LIMIT),
         output: Output::new(link),
+        probation: Probation::new(visit),
         summary,
     };
     let Err(end) = session.run();
@@ -111,6 +119,7 @@ struct Session<'a, L> {
     timestamp: Option<String>,
     lines: Lines,
     output: Output<L>,
+    probation: Probation<'a>,
     summary: Summary,
 }
 
@@ -202,6 +211,11 @@ impl<L: Link> Session<'_, L> {
     }
 
     fn authorization(&mut self, state: Authorization, command: Result<Command, String>) -> Result<State, End> {
+        if !self.probation.may_go_on() {
+            self.err(Refusal::TooManyCommands);
+            self.output.flush()?;
+            return Err(End::Babble);
+        }
         match command {
             Ok(Command::User(_) | Command::Pass(_)) if !self.takes_passwords() => self.err(Refusal::InClear),
             Ok(Command::User(name)) => {
@@ -211,14 +225,14 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Pass(password)) => match state.user {
                 Some(name) => {
                     self.output.flush()?; // the replies before this one need not wait for what follows
-                    return Ok(self.log_in(&name, self.shared.users.authenticate(&name, &password)));
+                    return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
                 }
                 None => self.err(Refusal::UserFirst),
             },
             Ok(Command::Apop { name, digest }) => match &self.timestamp {
                 Some(timestamp) => {
-                    let proven = self.shared.users.authenticate_apop(&name, timestamp, &digest);
-                    return Ok(self.log_in(&name, proven));
+                    let timestamp = timestamp.clone();
+                    return self.log_in(&name, None, |users| users.authenticate_apop(&name, &timestamp, &digest));
                 }
                 None => self.err(Refusal::NoApop),
             },
@@ -287,6 +301,11 @@ impl<L: Link> Session<'_, L> {
 
     /// AUTH (RFC 5034 section 4): challenges and responses until it is clear who the client is.
     fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&[u8]>) -> Result<State, End> {
+        // SCRAM proves the password to both sides before the login ends, so a penalty comes before all of it.
+        if let Err(penalty) = self.probation.attempt(b"", None) {
+            log::warn!("{} login refused: AUTH {mechanism}, too many failed logins, for {penalty}", self.name);
+            self.refuse_login(Refusal::Penalty(penalty))?;
+        }
         self.output.flush()?;
         let exchange = Exchange::new(mechanism, &self.shared.users);
         let mut step = match initial {
@@ -299,7 +318,10 @@ impl<L: Link> Session<'_, L> {
                     reply::challenge(self.output.pending(), &challenge);
                     step = self.respond(exchange)?;
                 }
-                Step::Proven(name, proven) => return Ok(self.log_in(&name, proven)),
+                Step::Password(name, password) => {
+                    return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
+                }
+                Step::Proven(name, proven) => return self.log_in(&name, None, |_| proven),
                 Step::Failed(failure) => {
                     self.err(Refusal::Exchange(failure));
                     return Ok(State::Authorization(Authorization::default()));
@@ -327,22 +349,49 @@ impl<L: Link> Session<'_, L> {
         Ok(step)
     }
 
-    /// Where all logins end, whatever the command: of a user who is proven, or of one who says to be `name`.
-    fn log_in(&mut self, name: &[u8], proven: Result<UserName, Denied>) -> State {
-        let shown = String::from_utf8_lossy(name);
-        let opened = proven.map_err(|denied| {
-            let why = if denied == Denied::Busy { ", as too many are verified" } else { "" };
-            log::warn!("{} login failed: user={shown:?}{why}", self.name);
-            Refusal::from(denied)
-        });
-        match opened.and_then(|user| self.open_maildrop(user)) {
+    /// Where all logins end, whatever the command. `prove` tells who it is that says to be `name`; `secret` is what a
+    /// client that is wrong would send again.
+    fn log_in(
+        &mut self,
+        name: &[u8],
+        secret: Option<&[u8]>,
+        prove: impl FnOnce(&Users) -> Result<UserName, Denied>,
+    ) -> Result<State, End> {
+        match self.prove(name, secret, prove).and_then(|user| self.open_maildrop(user)) {
             Ok(transaction) => {
+                self.output.link.set_logged_in();
                 self.ok("maildrop open");
-                State::Transaction(transaction)
+                return Ok(State::Transaction(transaction));
             }
-            Err(refusal) => {
-                self.err(refusal);
-                State::Authorization(Authorization::default())
+            Err(refusal) => self.refuse_login(refusal)?,
+        }
+        Ok(State::Authorization(Authorization::default()))
+    }
+
+    fn prove(
+        &mut self,
+        name: &[u8],
+        secret: Option<&[u8]>,
+        prove: impl FnOnce(&Users) -> Result<UserName, Denied>,
+    ) -> Result<UserName, Refusal> {
+        let shown = String::from_utf8_lossy(name);
+        let attempt = self.probation.attempt(name, secret).map_err(|penalty| {
+            log::warn!("{} login refused: user={shown:?}, too many failed logins, for {penalty}", self.name);
+            Refusal::Penalty(penalty)
+        })?;
+        match prove(&self.shared.users) {
+            Ok(user) => {
+                self.probation.succeeded(attempt);
+                Ok(user)
+            }
+            Err(Denied::Credentials) => {
+                log::warn!("{} login failed: user={shown:?}", self.name);
+                self.probation.failed(attempt);
+                Err(Refusal::Credentials)
+            }
+            Err(Denied::Busy) => {
+                log::warn!("{} login refused: user={shown:?}, too many are verified", self.name);
+                Err(Refusal::Busy)
             }
         }
     }
@@ -362,6 +411,16 @@ impl<L: Link> Session<'_, L> {
         self.shared.stats.logins.add(1);
         log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
         Ok(Transaction { maildrop, lock })
+    }
+
+    /// Answers a login that came to nothing, and ends the session if it was the last.
+    fn refuse_login(&mut self, refusal: Refusal) -> Result<(), End> {
+        self.err(refusal);
+        if self.probation.is_over() || matches!(refusal, Refusal::Penalty(_)) {
+            self.output.flush()?;
+            return Err(End::FailedLogins);
+        }
+        Ok(())
     }
 
     fn transaction(&mut self, mut state: Transaction, command: Result<Command, String>) -> Result<State, End> {

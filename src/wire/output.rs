@@ -77,6 +77,9 @@ pub trait Link: Read + Write {
     /// about `deadline`.
     fn expect_command(&mut self, since: Instant, deadline: Option<Instant>);
 
+    /// The client has logged in.
+    fn set_logged_in(&self) {}
+
     /// Sends `octets` octets of `file` from its start. Fails with [`io::ErrorKind::UnexpectedEof`] when the file
     /// has fewer.
     ///

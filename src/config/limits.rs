@@ -1,0 +1,108 @@
+//! What clients may do: how many come from one address, how slowly they read.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::connections::MAX_CONNECTIONS;
+use crate::guard::{Limits, MinRate};
+
+/// What a client's rate is averaged over, in seconds, unless told otherwise; and what it can be told. As long as a
+/// client may take nothing at all: what the kernel has room for goes in bursts.
+const DEFAULT_SPAN: u64 = 120;
+const SPAN_RANGE: (u64, u64) = (1, 86_400);
+
+/// What clients may do.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct LimitArgs {
+    /// The most connections at once from one address, or from one IPv6 network of 64 bits (0: any number)
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(..=MAX_CONNECTIONS as u64))]
+    per_address: u64,
+
+    /// A network that no limit by address holds for; can be given many times. Loopback is one anyway
+    #[arg(long, value_name = "NET")]
+    trusted: Vec<Net>,
+
+    /// Let the limits by address hold for loopback too
+    #[arg(long)]
+    limit_loopback: bool,
+
+    /// The slowest that a client may take what it is sent, in octets a second (0: any), averaged over so many seconds
+    #[arg(long, value_name = "OCTETS[:SECONDS]", default_value = "256:120")]
+    min_rate: MinRateArg,
+}
+
+impl LimitArgs {
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            per_address: usize::try_from(self.per_address).ok().filter(|most| *most > 0),
+            trusted: self.trusted.iter().map(|net| net.0).collect(),
+            loopback_too: self.limit_loopback,
+        }
+    }
+
+    pub(super) fn min_rate(&self) -> Option<MinRate> {
+        Some(self.min_rate.0).filter(|rate| rate.octets > 0)
+    }
+}
+
+/// A network, `192.0.2.0/24`, or an address, which is a network of one.
+#[derive(Debug, Clone, Copy)]
+struct Net(IpNet);
+
+impl FromStr for Net {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map(Self).map_err(|_| "it has to be an address or a network, as 192.0.2.0/24 or 2001:db8::/32".to_owned())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct MinRateArg(MinRate);
+
+impl FromStr for MinRateArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (octets, seconds) = text.split_once(':').unwrap_or((text, ""));
+        let octets = octets.parse::<u32>().map_err(|_| "it has to be octets a second".to_owned())?;
+        let seconds = if seconds.is_empty() && !text.ends_with(':') { Ok(DEFAULT_SPAN) } else { seconds.parse() };
+        let (low, high) = SPAN_RANGE;
+        let seconds = seconds.ok().filter(|seconds| (low..=high).contains(seconds));
+        let seconds = seconds.ok_or_else(|| format!("it has to be averaged over {low} to {high} seconds"))?;
+        Ok(Self(MinRate { octets: octets.into(), span: Duration::from_secs(seconds) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_has_a_span() {
+        let parse = |text: &str| text.parse().map(|MinRateArg(rate)| (rate.octets, rate.span.as_secs()));
+        assert_eq!(parse("256"), Ok((256, 120)));
+        assert_eq!(parse("0"), Ok((0, 120)));
+        assert_eq!(parse("100:5"), Ok((100, 5)));
+        for bad in ["", ":", "5:", "5:0", ":5", "-1", "5:86401", "4294967296", "1k"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_network_of_one() {
+        let contains =
+            |net: &str, address: &str| net.parse::<Net>().unwrap().0.contains(&address.parse::<IpAddr>().unwrap());
+        assert!(contains("192.0.2.0/24", "192.0.2.9"));
+        assert!(contains("192.0.2.9", "192.0.2.9") && !contains("192.0.2.9", "192.0.2.8"));
+        assert!(contains("2001:db8::/32", "2001:db8::1"));
+        for bad in ["", "all", "192.0.2.0/33", "192.0.2/24", "192.0.2.0/"] {
+            assert!(bad.parse::<Net>().is_err(), "{bad}");
+        }
+    }
+}
