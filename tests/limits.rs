@@ -19,7 +19,7 @@ const MOST: usize = 998;
 const MOST_POP3: usize = MOST - 1;
 
 /// Allows this process as many descriptors as it may have.
-fn raise_our_limit() {
+pub(crate) fn raise_our_limit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let limit = getrlimit(Resource::Nofile);
@@ -35,7 +35,7 @@ fn server_with_users(count: usize, flags: &[&str]) -> Server {
 }
 
 /// One of these tests at a time, so that together they need no more descriptors than the largest of them.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,10 @@ mod accounts;
 mod anomalies;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
+// Its filter for fail2ban.
+mod fail2ban;
+// What strangers may do.
+mod guard;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.

@@ -400,6 +400,8 @@ mod tests {
         assert_eq!(config.mail_root.path().to_str(), Some("."));
         assert_eq!(config.timeout, Some(Duration::from_secs(600)));
         assert_eq!(config.max_connections, 998);
+        assert_eq!((config.limits.per_address, config.limits.loopback_too), (Some(32), false));
+        assert_eq!(config.min_rate.map(|rate| (rate.octets, rate.span.as_secs())), Some((256, 120)));
         assert!(config.admin.match_with(b"root", b"root"));
         assert!(config.pop3.addresses.iter().all(IpAddr::is_unspecified));
         assert!(config.peep.addresses.iter().all(IpAddr::is_loopback));

@@ -17,8 +17,9 @@ use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
 use crate::wire::{self, Block, Link};
 
-/// The most that one sendfile(2) is asked for, so that what has been sent is counted as it goes.
-const SENDFILE_BLOCK: u64 = 4 << 20;
+/// The most that one write or sendfile(2) is asked for: what has been sent is known when that returns, and a slow client
+/// is not to be taken for a stuck one meanwhile. Larger ones cost the server no less.
+const PIECE: usize = 32 * 1024;
 
 /// How often input is discarded, 4 KiB each time: at the most about as much as a socket's buffer holds.
 const DISCARDS: usize = 1600;
@@ -62,9 +63,9 @@ impl<'a> Socket<'a> {
     fn send_file_in_clear(&self, file: &File, octets: u64) -> io::Result<()> {
         let mut offset = 0;
         while offset < octets {
-            let block = (octets - offset).min(SENDFILE_BLOCK);
-            let sent = counted(self.sent, block, || {
-                let count = usize::try_from(block).unwrap_or(usize::MAX);
+            let piece = (octets - offset).min(PIECE as u64);
+            let sent = counted(self.sent, piece, || {
+                let count = usize::try_from(piece).unwrap_or(PIECE);
                 self.connection.timed(|| Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64))
             });
             match sent {
@@ -141,6 +142,9 @@ impl Read for Socket<'_> {
 impl Write for Socket<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let mut stream = &self.connection.stream;
+        // TLS takes what it encrypts at once.
+        let most = if self.tls.is_some() { octets.len() } else { PIECE };
+        let octets = &octets[..octets.len().min(most)];
         let written = counted(self.sent, octets.len() as u64, || {
             self.connection.timed(|| match &mut self.tls {
                 Some(tls) => Ok(tls.write(stream, octets)? as u64),

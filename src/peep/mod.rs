@@ -20,6 +20,9 @@
 //! | `cu?` | `+n`, n names | | users logged in now |
 //! | `hc?` | `+N` | | POP3 connections ever |
 //! | `hu?` | `+N` | | logins ever |
+//!
+//! To anything before the login, and in place of an answer at once, -8: too many connections from the client's address, too many
+//! failed logins from there, too many lines. The connection is closed.
 
 pub mod client;
 mod command;

@@ -1,0 +1,174 @@
+//! What strangers may do: connections from one address, guesses, slow readers. Addresses of 127.0.0.0/8 stand for those
+//! of the world, as the servers here let no exemption hold for loopback.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::{Builder, Client, PASSWORD, Server, USER, eventually};
+use crate::limits::{alone, raise_our_limit};
+
+fn strict() -> Builder {
+    Server::builder().flags(["--limit-loopback"])
+}
+
+/// A client at 127.0.0.`host`.
+#[track_caller]
+fn greeted(host: u8, server: &Server) -> Client {
+    let mut client = from(host, server.pop3_address());
+    client.ok();
+    client
+}
+
+/// The same before the greeting, for any port.
+#[track_caller]
+fn from(host: u8, server: SocketAddr) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    Client::over(TcpStream::from(socket)).unwrap()
+}
+
+const TOO_MANY: &str = "-ERR [SYS/TEMP] too many connections from your address";
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Connections
+
+/// 998 clients of one address that never say anything, or say it octet by octet, and read nothing, keep nobody out.
+#[test]
+fn nobody_is_kept_out_by_another_address() {
+    let _alone = alone();
+    raise_our_limit();
+    let server = strict().start();
+    let mut slow: Vec<_> = (0..998).map(|_| from(2, server.pop3_address())).collect();
+    slow.iter_mut().step_by(2).for_each(|client| drop(client.try_write(b"U")));
+    let (served, refused) = slow.split_at_mut(32);
+    served.iter_mut().for_each(|client| drop(client.ok()));
+    for client in refused {
+        client.expect(TOO_MANY);
+        client.closed();
+    }
+    let mut user = greeted(3, &server);
+    user.login(USER, PASSWORD);
+    assert_eq!(user.call("STAT"), "0 0");
+
+    let mut admin = server.admin();
+    assert_eq!((admin.value("cc?"), admin.value("hc?")), ("33".to_owned(), "33".to_owned()));
+    let said = server.stderr();
+    assert_eq!(said.matches(" refused: too many connections").count(), 1, "{said}");
+
+    // A place is free again when one has gone.
+    slow.remove(1).quit();
+    greeted(2, &server);
+}
+
+#[test]
+fn peep_counts_too_and_has_its_own_words() {
+    let server = strict().flags(["--per-address", "2"]).start();
+    let _first = greeted(2, &server);
+    let mut second = from(2, server.peep_address());
+    second.send("a root root");
+    second.expect("+");
+    let mut third = from(2, server.peep_address());
+    third.expect("-8");
+    third.closed();
+    let mut elsewhere = from(3, server.peep_address());
+    elsewhere.send("a root root");
+    elsewhere.expect("+");
+}
+
+#[test]
+fn the_trusted_and_loopback_are_exempt() {
+    let trusting = strict().flags(["--per-address", "1", "--trusted", "127.0.0.2"]).start();
+    let _clients: Vec<_> = (0..5).map(|_| greeted(2, &trusting)).collect();
+    let _one = greeted(3, &trusting);
+    from(3, trusting.pop3_address()).expect(TOO_MANY);
+    let ordinary = Server::builder().flags(["--per-address", "1"]).start();
+    let _clients: Vec<_> = (0..5).map(|_| greeted(4, &ordinary)).collect();
+}
+
+/// An admin gets in, however many sit at PEEP's port and say nothing; who has sat there longest goes.
+#[test]
+fn peep_is_not_kept_by_strangers() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let mut strangers: Vec<_> = (0..200).map(|_| server.peep()).collect();
+    strangers[..168].iter_mut().for_each(Client::closed);
+    assert_eq!(server.admin().value("cc?"), "0");
+    for stranger in &mut strangers[170..] {
+        stranger.send("cap?");
+        assert!(stranger.line().starts_with('+'));
+    }
+    assert_eq!(admin.value("cc?"), "0");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Guesses
+
+/// Tries a password on a connection of its own; what came of it.
+#[track_caller]
+fn guess(host: u8, server: &Server, name: &str, password: &str) -> String {
+    let mut client = greeted(host, server);
+    client.call(&format!("USER {name}"));
+    client.send(&format!("PASS {password}"));
+    client.line()
+}
+
+#[test]
+fn a_guesser_is_refused_and_others_are_not() {
+    let server = strict().user(USER, PASSWORD).user("other", "secret").start();
+    // This one is known at the guesser's address.
+    assert!(guess(2, &server, USER, PASSWORD).starts_with("+OK"));
+    let mut answers = (0..1000).map(|number| guess(2, &server, "other", &format!("guess{number}")));
+    let refusal = answers.find(|answer| !answer.starts_with("-ERR [AUTH] ")).unwrap();
+    assert!(
+        refusal.starts_with("-ERR [SYS/TEMP] too many failed logins from your address, try again in "),
+        "{refusal}"
+    );
+    assert!(guess(2, &server, USER, PASSWORD).starts_with("+OK"));
+    assert!(guess(3, &server, "other", "secret").starts_with("+OK"));
+    // It is one penalty for both protocols, and the refusal ends the connection.
+    let answer = (0..1000).find_map(|number| {
+        let mut admin = from(2, server.peep_address());
+        admin.send(&format!("a root guess{number}"));
+        (admin.line() == "-8").then(|| admin.closed())
+    });
+    assert!(answer.is_some());
+    let said = server.stderr();
+    assert!(said.contains(" login refused: user=\"other\", too many failed logins, for "), "{said}");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Slow readers
+
+/// A client that asks for a message and takes nothing of it, or an octet now and then, has the maildrop no longer than
+/// the span; by sendfile(2) and by writes.
+#[test]
+fn who_reads_too_slowly_is_given_up() {
+    for line_end in ["\n", "\r\n"] {
+        let server = Server::builder().flags(["--min-rate", "1000000:1"]).start();
+        let line = format!("{}{line_end}", "x".repeat(998));
+        server.maildrop().put("1", format!("Subject: large{line_end}{line_end}{}", line.repeat(40_000)));
+        let mut client = server.session();
+        client.send("RETR 1");
+        client.ok();
+        let mut octet = [0];
+        eventually("the maildrop is free", || {
+            let _ = client.socket().read(&mut octet);
+            server.admin().values("cu?").is_empty()
+        });
+        eventually("it is told", || server.stderr().contains("end: client reads too slowly"));
+        server.session().quit();
+    }
+}
+
+/// What a program needs is not the client's time.
+#[test]
+fn a_slow_transform_is_not_the_clients_fault() {
+    let server = Server::builder().flags(["--min-rate", "1000000:1", "-t", "sh -c 'cat; sleep 3'"]).start();
+    server.maildrop().put("1", "Subject: small\r\n\r\ntext\r\n");
+    let mut client = server.session();
+    assert_eq!(client.fetch("RETR 1"), b"Subject: small\r\n\r\ntext\r\n");
+    client.quit();
+}
