@@ -22,6 +22,8 @@ mod logins;
 mod maildrops;
 // Messages to the octet, beside a naive reference.
 mod octets;
+// What clients, mail programs and a dying server do at random, beside a naive model of RFC 1939.
+mod model;
 // PEEP as the server speaks it, its counters and settings.
 mod peep;
 // POP3's commands and their timer, where it takes more than a dialogue.

@@ -13,7 +13,7 @@ const SEAMS: [&[u8]; 9] =
 
 /// What a client is to receive of a stored message, byte-stuffing undone: RFC 1939 sections 3 and 11, an octet at a
 /// time.
-fn wire_form(stored: &[u8]) -> Vec<u8> {
+pub(crate) fn wire_form(stored: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     let mut before = b'\n';
     for &octet in stored {
@@ -30,7 +30,7 @@ fn wire_form(stored: &[u8]) -> Vec<u8> {
 }
 
 /// What TOP is to send of a message in wire form: up to the first empty line, and `count` lines more.
-fn top_of(wire: &[u8], count: usize) -> Vec<u8> {
+pub(crate) fn top_of(wire: &[u8], count: usize) -> Vec<u8> {
     let mut left = None;
     let mut top = Vec::new();
     for line in wire.split_inclusive(|&octet| octet == b'\n') {
@@ -72,7 +72,7 @@ fn check_all(session: &mut Client, messages: &[Vec<u8>]) {
 }
 
 /// Where two messages part, with some octets around it.
-fn difference(got: &[u8], expected: &[u8]) -> String {
+pub(crate) fn difference(got: &[u8], expected: &[u8]) -> String {
     let at = got.iter().zip(expected).take_while(|(a, b)| a == b).count();
     let around = |octets: &[u8]| octets[at.saturating_sub(10)..octets.len().min(at + 10)].escape_ascii().to_string();
     let (lengths, at_got, at_expected) = ((got.len(), expected.len()), around(got), around(expected));
