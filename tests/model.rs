@@ -46,8 +46,8 @@ const PATIENT: usize = 8;
 /// A step. Each makes sense at any time; who or what it is about is counted round.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A client sends these at once; it connects if it has to.
-    Say(usize, Vec<Command>),
+    /// A client sends these at once; it connects if it has to, and may log in first if that maildrop is free.
+    Say(usize, Option<usize>, Vec<Command>),
     /// A client goes without QUIT.
     HangUp(usize),
     Reset(usize),
@@ -100,7 +100,8 @@ enum Piece {
 fn step() -> impl Strategy<Value = Step> {
     let client = || 0..CLIENTS;
     prop_oneof![
-        24 => (client(), vec(command(), 1..6)).prop_map(|(client, commands)| Step::Say(client, commands)),
+        24 => (client(), proptest::option::weighted(0.8, 0..USERS.len()), vec(command(), 1..8))
+            .prop_map(|(client, user, commands)| Step::Say(client, user, commands)),
         1 => client().prop_map(Step::HangUp),
         1 => client().prop_map(Step::Reset),
         1 => client().prop_map(Step::QuitAndHangUp),
@@ -116,9 +117,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn command() -> impl Strategy<Value = Command> {
     // There are seldom more messages.
-    let number = || 0..9u32;
+    let number = || 0..7u32;
     prop_oneof![
-        6 => (0..USERS.len()).prop_map(Command::LogIn),
+        1 => (0..USERS.len()).prop_map(Command::LogIn),
         1 => (0..USERS.len()).prop_map(Command::WrongPassword),
         2 => Just(Command::Stat),
         2 => proptest::option::of(number()).prop_map(Command::List),
@@ -126,9 +127,9 @@ fn command() -> impl Strategy<Value = Command> {
         4 => number().prop_map(Command::Retr),
         3 => (number(), 0..4u32).prop_map(|(number, lines)| Command::Top(number, lines)),
         6 => number().prop_map(Command::Dele),
-        1 => Just(Command::Rset),
+        2 => Just(Command::Rset),
         1 => Just(Command::Noop),
-        3 => Just(Command::Quit),
+        2 => Just(Command::Quit),
         1 => Just(Command::Nonsense),
     ]
 }
@@ -270,7 +271,15 @@ impl World {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Say(client, commands) => self.say(client, &commands),
+            Step::Say(client, user, commands) => {
+                if let Some(user) = user
+                    && self.sessions[client].transaction.is_none()
+                    && self.holder(user).is_none()
+                {
+                    self.say(client, &[Command::LogIn(user)]);
+                }
+                self.say(client, &commands);
+            }
             Step::HangUp(client) => drop(self.leave(client)),
             Step::Reset(client) => {
                 if let Some((client, _)) = self.leave(client) {
