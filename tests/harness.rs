@@ -103,6 +103,12 @@ impl Maildrop {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     }
 
+    /// The same of a directory.
+    pub(crate) fn set_modified_directory(&self, name: &str, seconds: u64) {
+        let directory = File::open(self.path(name)).unwrap();
+        directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    }
+
     pub(crate) fn rename(&self, from: &str, to: &str) {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }

@@ -10,6 +10,8 @@ mod clients;
 mod fail2ban;
 // What strangers may do.
 mod guard;
+// System calls that fail, full disks, clocks that jump, kills under load.
+mod faults;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.

@@ -541,9 +541,8 @@ impl World {
 
     fn rest(&mut self) {
         self.rests += 1;
-        let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(THEN + self.rests % 2);
         for folder in ["new", "cur"] {
-            fs::File::open(self.maildrop(1).path(folder)).unwrap().set_modified(long_ago).unwrap();
+            self.maildrop(1).set_modified_directory(folder, THEN + self.rests % 2);
         }
     }
 
