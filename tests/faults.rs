@@ -7,4 +7,4 @@
 mod calls;
 //mod clock;
 //mod disk;
-//mod kills;
+mod kills;
