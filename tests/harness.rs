@@ -196,6 +196,7 @@ pub(crate) struct Builder {
     /// Where it is started, and what the mail root is called from there.
     seen_from: Option<(PathBuf, String)>,
     descriptors: Option<u64>,
+    environment: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -257,6 +258,12 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Server {
@@ -308,7 +315,7 @@ impl Builder {
         if let Some(path) = &self.users_file {
             command.arg("--users").arg(path);
         }
-        command.args(&self.flags);
+        command.args(&self.flags).envs(self.environment.iter().cloned());
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
         }
@@ -365,6 +372,7 @@ impl Server {
             uid: None,
             seen_from: None,
             descriptors: None,
+            environment: Vec::new(),
         }
     }
 

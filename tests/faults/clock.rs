@@ -1,0 +1,104 @@
+//! Clocks that jump while the server runs: the server's by libfaketime, while the file system keeps the right time.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::harness::{Builder, Client, MailRoot, Maildrop, Server};
+
+/// What a server takes for the time: it is told a difference to the right one.
+struct Clock(TempDir);
+
+impl Clock {
+    fn new() -> Self {
+        let clock = Self(TempDir::new().unwrap());
+        clock.set("+0");
+        clock
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("clock")
+    }
+
+    fn set(&self, difference: &str) {
+        // At once, as it may be read meanwhile.
+        let new = self.0.path().join("new");
+        fs::write(&new, difference).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    /// Has a server go by it. Its timers stay as they are: those do not go by the time of day.
+    fn governs(&self, builder: Builder) -> Builder {
+        let library = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let library = library.expect("faketime is there: scripts/install-test-tools installs it").stdout;
+        [
+            ("LD_PRELOAD", String::from_utf8(library).unwrap().trim()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().to_str().unwrap()),
+        ]
+        .into_iter()
+        .chain([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")])
+        .fold(builder, |builder, (name, value)| builder.environment(name, value))
+    }
+}
+
+/// The years that its log lines are of.
+fn years(server: &Server) -> Vec<String> {
+    let mut years: Vec<_> = server.stderr().lines().map(|line| line[..4].to_owned()).collect();
+    years.dedup();
+    years
+}
+
+/// A login finds just what is there, each message under the unique-id that it has had.
+#[track_caller]
+fn check(session: &mut Client, messages: &[(String, Option<String>)]) -> Vec<String> {
+    let listing = session.listing("UIDL");
+    let found: Vec<&str> = listing.iter().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(found.len(), messages.len());
+    for (number, ((text, unique_id), found)) in (1..).zip(messages.iter().zip(&found)) {
+        assert!(unique_id.as_deref().is_none_or(|unique_id| unique_id == *found), "another unique-id");
+        assert_eq!(session.fetch(&format!("RETR {number}")), text.as_bytes());
+    }
+    found.into_iter().map(str::to_owned).collect()
+}
+
+fn through_all_times(maildrop: &Maildrop, user: &str, server: &Server, clock: &Clock, name: fn(usize) -> String) {
+    let mut messages: Vec<(String, Option<String>)> = Vec::new();
+    let mut delivered = 0;
+    for difference in ["+0", "-2h", "+3d", "-20y", "+20y", "-60y", "+0", "+1s", "-1s"] {
+        clock.set(difference);
+        // A delivery close after a login is what an index could miss.
+        for _ in 0..5 {
+            delivered += 1;
+            let text = format!("{difference}: {delivered}\r\n");
+            maildrop.put(&name(delivered), &text);
+            messages.push((text, None));
+            let mut session = server.pop3();
+            session.login(user, user);
+            let unique_ids = check(&mut session, &messages);
+            for ((_, known), unique_id) in messages.iter_mut().zip(unique_ids) {
+                *known = Some(unique_id);
+            }
+            session.quit();
+        }
+        let mut session = server.pop3();
+        session.login(user, user);
+        session.call("DELE 2");
+        messages.remove(1);
+        session.quit();
+        assert_eq!(maildrop.messages().len(), messages.len());
+    }
+}
+
+#[test]
+fn a_clock_that_jumps() {
+    let clock = Clock::new();
+    let mail = MailRoot::new();
+    let builder = Server::builder().mail(&mail).user("flat", "flat").user("maildir", "maildir");
+    let server = clock.governs(builder).start();
+    through_all_times(&mail.maildrop("flat"), "flat", &server, &clock, |number| format!("{number}"));
+    through_all_times(&mail.maildrop("maildir"), "maildir", &server, &clock, |number| format!("new/{number}.M.h"));
+    let years = years(&server);
+    assert!(years.len() > 8, "the server's clock did not jump: {years:?}");
+}

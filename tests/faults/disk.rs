@@ -1,0 +1,169 @@
+//! Disks that are full, and that become read-only. They are small ones of their own, in memory.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::harness::{MailRoot, Maildrop, Server, USER, eventually};
+
+/// A small file system at a directory, which is unmounted again.
+struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    /// `None`, which is said, where nothing may be mounted.
+    fn mount(at: &'a Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "none"]).arg(at).output().unwrap();
+        if !mounted.status.success() {
+            println!("SKIPPED, nothing can be mounted here: {}", String::from_utf8_lossy(&mounted.stderr));
+            return None;
+        }
+        Some(Self(at))
+    }
+
+    /// Fills it, but for `left` octets.
+    fn fill(&self, left: usize) {
+        let mut filler = fs::File::create(self.filler()).unwrap();
+        let full = loop {
+            if let Err(error) = filler.write_all(&[b'x'; 1024]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        let size = filler.metadata().unwrap().len();
+        filler.set_len(size - left as u64).unwrap();
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+
+    /// Not a directory, so no user's.
+    fn filler(&self) -> std::path::PathBuf {
+        self.0.join("filler")
+    }
+
+    fn remount(&self, option: &str) {
+        let remount = format!("remount,{option}");
+        assert!(Command::new("mount").args(["-o", &remount]).arg(self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+/// So many that their index takes several pages.
+const COUNT: usize = 200;
+
+fn deliver(maildrop: &Maildrop, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let name = format!("new/{number}.M.h");
+        maildrop.put(&name, "x\n");
+        maildrop.set_modified(&name, 1_000_000_000);
+    }
+}
+
+fn index_files(maildrop: &Maildrop) -> Vec<String> {
+    let names = fs::read_dir(maildrop.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with('.')).collect()
+}
+
+/// Each login finds `count` messages, each of 3 octets, and so does the next.
+#[track_caller]
+fn check(server: &Server, count: usize) {
+    for _ in 0..2 {
+        let mut session = server.session();
+        assert_eq!(session.call("STAT"), format!("{count} {}", 3 * count));
+        assert_eq!(session.listing("LIST").len(), count);
+        assert_eq!(session.fetch(&format!("RETR {count}")), b"x\r\n");
+        session.quit();
+    }
+}
+
+/// At every stage of writing the index: its file cannot get a first page, a second one, or the last.
+#[test]
+fn a_disk_that_is_full_while_the_index_is_written() {
+    for left in [0, 4096, 8192] {
+        let mail = MailRoot::new();
+        let Some(disk) = Disk::mount(mail.path()) else { return };
+        let server = Server::builder().mail(&mail).start();
+        let maildrop = mail.maildrop(USER);
+        deliver(&maildrop, 0..COUNT);
+        disk.fill(left);
+        check(&server, COUNT);
+        assert_eq!(index_files(&maildrop), [""; 0], "an index was written on a full disk");
+
+        let mut session = server.session();
+        session.call("DELE 1");
+        session.quit();
+        disk.make_room();
+        check(&server, COUNT - 1);
+        assert_eq!(index_files(&maildrop), [".pop3d-index"]);
+
+        // Now there is one, which becomes out of date.
+        deliver(&maildrop, COUNT..COUNT + 5);
+        disk.fill(left);
+        check(&server, COUNT + 4);
+        assert_eq!(index_files(&maildrop), [".pop3d-index"]);
+        disk.make_room();
+        check(&server, COUNT + 4);
+        drop((server, disk));
+    }
+}
+
+/// Who reads mail does not notice; what there was no room for is missing in the log, and it goes on when there is.
+#[test]
+fn a_log_file_on_a_full_disk() {
+    let directory = TempDir::new().unwrap();
+    let Some(disk) = Disk::mount(directory.path()) else { return };
+    let log = directory.path().join("log");
+    let server = Server::builder().flags(["-vv", "--log-file", log.to_str().unwrap()]).start();
+    server.maildrop().put("1", "x\n");
+    disk.fill(0);
+    let before = fs::metadata(&log).unwrap().len();
+    for _ in 0..50 {
+        check(&server, 1);
+    }
+    assert!(fs::metadata(&log).unwrap().len() < before + 4096, "the disk was not full");
+    disk.make_room();
+    check(&server, 1);
+    server.session().quit();
+    eventually("the log goes on", || {
+        fs::read_to_string(&log).unwrap().ends_with("end: quit; retrieved=0 octets=0 deleted=0\n")
+    });
+    drop((server, disk));
+}
+
+#[test]
+fn a_mail_root_that_becomes_read_only() {
+    let mail = MailRoot::new();
+    let Some(disk) = Disk::mount(mail.path()) else { return };
+    let server = Server::builder().mail(&mail).start();
+    let maildrop = mail.maildrop(USER);
+    deliver(&maildrop, 0..3);
+    let mut before = server.session();
+    before.call("DELE 1");
+    disk.remount("ro");
+    let refusal = before.refused("QUIT");
+    assert!(refusal.starts_with("[SYS/"), "{refusal}");
+    before.closed();
+    check(&server, 3);
+    let mut session = server.session();
+    session.call("DELE 2");
+    let refusal = session.refused("QUIT");
+    assert!(refusal.starts_with("[SYS/"), "{refusal}");
+    assert_eq!(maildrop.messages().len(), 3);
+
+    disk.remount("rw");
+    let mut session = server.session();
+    session.call("DELE 2");
+    session.quit();
+    assert_eq!(maildrop.messages(), ["new/0.M.h", "new/2.M.h"]);
+    check(&server, 2);
+    drop((server, disk));
+}
