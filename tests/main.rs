@@ -12,6 +12,8 @@ mod fail2ban;
 mod guard;
 // System calls that fail, full disks, clocks that jump, kills under load.
 mod faults;
+// The fuzz targets with their seeds.
+mod fuzz;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.

@@ -1,0 +1,125 @@
+//! The fuzz targets with their seeds, among them what fuzzing has found, and with mutations of these. `scripts/fuzz` goes
+//! on from there.
+//!
+//! `POP3D_MUTATIONS=100000` makes so many of each target's seeds (default: 1,000).
+
+mod targets;
+
+use std::env;
+use std::fs;
+use std::panic;
+use std::path::Path;
+
+use crate::octets::Chance;
+use targets::Target;
+
+const MUTATIONS: usize = 1000;
+
+/// Words that mutations put in, as chance does not find them.
+const WORDS: [&[u8]; 16] = [
+    b"USER u\r\n",
+    b"PASS p\r\n",
+    b"STAT\r\n",
+    b"LIST\r\n",
+    b"UIDL\r\n",
+    b"RETR 1\r\n",
+    b"TOP 1 1\r\n",
+    b"DELE 1\r\n",
+    b"QUIT\r\n",
+    b"\r\n.\r\n",
+    b"\n",
+    b" ",
+    b"a root root\r\n",
+    b"u+ x y\r\n",
+    b"4294967296",
+    b"\0",
+];
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target);
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// One of the seeds, with a few changes.
+fn mutated(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
+    let mut octets = seeds[chance.below(seeds.len())].clone();
+    for _ in 0..=chance.below(4) {
+        let at = chance.below(octets.len() + 1);
+        match chance.below(5) {
+            0 => octets.truncate(at),
+            1 => drop(octets.splice(at..at, WORDS[chance.below(WORDS.len())].iter().copied())),
+            2 => octets.insert(at, u8::try_from(chance.below(256)).unwrap()),
+            3 => {
+                let other = &seeds[chance.below(seeds.len())];
+                octets.extend_from_slice(&other[chance.below(other.len() + 1)..]);
+            }
+            _ => {
+                if let Some(octet) = octets.get_mut(at) {
+                    *octet ^= 1 << chance.below(8);
+                }
+            }
+        }
+    }
+    octets
+}
+
+#[track_caller]
+fn replay(name: &str) {
+    let mutations = env::var("POP3D_MUTATIONS").map_or(MUTATIONS, |count| count.parse().expect("a number"));
+    let (_, target) = targets::ALL.into_iter().find(|(it, _)| *it == name).unwrap();
+    let seeds = seeds(name);
+    let mut chance = Chance(7);
+    seeds.iter().for_each(|seed| try_octets(name, target, seed));
+    (0..mutations).for_each(|_| try_octets(name, target, &mutated(&seeds, &mut chance)));
+}
+
+#[track_caller]
+fn try_octets(name: &str, target: Target, octets: &[u8]) {
+    let tried = panic::catch_unwind(|| target(octets));
+    assert!(tried.is_ok(), "{name} fails with \"{}\"", octets.escape_ascii());
+}
+
+#[test]
+fn pop3_line() {
+    replay("pop3_line");
+}
+
+#[test]
+fn pop3_session() {
+    replay("pop3_session");
+}
+
+#[test]
+fn peep_line() {
+    replay("peep_line");
+}
+
+#[test]
+fn peep_session() {
+    replay("peep_session");
+}
+
+#[test]
+fn byte_stuffing() {
+    replay("byte_stuffing");
+}
+
+#[test]
+fn index() {
+    replay("index");
+}
+
+/// Each target has its wrapper, its line in the package's Cargo.toml, and seeds.
+#[test]
+fn every_target_is_complete() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+    for (name, _) in targets::ALL {
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"")), "{name}");
+        let wrapper = fs::read_to_string(package.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(wrapper.contains(&format!("pop3d_fuzz::{name}(")), "{name}");
+        assert!(!seeds(name).is_empty(), "{name}");
+    }
+}
