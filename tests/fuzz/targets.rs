@@ -17,7 +17,7 @@ use clap::Parser;
 use pop3d::config::Args;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
-use pop3d::wire::{Line, Lines, Link, Meter, Stuffer, Top};
+use pop3d::wire::{Line, Lines, Link, Meter, Stuffer, Tls, Top};
 use pop3d::{peep, pop3};
 use tempfile::TempDir;
 
@@ -90,7 +90,7 @@ fn lines(octets: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
 fn lines_in_segments(octets: &[u8], limit: usize, segment: usize) -> Vec<Option<Vec<u8>>> {
     let mut found = Vec::new();
     let mut lines = Lines::new(limit);
-    let mut client = Client { input: octets, segment, output: Vec::new() };
+    let mut client = Client { input: octets, segment, private: true, output: Vec::new() };
     loop {
         while let Some(line) = lines.next() {
             found.push(match line {
@@ -114,6 +114,7 @@ fn lines_in_segments(octets: &[u8], limit: usize, segment: usize) -> Vec<Option<
 struct Client<'a> {
     input: &'a [u8],
     segment: usize,
+    private: bool,
     output: Vec<u8>,
 }
 
@@ -147,12 +148,24 @@ impl Link for &mut Client<'_> {
         if sent == octets { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    fn client_left(&self) -> bool {
+    fn client_left(&mut self) -> bool {
         false
     }
 
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    fn is_private(&self) -> bool {
+        self.private
+    }
+
+    fn tls(&self) -> Tls {
+        Tls::Ready
+    }
+
+    fn start_tls(&mut self, _: Instant) -> io::Result<String> {
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -215,18 +228,24 @@ fn make_old(path: &Path) {
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root.to_str().unwrap()];
-    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
+    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0
 }
 
-/// What a session is told, with the commands cut in segments of that size.
-fn play(input: &[u8], segment: usize, session: impl FnOnce(&mut Client<'_>)) -> Vec<u8> {
-    let mut client = Client { input, segment, output: Vec::new() };
-    session(&mut client);
-    client.output
+/// What a session is told, in segments and in one. The first octet is the segments' size; with its highest bit set,
+/// others on the way can read what is said. The rest is what the client says.
+fn play<'a>(octets: &'a [u8], session: impl Fn(&mut Client<'_>)) -> Option<(&'a [u8], Vec<u8>)> {
+    let (&how, input) = octets.split_first()?;
+    let [output, other] = [usize::from(how & 0x7f).max(1), usize::MAX].map(|segment| {
+        let mut client = Client { input, segment, private: how & 0x80 == 0, output: Vec::new() };
+        session(&mut client);
+        client.output
+    });
+    assert_eq!(output.escape_ascii().to_string(), other.escape_ascii().to_string());
+    Some((input, output))
 }
 
-/// The first octet is the size of the segments, the rest is what the client says. Each command gets its answer, the same
-/// in any segments; a message is removed only by DELE and QUIT, and the others stay as they are.
+/// Each command gets its answer, the same in any segments; a message is removed only by DELE and QUIT, and the others
+/// stay as they are.
 pub fn pop3_session(octets: &[u8]) {
     static SCENE: LazyLock<(Mail, Shared)> = LazyLock::new(|| {
         let mail = Mail::new();
@@ -234,16 +253,16 @@ pub fn pop3_session(octets: &[u8]) {
         (mail, shared)
     });
     let (mail, shared) = &*SCENE;
-    let Some((&segment, input)) = octets.split_first() else { return };
-    let mut outputs = [usize::from(segment).max(1), usize::MAX].map(|segment| {
+    let played = play(octets, |client| {
         mail.deliver();
-        let output = play(input, segment, |client| drop(pop3::serve(client, shared, "fuzz")));
+        let input = client.input;
+        pop3::serve(client, shared, "fuzz");
         check_mail(mail, input);
         assert!(shared.locks.users().is_empty(), "the maildrop is not free");
-        output
     });
-    assert_eq!(outputs[0].escape_ascii().to_string(), outputs[1].escape_ascii().to_string());
-    check_pop3_answers(input, &std::mem::take(&mut outputs[0]));
+    if let Some((input, output)) = played {
+        check_pop3_answers(input, &output);
+    }
 }
 
 fn check_mail(mail: &Mail, input: &[u8]) {
@@ -301,20 +320,17 @@ fn has_lines(command: &pop3::Command) -> bool {
 /// The same for an admin's session. The client reads each answer, and the settings stay within their ranges.
 pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
-    let Some((&segment, input)) = octets.split_first() else { return };
-    let outputs = [usize::from(segment).max(1), usize::MAX].map(|segment| {
+    let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
-        let output = play(input, segment, |client| peep::serve(client, &shared, "fuzz").unwrap());
+        peep::serve(client, &shared, "fuzz").unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
         assert!(shared.settings.timeout().is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
             assert!(!name.starts_with('.') && !name.contains(['/', ' ', '\0', '\n']), "{name:?}");
         }
-        output
     });
-    assert_eq!(outputs[0].escape_ascii().to_string(), outputs[1].escape_ascii().to_string());
-
-    let mut answers = &outputs[0][..];
+    let Some((input, output)) = played else { return };
+    let mut answers = &output[..];
     let mut authenticated = false;
     for line in lines(input, peep::LINE_LIMIT) {
         if answers.is_empty() {
