@@ -17,7 +17,7 @@
 use std::io::{self, Read, Write};
 
 use super::message::{Content, Folder, Place};
-use super::root::{self, Identity, Root, Stamp, Stamps};
+use super::root::{self, Identity, Root, Stamp, Stamps, is_settled};
 
 /// The index's file in the user's directory, and the one that is to replace it.
 const FILE: &[u8] = b".pop3d-index";
@@ -55,11 +55,22 @@ impl Index {
         }
         let mut octets = vec![0; usize::try_from(identity.size).ok()?];
         file.read_exact(&mut octets).ok()?;
-        let index = Self::decode(&octets);
-        if index.is_none() {
+        let Some(mut index) = Self::decode(&octets) else {
             log::debug!("{} cannot be used and is made anew", root::display(&path(user)));
-        }
-        index
+            return None;
+        };
+        index.keep_settled(identity.modified);
+        Some(index)
+    }
+
+    /// Leaves out what may have changed again without a trace since it was `written` down. That is by the clock of the
+    /// file system; whoever wrote it may have gone by one that was ahead.
+    fn keep_settled(&mut self, written: i64) {
+        let count = self.entries.len();
+        self.entries.retain(|(place, content)| is_settled(content.written(place.folder), written));
+        let complete = self.entries.len() == count;
+        let settled = |stamps: &Stamps| stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, written));
+        self.stamps = self.stamps.filter(|stamps| complete && settled(stamps));
     }
 
     /// Replaces the user's index.

@@ -74,6 +74,11 @@ impl Content {
         // In a Maildir messages are renamed, which is a change of the file as well.
         same && (folder != Folder::Top || changed == identity.changed)
     }
+
+    /// When the file, in `folder`, was last written to, in ns since 1970.
+    pub(super) fn written(&self, folder: Folder) -> i64 {
+        if folder == Folder::Top { self.identity.changed } else { self.identity.modified }
+    }
 }
 
 /// One message of the maildrop.

@@ -216,6 +216,16 @@ impl Identity {
     }
 }
 
+/// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
+/// that keep times in steps of 2 s.
+const SETTLED: i64 = 2_000_000_000;
+
+/// Whether something that was changed at a time, in ns since 1970, would have another one if it had been changed again
+/// before `now`.
+pub(super) fn is_settled(changed: i64, now: i64) -> bool {
+    changed.saturating_add(SETTLED) < now
+}
+
 /// Tells a directory's state from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Stamp {

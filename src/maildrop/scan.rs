@@ -17,12 +17,8 @@ use rustix::io::Errno;
 use super::index::Index;
 use super::message::{Content, Folder, Message, Place};
 use super::name;
-use super::root::{self, Directory, Identity, Root, Stamp, Stamps};
+use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
 use crate::wire::{BLOCK, Block, Measure, Meter};
-
-/// How long ago, in ns, a change has to be for its time to tell it from the next one: there are file systems
-/// that keep times in steps of 2 s.
-const SETTLED: i64 = 2_000_000_000;
 
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
@@ -118,8 +114,7 @@ impl Folders {
         }
         let stamp = |folder| self.directory(folder).map(Directory::stamp).transpose();
         let stamps = [stamp(Folder::New)?, stamp(Folder::Cur)?];
-        let settled = |stamp: &Stamp| stamp.modified.saturating_add(SETTLED) < now;
-        Ok(stamps.iter().flatten().all(settled).then_some(stamps))
+        Ok(stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, now)).then_some(stamps))
     }
 
     /// Every message's file, in the maildrop's order.
@@ -179,15 +174,12 @@ impl Folders {
         }
         note_namesakes(&mut entries);
         // A file that was written to just now may be again, without a trace in its identity.
-        let settled = |Content { identity, .. }: &Content| {
-            let written = if self.is_flat() { identity.changed } else { identity.modified };
-            written.saturating_add(SETTLED) < now
-        };
+        let settled = |(place, content): &&(Place, Content)| is_settled(content.written(place.folder), now);
         // With a message left out the directories' times do not tell when it can be read.
-        let complete = complete && entries.iter().all(|(_, content)| settled(content));
+        let complete = complete && entries.iter().all(|entry| settled(&entry));
         let stamps = stamps.filter(|_| complete);
         if changed || (stamps.is_some() && stamps != old_stamps) {
-            Index::save(root, user, stamps, entries.iter().filter(|(_, content)| settled(content)));
+            Index::save(root, user, stamps, entries.iter().filter(settled));
         }
         Ok(entries)
     }

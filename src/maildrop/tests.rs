@@ -137,6 +137,22 @@ fn a_known_maildir_is_not_even_listed() {
     assert_eq!(mail.octets(), [18]);
 }
 
+/// As when the clock of who wrote the index was ahead of the file system's, which knows better.
+#[test]
+fn an_index_written_too_soon_after_a_change_is_not_believed() {
+    let mail = Mail::maildir();
+    mail.put("new/1.a", "one\n");
+    mail.settle();
+    assert_eq!(mail.octets(), [5]);
+    mail.put("new/1.a", "changed in place\n");
+    let changed = fs::metadata(mail.path("new")).unwrap().modified().unwrap();
+    set_modified(&mail.index(), changed + Duration::from_secs(3));
+    assert_eq!(mail.octets(), [5]);
+    set_modified(&mail.index(), changed + Duration::from_secs(1));
+    assert_eq!(mail.octets(), [18]);
+    assert_eq!(mail.listing(), mail.fresh_listing());
+}
+
 #[test]
 fn a_flat_file_that_changes_is_noticed_at_login() {
     let mail = Mail::flat();
