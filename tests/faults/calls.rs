@@ -258,37 +258,22 @@ impl Drop for Tracer {
     }
 }
 
-/// The server's threads that are in a call which the idle ones of the pool are not in.
-fn at_work(server: &Server) -> BTreeSet<u32> {
+/// The descriptors that the server has open.
+fn descriptors(server: &Server) -> BTreeSet<u32> {
+    let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    open.map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+/// The server's thread that is in a call on `descriptor`.
+fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
+    let argument = format!("{descriptor:#x}");
     let tasks = PathBuf::from(format!("/proc/{}/task", server.pid()));
-    let mut calls: Vec<(u32, String)> = fs::read_dir(&tasks)
-        .unwrap()
-        .map(|task| task.unwrap().file_name().into_string().unwrap())
-        .map(|task| (task.parse().unwrap(), call(&fs::read_to_string(tasks.join(task).join("syscall")).unwrap())))
-        .collect();
-    calls.sort_by(|(_, a), (_, b)| a.cmp(b));
-    let idle = calls[calls.len() / 2].1.clone(); // what most are in
-    calls.retain(|(_, call)| *call != idle);
-    calls.into_iter().map(|(thread, _)| thread).collect()
-}
-
-/// The number of a thread's call, of the line that /proc tells.
-fn call(line: &str) -> String {
-    line.split_whitespace().next().unwrap_or_default().to_owned()
-}
-
-/// A client that has been greeted, and the thread that serves it.
-fn connect(server: &Server, at_rest: &BTreeSet<u32>) -> (Client, u32) {
-    eventually("the last session's thread is idle", || at_work(server).is_subset(at_rest));
-    let client = server.pop3();
-    let mut thread = None;
-    eventually("one thread serves the client", || {
-        let now = at_work(server);
-        let new: Vec<_> = now.difference(at_rest).collect();
-        thread = if let [one] = new[..] { Some(*one) } else { None };
-        thread.is_some()
+    let mut threads = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().file_name().into_string().unwrap());
+    let thread = threads.find(|thread| {
+        let call = fs::read_to_string(tasks.join(thread).join("syscall")).unwrap_or_default();
+        call.split_whitespace().nth(1) == Some(&argument)
     });
-    (client, thread.unwrap())
+    thread.map(|thread| thread.parse().unwrap())
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -296,6 +281,7 @@ fn connect(server: &Server, at_rest: &BTreeSet<u32>) -> (Client, u32) {
 
 struct Trials {
     server: Server,
+    /// Its descriptors without a client.
     at_rest: BTreeSet<u32>,
     scene: Scene,
     names: Names,
@@ -304,26 +290,42 @@ struct Trials {
 impl Trials {
     fn new(scene: Scene) -> Self {
         let server = Server::builder().mail(&MailRoot::new()).start();
+        let at_rest = descriptors(&server);
         scene.set(&server);
         let names = (1..).zip(server.session().listing("UIDL")).map(|(number, line)| value(number, &line)).collect();
-        let mut at_rest = BTreeSet::new();
-        eventually("all threads are at rest", || {
-            let before = std::mem::replace(&mut at_rest, at_work(&server));
-            !at_rest.is_empty() && at_rest == before && at_rest.len() < 10
-        });
         Self { server, at_rest, scene, names }
+    }
+
+    fn await_rest(&self) {
+        eventually("the last session has ended", || descriptors(&self.server) == self.at_rest);
+    }
+
+    /// A client that has been greeted, and the thread that serves it, which waits for a command.
+    fn connect(&self) -> (Client, u32) {
+        self.await_rest();
+        let client = self.server.pop3();
+        let mut thread = None;
+        eventually("a thread waits for the client", || {
+            let open = descriptors(&self.server);
+            thread = match open.difference(&self.at_rest).collect::<Vec<_>>()[..] {
+                [connection] => thread_at(&self.server, *connection),
+                _ => None,
+            };
+            thread.is_some()
+        });
+        (client, thread.unwrap())
     }
 
     /// Whether the session came to the `which`-th `call`, which has failed then.
     fn fails(&self, call: &str, error: &str, which: usize) -> bool {
         self.scene.set(&self.server);
-        let (client, thread) = connect(&self.server, &self.at_rest);
+        let (client, thread) = self.connect();
         let tracer = Tracer::attach(thread, call, error, which);
         let mut talk = Talk { client, names: &self.names };
         let mut told = Told { marked: Vec::new(), quit: None };
         let _ = talk.run(&mut told);
         drop(talk);
-        eventually("the session ends", || at_work(&self.server).is_subset(&self.at_rest));
+        self.await_rest();
         let failed = tracer.detach();
         self.check_disk(&told);
         self.check_next_session();

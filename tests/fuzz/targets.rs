@@ -233,7 +233,7 @@ fn shared(root: &Path) -> Shared {
 
 /// What a session is told, in segments and in one. The first octet is the segments' size; with its highest bit set,
 /// others on the way can read what is said. The rest is what the client says.
-fn play<'a>(octets: &'a [u8], session: impl Fn(&mut Client<'_>)) -> Option<(&'a [u8], Vec<u8>)> {
+fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<u8>)> {
     let (&how, input) = octets.split_first()?;
     let [output, other] = [usize::from(how & 0x7f).max(1), usize::MAX].map(|segment| {
         let mut client = Client { input, segment, private: how & 0x80 == 0, output: Vec::new() };
