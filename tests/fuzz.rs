@@ -111,6 +111,16 @@ fn index() {
     replay("index");
 }
 
+#[test]
+fn passwd_file() {
+    replay("passwd_file");
+}
+
+#[test]
+fn sasl() {
+    replay("sasl");
+}
+
 /// Each target has its wrapper, its line in the package's Cargo.toml, and seeds.
 #[test]
 fn every_target_is_complete() {

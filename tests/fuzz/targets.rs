@@ -14,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
+use pop3d::auth::Users;
+use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
@@ -25,13 +27,15 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 8] = [
     ("pop3_line", pop3_line),
     ("pop3_session", pop3_session),
     ("peep_line", peep_line),
     ("peep_session", peep_session),
     ("byte_stuffing", byte_stuffing),
     ("index", index),
+    ("passwd_file", passwd_file),
+    ("sasl", sasl),
 ];
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -240,8 +244,19 @@ fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<
         session(&mut client);
         client.output
     });
-    assert_eq!(output.escape_ascii().to_string(), other.escape_ascii().to_string());
+    assert_eq!(without_nonces(&output), without_nonces(&other));
     Some((input, output))
+}
+
+/// The lines, without what is another one each time: the greeting's timestamp, and challenges.
+fn without_nonces(output: &[u8]) -> Vec<String> {
+    let lines = output.split(|&octet| octet == b'\n').map(|line| line.escape_ascii().to_string());
+    let cut = |line: String| match line.split_once('<') {
+        Some((greeting, _)) if line.starts_with("+OK ") => greeting.to_owned(),
+        _ if line.starts_with("+ ") => "+ ".to_owned(),
+        _ => line,
+    };
+    lines.map(cut).collect()
 }
 
 /// Each command gets its answer, the same in any segments; a message is removed only by DELE and QUIT, and the others
@@ -498,4 +513,71 @@ fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {
     }
     file.truncate(file.len() - cut % file.len());
     file
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Accounts
+
+/// The octets are a users file. What is read of it are users' names; and a user who is deleted takes their lines along,
+/// with all others kept to the octet, and is no user any more.
+pub fn passwd_file(octets: &[u8]) {
+    static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
+    let file = DIRECTORY.path().join("users");
+    fs::write(&file, octets).unwrap();
+    let Ok(users) = Users::open(Some(file.clone())) else { return };
+    let names = users.names();
+    assert!(names.is_sorted());
+    for name in &names {
+        assert!(name.parse::<pop3d::auth::UserName>().is_ok(), "{name:?}");
+    }
+    let Some(name) = names.first() else { return };
+    if users.remove(name).is_err() {
+        assert!(fs::read(&file).unwrap() == octets, "nothing is done, and the file has changed");
+        return;
+    }
+    assert!(!users.names().contains(name));
+    let mut rest = fs::read(&file).unwrap();
+    let is_of_others = |line: &&[u8]| {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        line.split(|&octet| octet == b':').next() != Some(name.as_bytes())
+    };
+    let lines = octets.split_inclusive(|&octet| octet == b'\n');
+    let expected = lines.filter(is_of_others).collect::<Vec<_>>().concat();
+    if !expected.ends_with(b"\n") && rest.ends_with(b"\n") {
+        rest.pop();
+    }
+    assert_eq!(rest.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    assert_eq!(Users::open(Some(file)).unwrap().names(), names[1..]);
+}
+
+/// The first octet says which mechanism, and whether the lines that follow are responses as they are or still to be made
+/// base64. Nobody is let in but by PLAIN with the right name and password.
+pub fn sasl(octets: &[u8]) {
+    static USERS: LazyLock<Users> = LazyLock::new(|| {
+        let users = Users::open(None).unwrap();
+        assert!(users.add_own(USER.parse().unwrap(), PASSWORD.as_bytes()));
+        users
+    });
+    let Some((how, responses)) = octets.split_first() else { return };
+    let mechanism = Mechanism::ALL[usize::from(how & 1)];
+    let mut exchange = Exchange::new(mechanism, &USERS);
+    for (turn, response) in responses.split(|&octet| octet == b'\n').enumerate() {
+        let line = if how & 2 == 0 { response.to_vec() } else { sasl::encode(response).into_bytes() };
+        let step = if how & 4 != 0 && turn == 0 { exchange.respond_initially(&line) } else { exchange.respond(&line) };
+        exchange = match step {
+            Step::Challenge(challenge, exchange) => {
+                assert!(mechanism == Mechanism::ScramSha256 && sasl::encode(&challenge).len() < sasl::LINE_LIMIT);
+                exchange
+            }
+            Step::Proven(_, Ok(user)) => {
+                assert_eq!((mechanism, user.as_str()), (Mechanism::Plain, USER));
+                let proof = format!("\0{USER}\0{PASSWORD}");
+                let said = sasl::encode(format!("{USER}{proof}").as_bytes());
+                assert!([sasl::encode(proof.as_bytes()), said].iter().any(|right| right.as_bytes() == line));
+                return;
+            }
+            Step::Proven(_, Err(_)) | Step::Failed(_) => return,
+        };
+    }
 }
