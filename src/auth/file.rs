@@ -122,7 +122,8 @@ impl PasswdFile {
                 let _ = fs::remove_file(&new);
             }
             if replaced? {
-                self.loaded.write().refresh(&self.path);
+                // What was asked for holds, even if the lines that are left are all wrong.
+                self.loaded.write().take_over(&self.path, Accounts::read(&text));
                 return sync_directory(&path).map(|()| true);
             }
             if Instant::now() >= deadline {
@@ -140,15 +141,7 @@ impl Loaded {
             accounts_of(&text)
         });
         match accounts {
-            Ok(accounts) => {
-                if self.fault.take().is_some() {
-                    log::info!("{} can be used again", path.display());
-                }
-                if accounts.faults != self.accounts.faults {
-                    log_faults(path, &accounts);
-                }
-                self.accounts = Arc::new(accounts);
-            }
+            Ok(accounts) => self.take_over(path, accounts),
             Err(error) => {
                 let fault = error.to_string();
                 if self.fault.as_ref() != Some(&fault) {
@@ -157,6 +150,16 @@ impl Loaded {
                 self.fault = Some(fault);
             }
         }
+    }
+
+    fn take_over(&mut self, path: &Path, accounts: Accounts) {
+        if self.fault.take().is_some() {
+            log::info!("{} can be used again", path.display());
+        }
+        if accounts.faults != self.accounts.faults {
+            log_faults(path, &accounts);
+        }
+        self.accounts = Arc::new(accounts);
     }
 }
 
@@ -300,6 +303,16 @@ mod tests {
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "bob:{PLAIN}b\n").unwrap();
         assert_eq!(names(&file), ["bob"]);
+    }
+
+    #[test]
+    fn the_last_account_can_be_removed_from_among_lines_that_are_wrong() {
+        let (_directory, path) = directory_with(b"ana:secret\nbob:{PLAIN}b\n");
+        let file = PasswdFile::open(path).unwrap();
+        assert!(file.change(|_| Some(b"ana:secret\n".to_vec())).unwrap());
+        assert_eq!(names(&file), [""; 0]);
+        assert!(add(&file, "eve:{PLAIN}e\n").unwrap());
+        assert_eq!(names(&file), ["eve"]);
     }
 
     #[test]
