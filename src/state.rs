@@ -13,7 +13,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -28,7 +28,7 @@ impl StateDir {
         }
         let lock = private(OpenOptions::new().write(true)).open(path.join(LOCK))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => Err(io::Error::other("another server uses it")),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -57,6 +57,13 @@ impl StateDir {
         file.write_all(octets)?;
         file.sync_all()?;
         fs::rename(new, self.file(name))
+    }
+}
+
+impl Drop for StateDir {
+    /// Not left to the closing of the file: a program that is just being started has a copy of it for a moment.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
