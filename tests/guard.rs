@@ -71,7 +71,7 @@ fn peep_counts_too_and_has_its_own_words() {
     second.send("a root root");
     second.expect("+");
     let mut third = from(2, server.peep_address());
-    third.expect("-8");
+    third.expect("-9");
     third.closed();
     let mut elsewhere = from(3, server.peep_address());
     elsewhere.send("a root root");
@@ -132,7 +132,7 @@ fn a_guesser_is_refused_and_others_are_not() {
     let answer = (0..1000).find_map(|number| {
         let mut admin = from(2, server.peep_address());
         admin.send(&format!("a root guess{number}"));
-        (admin.line() == "-8").then(|| admin.closed())
+        (admin.line() == "-9").then(|| admin.closed())
     });
     assert!(answer.is_some());
     let said = server.stderr();
