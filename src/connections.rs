@@ -115,12 +115,12 @@ impl Connection {
         self.logged_in.store(true, Ordering::Release);
     }
 
-    /// Does a write, which tells how many octets it has sent, and takes the time.
+    /// Does a write of `octets`, which tells how many it has sent, and takes the time.
     ///
     /// # Errors
     /// Those of the write; a timeout when it failed because the client was given up as too slow.
-    pub fn timed(&self, write: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
-        self.pace.lock().begin(Instant::now());
+    pub fn timed(&self, octets: u64, write: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+        self.pace.lock().begin(octets, Instant::now());
         let result = write();
         self.pace.lock().end(result.as_ref().copied().unwrap_or(0), Instant::now());
         result.map_err(|error| match self.given_up.load(Ordering::Acquire) {

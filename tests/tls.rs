@@ -225,7 +225,7 @@ fn peep_goes_by_tls() {
 /// What TLS adds is not counted: `rb?` is of POP3's octets.
 #[test]
 fn octets_are_counted_as_in_clear() {
-    let count = |server: &Server, mut client: Client, mut admin: Client| {
+    let count = |mut client: Client, mut admin: Client| {
         admin.send("a root root");
         admin.expect("+");
         let octets = |admin: &mut Client| admin.value("rb?").parse::<u64>().unwrap();
@@ -240,10 +240,10 @@ fn octets_are_counted_as_in_clear() {
     let certificate = Certificate::new();
     let by_tls = server(&certificate);
     let admin = Client::connect(by_tls.peep_address()).tls(&certificate);
-    let by_tls = count(&by_tls, pop3s(&by_tls, &certificate), admin);
+    let by_tls = count(pop3s(&by_tls, &certificate), admin);
     let clear = server(&certificate);
     let admin = Client::connect(clear.peep_address()).tls(&certificate);
-    assert_eq!(by_tls, count(&clear, clear.pop3(), admin));
+    assert_eq!(by_tls, count(clear.pop3(), admin));
 }
 
 #[test]

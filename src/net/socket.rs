@@ -17,9 +17,9 @@ use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
 use crate::wire::{self, Block, Link};
 
-/// The most that one write or sendfile(2) is asked for: what has been sent is known when that returns, and a slow client
-/// is not to be taken for a stuck one meanwhile. Larger ones cost the server no less.
-const PIECE: usize = 32 * 1024;
+/// The most that one sendfile(2) is asked for: what a slow client has taken of it is known when it returns. Larger ones
+/// cost the server no less.
+const PIECE: u64 = 128 * 1024;
 
 /// How often input is discarded, 4 KiB each time: at the most about as much as a socket's buffer holds.
 const DISCARDS: usize = 1600;
@@ -63,10 +63,10 @@ impl<'a> Socket<'a> {
     fn send_file_in_clear(&self, file: &File, octets: u64) -> io::Result<()> {
         let mut offset = 0;
         while offset < octets {
-            let piece = (octets - offset).min(PIECE as u64);
+            let piece = (octets - offset).min(PIECE);
             let sent = counted(self.sent, piece, || {
-                let count = usize::try_from(piece).unwrap_or(PIECE);
-                self.connection.timed(|| Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64))
+                let count = usize::try_from(piece).unwrap_or(usize::MAX);
+                self.connection.timed(piece, || Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64))
             });
             match sent {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -142,11 +142,9 @@ impl Read for Socket<'_> {
 impl Write for Socket<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let mut stream = &self.connection.stream;
-        // TLS takes what it encrypts at once.
-        let most = if self.tls.is_some() { octets.len() } else { PIECE };
-        let octets = &octets[..octets.len().min(most)];
-        let written = counted(self.sent, octets.len() as u64, || {
-            self.connection.timed(|| match &mut self.tls {
+        let all = octets.len() as u64;
+        let written = counted(self.sent, all, || {
+            self.connection.timed(all, || match &mut self.tls {
                 Some(tls) => Ok(tls.write(stream, octets)? as u64),
                 None => Ok(stream.write(octets)? as u64),
             })
