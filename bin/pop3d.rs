@@ -1,5 +1,6 @@
 //! The server program.
 
+use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
@@ -11,12 +12,16 @@ use log::LevelFilter;
 use pop3d::auth;
 use pop3d::config::{self, Args, LogConfig, Task};
 use pop3d::server::{Request, Server};
+use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode, WriteLogger};
 use time::macros::format_description;
 
 fn main() -> ExitCode {
+    if let Some(error) = transform::launch(env::args_os()) {
+        return ended(126, &error.to_string());
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => return ended(2, &config::in_one_line(&error)),
@@ -46,6 +51,11 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     // Before anybody can know that the server is there.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let confinement = args.confinement()?;
+    let server = Server::bind(args.resolve()?)?;
+    // Threads have the rights of the thread that starts them, so there are none before.
+    confinement.enforce()?;
+
     let (ask, requests) = crossbeam_channel::unbounded();
     let listen = move || {
         for signal in signals.forever() {
@@ -58,7 +68,6 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     thread::Builder::new().spawn(listen).map_err(|error| format!("cannot start a thread: {error}"))?;
 
-    let server = Server::bind(args.resolve()?)?;
     let mut stdout = io::stdout().lock();
     for endpoint in server.endpoints() {
         writeln!(stdout, "{endpoint}")?;

@@ -10,12 +10,13 @@
 //!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]
 //!   (lines in, wire form out: octets to values and back).
 //!
-//! [`config`] turns the command line into what [`server`] needs. [`mod@bench`] is the load generator: a POP3 client that
+//! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not. [`mod@bench`] is the load generator: a POP3 client that
 //! shares nothing with the server.
 
 pub mod auth;
 pub mod bench;
 pub mod config;
+pub mod confine;
 pub mod connections;
 pub mod guard;
 pub mod maildrop;

@@ -523,11 +523,11 @@ fn a_mail_directory_that_vanishes_and_comes_back() {
 /// What an operator does who moves mail to another disk: a link with the old name.
 #[test]
 fn a_mail_directory_that_becomes_a_link() {
-    let server = Server::start();
+    let elsewhere = TempDir::new().unwrap();
+    let server = Server::builder().allow(elsewhere.path()).start();
     let maildrop = moved_to(&server, "mail");
     maildrop.put("1", "one\r\n");
     assert_eq!(server.session().call("STAT"), "1 5");
-    let elsewhere = TempDir::new().unwrap();
     Maildrop::at(elsewhere.path().join(USER)).put("1", "elsewhere\r\n");
     let root = server.mail().path().join("mail");
     fs::rename(&root, server.mail().path().join("old")).unwrap();

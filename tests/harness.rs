@@ -229,6 +229,11 @@ impl Builder {
         self
     }
 
+    /// Lets it reach a directory beside its mail root.
+    pub(crate) fn allow(self, directory: impl AsRef<Path>) -> Self {
+        self.flags(["--allow-dir", directory.as_ref().to_str().unwrap()])
+    }
+
     /// With TLS, POP3S and PEEP over TLS.
     pub(crate) fn tls(self, certificate: &Certificate) -> Self {
         let (chain, key) = (certificate.chain(), certificate.key());

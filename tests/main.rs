@@ -6,6 +6,8 @@ mod accounts;
 mod anomalies;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
+// What the server and its transforms give up, and the lock that other servers see.
+mod confinement;
 // Its filter for fail2ban.
 mod fail2ban;
 // What strangers may do.

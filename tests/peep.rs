@@ -104,7 +104,7 @@ fn too_much_before_login_ends_the_connection() {
 
 #[test]
 fn every_command_after_login() {
-    let server = Server::start();
+    let server = Server::builder().allow("/").start();
     let root = server.mail().path().to_str().unwrap().to_owned();
     let missing = format!("m= {root}/missing");
     let file = format!("m= {root}/file");
@@ -507,8 +507,8 @@ fn a_timeout_is_not_for_admins() {
 
 #[test]
 fn another_mail_directory_is_for_logins_from_now_on() {
-    let server = Server::start();
     let elsewhere = TempDir::new().unwrap();
+    let server = Server::builder().allow(elsewhere.path()).start();
     server.maildrop().put("1", "old\r\n");
     fs::create_dir(elsewhere.path().join(USER)).unwrap();
     fs::write(elsewhere.path().join(USER).join("1"), "this is new\r\n").unwrap();
@@ -528,7 +528,7 @@ fn another_mail_directory_is_for_logins_from_now_on() {
 
 #[test]
 fn a_relative_mail_directory_is_below_the_working_directory() {
-    let server = Server::start();
+    let server = Server::builder().allow(".").start();
     let here = TempDir::new_in(".").unwrap();
     let name = here.path().file_name().unwrap().to_str().unwrap();
     fs::create_dir(here.path().join(USER)).unwrap();

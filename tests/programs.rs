@@ -306,7 +306,7 @@ fn threads_that_cannot_be_had() {
     let (program, _directory) = copy_of_program();
     for threads in ["1", "2", "500", "1000", "1001"] {
         let mut command = Command::new("bash");
-        let script = "ulimit -u \"$1\" && exec \"$0\" -p 0 -P 0 --address 127.0.0.1";
+        let script = "ulimit -u \"$1\" && exec \"$0\" -q -p 0 -P 0 --address 127.0.0.1";
         command.args(["-c", script]).arg(&program).arg(threads);
         if geteuid().is_root() {
             command.uid(SOMEBODY);
@@ -420,7 +420,7 @@ fn a_transform_that_goes_on_is_ended() {
         let notes = TempDir::new().unwrap();
         let note = notes.path().join("note");
         let transform = format!("sh -c 'echo $$ >\"$0.new\"; mv \"$0.new\" \"$0\"; {program}' '{}'", note.display());
-        let mut server = server_with_mail(&["-t", &transform]);
+        let mut server = server_with_mail(&["-t", &transform, "--allow-dir", notes.path().to_str().unwrap()]);
         let mut client = server.session();
         client.send_all(["RETR 1"].iter().chain(behind).copied());
         eventually("the program runs", || note.exists());
@@ -565,7 +565,7 @@ fn failed_logins_are_logged_with_the_address() {
 
 #[test]
 fn changed_settings_are_logged() {
-    let server = server_with_mail(&[]);
+    let server = server_with_mail(&["--allow-dir", "/"]);
     let mut admin = server.admin();
     let address = local_address(&admin);
     for (command, told) in [

@@ -32,6 +32,11 @@ impl Notes {
         self.0.path().join("note")
     }
 
+    /// Serves one small message through a program that may write there.
+    fn server(&self, program: &str, flags: &[&str]) -> Server {
+        server_with(program, &[&["--allow-dir", self.0.path().to_str().unwrap()], flags].concat())
+    }
+
     fn processes(&self) -> Vec<u32> {
         let text = fs::read_to_string(self.file()).unwrap_or_default();
         text.split_whitespace().map(|number| number.parse().unwrap()).collect()
@@ -246,10 +251,11 @@ fn a_large_output_is_never_in_memory() {
 fn top_is_cut_behind_the_program_which_ends() {
     for (command, top) in [("TOP 1 0", "A: b\r\n\r\n"), ("TOP 1 2", "A: b\r\n\r\n1\r\n..2\r\n")] {
         let notes = Notes::new();
-        let server = server(&format!(
+        let program = format!(
             "sh -c 'sleep 1000 & echo $$ $! >\"$0\"; printf \"A: b\\n\\n1\\n.2\\n3\\n\"; wait' '{}'",
             notes.file().display()
-        ));
+        );
+        let server = notes.server(&program, &[]);
         let mut client = server.session();
         client.send_all([command, "STAT"]);
         client.ok();
@@ -440,7 +446,7 @@ fn a_silent_program_is_ended() {
 fn a_program_that_falls_silent_is_ended() {
     let notes = Notes::new();
     let program = format!("sh -c 'sleep 1000 & echo $$ $! >\"$0\"; echo some; wait' '{}'", notes.file().display());
-    let server = server_with(&program, &["--transform-timeout", "1"]);
+    let server = notes.server(&program, &["--transform-timeout", "1"]);
     let mut client = server.session();
     client.call("RETR 1");
     assert_eq!(cut(&mut client), b"some\r\n");
@@ -474,7 +480,8 @@ enum Leave {
 /// A client leaves while a program is silent: all its processes end, the place and the maildrop are free.
 fn client_leaves(program: &str, commands: &str, leave: Leave) {
     let notes = Notes::new();
-    let server = server_with(&format!("sh -c '{program}' '{}'", notes.file().display()), &["--transform-timeout", "0"]);
+    let program = format!("sh -c '{program}' '{}'", notes.file().display());
+    let server = notes.server(&program, &["--transform-timeout", "0"]);
     let mut client = server.session();
     client.write(commands);
     let processes = notes.expect(2);

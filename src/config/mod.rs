@@ -1,6 +1,7 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
 mod accounts;
+mod confinement;
 mod limits;
 mod state;
 mod tls;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::auth::{Credentials, Scheme, UserName, Users};
+use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::MailRoot;
@@ -28,6 +30,7 @@ use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::Transform;
 use accounts::AccountsArgs;
+use confinement::{ConfinementArgs, Used};
 use limits::LimitArgs;
 use state::StateArgs;
 use tls::TlsArgs;
@@ -110,6 +113,9 @@ pub struct Args {
 
     #[command(flatten)]
     accounts: AccountsArgs,
+
+    #[command(flatten)]
+    confinement: ConfinementArgs,
 }
 
 /// What the program can do beside serving.
@@ -321,11 +327,33 @@ impl Args {
         LogConfig { level, file: self.log_file.clone() }
     }
 
+    /// What the server is to be confined to when its ports are bound.
+    ///
+    /// # Errors
+    /// [`ConfigError`], as for [`Args::resolve`].
+    pub fn confinement(&self) -> Result<Confinement, ConfigError> {
+        let users_file = self.accounts.users_file.as_ref();
+        let used = Used {
+            mail_root: self.mailbox.clone(),
+            state: self.state.state.clone(),
+            written: self.state.stats_log.iter().map(|log| &log.path).chain(users_file).cloned().collect(),
+            read_again: self.tls.files().chain(users_file).cloned().collect(),
+        };
+        Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
+    }
+
+    fn transform(&self) -> Result<Option<Transform>, ConfigError> {
+        let Some(command) = &self.transform else { return Ok(None) };
+        let (patience, limits) = (seconds(self.transform_timeout), self.confinement.transform_limit.clone());
+        Transform::new(command, patience, limits).ok_or(ConfigError::Transform(command.clone())).map(Some)
+    }
+
     /// Checks what clap could not.
     ///
     /// # Errors
     /// [`ConfigError`], which tells the flag to change.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        let transform = self.transform()?;
         let file = self.accounts.users_file;
         let users =
             Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
@@ -345,12 +373,9 @@ impl Args {
                 return Err(ConfigError::PeepInClear(address));
             }
         }
-        let patience = seconds(self.transform_timeout);
         let state =
             self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let state = state.transpose()?;
-        let transform =
-            self.transform.map(|command| Transform::new(&command, patience).ok_or(ConfigError::Transform(command)));
         let pop3 = |port| {
             Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
         };
@@ -359,7 +384,7 @@ impl Args {
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.as_bytes()),
             mail_root: MailRoot::open(self.mailbox.clone())
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
-            transform: transform.transpose()?,
+            transform,
             timeout: seconds(self.timeout),
             max_connections: usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS),
             pop3: pop3(self.pop3_port),

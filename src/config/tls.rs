@@ -40,6 +40,11 @@ pub(super) struct TlsArgs {
 }
 
 impl TlsArgs {
+    /// What is read again on SIGHUP.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.tls_cert.iter().chain(&self.tls_key)
+    }
+
     /// The certificate that the flags name; `state` is there when they have the server make it.
     pub(super) fn certificate(&self, state: Option<&StateDir>) -> Result<Option<Certificate>, ConfigError> {
         let (chain, key) = match (&self.tls_cert, &self.tls_key, state) {

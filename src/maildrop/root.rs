@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 /// The directory that holds a directory for each user, as the operator named it.
@@ -73,6 +73,10 @@ impl Root {
         // Links on the way to the root are the operator's own and are followed. Opening "." below it asks for
         // the permission to search.
         let directory = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        if is_fenced_off(&directory) {
+            let why = "the server may not reach it (--allow-dir at its start would let it)";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         let id = RootId::new(&fs::statat(&directory, ".", AtFlags::empty())?);
         Ok(Self { directory, id })
     }
@@ -92,6 +96,23 @@ impl Root {
     pub(super) fn file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
         regular_file(&self.directory, path)
     }
+
+    /// Opens a file of ours at `path` below the root for locking; it is made if it is not there.
+    pub(super) fn lock_file(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
+        open_beneath(&self.directory, path, flags)
+    }
+
+    /// Whether files can come and go in the directory at `path` below the root.
+    pub(super) fn is_writable(&self, path: &[u8]) -> bool {
+        fs::accessat(&self.directory, path, Access::WRITE_OK, AtFlags::empty()).is_ok()
+    }
+}
+
+/// Whether it is Landlock that keeps the server from a directory: its user may read it, and it may not.
+fn is_fenced_off(directory: &OwnedFd) -> bool {
+    let opened = fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    matches!(opened, Err(Errno::ACCESS)) && fs::accessat(directory, ".", Access::READ_OK, AtFlags::empty()).is_ok()
 }
 
 /// Opens the regular file at `path` below `directory`, for reading. Anything else is not there.
@@ -106,16 +127,18 @@ fn regular_file(directory: &OwnedFd, path: &[u8]) -> io::Result<(File, Identity)
 
 fn open_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
+    // For the server's user and group, if it is made.
+    let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o660) } else { Mode::empty() };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+    match fs::openat2(directory, path, flags, mode, resolve) {
         // Old kernels, and containers that know openat2 too little to let it pass.
-        Err(Errno::NOSYS | Errno::PERM) => walk_beneath(directory, path, flags),
+        Err(Errno::NOSYS | Errno::PERM) => walk_beneath(directory, path, flags, mode),
         result => Ok(result?),
     }
 }
 
 /// The same one component at a time.
-fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     let mut components = path.split(|&octet| octet == b'/');
     let last = components.next_back().unwrap_or_default();
     let mut directory = directory.try_clone()?;
@@ -123,7 +146,7 @@ fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<O
         let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         directory = fs::openat(&directory, component, step, Mode::empty())?;
     }
-    Ok(fs::openat(&directory, last, flags | OFlags::NOFOLLOW, Mode::empty())?)
+    Ok(fs::openat(&directory, last, flags | OFlags::NOFOLLOW, mode)?)
 }
 
 /// A directory below the root.

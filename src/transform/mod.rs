@@ -4,13 +4,16 @@
 //! The program runs without a shell, with an environment of its own, as the leader of a process group. The group
 //! is killed when the program is done, fails, falls silent or is no longer wanted, and the program is reaped.
 
+mod limits;
+
 use std::env;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::maildrop::MessageNumber;
+pub use limits::{Limit, launch};
 
 /// The program that messages go through.
 #[derive(Debug, Clone)]
@@ -26,6 +30,7 @@ pub struct Transform {
     arguments: Vec<String>,
     /// How long it may be silent; `None` for as long as it likes.
     patience: Option<Duration>,
+    limits: Vec<Limit>,
 }
 
 /// What a transform may know of the message it is given.
@@ -85,10 +90,39 @@ impl From<io::Error> for Failure {
 impl Transform {
     /// A command line, split into words by the shell's rules. `None` when it has no word or an open quote.
     #[must_use]
-    pub fn new(command_line: &str, patience: Option<Duration>) -> Option<Self> {
+    pub fn new(command_line: &str, patience: Option<Duration>, limits: Vec<Limit>) -> Option<Self> {
         let mut words = shell_words::split(command_line).ok()?.into_iter();
         let program = words.next().filter(|program| !program.is_empty())?;
-        Some(Self { program, arguments: words.collect(), patience })
+        Some(Self { program, arguments: words.collect(), patience, limits })
+    }
+
+    /// What its command line names of the file system, for who has to allow it: the program's directory, files among
+    /// the arguments, and what the limits need.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let program = self.find_program();
+        if program.is_none() {
+            log::warn!("the transform's program {:?} is not there", self.program);
+        }
+        // In a directory of its own a program may have others, and files; in / there is all else, too.
+        let near = program.map(|program| match program.canonicalize().ok().as_deref().and_then(Path::parent) {
+            Some(directory) if directory != "/" => {
+                program.parent().map_or(program.clone(), |it| Path::new(".").join(it))
+            }
+            _ => program,
+        });
+        let arguments = self.arguments.iter().map(PathBuf::from).filter(|argument| argument.is_file());
+        let launcher = (!self.limits.is_empty()).then(|| PathBuf::from(limits::OURSELVES));
+        near.into_iter().chain(arguments).chain(launcher).collect()
+    }
+
+    /// Where the program is, as execvp(3) finds it.
+    fn find_program(&self) -> Option<PathBuf> {
+        if self.program.contains('/') {
+            return Some(PathBuf::from(&self.program)).filter(|path| path.is_file());
+        }
+        let path = env::var_os("PATH")?;
+        env::split_paths(&path).map(|directory| directory.join(&self.program)).find(|path| path.is_file())
     }
 
     /// Starts the program on a message.
@@ -97,7 +131,7 @@ impl Transform {
     /// When the program cannot be started.
     pub fn start(&self, message: File, subject: Subject<'_>) -> Result<Running, Failure> {
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
-        let mut child = Command::new(&self.program)
+        let mut child = limits::command(&self.program, &self.limits)
             .args(&self.arguments)
             .env_clear()
             .envs(inherited)
@@ -248,7 +282,8 @@ mod tests {
     }
 
     fn run(command_line: &str, patience: Option<Duration>) -> Result<String, Failure> {
-        let mut running = Transform::new(command_line, patience).unwrap().start(message("some mail\n"), subject())?;
+        let mut running =
+            Transform::new(command_line, patience, Vec::new()).unwrap().start(message("some mail\n"), subject())?;
         let mut text = Vec::new();
         let mut buffer = [0; 4];
         loop {
@@ -265,7 +300,7 @@ mod tests {
     fn words_are_split_as_a_shell_does() {
         assert_eq!(run(r#"sh -c 'cat; echo "$0|$1"' 'a b' c\ d"#, None).unwrap(), "some mail\na b|c d\n");
         for bad in ["", "  ", "tr 'a", "''"] {
-            assert!(Transform::new(bad, None).is_none(), "{bad:?}");
+            assert!(Transform::new(bad, None, Vec::new()).is_none(), "{bad:?}");
         }
     }
 

@@ -1,0 +1,115 @@
+//! What the server gives up once its ports are bound and its files opened: its user's rights, all ways to new ones,
+//! and all of the machine but what it is there for. Programs that it starts inherit the loss.
+
+mod landlock;
+mod user;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
+use rustix::thread::set_no_new_privs;
+
+pub use landlock::{Landlock, Reach};
+pub use user::RunAs;
+
+/// What the server is confined to.
+#[derive(Debug)]
+pub struct Confinement {
+    /// The user to become.
+    pub run_as: Option<RunAs>,
+    /// The directory of the users' directories.
+    pub mail_root: PathBuf,
+    /// A directory of the server's own; it is the user's from now on.
+    pub own: Option<PathBuf>,
+    /// Files that are read again while the server runs.
+    pub read_again: Vec<PathBuf>,
+    /// What may be reached, if not all.
+    pub landlock: Option<Landlock>,
+}
+
+/// Why the server cannot be confined.
+#[derive(Debug)]
+pub enum ConfineError {
+    /// What is given up would be given up by one thread alone.
+    Threads,
+    /// The user cannot be become.
+    User(RunAs, io::Error),
+    /// The user could become root again.
+    NotFinal(RunAs),
+    /// A directory cannot be given to the user.
+    Own(PathBuf, RunAs, io::Error),
+    /// There would be no mail to serve.
+    MailRoot(PathBuf, RunAs, io::Error),
+    /// There is no such directory to reach, or no file.
+    Path(PathBuf, io::Error),
+    /// The kernel could, but does not.
+    Kernel(String),
+}
+
+impl fmt::Display for ConfineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Threads => f.write_str("a thread runs before the server is confined"),
+            Self::User(user, error) => write!(f, "cannot run as {user}: {error} (start as root for that)"),
+            Self::NotFinal(user) => write!(f, "will not run as {user}: it could become root again"),
+            Self::Own(path, user, error) => write!(f, "cannot give {} to {user}: {error}", path.display()),
+            Self::MailRoot(path, user, error) => {
+                write!(f, "{user} cannot use {} as mail directory: {error}", path.display())
+            }
+            Self::Path(path, error) => write!(f, "cannot allow {}: {error}", path.display()),
+            Self::Kernel(error) => write!(f, "cannot be confined by Landlock (--no-landlock does without): {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfineError {}
+
+impl Confinement {
+    /// Gives up what the server does not need any more. To be called when all ports are bound and before any thread
+    /// is started.
+    ///
+    /// # Errors
+    /// [`ConfineError`]; the server had better not serve then.
+    pub fn enforce(self) -> Result<(), ConfineError> {
+        // Where /proc is not there it is taken on trust.
+        if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+            return Err(ConfineError::Threads);
+        }
+        match &self.run_as {
+            Some(user) => self.become_user(user)?,
+            None if geteuid().is_root() => {
+                log::warn!("running as root: --run-as USER would run it as an ordinary user")
+            }
+            None => {}
+        }
+        set_no_new_privs(true).map_err(|error| ConfineError::Kernel(error.to_string()))?;
+        match self.landlock {
+            Some(landlock) => landlock.enforce()?,
+            None => log::warn!("--no-landlock: the server may reach all that its user may"),
+        }
+        Ok(())
+    }
+
+    fn become_user(&self, user: &RunAs) -> Result<(), ConfineError> {
+        if let Some(path) = &self.own {
+            user.take(path).map_err(|error| ConfineError::Own(path.clone(), user.clone(), error))?;
+        }
+        user.become_it().map_err(|error| ConfineError::User(user.clone(), error))?;
+        if user.could_be_undone() {
+            return Err(ConfineError::NotFinal(user.clone()));
+        }
+        access(&self.mail_root, Access::EXEC_OK)
+            .map_err(|error| ConfineError::MailRoot(self.mail_root.clone(), user.clone(), error.into()))?;
+        for path in &self.read_again {
+            if let Err(error) = access(path, Access::READ_OK) {
+                log::warn!("{user} cannot read {} again when it changes: {error}", path.display());
+            }
+        }
+        log::info!("running as {user}");
+        Ok(())
+    }
+}

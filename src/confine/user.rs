@@ -1,0 +1,124 @@
+//! `--run-as`: an ordinary user instead of root, for good.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::lchown;
+use std::path::Path;
+use std::str::FromStr;
+
+use nix::unistd::{
+    Gid, Group, Uid, User, getgroups, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setuid,
+};
+
+/// A user and a group, neither of them root's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs {
+    user: Uid,
+    group: Gid,
+    /// As it was written.
+    name: String,
+}
+
+impl fmt::Display for RunAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (uid {}, gid {})", self.name, self.user, self.group)
+    }
+}
+
+impl FromStr for RunAs {
+    type Err = String;
+
+    /// `USER` or `USER:GROUP`, each a name or a number. The group is the user's own if none is given.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        let number = user.parse().ok().map(Uid::from_raw);
+        let mut known = look_up(User::from_name(user))?;
+        if let (None, Some(number)) = (&known, number) {
+            known = look_up(User::from_uid(number))?;
+        }
+        let uid = known.as_ref().map(|user| user.uid).or(number);
+        let gid = match group {
+            None => known.map(|user| user.gid).ok_or("there is no such user, or no group of it: USER:GROUP names one"),
+            Some(group) => look_up(Group::from_name(group))?
+                .map(|group| group.gid)
+                .or(group.parse().ok().map(Gid::from_raw))
+                .ok_or("there is no such group"),
+        };
+        let user = uid.ok_or("there is no such user")?;
+        let group = gid?;
+        if user.is_root() || group.as_raw() == 0 {
+            return Err("that would be root, or root's group".to_owned());
+        }
+        Ok(Self { user, group, name: text.to_owned() })
+    }
+}
+
+fn look_up<T>(found: nix::Result<Option<T>>) -> Result<Option<T>, String> {
+    found.map_err(|error| format!("it cannot be looked up: {error}"))
+}
+
+impl RunAs {
+    /// Gives a directory of the server's own to the user, with the files in it.
+    pub(super) fn take(&self, directory: &Path) -> io::Result<()> {
+        let give = |path: &Path| lchown(path, Some(self.user.as_raw()), Some(self.group.as_raw()));
+        for entry in fs::read_dir(directory)? {
+            give(&entry?.path())?;
+        }
+        give(directory)
+    }
+
+    /// Becomes the user: real, effective and saved, with its group alone and none of its others.
+    pub(super) fn become_it(&self) -> io::Result<()> {
+        setgroups(&[])?;
+        setresgid(self.group, self.group, self.group)?;
+        Ok(setresuid(self.user, self.user, self.user)?)
+    }
+
+    /// Whether the process is anything but this user, or could be.
+    pub(super) fn could_be_undone(&self) -> bool {
+        let is_user = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.user; 3])
+            && getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.group; 3])
+            && getgroups().is_ok_and(|groups| groups.is_empty());
+        let root = Uid::from_raw(0);
+        !is_user || setuid(root).is_ok() || seteuid(root).is_ok() || setgroups(&[]).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<(u32, u32)> {
+        text.parse::<RunAs>().ok().map(|run_as| (run_as.user.as_raw(), run_as.group.as_raw()))
+    }
+
+    #[test]
+    fn names_and_numbers() {
+        let nobody = User::from_name("nobody").unwrap().unwrap();
+        let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+        assert_eq!(parsed("nobody"), Some((uid, gid)));
+        assert_eq!(parsed(&uid.to_string()), Some((uid, gid)));
+        assert_eq!(parsed("nobody:12345"), Some((uid, 12345)));
+        assert_eq!(parsed("54321:12345"), Some((54321, 12345)));
+        let group = Group::from_gid(Gid::from_raw(1)).unwrap().unwrap().name;
+        assert_eq!(parsed(&format!("nobody:{group}")), Some((uid, 1)));
+    }
+
+    #[test]
+    fn what_is_nobody_or_root_is_refused() {
+        for bad in ["", ":", "nobody:", ":nogroup", "no-such-user", "nobody:no-such-group", "54321", "-1", "nobody:-1"]
+        {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+        for root in ["root", "0", "root:nogroup", "nobody:0", "nobody:root", "0:0"] {
+            assert_eq!(root.parse::<RunAs>(), Err("that would be root, or root's group".to_owned()), "{root}");
+        }
+    }
+
+    #[test]
+    fn a_user_that_is_not_this_one_is_undone() {
+        let other = RunAs { user: Uid::from_raw(54321), group: Gid::from_raw(54321), name: String::new() };
+        assert!(other.could_be_undone());
+    }
+}
