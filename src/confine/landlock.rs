@@ -1,9 +1,10 @@
 //! Landlock: the kernel lets the server, and what it starts, reach what is listed here and nothing else.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 
@@ -79,7 +80,7 @@ impl Landlock {
     pub(super) fn enforce(self) -> Result<(), ConfineError> {
         for reach in &self.reach {
             let path = reach.path();
-            PathFd::new(path).map_err(|error| ConfineError::Path(path.to_owned(), std::io::Error::other(error)))?;
+            fs::metadata(path).map_err(|error| ConfineError::Path(path.to_owned(), error))?;
         }
         let status = self.restrict().map_err(|error| ConfineError::Kernel(error.to_string()))?;
         match status.landlock {

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
 use std::str::FromStr;
 
 use nix::unistd::{
-    Gid, Group, Uid, User, getgroups, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setuid,
+    Gid, Group, Uid, User, geteuid, getgroups, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setuid,
 };
 
 /// A user and a group, neither of them root's.
@@ -59,11 +59,16 @@ fn look_up<T>(found: nix::Result<Option<T>>) -> Result<Option<T>, String> {
 }
 
 impl RunAs {
-    /// Gives a directory of the server's own to the user, with the files in it.
+    /// Gives a directory of the server's own to the user, with the files that this process has made in it.
     pub(super) fn take(&self, directory: &Path) -> io::Result<()> {
         let give = |path: &Path| lchown(path, Some(self.user.as_raw()), Some(self.group.as_raw()));
         for entry in fs::read_dir(directory)? {
-            give(&entry?.path())?;
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            // One that has another name, too, may be anybody's.
+            if metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1 {
+                give(&entry.path())?;
+            }
         }
         give(directory)
     }

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -66,13 +67,17 @@ fn octets(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// The command that starts `program` with `limits`.
-pub(super) fn command(program: &str, limits: &[Limit]) -> Command {
+/// The command that starts `program`, which is at `path` as far as is known, with `limits`.
+pub(super) fn command(program: &str, path: Option<&Path>, limits: &[Limit]) -> Command {
+    let path = path.unwrap_or(Path::new(program));
+    let mut command;
     if limits.is_empty() {
-        return Command::new(program);
+        command = Command::new(path);
+        command.arg0(program);
+    } else {
+        command = Command::new(OURSELVES);
+        command.arg(LAUNCH).args(limits.iter().map(ToString::to_string)).arg("--").arg(path);
     }
-    let mut command = Command::new(OURSELVES);
-    command.arg(LAUNCH).args(limits.iter().map(ToString::to_string)).args(["--", program]);
     command
 }
 

@@ -17,6 +17,7 @@ use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
@@ -26,7 +27,11 @@ pub use limits::{Limit, launch};
 /// The program that messages go through.
 #[derive(Debug, Clone)]
 pub struct Transform {
+    /// As it was written.
     program: String,
+    /// Where it is. Found once: who is to look for it in a PATH of the child's own has to be forked, with a copy of the
+    /// server's memory, which takes several times as long.
+    path: Option<PathBuf>,
     arguments: Vec<String>,
     /// How long it may be silent; `None` for as long as it likes.
     patience: Option<Duration>,
@@ -93,36 +98,21 @@ impl Transform {
     pub fn new(command_line: &str, patience: Option<Duration>, limits: Vec<Limit>) -> Option<Self> {
         let mut words = shell_words::split(command_line).ok()?.into_iter();
         let program = words.next().filter(|program| !program.is_empty())?;
-        Some(Self { program, arguments: words.collect(), patience, limits })
+        let path = find_program(&program);
+        Some(Self { program, path, arguments: words.collect(), patience, limits })
     }
 
     /// What its command line names of the file system, for who has to allow it: the program's directory, files among
     /// the arguments, and what the limits need.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let program = self.find_program();
-        if program.is_none() {
+        if self.path.is_none() {
             log::warn!("the transform's program {:?} is not there", self.program);
         }
-        // In a directory of its own a program may have others, and files; in / there is all else, too.
-        let near = program.map(|program| match program.canonicalize().ok().as_deref().and_then(Path::parent) {
-            Some(directory) if directory != "/" => {
-                program.parent().map_or(program.clone(), |it| Path::new(".").join(it))
-            }
-            _ => program,
-        });
+        let near = self.path.as_deref().map(surroundings);
         let arguments = self.arguments.iter().map(PathBuf::from).filter(|argument| argument.is_file());
         let launcher = (!self.limits.is_empty()).then(|| PathBuf::from(limits::OURSELVES));
         near.into_iter().chain(arguments).chain(launcher).collect()
-    }
-
-    /// Where the program is, as execvp(3) finds it.
-    fn find_program(&self) -> Option<PathBuf> {
-        if self.program.contains('/') {
-            return Some(PathBuf::from(&self.program)).filter(|path| path.is_file());
-        }
-        let path = env::var_os("PATH")?;
-        env::split_paths(&path).map(|directory| directory.join(&self.program)).find(|path| path.is_file())
     }
 
     /// Starts the program on a message.
@@ -131,7 +121,7 @@ impl Transform {
     /// When the program cannot be started.
     pub fn start(&self, message: File, subject: Subject<'_>) -> Result<Running, Failure> {
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
-        let mut child = limits::command(&self.program, &self.limits)
+        let mut child = limits::command(&self.program, self.path.as_deref(), &self.limits)
             .args(&self.arguments)
             .env_clear()
             .envs(inherited)
@@ -157,6 +147,26 @@ impl Transform {
                 Err(error.into())
             }
         }
+    }
+}
+
+/// Where a program is, as execvp(3) finds it.
+fn find_program(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|path| path.is_file());
+    }
+    let path = env::var_os("PATH")?;
+    let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
+    env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+}
+
+/// The directory of a program, which may have others there, and files; the program alone if that is /.
+fn surroundings(program: &Path) -> PathBuf {
+    // An empty path is the working directory.
+    let directory = Path::new(".").join(program.parent().unwrap_or(Path::new("")));
+    match directory.canonicalize() {
+        Ok(real) if real.parent().is_some() => directory,
+        _ => program.to_owned(),
     }
 }
 
