@@ -6,8 +6,6 @@ mod accounts;
 mod anomalies;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
-// What the server and its transforms give up, and the lock that other servers see.
-mod confinement;
 // Its filter for fail2ban.
 mod fail2ban;
 // What strangers may do.
@@ -16,6 +14,8 @@ mod guard;
 mod faults;
 // The fuzz targets with their seeds.
 mod fuzz;
+// What the server and its transforms give up, and the lock that other servers see.
+mod confinement;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.

@@ -39,7 +39,7 @@ impl Clock {
         ]
         .into_iter()
         .chain([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")])
-        .fold(builder, |builder, (name, value)| builder.environment(name, value))
+        .fold(builder.allow(self.0.path()), |builder, (name, value)| builder.environment(name, value))
     }
 }
 

@@ -70,7 +70,7 @@ fn deliver(maildrop: &Maildrop, numbers: std::ops::Range<usize>) {
 
 fn index_files(maildrop: &Maildrop) -> Vec<String> {
     let names = fs::read_dir(maildrop.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.starts_with('.')).collect()
+    names.filter(|name| name.starts_with(".pop3d-index")).collect()
 }
 
 /// Each login finds `count` messages, each of 3 octets, and so does the next.
@@ -146,12 +146,8 @@ fn a_mail_root_that_becomes_read_only() {
     let server = Server::builder().mail(&mail).start();
     let maildrop = mail.maildrop(USER);
     deliver(&maildrop, 0..3);
-    let mut before = server.session();
-    before.call("DELE 1");
+    // With nobody there: the kernel makes no disk read-only on which a session has its lock.
     disk.remount("ro");
-    let refusal = before.refused("QUIT");
-    assert!(refusal.starts_with("[SYS/"), "{refusal}");
-    before.closed();
     check(&server, 3);
     let mut session = server.session();
     session.call("DELE 2");
