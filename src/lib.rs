@@ -10,8 +10,9 @@
 //!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]
 //!   (lines in, wire form out: octets to values and back).
 //!
-//! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not. [`mod@bench`] is the load generator: a POP3 client that
-//! shares nothing with the server.
+//! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not.
+//! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server. [`trust`] is both clients':
+//! whose certificates are believed.
 
 pub mod auth;
 pub mod bench;
@@ -28,4 +29,5 @@ pub mod shared;
 pub mod state;
 pub mod stats;
 pub mod transform;
+pub mod trust;
 pub mod wire;

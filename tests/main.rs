@@ -44,6 +44,8 @@ mod programs;
 mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.
 mod tls;
+// What clients by TLS are tested against.
+mod tls_peer;
 // Messages through a program.
 mod transform;
 // The report's admin session, word for word.

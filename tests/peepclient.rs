@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
+
+use crate::tls_peer::{Identity, NAMES, Stream, secured};
 
 const BANNER: &str = "Connected successfully to server through PEEP!\nSee available commands with 'help'\n";
 
@@ -62,16 +64,30 @@ impl Scripted {
     }
 
     fn listening(listener: TcpListener, script: &[(&'static str, &'static str)]) -> Self {
+        Self::over(listener, script, |socket| Box::new(socket))
+    }
+
+    /// By TLS.
+    fn by_tls(identity: &Identity, listener: TcpListener, script: &[(&'static str, &'static str)]) -> Self {
+        let config = identity.config();
+        Self::over(listener, script, |socket| secured(socket, config))
+    }
+
+    fn over(
+        listener: TcpListener,
+        script: &[(&'static str, &'static str)],
+        stream: impl FnOnce(TcpStream) -> Box<dyn Stream> + Send + 'static,
+    ) -> Self {
         let port = listener.local_addr().expect("its address").port();
         let script = script.to_vec();
         let thread = thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("a client");
-            let mut lines = BufReader::new(&stream);
+            let (socket, _) = listener.accept().expect("a client");
+            let mut lines = BufReader::new(stream(socket));
             for (expected, answer) in script {
                 let mut line = String::new();
                 lines.read_line(&mut line).expect("a line");
                 assert_eq!(line, if answer == HANG_UP { String::new() } else { format!("{expected}\r\n") });
-                (&stream).write_all(answer.as_bytes()).expect("the client listens");
+                lines.get_mut().write_all(answer.as_bytes()).expect("the client listens");
             }
         });
         Self { port, thread }
@@ -395,4 +411,137 @@ fn a_prompt_whose_server_dies_ends_with_3() {
     let ended = at_the_prompt(state.path(), &[LOGIN, ("u?", "+1\r\n")], &[("", "users\r")]);
     assert_eq!(ended.code, Some(3));
     assert!(ended.stdout.ends_with(": the server closed the connection\r\n"), "{:?}", ended.stdout);
+}
+
+/// Asks for the time-out by TLS, with these arguments.
+fn ask_by_tls(port: u16, arguments: &[&str]) -> Ended {
+    run(peepclient(port).arg("-tls").args(arguments).arg("timeout"), "")
+}
+
+/// Has `serve` for a server of one connection; what the client said of it, without the server's name.
+fn refusal_of(serve: impl FnOnce(TcpStream) + Send + 'static, arguments: &[&str]) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    let server = thread::spawn(move || serve(listener.accept().expect("a client").0));
+    let Ended { code, stdout, stderr } = ask_by_tls(port, arguments);
+    server.join().expect("a server without fault");
+    assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(3), "", 1), "{stderr}");
+    stderr.strip_prefix(&format!("peepclient: 127.0.0.1:{port}: ")).expect("its name").trim_end().to_owned()
+}
+
+/// The same of a server that has this certificate.
+fn refused(identity: &Identity, arguments: &[&str]) -> String {
+    let config = identity.config();
+    let until_it_leaves = |socket| drop(secured(socket, config).read(&mut [0]));
+    refusal_of(until_it_leaves, arguments)
+}
+
+#[test]
+fn a_trusted_server_is_spoken_to_by_tls() {
+    let calls_itself_an_authority = Identity::with(&NAMES, |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
+    for identity in [Identity::new(), Identity::of_an_authority(), calls_itself_an_authority] {
+        for (bound, host) in [("127.0.0.1:0", "localhost"), ("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]")] {
+            let Ok(listener) = TcpListener::bind(bound) else { continue }; // a machine without IPv6
+            let server = Scripted::by_tls(&identity, listener, &[LOGIN, ("u?", "+1\r\none\r\n"), ("", HANG_UP)]);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_peepclient"));
+            command.args(["-tls", "-ca", &identity.ca(), "-address", host, "-port", &server.port.to_string(), "users"]);
+            assert_eq!(run(command.env_remove("PEEP_PASSWORD"), ""), ended(0, "one\n", ""), "{host}");
+        }
+    }
+}
+
+#[test]
+fn the_systems_authorities_are_trusted_unless_others_are_named() {
+    let identity = Identity::of_an_authority();
+    let ask = |identity: &Identity, arguments: &[&str]| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let config = identity.config();
+        thread::spawn(move || {
+            let mut lines = BufReader::new(secured(listener.accept().expect("a client").0, config)).lines();
+            while let Some(Ok(_)) = lines.next() {}
+        });
+        let mut command = peepclient(port);
+        command.env("SSL_CERT_FILE", identity.ca()).env_remove("SSL_CERT_DIR").args(["-tls", "-timeout", "1"]);
+        run(command.args(arguments).arg("users"), "").stderr
+    };
+    assert!(ask(&identity, &[]).contains("the server does not answer"));
+    assert!(ask(&identity, &["-ca", &Identity::new().ca()]).contains("nobody trusted here"));
+}
+
+#[test]
+fn a_certificate_that_proves_nothing_is_refused_with_the_reason() {
+    let good = Identity::new();
+    let nobody = "nobody trusted here has signed the server's certificate: name it, or its issuer's, with --ca FILE";
+    assert_eq!(refused(&good, &["-ca", &Identity::new().ca()]), nobody);
+    assert_eq!(refused(&Identity::of_an_authority(), &["-ca", &good.ca()]), nobody);
+    assert_eq!(refused(&good, &[]), nobody);
+
+    let other = Identity::with(&["mail.example", "192.0.2.1"], |_| {});
+    let names = "the server's certificate is for mail.example, 192.0.2.1, not for 127.0.0.1";
+    assert_eq!(refused(&other, &["-ca", &other.ca()]), names);
+    let nameless = Identity::with(&[], |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
+    assert!(refused(&nameless, &["-ca", &nameless.ca()]).contains("is for no name at all"));
+
+    let expired = Identity::with(&NAMES, |params| params.not_after = rcgen::date_time_ymd(2020, 2, 29));
+    let date = "the server's certificate has expired: 2020-02-29 was its last day";
+    assert_eq!(refused(&expired, &["-ca", &expired.ca()]), date);
+    let future = Identity::with(&NAMES, |params| params.not_before = rcgen::date_time_ymd(2999, 1, 1));
+    assert!(refused(&future, &["-ca", &future.ca()]).contains("not valid before 2999-01-01"));
+}
+
+#[test]
+fn any_certificate_does_when_none_is_asked_for() {
+    let bad = Identity::with(&["mail.example"], |params| params.not_after = rcgen::date_time_ymd(2020, 2, 29));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let server = Scripted::by_tls(&bad, listener, &[LOGIN, ("t?", "+0\r\n"), ("", HANG_UP)]);
+    assert_eq!(ask_by_tls(server.port, &["-insecure"]), ended(0, "0\n", ""));
+}
+
+#[test]
+fn a_server_without_tls_is_told_from_one_that_hangs_up_or_is_silent() {
+    let read = |socket: &mut TcpStream| assert!(socket.read(&mut [0; 4096]).expect("a handshake") > 0);
+    let answer = move |mut socket: TcpStream| {
+        read(&mut socket);
+        socket.write_all(b"-1\r\n-0\r\n").expect("the client listens");
+        let _ = socket.read(&mut [0]); // until it leaves
+    };
+    let no_tls = "what the server sends is not TLS: does it speak TLS on this port?";
+    assert_eq!(refusal_of(answer, &["-insecure"]), no_tls);
+    let closed = "the server closed the connection in the TLS handshake";
+    assert_eq!(refusal_of(move |mut socket| read(&mut socket), &["-insecure"]), closed);
+    assert_eq!(refusal_of(drop, &["-insecure"]), closed);
+    let silence = move |mut socket: TcpStream| while socket.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {};
+    assert_eq!(refusal_of(silence, &["-insecure", "-timeout=1"]), "the server does not answer the TLS handshake");
+}
+
+#[test]
+fn tls_makes_sense_as_a_whole_or_not_at_all() {
+    let identity = Identity::new();
+    let ca = identity.ca();
+    for arguments in [
+        &["-ca", &ca, "users"][..],
+        &["-insecure", "users"],
+        &["-tls", "-ca", &ca, "-insecure", "users"],
+        &["-tls", "-ca", "no-such-file", "users"],
+        &["-tls", "-ca", file!(), "users"],
+        &["-tls", "-insecure", "-address", "no name", "users"],
+    ] {
+        let ended = run(peepclient(1).args(arguments), "");
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", ended.stderr);
+        assert!(!ended.stderr.is_empty());
+    }
+}
+
+#[test]
+fn the_real_server_is_administered_by_tls() {
+    let certificate = crate::harness::Certificate::new();
+    let server = crate::harness::Server::builder().tls(&certificate).start();
+    let chain = certificate.chain().into_os_string().into_string().expect("UTF-8");
+    let ended = ask_by_tls(server.peep_address().port(), &["-ca", &chain]);
+    assert_eq!(ended, super::peepclient::ended(0, "600\n", ""));
 }

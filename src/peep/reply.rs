@@ -149,12 +149,11 @@ pub enum UnreadableReply {
 
 impl fmt::Display for UnreadableReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         match self {
             Self::Closed => f.write_str("the server closed the connection"),
-            // The same, of a server that closed it with our command unread.
-            Self::Failed(error)
-                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
-            {
+            // The same, of a server that closed it with our command unread, or without TLS's farewell.
+            Self::Failed(error) if matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof) => {
                 f.write_str("the server closed the connection")
             }
             Self::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,8 +1,13 @@
 //! A connection to a server that has accepted our login: one question, one answer.
 
-use std::io::{self, BufReader, ErrorKind, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::output::bare;
 use super::{Failure, Options};
@@ -12,8 +17,13 @@ use crate::peep::{Command, Reply, UnreadableReply};
 pub(super) struct Connection {
     /// The server's name for messages.
     server: String,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
 }
+
+/// A connection in clear or by TLS.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 impl Connection {
     /// Connects and logs in.
@@ -22,10 +32,14 @@ impl Connection {
         let host = without_brackets(&options.address);
         let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let server = format!("{shown}:{}", options.port);
-        let mut connection = match connect((host, options.port), options.patience()) {
-            Ok(stream) => Self { server, stream: BufReader::new(stream) },
-            Err(error) => return Err(Failure::Unreachable(server, error)),
+        let tls = if options.tls { Some(tls_for(host, options)?) } else { None };
+        let connected = connect((host, options.port), options.patience());
+        let socket = connected.map_err(|error| Failure::Unreachable(server.clone(), error))?;
+        let stream: Box<dyn Stream> = match tls {
+            None => Box::new(socket),
+            Some(tls) => Box::new(handshake(tls, socket).map_err(|error| Failure::NoTls(server.clone(), error))?),
         };
+        let mut connection = Self { server, stream: BufReader::new(stream) };
         match connection.call(&login)? {
             Reply::Done => Ok(connection),
             Reply::Error(code) => Err(Failure::Refused(connection.server, code)),
@@ -39,8 +53,10 @@ impl Connection {
     /// Sends a command and waits for its answer; how long the server may be silent is the stream's time-out.
     pub(super) fn call(&mut self, command: &Command) -> Result<Reply, Failure> {
         let line = format!("{command}\r\n");
-        let written = self.stream.get_ref().write_all(line.as_bytes()).map_err(UnreadableReply::Failed);
+        let stream = self.stream.get_mut();
+        let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
         written
+            .map_err(UnreadableReply::Failed)
             .and_then(|()| Reply::read(&mut self.stream, command.answers_lines()))
             .map_err(|error| self.no_answer(error))
     }
@@ -68,6 +84,19 @@ fn connect(addresses: impl ToSocketAddrs, patience: Duration) -> io::Result<TcpS
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     Ok(stream)
+}
+
+/// TLS towards the server of this name, not yet begun.
+fn tls_for(host: &str, options: &Options) -> Result<ClientConnection, Failure> {
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| Failure::Usage(format!("no certificate can be for the name {host:?}")))?;
+    let config: ClientConfig = options.trust.config(default_provider()).map_err(Failure::Usage)?;
+    ClientConnection::new(Arc::new(config), name).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+fn handshake(mut tls: ClientConnection, mut socket: TcpStream) -> io::Result<impl Stream> {
+    tls.complete_io(&mut socket)?;
+    Ok(StreamOwned::new(tls, socket))
 }
 
 #[cfg(test)]

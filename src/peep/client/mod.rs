@@ -14,6 +14,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::{Command, ErrorCode, Reply, UnreadableReply};
+use crate::trust;
 use connection::Connection;
 pub use options::Options;
 use phrases::Request;
@@ -42,6 +43,12 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     }
     let mut server = Connection::open(options)?;
     if stdin.is_terminal() && stdout.is_terminal() {
+        if options.trust.insecure {
+            print(
+                &mut stdout,
+                "Warning: anybody could pose as this server, its certificate is not checked (--insecure)\n",
+            )?;
+        }
         converse(Prompt::new().map_err(Failure::Input)?, &mut server, &mut stdout)?;
         return Ok(true);
     }
@@ -113,6 +120,8 @@ enum Failure {
     Usage(String),
     /// No connection to the server of this name.
     Unreachable(String, io::Error),
+    /// The server of this name does not come to terms with us on TLS.
+    NoTls(String, io::Error),
     /// The server of this name gave no answer, or one that is not PEEP.
     NoAnswer(String, UnreadableReply),
     /// Standard input.
@@ -128,7 +137,7 @@ impl Failure {
         match self {
             Self::Answer(_) => 1,
             Self::Usage(_) => 2,
-            Self::Unreachable(..) | Self::NoAnswer(..) | Self::Input(_) | Self::Output(_) => 3,
+            Self::Unreachable(..) | Self::NoTls(..) | Self::NoAnswer(..) | Self::Input(_) | Self::Output(_) => 3,
             Self::Refused(..) => 4,
         }
     }
@@ -141,6 +150,16 @@ impl fmt::Display for Failure {
             Self::Answer(code) => write!(f, "{code}"),
             Self::Usage(text) => write!(f, "peepclient: {text}"),
             Self::Unreachable(server, error) => write!(f, "peepclient: cannot connect to {server}: {error}"),
+            Self::NoTls(server, error) => {
+                let reason = match error.kind() {
+                    io::ErrorKind::WouldBlock => "the server does not answer the TLS handshake".to_owned(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                        "the server closed the connection in the TLS handshake".to_owned()
+                    }
+                    _ => trust::explain(error).unwrap_or_else(|| format!("the connection failed: {error}")),
+                };
+                write!(f, "peepclient: {server}: {reason}")
+            }
             Self::NoAnswer(server, error) => write!(f, "peepclient: {server}: {error}"),
             Self::Input(error) => write!(f, "peepclient: cannot read the commands: {error}"),
             Self::Output(error) => write!(f, "peepclient: cannot write the answer: {error}"),

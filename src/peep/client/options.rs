@@ -13,6 +13,7 @@ use super::Failure;
 use super::phrases::{self, ARGUMENT_RULE};
 use crate::peep::Command;
 use crate::peep::command::is_argument;
+use crate::trust::{BY_TLS, Trust};
 
 /// Where the password may stand so that `ps` does not show it.
 const PASSWORD_VARIABLE: &str = "PEEP_PASSWORD";
@@ -48,6 +49,13 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86400))]
     timeout: u64,
 
+    /// Speak TLS, as a server with --peep-tls does.
+    #[arg(long, group = BY_TLS)]
+    pub(super) tls: bool,
+
+    #[command(flatten)]
+    pub(super) trust: Trust,
+
     /// One command, as `help` lists them; its answer is printed bare.
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
@@ -55,7 +63,7 @@ pub struct Options {
 
 const MORE_HELP: &str = "One dash does as well: -address HOST.
 Exit status: 0 all well, 1 a command was answered with an error, 2 bad arguments,
-3 no connection or it was lost, 4 the login was refused.";
+3 no connection (TLS included) or it was lost, 4 the login was refused.";
 
 impl Options {
     /// Reads the program's arguments, its own name first.
