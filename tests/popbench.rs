@@ -1,13 +1,18 @@
 //! The real `popbench` against a small scripted POP3 server that can misbehave in one way at a time.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustls::ServerConfig;
 use serde_json::Value;
+
+use crate::harness::{self, Certificate};
+use crate::tls_peer::{Identity, Stream, secured};
 
 const MESSAGES: [&str; 3] = ["Subject: one\r\n\r\nbody\r\n", "Subject: two\r\n\r\n.\r\n..\r\n.leading dot\r\n", "\r\n"];
 
@@ -38,6 +43,16 @@ struct Server {
     address: SocketAddr,
 }
 
+/// How the server speaks TLS.
+#[derive(Clone)]
+enum Tls {
+    None,
+    AtOnce(Arc<ServerConfig>),
+    Stls(Arc<ServerConfig>),
+    /// A greeting and the answer to STLS, with more in clear behind it.
+    Planted,
+}
+
 /// What the server's sessions share.
 #[derive(Default)]
 struct State {
@@ -47,13 +62,17 @@ struct State {
 
 impl Server {
     fn start(manner: Manner) -> Server {
+        Server::with(manner, Tls::None)
+    }
+
+    fn with(manner: Manner, tls: Tls) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&state);
-                thread::spawn(move || serve(stream, manner, &state));
+                let (tls, state) = (tls.clone(), Arc::clone(&state));
+                thread::spawn(move || serve(stream, manner, &tls, &state));
             }
         });
         Server { address }
@@ -65,21 +84,51 @@ impl Server {
 }
 
 /// One session, with an exclusive lock on its maildrop that is gone before QUIT is answered.
-fn serve(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> io::Result<()> {
+fn serve(mut socket: TcpStream, manner: Manner, tls: &Tls, state: &Mutex<State>) -> io::Result<()> {
     let mut user = String::new();
-    let result = dialogue(stream, manner, state, &mut user);
+    let stream = match tls {
+        Tls::None => Box::new(socket),
+        Tls::AtOnce(config) => secured(socket, Arc::clone(config)),
+        Tls::Stls(config) => {
+            socket.write_all(b"+OK hello\r\n")?;
+            let mut stls = [0; 6];
+            socket.read_exact(&mut stls)?;
+            assert_eq!(&stls, b"STLS\r\n");
+            socket.write_all(b"+OK\r\n")?;
+            secured(socket, Arc::clone(config))
+        }
+        Tls::Planted => {
+            socket.write_all(b"+OK hello\r\n")?;
+            socket.read_exact(&mut [0; 6])?;
+            socket.write_all(b"+OK\r\n+OK\r\n")?;
+            let _ = socket.read(&mut [0]); // until it leaves
+            return Ok(());
+        }
+    };
+    let greeting = if matches!(tls, Tls::Stls(_)) { "" } else { "+OK hello\r\n" };
+    let result = dialogue(stream, greeting, manner, state, &mut user);
     state.lock().unwrap().live_users.remove(&user);
     result
 }
 
-fn dialogue(mut stream: TcpStream, manner: Manner, state: &Mutex<State>, locked: &mut String) -> io::Result<()> {
+fn dialogue(
+    stream: Box<dyn Stream>,
+    greeting: &str,
+    manner: Manner,
+    state: &Mutex<State>,
+    locked: &mut String,
+) -> io::Result<()> {
     let messages: &[&str] = if manner == Manner::EmptyMaildrop { &[] } else { &MESSAGES };
     let total: usize = messages.iter().map(|message| message.len()).sum();
     let mut user = String::new();
-    stream.write_all(if manner == Manner::SpeakImap { b"* OK IMAP\r\n" } else { b"+OK hello\r\n" })?;
-    for line in BufReader::new(stream.try_clone()?).lines() {
-        let line = line?;
-        let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
+    let mut stream = BufReader::new(stream);
+    let greeting = if manner == Manner::SpeakImap { "* OK IMAP\r\n" } else { greeting };
+    stream.get_mut().write_all(greeting.as_bytes())?;
+    let mut line = String::new();
+    while stream.read_line(&mut line)? > 0 {
+        let command = mem::take(&mut line);
+        let line = command.trim_end_matches("\r\n");
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let number = argument.parse().unwrap_or(0);
         let answer = match verb {
             "USER" => {
@@ -112,13 +161,13 @@ fn dialogue(mut stream: TcpStream, manner: Manner, state: &Mutex<State>, locked:
             "QUIT" => {
                 state.lock().unwrap().live_users.remove(locked);
                 locked.clear();
-                return stream.write_all(b"+OK bye\r\n");
+                return stream.get_mut().write_all(b"+OK bye\r\n");
             }
             _ => "-ERR what?\r\n".to_owned(),
         };
         let bare = manner == Manner::BareLineFeeds;
         let answer = if bare { answer.replace("\r\n", "\n") } else { answer };
-        stream.write_all(answer.as_bytes())?;
+        stream.get_mut().write_all(answer.as_bytes())?;
         if verb == "RETR" && manner == Manner::HangUpInBody {
             return Ok(());
         }
@@ -334,6 +383,13 @@ fn wrong_usage_is_told_by_the_exit_code() {
         "sessions --pipeline 1001",
         "retr --address localhost:port",
         "retr --users-file /nonexistent/file",
+        "retr --insecure",
+        "retr --ca /etc/hostname",
+        "retr --tls-cipher TLS_AES_128_GCM_SHA256",
+        "retr --tls-resume",
+        "retr --tls --stls",
+        "retr --tls --ca /nonexistent/file",
+        "retr --tls --tls-cipher TLS_RSA_WITH_AES_128_CBC_SHA",
     ] {
         let run = popbench(arguments);
         assert_eq!(run.code, Some(2), "{arguments}: {}", run.out);
@@ -384,5 +440,158 @@ fn the_table_for_people_names_figure_and_errors() {
     assert_eq!(run.code, Some(1));
     for text in ["sessions on 127.0.0.1:", "0.0 sessions/s", "p99", "2 × octet mismatch"] {
         assert!(run.out.contains(text), "{text}: {}", run.out);
+    }
+}
+
+/// Both ways to begin TLS, with the flag for each.
+fn by_tls(identity: &Identity, manner: Manner) -> [(&'static str, Server); 2] {
+    let config = identity.config();
+    [
+        ("--tls", Server::with(manner, Tls::AtOnce(Arc::clone(&config)))),
+        ("--stls", Server::with(manner, Tls::Stls(config))),
+    ]
+}
+
+#[test]
+fn every_workload_runs_by_tls() {
+    let identity = Identity::new();
+    let ca = identity.ca();
+    for (flag, server) in by_tls(&identity, Manner::Correct) {
+        for (workload, sessions) in [
+            ("retr --message 2 -n 3", 3),
+            ("retr --message 2 -n 3 --no-verify", 3),
+            ("sessions -c 2 -n 6 --users u{1..2} --retr 20 --pipeline 20", 6),
+            ("logins -c 4 -n 40 --users u{0..7} --threads 2", 40),
+            ("maildrop -n 2", 2),
+            ("idle -c 20 --users u{1..20} -d 50ms --interval 10ms", 20),
+            ("storm -c 50 --users u{1..50}", 50),
+        ] {
+            let json = server.bench(&format!("{workload} {flag} --ca {ca} --json")).fine();
+            assert_eq!(json["sessions"], sessions, "{workload} {flag}");
+            assert_eq!(json["latency_ms"]["tls"]["count"], sessions);
+            assert_eq!(json["tls"][0]["version"], "TLSv1.3");
+            assert_eq!((&json["tls"][0]["resumed"], &json["tls"][0]["handshakes"]), (&false.into(), &sessions.into()));
+        }
+    }
+}
+
+/// Many records, and lines that end where they do not.
+#[test]
+fn a_message_by_tls_is_the_same_to_the_octet() {
+    let certificate = Certificate::new();
+    let pop3d = harness::Server::builder().tls(&certificate).user("u", "secret").start();
+    let line = "0123456789".repeat(7);
+    let message: String =
+        (0..30_000).map(|number| format!("{}{line} {number}\n", ["", ".", ".."][number % 3])).collect();
+    pop3d.mail().maildrop("u").put("1", message);
+    let run = |address: SocketAddr, options: &str| {
+        let ca = certificate.chain();
+        let ca = ca.to_str().unwrap();
+        let options = options.replace("CA", ca);
+        popbench(&format!("retr --users u --password secret --json --address {address} {options}")).fine()
+    };
+    let clear = run(pop3d.pop3_address(), "--hash");
+    for options in ["--hash", "--hash --tls-cipher TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"] {
+        assert_eq!(run(pop3d.pop3s_address(), &format!("--tls --ca CA {options}"))["hash"], clear["hash"]);
+        assert_eq!(run(pop3d.pop3_address(), &format!("--stls --ca CA {options}"))["hash"], clear["hash"]);
+    }
+    let unread = run(pop3d.pop3s_address(), "--tls --ca CA --no-verify -n 3");
+    assert_eq!(unread["octets"], run(pop3d.pop3_address(), "--no-verify -n 3")["octets"]);
+}
+
+#[test]
+fn one_cipher_is_offered_and_reported() {
+    let identity = Identity::new();
+    let [(_, server), _] = by_tls(&identity, Manner::Correct);
+    for (cipher, version) in [
+        ("TLS_AES_128_GCM_SHA256", "TLSv1.3"),
+        ("TLS_AES_256_GCM_SHA384", "TLSv1.3"),
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLSv1.2"),
+    ] {
+        let options = format!("logins -c 1 -n 2 --tls --ca {} --tls-cipher {cipher}", identity.ca());
+        let json = server.bench(&format!("{options} --json")).fine();
+        assert_eq!((&json["tls"][0]["version"], &json["tls"][0]["cipher"]), (&version.into(), &cipher.into()));
+        assert!(server.bench(&options).out.contains(&format!("{version} {cipher}, 2 × full handshake")));
+        assert!(server.bench(&format!("{options} --csv")).out.contains(&format!(",{version},{cipher},")));
+    }
+    let of_rsa = "logins -c 1 -n 1 --json --tls --insecure --tls-cipher TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    server.bench(of_rsa).fails_with(3, "TLS");
+}
+
+#[test]
+fn sessions_are_resumed_when_asked_for() {
+    let certificate = Certificate::new();
+    let pop3d = harness::Server::builder().tls(&certificate).user("u", "secret").start();
+    for (version, cipher) in
+        [("TLSv1.3", "TLS_AES_128_GCM_SHA256"), ("TLSv1.2", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")]
+    {
+        let options =
+            format!("logins -c 1 -n 5 --users u --password secret --json --tls --insecure --tls-cipher {cipher}");
+        let run = |flag: &str| {
+            popbench(&format!("{options} --address {} {flag}", pop3d.pop3s_address())).fine()["tls"].take()
+        };
+        let outcome = |resumed: bool, handshakes: u32| serde_json::json!({ "version": version, "cipher": cipher, "resumed": resumed, "handshakes": handshakes });
+        assert_eq!(run(""), Value::from(vec![outcome(false, 5)]));
+        assert_eq!(run("--tls-resume"), Value::from(vec![outcome(false, 1), outcome(true, 4)]));
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_trusted_is_not_logged_in_to() {
+    let (identity, another) = (Identity::new(), Identity::new());
+    for (flag, server) in by_tls(&identity, Manner::Correct) {
+        let code = if flag == "--tls" { 3 } else { 1 }; // by STLS there was a connection
+        let run = server.bench(&format!("logins -c 2 -n 2 {flag} --ca {} --json", another.ca()));
+        run.fails_with(code, "TLS");
+        assert!(run.out.contains("nobody trusted here"), "{}", run.out);
+        server.bench(&format!("logins -c 1 -n 2 {flag} --insecure --json")).fine();
+    }
+    let other = Identity::with(&["mail.example"], |_| {});
+    let [(_, server), _] = by_tls(&other, Manner::Correct);
+    let run = server.bench(&format!("logins -c 1 -n 1 --tls --ca {}", other.ca()));
+    assert_eq!(run.code, Some(3));
+    assert!(run.out.contains("the server's certificate is for mail.example, not for 127.0.0.1"), "{}", run.out);
+}
+
+#[test]
+fn a_server_without_tls_is_an_error() {
+    let clear = Server::start(Manner::Correct);
+    clear.bench("logins -c 1 -n 1 --tls --insecure --json").fails_with(3, "TLS");
+    clear.bench("logins -c 1 -n 1 --stls --insecure --json").fails_with(1, "-ERR to STLS");
+    let planted = Server::with(Manner::Correct, Tls::Planted);
+    planted.bench("logins -c 1 -n 1 --stls --insecure --json").fails_with(1, "protocol violation");
+    let by_tls = Server::with(Manner::Correct, Tls::AtOnce(Identity::new().config()));
+    by_tls.bench("logins -c 1 -n 1 --timeout 100ms --json").fails_with(3, "timeout");
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    popbench(&format!("logins --tls --insecure --address {address} --json")).fails_with(3, "refused");
+}
+
+#[test]
+fn errors_behind_tls_are_those_in_clear() {
+    let identity = Identity::new();
+    for (manner, kind) in [
+        (Manner::ShortBody, "octet mismatch"),
+        (Manner::HangUpInBody, "hang-up"),
+        (Manner::RefuseLogin, "-ERR [AUTH]"),
+        (Manner::BareLineFeeds, "protocol violation"),
+    ] {
+        for (flag, server) in by_tls(&identity, manner) {
+            server.bench(&format!("sessions -c 1 -n 2 {flag} --insecure --json")).fails_with(1, kind);
+        }
+    }
+    let [(_, silent), _] = by_tls(&identity, Manner::SilentAtRetr);
+    silent.bench("retr --timeout 100ms --tls --insecure --json").fails_with(1, "timeout");
+}
+
+#[test]
+fn two_servers_are_compared_by_tls() {
+    let identity = Identity::new();
+    let [(_, a), _] = by_tls(&identity, Manner::Correct);
+    let [(_, b), _] = by_tls(&identity, Manner::Correct);
+    let options = format!("--tls --ca {} --tls-resume --hash --rounds 2 --compare {}", identity.ca(), b.address);
+    let run = a.bench(&format!("retr -n 2 {options}"));
+    assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
+    for server in ["A", "B"] {
+        assert!(run.out.contains(&format!("  {server}: TLSv1.3 TLS_AES_256_GCM_SHA384, ")), "{}", run.out);
     }
 }

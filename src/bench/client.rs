@@ -7,19 +7,20 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::mem;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use memchr::memchr;
 use memchr::memmem::Finder;
-use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
 
+use super::line::{Line, Stream};
 use super::reactor::Readiness;
+use super::security::Tls;
+use super::tls::Agreed;
+use crate::trust;
 
 /// Enough that a system call moves much at once, small enough to stay in a core's second-level cache. A
 /// client that receives little touches only the first pages of it.
@@ -34,6 +35,8 @@ static LINE_WITH_DOT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b
 pub(super) enum Failure {
     /// The network, or the server hanging up.
     Network(io::Error),
+    /// The server's certificate, or other things that TLS does not bear.
+    Tls(String),
     /// `-ERR` to this command, with the rest of its line.
     Refusal { command: &'static str, text: String },
     /// The server said something that RFC 1939 does not allow.
@@ -49,6 +52,7 @@ impl Failure {
     pub(super) fn kind(&self) -> String {
         match self {
             Failure::Network(error) => network_kind(error).to_owned(),
+            Failure::Tls(_) => "TLS".to_owned(),
             Failure::Refusal { command, text } => match response_code(text) {
                 Some(code) => format!("-ERR [{code}]"),
                 None => format!("-ERR to {command}"),
@@ -68,7 +72,7 @@ impl fmt::Display for Failure {
             }
             Failure::Network(error) => write!(f, "{error}"),
             Failure::Refusal { command, text } => write!(f, "{command} was answered -ERR{text}"),
-            Failure::Violation(what) => write!(f, "{what}"),
+            Failure::Tls(what) | Failure::Violation(what) => write!(f, "{what}"),
             Failure::Octets { message, listed, received } => {
                 write!(f, "message {message} is listed with {listed} octets, {received} came")
             }
@@ -79,7 +83,10 @@ impl fmt::Display for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::Network(error)
+        match trust::explain(&error) {
+            Some(reason) => Failure::Tls(reason),
+            None => Failure::Network(error),
+        }
     }
 }
 
@@ -116,11 +123,11 @@ impl Buffers {
         Buffers { idle: RefCell::default(), octets }
     }
 
-    fn take(&self) -> Box<[u8]> {
+    pub(super) fn take(&self) -> Box<[u8]> {
         self.idle.borrow_mut().pop().unwrap_or_else(|| vec![0; self.octets].into())
     }
 
-    fn give_back(&self, buffer: Box<[u8]>) {
+    pub(super) fn give_back(&self, buffer: Box<[u8]>) {
         if !buffer.is_empty() {
             self.idle.borrow_mut().push(buffer);
         }
@@ -169,7 +176,7 @@ impl<'a> Intake<'a> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let count = self.receive(|buffer, end| stream.read(&mut buffer[end..])).await?;
+        let count = self.receive(stream, |stream, buffer, end| stream.read(&mut buffer[end..])).await?;
         self.end += count;
         Ok(count)
     }
@@ -179,14 +186,18 @@ impl<'a> Intake<'a> {
     async fn discard(&mut self, stream: &mut impl Stream, octets: u64) -> Result<usize, Failure> {
         self.clear();
         let most = usize::try_from(octets).unwrap_or(usize::MAX).min(self.buffers.octets);
-        self.receive(|buffer, _| stream.discard(&mut buffer[..most])).await
+        self.receive(stream, |stream, buffer, _| stream.discard(&mut buffer[..most])).await
     }
 
     /// Waits for the stream and reads from it once, into a buffer filled up to `end`.
-    async fn receive(&mut self, mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>) -> Result<usize, Failure> {
+    async fn receive<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        mut read: impl FnMut(&mut S, &mut [u8], usize) -> io::Result<usize>,
+    ) -> Result<usize, Failure> {
         loop {
             if !self.readiness.within(self.timeout).await {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time").into());
+                return Err(no_answer());
             }
             if self.buffer.is_empty() {
                 self.buffer = self.buffers.take();
@@ -194,32 +205,23 @@ impl<'a> Intake<'a> {
             if self.end == self.buffer.len() {
                 return Err(Failure::Violation("a line without end".to_owned()));
             }
-            match read(&mut self.buffer, self.end) {
+            match read(stream, &mut self.buffer, self.end) {
                 Ok(count) => {
-                    // What did not fill the room was all there is; that saves asking again.
-                    self.readiness.set(count == self.buffer.len() - self.end);
+                    // That saves asking again.
+                    self.readiness.set(!stream.is_drained(count < self.buffer.len() - self.end));
                     self.received.fetch_add(count as u64, Ordering::Relaxed);
                     return Ok(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.set(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness.set(false);
+                    if self.unread().is_empty() {
+                        self.clear();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-}
-
-/// A stream that can also throw away what it has received.
-pub(super) trait Stream: Read + Write {
-    /// Like `read`, but what `scratch` holds afterwards has no meaning.
-    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize>;
-}
-
-impl Stream for TcpStream {
-    /// The kernel drops the octets without copying them (tcp(7), MSG_TRUNC).
-    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        let (_, count) = net::recv(&*self, scratch, RecvFlags::TRUNC)?;
-        Ok(count)
     }
 }
 
@@ -230,15 +232,19 @@ pub(super) struct Connection<'a, 'i, S> {
     batch: Vec<u8>,
 }
 
-/// Begins to connect. A refusal that does not come at once is found by the first read.
-pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    net::sockopt::set_tcp_nodelay(&socket, true)?;
-    match net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket.into()),
-        Err(error) => Err(error.into()),
+impl<'i> Connection<'_, 'i, Line<'i>> {
+    /// Goes on by TLS, once its handshake is done.
+    pub(super) async fn start_tls(&mut self, tls: &Tls) -> Result<Option<Agreed>, Failure> {
+        if !self.intake.unread().is_empty() {
+            let planted = "octets in clear before the TLS handshake, which anybody could have put there";
+            return Err(Failure::Violation(planted.to_owned()));
+        }
+        let layer = tls.layer(self.intake.buffers).map_err(|error| Failure::Tls(error.to_string()))?;
+        self.stream.start_tls(layer);
+        // The client speaks first.
+        self.intake.readiness.set(true);
+        self.intake.receive(&mut self.stream, |line, _, _| line.handshake().map(|()| 0)).await?;
+        Ok(self.stream.agreed())
     }
 }
 
@@ -407,6 +413,10 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
     }
 }
 
+pub(super) fn no_answer() -> Failure {
+    io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time").into()
+}
+
 fn hang_up() -> Failure {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up in the middle").into()
 }
@@ -423,6 +433,7 @@ fn undecided(octets: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 

@@ -69,6 +69,11 @@ impl fmt::Display for Comparison {
             return Ok(());
         };
         writeln!(f, "{}: A {}, B {}\n", first_a.workload, first_a.address, first_b.address)?;
+        for (name, report) in [("A", first_a), ("B", first_b)] {
+            for outcome in report.handshakes() {
+                writeln!(f, "  {name}: {outcome}")?;
+            }
+        }
         writeln!(f, "  round{:>14}{:>14}{:>10}  errors A, B", "A", "B", "ratio")?;
         for (number, (a, b)) in (1..).zip(&self.rounds) {
             let (figure_a, figure_b) = (a.figure(), b.figure());

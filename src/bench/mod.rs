@@ -6,8 +6,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `options` | the command line, and the checked `Plan` made of it |
+//! | `security` | the command line's part about TLS, and what it means towards a server |
 //! | `users` | accounts by pattern or from a file, and who gets which |
 //! | `client` | one connection: status lines, multi-line replies, octets, failures |
+//! | `line` | that connection's octets, in clear or by TLS |
+//! | `tls` | TLS over a socket that never waits |
 //! | `reactor` | the event loop that runs many clients on one thread |
 //! | `workload` | what a session does in each workload, and the clients that do it |
 //! | `tally` | times, totals and errors of a run |
@@ -20,12 +23,15 @@
 
 mod client;
 mod compare;
+mod line;
 mod options;
 mod progress;
 mod reactor;
 mod report;
+mod security;
 mod system;
 mod tally;
+mod tls;
 mod users;
 mod workload;
 
@@ -34,7 +40,7 @@ use std::process::ExitCode;
 pub use options::Args;
 
 use compare::Comparison;
-use options::{Output, Plan, Target};
+use options::{Output, Plan};
 use report::Report;
 
 const ERRORS_OCCURRED: u8 = 1;
@@ -48,7 +54,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(plan) => plan,
         Err(problem) => return fail(USAGE, &problem),
     };
-    let targets = match plan.servers.iter().map(Target::resolve).collect::<Result<Vec<_>, _>>() {
+    let targets = match plan.targets() {
         Ok(targets) => targets,
         Err(problem) => return fail(CANNOT_CONNECT, &problem),
     };

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use super::security::{Security, Tls, TlsArgs};
 use super::users::Users;
 
 const EXAMPLES: &str = "\
 Examples:
   popbench sessions --address 127.0.0.1:1110 --users 'u{0..999}' --password secret --duration 30s
   popbench retr --address mail.example:110 --users alice --password secret --clients 4
+  popbench logins --address mail.example --tls --ca cert.pem --users alice --password secret
   popbench logins --users-file accounts --compare 127.0.0.1:2110 --rounds 5 --json
 
 Exit codes: 0 fine, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.";
@@ -52,9 +54,9 @@ pub struct Args {
     #[arg(long, short, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
     address: String,
 
-    /// The port where an address names none
-    #[arg(long, default_value_t = 110)]
-    port: u16,
+    /// The port where an address names none [default: 110, with --tls 995]
+    #[arg(long)]
+    port: Option<u16>,
 
     /// Clients at once [default: retr 1, sessions 16, logins 64, maildrop 1, idle 900, storm 3000]
     #[arg(long, short, value_name = "N")]
@@ -133,6 +135,9 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     timeout: Duration,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// Report as JSON
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -176,6 +181,7 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
+    pub(super) tls: Option<Tls>,
     pub(super) pid: Option<u32>,
 }
 
@@ -184,7 +190,8 @@ pub(super) struct Target {
 pub(super) struct Plan {
     pub(super) workload: Workload,
     /// One server, or two to compare.
-    pub(super) servers: Vec<Server>,
+    servers: Vec<Server>,
+    security: Option<Security>,
     pub(super) clients: usize,
     pub(super) threads: usize,
     pub(super) extent: Extent,
@@ -219,14 +226,16 @@ impl Plan {
             Some(path) => Users::from_file(path)?,
             None => Users::from_pattern(&args.users, &args.password)?,
         };
-        let mut servers = vec![Server::parse(&args.address, args.port, args.pid)?];
+        let port = args.port.unwrap_or(args.tls.default_port());
+        let mut servers = vec![Server::parse(&args.address, port, args.pid)?];
         if let Some(second) = &args.compare {
-            servers.push(Server::parse(second, args.port, args.compare_pid)?);
+            servers.push(Server::parse(second, port, args.compare_pid)?);
         }
         let clients = args.clients.map_or_else(|| default_clients(args.workload), NonZeroUsize::get);
         Ok(Plan {
             workload: args.workload,
             servers,
+            security: args.tls.security()?,
             clients,
             threads: args.threads.get().min(clients),
             extent: extent(&args)?,
@@ -247,6 +256,11 @@ impl Plan {
             },
             quiet: args.quiet,
         })
+    }
+
+    /// Finds the servers' addresses.
+    pub(super) fn targets(&self) -> Result<Vec<Target>, String> {
+        self.servers.iter().map(|server| Target::resolve(server, self.security.as_ref())).collect()
     }
 
     /// What the user may want to know before the run, given whether there are `enough_files` to open.
@@ -310,7 +324,7 @@ impl Server {
 
 impl Target {
     /// Finds the server's address; when a name has several, the first that takes a connection.
-    pub(super) fn resolve(server: &Server) -> Result<Target, String> {
+    fn resolve(server: &Server, security: Option<&Security>) -> Result<Target, String> {
         let failed = |problem: &dyn fmt::Display| format!("cannot connect to {}: {problem}", server.host);
         let addresses: Vec<SocketAddr> =
             (server.host.as_str(), server.port).to_socket_addrs().map_err(|error| failed(&error))?.collect();
@@ -321,7 +335,8 @@ impl Target {
                 TcpStream::connect(several).and_then(|probe| probe.peer_addr()).map_err(|error| failed(&error))?
             }
         };
-        Ok(Target { address, pid: server.pid })
+        let tls = security.map(|security| security.towards(&server.host)).transpose()?;
+        Ok(Target { address, tls, pid: server.pid })
     }
 }
 

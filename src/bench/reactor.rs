@@ -76,6 +76,16 @@ impl Reactor {
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(slot as u64), EventFlags::IN)?)
     }
 
+    /// Waits until a watched socket is connected or refused, for who has to speak first; false when `time` passes
+    /// before that.
+    pub(super) async fn connected(&self, socket: &TcpStream, slot: usize, time: Duration) -> io::Result<bool> {
+        let data = EventData::new_u64(slot as u64);
+        epoll::modify(&self.epoll, socket, data, EventFlags::OUT)?;
+        let in_time = self.slots[slot].within(time).await;
+        epoll::modify(&self.epoll, socket, data, EventFlags::IN)?;
+        Ok(in_time)
+    }
+
     /// Polls the clients, in the order of their slots, until all are done.
     pub(super) fn drive<'a>(&self, clients: impl Iterator<Item = impl Future<Output = ()> + 'a>) -> io::Result<()> {
         let mut clients: Vec<Option<Pin<Box<_>>>> = clients.map(|client| Some(Box::pin(client))).collect();

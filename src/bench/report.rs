@@ -68,6 +68,14 @@ impl Report {
         per_second(self.tally.octets as f64 / 1e6, self.elapsed)
     }
 
+    /// What TLS came to, in words; one line for each outcome.
+    pub(super) fn handshakes(&self) -> impl Iterator<Item = String> {
+        self.tally.handshakes.iter().map(|(agreed, count)| {
+            let handshake = if agreed.resumed { "resumed" } else { "full handshake" };
+            format!("{} {}, {} × {handshake}", agreed.version(), agreed.cipher(), grouped(*count))
+        })
+    }
+
     /// Steps that happened, with their names and times.
     fn steps(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
         let times = |(step, name)| (name, self.tally.step(step));
@@ -103,6 +111,14 @@ impl Report {
             "octets": self.tally.octets,
             "megabytes_per_second": self.megabytes_per_second(),
             "latency_ms": self.steps().map(|(name, times)| (name.to_owned(), latency(times))).collect::<Map<_, _>>(),
+            "tls": self.tally.handshakes.iter()
+                .map(|(agreed, count)| json!({
+                    "version": agreed.version(),
+                    "cipher": agreed.cipher(),
+                    "resumed": agreed.resumed,
+                    "handshakes": count,
+                }))
+                .collect::<Vec<_>>(),
             "errors": errors
                 .map(|(kind, errors)| json!({ "kind": kind, "count": errors.count, "example": errors.example }))
                 .collect::<Vec<_>>(),
@@ -155,6 +171,10 @@ impl fmt::Display for Report {
         }
         row("own CPU", format!("{:.3} s", self.cpu.as_secs_f64()))?;
 
+        for outcome in self.handshakes() {
+            writeln!(f, "  {outcome}")?;
+        }
+
         writeln!(f, "\n  {:<12}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "count", "p50", "p90", "p99", "max")?;
         for (name, times) in self.steps() {
             write!(f, "  {name:<12}{:>10}", times.len())?;
@@ -175,7 +195,7 @@ impl fmt::Display for Report {
 /// A heading and a line for each run; a step that did not happen leaves its fields empty.
 pub(super) fn csv(reports: &[&Report]) -> String {
     let mut heading = "workload,address,clients,pipeline,figure,unit,seconds,sessions,messages,octets,errors,\
-                       server_pss_octets,hash,popbench_cpu_seconds"
+                       server_pss_octets,hash,popbench_cpu_seconds,tls_version,tls_cipher"
         .to_owned();
     for (_, step) in Step::ALL {
         for (quantile, _) in QUANTILES {
@@ -193,8 +213,9 @@ pub(super) fn csv(reports: &[&Report]) -> String {
 fn csv_line(report: &Report) -> String {
     let Report { workload, address, clients, pipeline, tally, .. } = report;
     let Figure { value, unit, .. } = report.figure();
+    let agreed = tally.handshakes.keys().next();
     let mut line = format!(
-        "{workload},{address},{clients},{pipeline},{value},{unit},{},{},{},{},{},{},{},{}",
+        "{workload},{address},{clients},{pipeline},{value},{unit},{},{},{},{},{},{},{},{},{},{}",
         report.elapsed.as_secs_f64(),
         tally.sessions,
         tally.messages,
@@ -203,6 +224,8 @@ fn csv_line(report: &Report) -> String {
         report.pss.map_or(String::new(), |pss| pss.to_string()),
         report.digest().unwrap_or_default(),
         report.cpu.as_secs_f64(),
+        agreed.map_or_else(String::new, |agreed| agreed.version()),
+        agreed.map_or_else(String::new, |agreed| agreed.cipher()),
     );
     for (step, _) in Step::ALL {
         let times = tally.step(step);
@@ -240,6 +263,7 @@ pub(super) mod tests {
         let record = Record {
             connected: true,
             times: vec![(Step::Login, Duration::from_millis(2)), (Step::Session, Duration::from_millis(20))],
+            agreed: None,
             messages: 1,
             octets: 1_500_000,
             hashes: vec![((0, 1), 7)],
@@ -282,7 +306,7 @@ pub(super) mod tests {
     fn every_csv_line_has_the_fields_of_the_heading() {
         let text = csv(&[&example(Workload::Retr), &example(Workload::Idle)]);
         let fields: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(fields, [14 + 24; 3]);
+        assert_eq!(fields, [16 + 28; 3]);
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::client::Failure;
+use super::tls::Agreed;
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The TLS handshake, from its first octet on.
+    Tls,
     /// From before the connect to the `+OK` of PASS.
     Login,
     /// From before the connect until the server has closed after QUIT.
@@ -26,7 +29,8 @@ pub(super) enum Step {
 
 impl Step {
     /// Every step and its name, in the order of reports and of declaration.
-    pub(super) const ALL: [(Step, &'static str); 6] = [
+    pub(super) const ALL: [(Step, &'static str); 7] = [
+        (Step::Tls, "tls"),
         (Step::Login, "login"),
         (Step::Session, "session"),
         (Step::Retr, "retr"),
@@ -43,6 +47,8 @@ pub(super) type MessageKey = (usize, u32);
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) connected: bool,
+    /// What came of the TLS handshake.
+    pub(super) agreed: Option<Agreed>,
     pub(super) times: Vec<(Step, Duration)>,
     pub(super) messages: u64,
     pub(super) octets: u64,
@@ -57,6 +63,7 @@ impl Record {
 
     pub(super) fn clear(&mut self) {
         self.connected = false;
+        self.agreed = None;
         self.times.clear();
         (self.messages, self.octets) = (0, 0);
         self.hashes.clear();
@@ -81,6 +88,8 @@ pub(super) struct Tally {
     pub(super) messages: u64,
     /// Octets of messages retrieved.
     pub(super) octets: u64,
+    /// TLS handshakes by what came of them.
+    pub(super) handshakes: BTreeMap<Agreed, u64>,
     pub(super) errors: BTreeMap<String, Errors>,
     pub(super) hashes: BTreeMap<MessageKey, u64>,
     /// When the last session ended.
@@ -95,6 +104,7 @@ impl Tally {
             connections: 0,
             messages: 0,
             octets: 0,
+            handshakes: BTreeMap::new(),
             errors: BTreeMap::new(),
             hashes: BTreeMap::new(),
             ended: None,
@@ -106,6 +116,9 @@ impl Tally {
     pub(super) fn add(&mut self, record: &Record, result: Result<(), Failure>) {
         self.ended = Some(Instant::now());
         self.connections += u64::from(record.connected);
+        if let Some(agreed) = record.agreed {
+            *self.handshakes.entry(agreed).or_default() += 1;
+        }
         self.messages += record.messages;
         self.octets += record.octets;
         for &(step, time) in &record.times {

@@ -1,7 +1,6 @@
 //! The workloads: what a session does after its login, and the clients that run sessions side by side.
 
 use std::hash::Hasher;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,10 +10,12 @@ use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
 use super::client::{self, Buffers, Connection, Failure, Intake};
+use super::line::Line;
 use super::options::{Extent, Plan, Target, Workload};
 use super::progress;
 use super::reactor::Reactor;
 use super::report::Report;
+use super::security::Tls;
 use super::system;
 use super::tally::{Record, Step, Tally};
 use super::users::Account;
@@ -101,7 +102,8 @@ impl Run<'_> {
         arriving: Sender<()>,
     ) -> Client<'a> {
         let intake = Intake::new(buffers, reactor.readiness(slot), self.plan.timeout, &self.received);
-        Client { run: self, reactor, slot, number, intake, record: Record::default(), arriving: Some(arriving) }
+        let tls = self.target.tls.as_ref().map(Tls::of_a_client);
+        Client { run: self, reactor, slot, number, intake, tls, record: Record::default(), arriving: Some(arriving) }
     }
 
     /// Holds the idle sessions for the plan's time, counted from when the last has arrived, and takes the
@@ -140,6 +142,7 @@ struct Client<'a> {
     slot: usize,
     number: usize,
     intake: Intake<'a>,
+    tls: Option<Tls>,
     record: Record,
     /// Dropped when this client is logged in, or never will be.
     arriving: Option<Sender<()>>,
@@ -183,12 +186,23 @@ impl<'a> Client<'a> {
         let plan = self.run.plan;
         let record = &mut self.record;
         let began = Instant::now();
-        let stream = client::connect(self.run.target.address)?;
-        self.reactor.watch(&stream, self.slot)?;
-        let mut pop = Connection::new(stream, &mut self.intake);
+        let line = Line::connect(self.run.target.address)?;
+        self.reactor.watch(line.socket(), self.slot)?;
+        let at_once = self.tls.as_ref().filter(|tls| !tls.by_stls);
+        if at_once.is_some() && !self.reactor.connected(line.socket(), self.slot, plan.timeout).await? {
+            return Err(client::no_answer());
+        }
+        let mut pop = Connection::new(line, &mut self.intake);
+        if let Some(tls) = at_once {
+            secure(&mut pop, tls, record).await?;
+        }
         pop.opened().await?;
         record.connected = true;
         pop.status("connect").await?;
+        if let Some(tls) = self.tls.as_ref().filter(|tls| tls.by_stls) {
+            pop.command("STLS").await?;
+            secure(&mut pop, tls, record).await?;
+        }
         pop.command_with("USER", &account.name).await?;
         pop.command_with("PASS", &account.password).await?;
         record.lap(Step::Login, began);
@@ -232,7 +246,15 @@ impl<'a> Client<'a> {
     }
 }
 
-type Pop<'a, 'i> = Connection<'a, 'i, TcpStream>;
+type Pop<'a, 'i> = Connection<'a, 'i, Line<'i>>;
+
+/// The TLS handshake.
+async fn secure(pop: &mut Pop<'_, '_>, tls: &Tls, record: &mut Record) -> Result<(), Failure> {
+    let began = Instant::now();
+    record.agreed = pop.start_tls(tls).await?;
+    record.lap(Step::Tls, began);
+    Ok(())
+}
 
 /// The octets of one message: `LIST n`.
 async fn listed_octets(pop: &mut Pop<'_, '_>, number: u32) -> Result<u64, Failure> {

@@ -1,0 +1,95 @@
+//! A connection's octets in and out: a socket that never waits, in clear or by TLS.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
+
+use super::tls::{Agreed, TlsLayer};
+
+/// A stream that can also throw away what it has received.
+pub(super) trait Stream: Read + Write {
+    /// Like `read`, but what `scratch` holds afterwards has no meaning.
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether there is nothing more to read for now; what was read last did not fill its room when `short`.
+    fn is_drained(&self, short: bool) -> bool {
+        short
+    }
+}
+
+/// A client's connection.
+pub(super) struct Line<'a> {
+    socket: TcpStream,
+    tls: Option<Box<TlsLayer<'a>>>,
+}
+
+impl<'a> Line<'a> {
+    /// Begins to connect. A refusal that does not come at once is found by the first read or write.
+    pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        net::sockopt::set_tcp_nodelay(&socket, true)?;
+        match net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Self { socket: socket.into(), tls: None }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Everything from here on goes through `tls`, its handshake first.
+    pub(super) fn start_tls(&mut self, tls: TlsLayer<'a>) {
+        self.tls = Some(Box::new(tls));
+    }
+
+    /// Goes on with the handshake as far as it can be done without waiting: [`io::ErrorKind::WouldBlock`] until done.
+    pub(super) fn handshake(&mut self) -> io::Result<()> {
+        self.tls.as_mut().map_or(Ok(()), |tls| tls.handshake(&self.socket))
+    }
+
+    /// What the handshake came to.
+    pub(super) fn agreed(&self) -> Option<Agreed> {
+        self.tls.as_ref().map(|tls| tls.agreed())
+    }
+}
+
+impl Read for Line<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.read(buffer),
+            Some(tls) => tls.read(&self.socket, buffer),
+        }
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write(octets),
+            Some(tls) => tls.write(&self.socket, octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Line<'_> {
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            // The kernel drops the octets without copying them (tcp(7), MSG_TRUNC).
+            None => Ok(net::recv(&self.socket, scratch, RecvFlags::TRUNC)?.1),
+            Some(tls) => tls.discard(&self.socket, scratch.len()),
+        }
+    }
+
+    fn is_drained(&self, short: bool) -> bool {
+        self.tls.as_ref().map_or(short, |tls| tls.is_drained())
+    }
+}
