@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/server.bash"
 rounds=3
 # Each user's password, of every server here.
 password=pass
-# The ports of the servers: pop3d, dovecot, sendfile.
+# The ports of the servers: pop3d, dovecot, sendfile; with -tls behind the name, those by TLS.
 declare -A port=()
 
 # measure_options ARGUMENT...: --quick or --full, and a directory. Sets extent and results. Needs usage().
@@ -69,13 +69,14 @@ serve() {
     mapfile -t accounts < <(accounts "$mail" | sed 's/^/--user=/')
     start_server -p 0 -P 0 -m "$mail" -qq "${accounts[@]}" "$@"
     port[pop3d]=$pop3_port
+    port[pop3d-tls]=$pop3s_port
 }
 
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# serve_dovecot MAIL: (re)starts Dovecot with the same accounts.
+# serve_dovecot MAIL: (re)starts Dovecot with the same accounts. Its certificate is $work/dovecot/tls-cert.pem.
 serve_dovecot() {
     if [[ -n ${others[dovecot]-} ]]; then
         end_process "${others[dovecot]}"
@@ -85,7 +86,9 @@ serve_dovecot() {
     # Dovecot's own users have to come through.
     chmod 755 "$work"
     port[dovecot]=$(free_port)
-    others[dovecot]=$("$top/scripts/dovecot-peer" "${port[dovecot]}" "$1" "$work/accounts" "$work/dovecot")
+    port[dovecot-tls]=$(free_port)
+    others[dovecot]=$("$top/scripts/dovecot-peer" "${port[dovecot]}" "$1" "$work/accounts" "$work/dovecot" \
+        "${port[dovecot-tls]}")
 }
 
 # serve_by_sendfile FILE: starts sendfile.py with that message.
@@ -103,9 +106,10 @@ serve_by_sendfile() {
 
 # run_popbench SERVER ARGUMENT...: prints its report as one line of JSON, with errors or without.
 run_popbench() {
-    local server=$1 report status=0
+    local name=$1 report status=0
     shift
-    report=$(timeout 600 "$top/popbench" "$@" --address "127.0.0.1:${port[$server]}" --password "$password" \
+    [[ " $* " != *' --tls '* ]] || name+=-tls
+    report=$(timeout 600 "$top/popbench" "$@" --address "127.0.0.1:${port[$name]}" --password "$password" \
         --timeout 120s --json --quiet) || status=$?
     [[ -n $report ]] || fail "popbench ended with $status: $*"
     jq --compact-output . <<<"$report"

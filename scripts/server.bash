@@ -56,16 +56,19 @@ need_programs() {
     done
 }
 
-# start_server OPTION...: returns when the server listens. Sets server_pid, pop3_port and peep_port.
+# start_server OPTION...: returns when the server listens. Sets server_pid, pop3_port, pop3s_port (if it has one, which
+# it tells before PEEP's) and peep_port.
+# shellcheck disable=SC2034 # not every script wants each
 start_server() {
     local line
-    pop3_port='' peep_port=''
+    pop3_port='' pop3s_port='' peep_port=''
     coproc SERVER { exec "$top/pop3d" --address 127.0.0.1 --peep-address 127.0.0.1 "$@"; }
     # shellcheck disable=SC2153 # set by coproc
     server_pid=$SERVER_PID
     while [[ -z $pop3_port || -z $peep_port ]] && read -r -t 10 line <&"${SERVER[0]}"; do
         case $line in
             'POP3 listening on '*) pop3_port=${line##*:} ;;
+            'POP3S listening on '*) pop3s_port=${line##*:} ;;
             'PEEP listening on '*) peep_port=${line##*:} ;;
         esac
     done
