@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 
 use crate::state::StateDir;
 
@@ -92,6 +93,7 @@ fn load(chain: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
     }
     let private = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
     warn_of_readers(key);
+    log::info!("TLS certificate {}, SHA-256 {}", chain.display(), fingerprint(&certificates[0]));
 
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
     let mut config = builder
@@ -103,6 +105,11 @@ fn load(chain: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
     // Sessions are resumed by tickets, which need no memory here.
     config.ticketer = Ticketer::new().map_err(CertificateError::Unusable)?;
     Ok(config)
+}
+
+/// What a person compares who is shown a certificate that nobody has signed.
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate).iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
 }
 
 /// A private key is for the server's user alone; a group may have been given it on purpose.
