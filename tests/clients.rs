@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::{env, iter};
 
 use tempfile::TempDir;
 
-use crate::harness::{Maildrop, PASSWORD, Server, USER, eventually};
+use crate::harness::{Certificate, Maildrop, PASSWORD, Server, USER, eventually};
 
 /// How long a client may take for everything, in seconds; `timeout` of coreutils ends it then.
 const CLIENT_PATIENCE: &str = "120";
@@ -773,6 +774,114 @@ fn fetchmail_logs_in_by_apop() {
              user {USER} password {password} is {USER} here\nsslproto '' keep mda 'sh {}'\n",
             address.ip(),
             address.port(),
+            home.delivery_script().display(),
+        );
+        let config = home.configure("fetchmailrc", &config);
+        let mut command = home.command("fetchmail");
+        command.env("FETCHMAILHOME", home.path("")).args(["--nodetach", "--daemon", "0", "--nosyslog"]);
+        command.arg("--pidfile").arg(home.path("pid")).arg("--idfile").arg(home.path("ids"));
+        command.arg("--fetchmailrc").arg(config).output().unwrap()
+    });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// TLS
+
+/// How a client comes to TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Stls,
+    Pop3s,
+}
+
+impl Security {
+    fn address(self, server: &Server) -> SocketAddr {
+        match self {
+            Self::Stls => server.pop3_address(),
+            Self::Pop3s => server.pop3s_address(),
+        }
+    }
+}
+
+/// The client fetches by TLS, both ways, what it trusts; with another certificate to trust it does not even log in.
+#[track_caller]
+fn check_tls(client: impl Fn(&Home, SocketAddr, Security, &Path) -> Output) {
+    let (certificate, other) = (Certificate::new(), Certificate::new());
+    for security in [Security::Stls, Security::Pop3s] {
+        let server = Server::builder().tls(&certificate).start();
+        put(&server.maildrop(), Store::Flat, 1, &Odd::body("large", &"text of a line\n".repeat(50_000)).stored);
+        let address = security.address(&server);
+        let refused = client(&Home::new(), address, security, &other.chain());
+        assert!(!refused.status.success(), "{}", said(&refused));
+        succeeds(&client(&Home::new(), address, security, &certificate.chain()));
+        eventually("the session ends", || server.stderr().contains("end: quit; retrieved=1"));
+        let log = server.stderr();
+        assert!(log.contains(" TLS: TLSv1_") && log.matches("login: user=").count() == 1, "{log}");
+    }
+}
+
+#[test]
+fn curl_speaks_tls() {
+    check_tls(|home, address, security, trusted| {
+        let (scheme, option) = match security {
+            Security::Stls => ("pop3", "--ssl-reqd"),
+            Security::Pop3s => ("pop3s", "--no-progress-meter"),
+        };
+        let mut command = home.command("curl");
+        command.args(["--silent", "--show-error", option, "--user", &format!("{USER}:{PASSWORD}"), "--cacert"]);
+        command.arg(trusted).arg(format!("{scheme}://localhost:{}/1", address.port())).output().unwrap()
+    });
+}
+
+#[test]
+fn poplib_speaks_tls() {
+    let script = "import poplib, ssl, sys\n\
+                  port, way, trusted, user, password = sys.argv[1:]\n\
+                  context = ssl.create_default_context(cafile=trusted)\n\
+                  if way == 'stls':\n\
+                  \x20   server = poplib.POP3('localhost', int(port), timeout=60)\n\
+                  \x20   server.stls(context)\n\
+                  else:\n\
+                  \x20   server = poplib.POP3_SSL('localhost', int(port), context=context, timeout=60)\n\
+                  assert 'STLS' not in server.capa()\n\
+                  server.user(user)\n\
+                  server.pass_(password)\n\
+                  assert len(server.retr(1)[1]) > 50_000\n\
+                  server.quit()\n";
+    check_tls(|home, address, security, trusted| {
+        let way = if security == Security::Stls { "stls" } else { "pop3s" };
+        let mut command = home.command("python3");
+        command.args(["-c", script, &address.port().to_string(), way]).arg(trusted).args([USER, PASSWORD]);
+        command.output().unwrap()
+    });
+}
+
+#[test]
+fn mpop_speaks_tls() {
+    check_tls(|home, address, security, trusted| {
+        let config = format!(
+            "account default\nhost localhost\nport {}\ntls on\ntls_starttls {}\ntls_trust_file {}\nauth user\n\
+             user {USER}\npassword {PASSWORD}\nkeep on\nuidls_file {}\ndelivery maildir {}\n",
+            address.port(),
+            if security == Security::Stls { "on" } else { "off" },
+            trusted.display(),
+            home.path("uidls").display(),
+            home.path("Maildir").display(),
+        );
+        let config = home.configure("mpoprc", &config);
+        home.command("mpop").arg("--file").arg(config).output().unwrap()
+    });
+}
+
+#[test]
+fn fetchmail_speaks_tls() {
+    check_tls(|home, address, security, trusted| {
+        let config = format!(
+            "set invisible\nset no bouncemail\npoll localhost protocol POP3 port {} timeout 60 auth password\n\
+             user {USER} password {PASSWORD} is {USER} here\n{} sslcertck sslcertfile {} keep mda 'sh {}'\n",
+            address.port(),
+            if security == Security::Stls { "sslproto 'TLS1.2+'" } else { "ssl" },
+            trusted.display(),
             home.delivery_script().display(),
         );
         let config = home.configure("fetchmailrc", &config);
