@@ -809,7 +809,7 @@ fn check_tls(client: impl Fn(&Home, SocketAddr, Security, &Path) -> Output) {
     let (certificate, other) = (Certificate::new(), Certificate::new());
     for security in [Security::Stls, Security::Pop3s] {
         let server = Server::builder().tls(&certificate).start();
-        put(&server.maildrop(), Store::Flat, 1, &Odd::body("large", &"text of a line\n".repeat(50_000)).stored);
+        put(&server.maildrop(), Store::Flat, 1, &Odd::body("large", "text of a line\n".repeat(50_000)).stored);
         let address = security.address(&server);
         let refused = client(&Home::new(), address, security, &other.chain());
         assert!(!refused.status.success(), "{}", said(&refused));
