@@ -2,7 +2,7 @@
 //!
 //! The same wrong credentials again are no guess: a mail program with an old password, which tries each minute, does not
 //! make it worse. Credentials that were right are let through all the same, so that a user who shares an address
-//! with a guesser is not locked out.
+//! with a guesser is not locked out; but only among the first that are refused, or the guesser could find them out.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -24,6 +24,9 @@ const FIRST: Duration = Duration::from_secs(1);
 
 /// The longest penalty: a guesser has 60 tries an hour, a user waits no longer than this.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// Attempts that are looked at in each penalty, for whether they were right before.
+const LOOKED_AT: u32 = 16;
 
 /// One failure is forgotten for each such time without any.
 const DECAY: Duration = Duration::from_secs(300);
@@ -55,15 +58,21 @@ pub(super) struct Penalties {
 struct Failures {
     count: u32,
     refused_until: Instant,
+    /// Attempts since the last failure.
+    refused: u32,
 }
 
 impl Penalties {
     /// What keeps an attempt from being looked at, if anything does.
-    pub(super) fn of(&self, source: Source, attempt: Attempt, now: Instant) -> Option<Penalty> {
-        let (_, failures) = self.failures.get(&source)?;
+    pub(super) fn of(&mut self, source: Source, attempt: Attempt, now: Instant) -> Option<Penalty> {
+        let failures = self.failures.get_mut(&source)?;
         let left = failures.refused_until.saturating_duration_since(now);
-        let known = attempt.0.is_some_and(|hash| self.right.get(&hash).is_some());
-        (!left.is_zero() && !known).then_some(Penalty(left))
+        if left.is_zero() {
+            return None;
+        }
+        failures.refused = failures.refused.saturating_add(1);
+        let known = failures.refused <= LOOKED_AT && attempt.0.is_some_and(|hash| self.right.get(&hash).is_some());
+        (!known).then_some(Penalty(left))
     }
 
     pub(super) fn failed(&mut self, source: Source, attempt: Attempt, now: Instant) {
@@ -73,7 +82,7 @@ impl Penalties {
         });
         let most = if attempt.0.is_some_and(|hash| self.wrong.get(&hash).is_some()) { REPEATED } else { MOST };
         let count = (count + 1).min(most.max(count));
-        self.failures.put(source, Failures { count, refused_until: now + penalty(count) }, now);
+        self.failures.put(source, Failures { count, refused_until: now + penalty(count), refused: 0 }, now);
         if let Some(hash) = attempt.0 {
             self.wrong.put(hash, (), now);
             self.right.remove(&hash);
@@ -161,6 +170,21 @@ mod tests {
         // Until that is wrong: the password has been changed.
         penalties.failed(source(), guess(1000), now);
         assert!(penalties.of(source(), guess(1000), now).is_some());
+    }
+
+    #[test]
+    fn what_was_right_cannot_be_found_out_in_a_penalty() {
+        let (mut penalties, mut now) = (Penalties::default(), Instant::now());
+        penalties.succeeded(guess(1000), now);
+        guesses(&mut penalties, &mut now, 0..20);
+        for number in 2000..2000 + u64::from(LOOKED_AT) {
+            assert!(penalties.of(source(), guess(number), now).is_some());
+        }
+        assert!(penalties.of(source(), guess(1000), now).is_some());
+        // The next penalty looks at some again.
+        now += LONGEST;
+        penalties.failed(source(), guess(3000), now);
+        assert_eq!(penalties.of(source(), guess(1000), now), None);
     }
 
     #[test]

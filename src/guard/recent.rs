@@ -22,6 +22,11 @@ impl<K: Hash + Eq, V: Copy> Recent<K, V> {
         self.0.get(key).copied()
     }
 
+    /// To change it without making it newer.
+    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.0.get_mut(key).map(|(_, value)| value)
+    }
+
     /// When there are too many the older half is forgotten, so that this costs little for each.
     pub(super) fn put(&mut self, key: K, value: V, now: Instant) {
         if self.0.len() >= MOST && !self.0.contains_key(&key) {
