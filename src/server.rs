@@ -125,7 +125,7 @@ impl Server {
             && config.pop3.addresses.iter().any(|address| !address.is_loopback())
         {
             log::warn!(
-                "without TLS nobody beyond this machine can log in: see --tls-cert, --tls-self-signed, --allow-cleartext"
+                "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
