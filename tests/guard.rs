@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Builder, Client, PASSWORD, Server, USER, eventually};
@@ -127,6 +128,8 @@ fn a_guesser_is_refused_and_others_are_not() {
         "{refusal}"
     );
     assert!(guess(2, &server, USER, PASSWORD).starts_with("+OK"));
+    let response = BASE64.encode(format!("\0{USER}\0{PASSWORD}"));
+    assert!(greeted(2, &server).call(&format!("AUTH PLAIN {response}")).starts_with("maildrop open"));
     assert!(guess(3, &server, "other", "secret").starts_with("+OK"));
     // It is one penalty for both protocols, and the refusal ends the connection.
     let answer = (0..1000).find_map(|number| {

@@ -301,8 +301,11 @@ impl<L: Link> Session<'_, L> {
 
     /// AUTH (RFC 5034 section 4): challenges and responses until it is clear who the client is.
     fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&[u8]>) -> Result<State, End> {
-        // SCRAM proves the password to both sides before the login ends, so a penalty comes before all of it.
-        if let Err(penalty) = self.probation.attempt(b"", None) {
+        // SCRAM proves the password to both sides before the login ends, so a penalty comes before all of it. PLAIN's
+        // waits for what tells whether the client is known.
+        if mechanism == Mechanism::ScramSha256
+            && let Err(penalty) = self.probation.attempt(b"", None)
+        {
             log::warn!("{} login refused: AUTH {mechanism}, too many failed logins, for {penalty}", self.name);
             self.refuse_login(Refusal::Penalty(penalty))?;
         }
