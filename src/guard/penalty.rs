@@ -31,6 +31,10 @@ const LOOKED_AT: u32 = 16;
 /// One failure is forgotten for each such time without any.
 const DECAY: Duration = Duration::from_secs(300);
 
+/// How long an address whose failures are no longer free waits for the outcome of a try, if that takes so long: others at
+/// the same time would be guesses that cost nothing. About as long as a login waits to be verified.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Credentials that are tried, as a keyed hash; none when it cannot be told whether they were tried before.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt(pub(super) Option<u64>);
@@ -75,6 +79,16 @@ impl Penalties {
         (!known).then_some(Penalty(left))
     }
 
+    /// An attempt is looked at. (SCRAM and APOP, which are not told apart, cost little and do not hold up others.)
+    pub(super) fn looked_at(&mut self, source: Source, attempt: Attempt, now: Instant) {
+        if let Some(failures) = self.failures.get_mut(&source)
+            && failures.count >= FREE
+            && attempt.0.is_some_and(|hash| self.right.get(&hash).is_none())
+        {
+            failures.refused_until = now + LOOK;
+        }
+    }
+
     pub(super) fn failed(&mut self, source: Source, attempt: Attempt, now: Instant) {
         let count = self.failures.get(&source).map_or(0, |(last, Failures { count, .. })| {
             let forgotten = now.saturating_duration_since(last).as_secs() / DECAY.as_secs();
@@ -89,8 +103,13 @@ impl Penalties {
         }
     }
 
-    pub(super) fn succeeded(&mut self, attempt: Attempt, now: Instant) {
+    pub(super) fn succeeded(&mut self, source: Source, attempt: Attempt, now: Instant) {
         if let Some(hash) = attempt.0 {
+            if self.right.get(&hash).is_none()
+                && let Some(failures) = self.failures.get_mut(&source)
+            {
+                failures.refused_until = now;
+            }
             self.right.put(hash, (), now);
             self.wrong.remove(&hash);
         }
@@ -163,7 +182,7 @@ mod tests {
     #[test]
     fn who_logged_in_before_is_let_through() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
-        penalties.succeeded(guess(1000), now);
+        penalties.succeeded(source(), guess(1000), now);
         guesses(&mut penalties, &mut now, 0..20);
         assert_eq!(penalties.of(source(), guess(1000), now), None);
         assert!(penalties.of(source(), guess(1001), now).is_some());
@@ -175,7 +194,7 @@ mod tests {
     #[test]
     fn what_was_right_cannot_be_found_out_in_a_penalty() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
-        penalties.succeeded(guess(1000), now);
+        penalties.succeeded(source(), guess(1000), now);
         guesses(&mut penalties, &mut now, 0..20);
         for number in 2000..2000 + u64::from(LOOKED_AT) {
             assert!(penalties.of(source(), guess(number), now).is_some());
@@ -185,6 +204,26 @@ mod tests {
         now += LONGEST;
         penalties.failed(source(), guess(3000), now);
         assert_eq!(penalties.of(source(), guess(1000), now), None);
+    }
+
+    #[test]
+    fn guesses_at_one_time_are_one_after_the_other() {
+        let (mut penalties, mut now) = (Penalties::default(), Instant::now());
+        guesses(&mut penalties, &mut now, 0..6);
+        penalties.looked_at(source(), guess(6), now);
+        assert_eq!(penalties.of(source(), guess(7), now), Some(Penalty(LOOK)));
+        penalties.failed(source(), guess(6), now);
+        assert_eq!(penalties.of(source(), guess(7), now), Some(Penalty(FIRST)));
+        now += FIRST;
+        penalties.looked_at(source(), guess(7), now);
+        penalties.succeeded(source(), guess(7), now);
+        assert_eq!(penalties.of(source(), guess(8), now), None);
+        // Who is known keeps nobody waiting, and shortens nobody's penalty.
+        penalties.looked_at(source(), guess(7), now);
+        assert_eq!(penalties.of(source(), guess(8), now), None);
+        penalties.failed(source(), guess(8), now);
+        penalties.succeeded(source(), guess(7), now);
+        assert!(penalties.of(source(), guess(9), now).is_some());
     }
 
     #[test]
