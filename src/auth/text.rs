@@ -62,7 +62,7 @@ impl fmt::Display for Fault {
 }
 
 /// Dovecot's extra fields that narrow who may log in.
-const RESTRICTIONS: [&str; 2] = ["nologin", "allow_nets"];
+const RESTRICTIONS: [&str; 4] = ["nologin", "allow_nets", "allow_real_nets", "fail"];
 
 impl Accounts {
     pub(super) fn read(text: &[u8]) -> Self {
@@ -154,7 +154,8 @@ mod tests {
     fn lines_are_accounts_comments_or_faults() {
         let text = b"# comment:{PLAIN}x\n\n  \t\r\nana:{PLAIN}a\n#\xff\nbob:{PLAIN}b:1:1:Bob::/bin/sh:x=y\r\n\
             carl:secret\ndora\neve:\n../x:{PLAIN}x\nfay:{MD5}x\nana:{PLAIN}other\n\xff:{PLAIN}x\n\
-            gil:{PLAIN}g::::::nologin\nhal:{PLAIN}h::::::a=b allow_nets=127.0.0.1\nivy:{PLAIN}i";
+            gil:{PLAIN}g::::::nologin\nhal:{PLAIN}h::::::a=b allow_nets=127.0.0.1\nivy:{PLAIN}i\n\
+            jim:{PLAIN}j::::::allow_real_nets=127.0.0.1\nkim:{PLAIN}k::::::fail=y";
         let accounts = Accounts::read(text);
         let names: Vec<&str> = accounts.by_name.keys().map(UserName::as_str).collect();
         assert_eq!(names, ["ana", "bob", "ivy"]);
@@ -172,6 +173,8 @@ mod tests {
                 (13, Fault::Name(InvalidName)),
                 (14, Fault::Restricted("nologin")),
                 (15, Fault::Restricted("allow_nets")),
+                (17, Fault::Restricted("allow_real_nets")),
+                (18, Fault::Restricted("fail")),
             ]
         );
     }
