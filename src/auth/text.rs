@@ -94,6 +94,9 @@ impl Accounts {
         let field = fields.next().map(|field| field.as_ref().to_vec());
         let field = field.filter(|field| !field.is_empty()).ok_or(Fault::NoPassword)?;
         let secret = Secret::parse(&field).map_err(Fault::Secret)?;
+        if secret.readable().is_some_and(<[u8]>::is_empty) {
+            return Err(Fault::NoPassword);
+        }
         for extra in fields.skip(5) {
             if let Some(restriction) = restriction(extra.as_ref()) {
                 return Err(Fault::Restricted(restriction));
@@ -155,7 +158,7 @@ mod tests {
         let text = b"# comment:{PLAIN}x\n\n  \t\r\nana:{PLAIN}a\n#\xff\nbob:{PLAIN}b:1:1:Bob::/bin/sh:x=y\r\n\
             carl:secret\ndora\neve:\n../x:{PLAIN}x\nfay:{MD5}x\nana:{PLAIN}other\n\xff:{PLAIN}x\n\
             gil:{PLAIN}g::::::nologin\nhal:{PLAIN}h::::::a=b allow_nets=127.0.0.1\nivy:{PLAIN}i\n\
-            jim:{PLAIN}j::::::allow_real_nets=127.0.0.1\nkim:{PLAIN}k::::::fail=y";
+            jim:{PLAIN}j::::::allow_real_nets=127.0.0.1\nkim:{PLAIN}k::::::fail=y\nlea:{PLAIN}";
         let accounts = Accounts::read(text);
         let names: Vec<&str> = accounts.by_name.keys().map(UserName::as_str).collect();
         assert_eq!(names, ["ana", "bob", "ivy"]);
@@ -175,6 +178,7 @@ mod tests {
                 (15, Fault::Restricted("allow_nets")),
                 (17, Fault::Restricted("allow_real_nets")),
                 (18, Fault::Restricted("fail")),
+                (19, Fault::NoPassword),
             ]
         );
     }
