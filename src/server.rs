@@ -267,6 +267,8 @@ fn start_pool(shared: &Arc<Shared>, certificate: Option<&Arc<Certificate>>) -> i
 }
 
 /// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
+// Not inlined: threads that wait for a connection need no stack for one.
+#[inline(never)]
 fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option<&Certificate>) {
     let name = Name(&slot).to_string();
     let session = AssertUnwindSafe(|| {

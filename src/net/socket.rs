@@ -117,6 +117,8 @@ pub fn refuse(stream: &TcpStream, words: &str) {
 
 /// Takes what the client has sent behind its last command. Closed with input unread, the connection would be reset,
 /// and the client might lose the last reply.
+// Not inlined: its buffer would be in the stack frame of each session.
+#[inline(never)]
 pub fn discard_input(connection: &Connection) {
     for _ in 0..DISCARDS {
         match recv(&connection.stream, &mut [0u8; 4096], RecvFlags::DONTWAIT) {

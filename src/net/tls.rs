@@ -17,6 +17,8 @@ pub(super) struct TlsLayer(ServerConnection);
 
 impl TlsLayer {
     /// Answers the client's handshake, which has to be done at `deadline`. The stream's read timeout is changed.
+    // Not inlined: sessions in clear need no stack for it.
+    #[inline(never)]
     pub(super) fn accept(config: Arc<ServerConfig>, stream: &TcpStream, deadline: Instant) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
         connection.set_buffer_limit(Some(BUFFER));

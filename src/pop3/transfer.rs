@@ -87,6 +87,8 @@ pub(super) fn transformed<L: Link>(
 }
 
 /// Sends a message whose stored octets are the wire's.
+// Not inlined: a session that waits needs no stack for the tail.
+#[inline(never)]
 fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage, status: &str) -> Result<u64, TransferError> {
     let mut tail = [0; TAIL];
     let body = message.stored - TAIL as u64;
