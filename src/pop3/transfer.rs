@@ -113,9 +113,8 @@ fn send<L: Link>(
         Body::Lines(lines) => Some(Top::new(lines)),
     };
     let mut stuffer = Stuffer::default();
-    let size = source.size();
-    let mut block = Block::for_octets(size);
-    output.make_room(size);
+    let mut block = Block::new();
+    output.enlarge();
     let mut length = source.read(&mut block, &mut output.link)?;
     reply::ok(output.pending(), status);
     while length > 0 {
@@ -136,9 +135,6 @@ fn send<L: Link>(
 
 /// Where a message's octets come from.
 trait Source {
-    /// How many there are; the most there can be where that is not known.
-    fn size(&self) -> u64;
-
     /// The next octets, none at the end. An error at the first call is a refusal.
     fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError>;
 
@@ -153,10 +149,6 @@ struct Stored {
 }
 
 impl Source for Stored {
-    fn size(&self) -> u64 {
-        self.left
-    }
-
     fn read<L: Link>(&mut self, block: &mut [u8], _: &mut L) -> Result<usize, TransferError> {
         if self.left == 0 {
             return Ok(0);
@@ -182,10 +174,6 @@ struct Transformed {
 }
 
 impl Source for Transformed {
-    fn size(&self) -> u64 {
-        u64::MAX
-    }
-
     fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError> {
         let mut client = Waiting { link, input_pending: self.input_pending };
         let read = self.running.read(block, &mut client);

@@ -32,15 +32,6 @@ impl Block {
     pub fn new() -> Self {
         Self(BLOCKS.take().unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice()))
     }
-
-    /// One for so many octets, no larger than it needs to be: with hundreds of clients at once that counts.
-    #[must_use]
-    pub fn for_octets(octets: u64) -> Self {
-        match usize::try_from(octets) {
-            Ok(octets) if octets < BLOCK => Self(vec![0; octets].into_boxed_slice()),
-            _ => Self::new(),
-        }
-    }
 }
 
 impl Default for Block {
@@ -65,9 +56,7 @@ impl DerefMut for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.0.len() == BLOCK {
-            BLOCKS.give(mem::take(&mut self.0));
-        }
+        BLOCKS.give(mem::take(&mut self.0));
     }
 }
 
@@ -143,11 +132,9 @@ impl<L: Link> Output<L> {
         &mut self.pending
     }
 
-    /// Makes room for a reply of about so many octets at once.
-    pub fn make_room(&mut self, octets: u64) {
-        if octets < BLOCK as u64 {
-            self.pending.reserve(usize::try_from(octets + octets / 16).unwrap_or(BLOCK) + IDLE_BUFFER);
-        } else if self.pending.capacity() < LARGE_BUFFER {
+    /// Makes room for long replies at once.
+    pub fn enlarge(&mut self) {
+        if self.pending.capacity() < LARGE_BUFFER {
             let mut large = LARGE_BUFFERS.take().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER));
             large.append(&mut self.pending);
             self.pending = large;
