@@ -138,8 +138,8 @@ fn a_guesser_is_refused_and_others_are_not() {
         (admin.line() == "-9").then(|| admin.closed())
     });
     assert!(answer.is_some());
-    let said = server.stderr();
-    assert!(said.contains(" login refused: user=\"other\", too many failed logins, for "), "{said}");
+    let line = " login refused: user=\"other\", too many failed logins, for ";
+    eventually("the refusals are logged", || server.stderr().contains(line));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
