@@ -306,7 +306,8 @@ impl<L: Link> Session<'_, L> {
         if mechanism == Mechanism::ScramSha256
             && let Err(penalty) = self.probation.attempt(b"", None)
         {
-            log::warn!("{} login refused: AUTH {mechanism}, too many failed logins, for {penalty}", self.name);
+            // Who it is has not been said yet.
+            log::warn!("{} login refused: user=\"\", too many failed logins, for {penalty}", self.name);
             self.refuse_login(Refusal::Penalty(penalty))?;
         }
         self.output.flush()?;
