@@ -54,24 +54,14 @@ struct Records {
 }
 
 impl Records {
-    /// Keeps the counters if they have changed, and logs them when it is time to.
-    fn keep(&mut self, shared: &Shared) {
+    /// Keeps the counters if they have changed, and logs them when it is time to, or for the last time.
+    fn keep(&mut self, shared: &Shared, last: bool) {
         if let Some(kept) = &mut self.kept {
             kept.save(&shared.stats);
         }
         if let Some(log) = &mut self.log
-            && log.is_due(Instant::now())
+            && (last || log.is_due(Instant::now()))
         {
-            log.write(&shared.sample());
-        }
-    }
-
-    /// The last of them.
-    fn close(mut self, shared: &Shared) {
-        if let Some(kept) = &mut self.kept {
-            kept.save(&shared.stats);
-        }
-        if let Some(log) = &mut self.log {
             log.write(&shared.sample());
         }
     }
@@ -178,7 +168,7 @@ impl Server {
                     return Err(io::Error::new(error.kind(), format!("cannot start a thread: {error}")));
                 }
             }
-            records.keep(&shared);
+            records.keep(&shared, false);
             let ticks = tick(TICK);
             let why = loop {
                 select! {
@@ -194,13 +184,13 @@ impl Server {
                         if let Some(least) = shared.min_rate {
                             shared.connections.end_slow(least);
                         }
-                        records.keep(&shared);
+                        records.keep(&shared, false);
                     }
                 }
             };
             log::info!("shutting down: {why}");
             close(&shared, &listeners);
-            records.close(&shared);
+            records.keep(&shared, true);
             Ok(())
         })
     }

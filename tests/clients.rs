@@ -239,6 +239,23 @@ impl Home {
         command
     }
 
+    /// Runs fetchmail once with this configuration.
+    #[track_caller]
+    fn fetchmail(&self, config: &str) -> Output {
+        let config = self.configure("fetchmailrc", config);
+        let mut command = self.command("fetchmail");
+        command.env("FETCHMAILHOME", self.path("")).args(["--nodetach", "--daemon", "0", "--nosyslog"]);
+        command.arg("--pidfile").arg(self.path("pid")).arg("--idfile").arg(self.path("ids"));
+        command.arg("--fetchmailrc").arg(config).output().unwrap()
+    }
+
+    /// Runs mpop with this configuration.
+    #[track_caller]
+    fn mpop(&self, config: &str) -> Output {
+        let config = self.configure("mpoprc", config);
+        self.command("mpop").arg("--file").arg(config).output().unwrap()
+    }
+
     /// The files in a directory of this home, by name.
     fn files(&self, directory: &str) -> Vec<Vec<u8>> {
         let entries = fs::read_dir(self.path(directory)).unwrap();
@@ -369,12 +386,7 @@ impl Fetcher for Fetchmail {
             if then == Then::Keep { "keep" } else { "no keep" },
             home.delivery_script().display(),
         );
-        let config = home.configure("fetchmailrc", &config);
-        let mut command = home.command("fetchmail");
-        command.env("FETCHMAILHOME", home.path("")).args(["--nodetach", "--daemon", "0", "--nosyslog"]);
-        command.arg("--pidfile").arg(home.path("pid")).arg("--idfile").arg(home.path("ids"));
-        command.arg("--fetchmailrc").arg(config);
-        command.output().unwrap()
+        home.fetchmail(&config)
     }
 
     fn fetched(&self, home: &Home) -> Vec<Vec<u8>> {
@@ -469,8 +481,7 @@ impl Fetcher for Mpop {
             home.path("uidls").display(),
             home.path("Maildir").display(),
         );
-        let config = home.configure("mpoprc", &config);
-        home.command("mpop").arg("--file").arg(config).output().unwrap()
+        home.mpop(&config)
     }
 
     fn fetched(&self, home: &Home) -> Vec<Vec<u8>> {
@@ -723,8 +734,7 @@ fn mpop_with(method: &'static str) -> impl Fn(&Home, &Server, &str) -> Output {
             home.path("uidls").display(),
             home.path("Maildir").display(),
         );
-        let config = home.configure("mpoprc", &config);
-        home.command("mpop").arg("--file").arg(config).output().unwrap()
+        home.mpop(&config)
     }
 }
 
@@ -776,11 +786,7 @@ fn fetchmail_logs_in_by_apop() {
             address.port(),
             home.delivery_script().display(),
         );
-        let config = home.configure("fetchmailrc", &config);
-        let mut command = home.command("fetchmail");
-        command.env("FETCHMAILHOME", home.path("")).args(["--nodetach", "--daemon", "0", "--nosyslog"]);
-        command.arg("--pidfile").arg(home.path("pid")).arg("--idfile").arg(home.path("ids"));
-        command.arg("--fetchmailrc").arg(config).output().unwrap()
+        home.fetchmail(&config)
     });
 }
 
@@ -868,8 +874,7 @@ fn mpop_speaks_tls() {
             home.path("uidls").display(),
             home.path("Maildir").display(),
         );
-        let config = home.configure("mpoprc", &config);
-        home.command("mpop").arg("--file").arg(config).output().unwrap()
+        home.mpop(&config)
     });
 }
 
@@ -884,10 +889,6 @@ fn fetchmail_speaks_tls() {
             trusted.display(),
             home.delivery_script().display(),
         );
-        let config = home.configure("fetchmailrc", &config);
-        let mut command = home.command("fetchmail");
-        command.env("FETCHMAILHOME", home.path("")).args(["--nodetach", "--daemon", "0", "--nosyslog"]);
-        command.arg("--pidfile").arg(home.path("pid")).arg("--idfile").arg(home.path("ids"));
-        command.arg("--fetchmailrc").arg(config).output().unwrap()
+        home.fetchmail(&config)
     });
 }
