@@ -1,7 +1,6 @@
 //! The server program.
 
 use std::env;
-use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use clap::Parser;
 use log::LevelFilter;
 use pop3d::auth;
 use pop3d::config::{self, Args, LogConfig, Task};
+use pop3d::log_file::LogFile;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -47,7 +47,7 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    start_log(&args.log())?;
+    let log_file = start_log(args.log())?;
     panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     // Before anybody can know that the server is there.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
@@ -60,7 +60,10 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let listen = move || {
         for signal in signals.forever() {
             let _ = ask.send(match signal {
-                SIGHUP => Request::Reload,
+                SIGHUP => {
+                    log_file.iter().for_each(reopen);
+                    Request::Reload
+                }
                 SIGINT => Request::Stop("SIGINT"),
                 _ => Request::Stop("SIGTERM"),
             });
@@ -76,7 +79,8 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     Ok(server.run(&requests)?)
 }
 
-fn start_log(log: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {
+/// Starts to log. Returns the file that it is logged to.
+fn start_log(log: LogConfig) -> Result<Option<LogFile>, Box<dyn std::error::Error>> {
     let time = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     let off = LevelFilter::Off;
     let config = ConfigBuilder::new()
@@ -85,16 +89,20 @@ fn start_log(log: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {
         .set_thread_level(off)
         .set_location_level(off)
         .build();
-    match &log.file {
-        Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.map_err(|error| format!("cannot open the log file {}: {error}", path.display()))?;
-            WriteLogger::init(log.level, config, file)?;
-        }
-        None => {
-            let colour = if io::stderr().is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
-            TermLogger::init(log.level, config, TerminalMode::Stderr, colour)?;
-        }
+    let Some(path) = log.file else {
+        let colour = if io::stderr().is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
+        TermLogger::init(log.level, config, TerminalMode::Stderr, colour)?;
+        return Ok(None);
+    };
+    let cannot_open = |error| format!("cannot open the log file {}: {error}", path.display());
+    let file = LogFile::open(path.clone()).map_err(cannot_open)?;
+    WriteLogger::init(log.level, config, file.clone())?;
+    Ok(Some(file))
+}
+
+fn reopen(log: &LogFile) {
+    match log.reopen() {
+        Ok(()) => log::info!("the log file has been opened again"),
+        Err(error) => log::error!("the log stays in its old file, a new one cannot be opened: {error}"),
     }
-    Ok(())
 }

@@ -10,7 +10,8 @@
 //!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]
 //!   (lines in, wire form out: octets to values and back).
 //!
-//! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not.
+//! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
+//! [`log_file`] is where the log may go.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server. [`trust`] is both clients':
 //! whose certificates are believed.
 
@@ -20,6 +21,7 @@ pub mod config;
 pub mod confine;
 pub mod connections;
 pub mod guard;
+pub mod log_file;
 pub mod maildrop;
 pub mod net;
 pub mod peep;

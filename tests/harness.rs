@@ -252,8 +252,13 @@ impl Builder {
 
     /// Runs as an ordinary user even when the tests run as root, so that permissions count; its mail becomes the
     /// user's. As anybody else the tests are ordinary already.
-    pub(crate) fn unprivileged(mut self) -> Self {
-        self.uid = geteuid().is_root().then_some(NOBODY);
+    pub(crate) fn unprivileged(self) -> Self {
+        self.unprivileged_as(NOBODY)
+    }
+
+    /// The same as this user.
+    pub(crate) fn unprivileged_as(mut self, uid: u32) -> Self {
+        self.uid = geteuid().is_root().then_some(uid);
         self
     }
 
@@ -486,6 +491,13 @@ impl Server {
     /// What it has written on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until a line of its log is of this level and contains `text`.
+    #[track_caller]
+    pub(crate) fn expect_log(&self, level: &str, text: &str) {
+        let told = |line: &str| line.contains(&format!("[{level}]")) && line.contains(text);
+        eventually("the log tells it", || self.stderr().lines().any(told));
     }
 
     /// Waits for it to end by itself.

@@ -686,3 +686,19 @@ fn a_log_file_is_appended_to() {
         assert_eq!(server.stderr(), "");
     }
 }
+
+/// As logrotate does: moved away first, then told.
+#[test]
+fn a_log_file_is_opened_again_on_sighup() {
+    let directory = TempDir::new().unwrap();
+    let (file, moved) = (directory.path().join("log"), directory.path().join("log.1"));
+    let mut server = server_with_mail(&["--log-file", file.to_str().unwrap()]);
+    server.session().quit();
+    fs::rename(&file, &moved).unwrap();
+    server.signal(Signal::HUP);
+    eventually("there is a new file", || fs::read_to_string(&file).is_ok_and(|log| log.contains("opened again")));
+    server.session().quit();
+    ends_well(&mut server, Signal::TERM);
+    assert_eq!(fs::read_to_string(&moved).unwrap().matches("end: quit").count(), 1);
+    assert_eq!(fs::read_to_string(&file).unwrap().matches("end: quit").count(), 1);
+}

@@ -417,6 +417,7 @@ fn a_program_that_fails_after_some_octets() {
         client.call("RSET");
         client.call("RETR 1");
         assert!(cut(&mut client).starts_with(b"some"), "{program}");
+        server.expect_log("ERROR", "message 1 was cut off: transform: ");
         assert_eq!(server.admin().value("re?"), "0", "{program}");
         no_children(&server);
         server.session().quit();

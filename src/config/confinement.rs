@@ -21,16 +21,16 @@ pub(super) struct ConfinementArgs {
     allow_dir: Vec<PathBuf>,
 
     /// Something that the transform may read and run, beside itself and the system's programs; can be given many times
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "transform")]
     transform_path: Vec<PathBuf>,
 
     /// Let the transform use TCP
-    #[arg(long)]
+    #[arg(long, requires = "transform")]
     transform_network: bool,
 
     /// What the transform may use at most, as cpu=10,memory=512M: cpu (seconds), memory, file-size (octets, or K, M,
     /// G), files (open), processes
-    #[arg(long, value_name = "NAME=N", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME=N", value_delimiter = ',', requires = "transform")]
     pub(super) transform_limit: Vec<Limit>,
 
     /// Do without Landlock, which keeps the server and its transform from all other files

@@ -87,7 +87,7 @@ pub struct Args {
     peep_address: Vec<IpAddr>,
 
     /// How long the transform may give no output, in seconds (0: for ever)
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE), requires = "transform")]
     transform_timeout: u64,
 
     /// Log more: once for each command, twice for the first line of each reply too
@@ -98,7 +98,7 @@ pub struct Args {
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
     quiet: u8,
 
-    /// Append the log to this file instead of writing it to stderr
+    /// Append the log to this file instead of writing it to stderr; SIGHUP opens it again
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
@@ -333,10 +333,12 @@ impl Args {
     /// [`ConfigError`], as for [`Args::resolve`].
     pub fn confinement(&self) -> Result<Confinement, ConfigError> {
         let users_file = self.accounts.users_file.as_ref();
+        let stats_log = self.state.stats_log.iter().map(|log| &log.path);
+        let written = users_file.into_iter().chain(stats_log).chain(&self.log_file);
         let used = Used {
             mail_root: self.mailbox.clone(),
             state: self.state.state.clone(),
-            written: self.state.stats_log.iter().map(|log| &log.path).chain(users_file).cloned().collect(),
+            written: written.cloned().collect(),
             read_again: self.tls.files().chain(users_file).cloned().collect(),
         };
         Ok(self.confinement.confinement(used, self.transform()?.as_ref()))

@@ -531,6 +531,10 @@ impl<L: Link> Session<'_, L> {
                 self.err(refusal);
                 Ok(None)
             }
+            Err(TransferError::Cut(error)) => {
+                log::error!("{} message {number} was cut off: {error}", self.name);
+                Err(error.into())
+            }
             Err(TransferError::Broken(error)) => Err(error.into()),
         }
     }

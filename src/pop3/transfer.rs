@@ -24,7 +24,9 @@ pub(super) enum Body {
 pub(super) enum TransferError {
     /// Nothing was sent; the client gets -ERR and the session goes on.
     Refused(Refusal, io::Error),
-    /// Part of the message is out, or the client is gone. Only closing the connection tells that the rest is missing.
+    /// Part of the message is out, and the rest cannot be had. Only closing the connection tells the client.
+    Cut(io::Error),
+    /// The client is gone.
     Broken(io::Error),
 }
 
@@ -51,9 +53,10 @@ impl TransferError {
     }
 
     /// The same when part of the message is out already.
-    fn broken(self) -> Self {
+    fn midway(self) -> Self {
         match self {
-            Self::Refused(_, error) | Self::Broken(error) => Self::Broken(error),
+            Self::Refused(_, error) => Self::Cut(error),
+            other => other,
         }
     }
 }
@@ -95,10 +98,18 @@ fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage, status: &st
     message.file.read_exact_at(&mut tail, body).map_err(TransferError::unreadable)?;
     reply::ok(output.pending(), status);
     output.flush()?;
-    output.link.send_file(&message.file, body)?;
+    output.link.send_file(&message.file, body).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => TransferError::Cut(shortened()),
+        _ => TransferError::Broken(error),
+    })?;
     output.pending().extend_from_slice(&tail);
     reply::end(output.pending());
     Ok(message.stored)
+}
+
+/// What was there at login is not there any more.
+fn shortened() -> io::Error {
+    io::Error::other("the file has become shorter meanwhile")
 }
 
 /// Reads blocks, makes wire form of them and sends them. Until the first block is there the message can be refused.
@@ -128,7 +139,7 @@ fn send<L: Link>(
         if top.as_ref().is_some_and(Top::is_done) {
             break;
         }
-        length = source.read(&mut block, &mut output.link).map_err(TransferError::broken)?;
+        length = source.read(&mut block, &mut output.link).map_err(TransferError::midway)?;
     }
     Ok(stuffer.finish(output.pending()))
 }
@@ -155,7 +166,7 @@ impl Source for Stored {
         }
         let room = usize::try_from(self.left).map_or(block.len(), |left| left.min(block.len()));
         let read = match self.file.read(&mut block[..room]) {
-            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the message was cut while it was sent")),
+            Ok(0) => Err(shortened()),
             result => result,
         };
         let read = read.map_err(TransferError::unreadable)?;

@@ -4,24 +4,20 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
-
-use crate::connections::MAX_CONNECTIONS;
+use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 
 /// This program, even when its file has been replaced meanwhile.
 pub(super) const OURSELVES: &str = "/proc/self/exe";
 
 /// The first argument that makes this program a launcher: `LAUNCH LIMIT… -- PROGRAM ARGUMENT…`.
 const LAUNCH: &str = "launch-limited";
-
-/// The kernel counts a user's threads, and the server's own are of the user: sessions, and some to spare.
-const OUR_THREADS: u64 = MAX_CONNECTIONS as u64 + 64;
 
 /// One limit, as `cpu=10`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +38,8 @@ impl FromStr for Limit {
             "memory" => (Resource::As, octets(number)),
             "file-size" => (Resource::Fsize, octets(number)),
             "files" => (Resource::Nofile, number.parse().ok()),
-            "processes" => (Resource::Nproc, number.parse().ok().and_then(|most: u64| most.checked_add(OUR_THREADS))),
+            // The program is one.
+            "processes" => (Resource::Nproc, number.parse().ok().filter(|most| *most > 0)),
             _ => return Err("there are cpu, memory, file-size, files and processes".to_owned()),
         };
         let most = most.ok_or_else(|| format!("{number:?} is no number for it"))?;
@@ -92,12 +89,23 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> io::Result<i
     let limits: Vec<_> = arguments.by_ref().take_while(|argument| argument != "--").collect();
     for limit in limits {
         let Limit { resource, most, .. } = limit.to_string_lossy().parse().map_err(io::Error::other)?;
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+        // The kernel counts all threads of a user, of which the server's are many.
+        let others = if resource == Resource::Nproc { threads_of_parent()? } else { 0 };
+        let most = Some(most.saturating_add(others));
+        setrlimit(resource, Rlimit { current: most, maximum: most })
             .map_err(|error| io::Error::other(format!("cannot limit {}: {error}", limit.display())))?;
     }
     let program = arguments.next().ok_or_else(|| io::Error::other("no program"))?;
     let error = Command::new(&program).args(arguments).exec();
     Ok(io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display())))
+}
+
+/// How many threads the server has that has started this process.
+fn threads_of_parent() -> io::Result<u64> {
+    let parent = getppid().ok_or_else(|| io::Error::other("the server has gone"))?;
+    let status = fs::read_to_string(format!("/proc/{}/status", parent.as_raw_nonzero()))?;
+    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
+    threads.ok_or_else(|| io::Error::other("/proc does not tell the server's threads"))
 }
 
 #[cfg(test)]
@@ -113,14 +121,14 @@ mod tests {
             ("file-size=3K", Resource::Fsize, 3072),
             ("memory=1G", Resource::As, 1 << 30),
             ("files=16", Resource::Nofile, 16),
-            ("processes=5", Resource::Nproc, 5 + OUR_THREADS),
+            ("processes=5", Resource::Nproc, 5),
         ] {
             let limit: Limit = text.parse().unwrap();
             assert_eq!((limit.resource, limit.most, limit.to_string()), (resource, most, text.to_owned()));
         }
         let overflows = format!("memory={}G", u64::MAX);
-        let most = format!("processes={}", u64::MAX);
-        for bad in ["", "cpu", "cpu=", "cpu=-1", "cpu=1M", "memory=M", "memory=1T", "size=1", &overflows, &most] {
+        for bad in ["", "cpu", "cpu=", "cpu=-1", "cpu=1M", "memory=M", "memory=1T", "size=1", "processes=0", &overflows]
+        {
             assert!(bad.parse::<Limit>().is_err(), "{bad}");
         }
     }
