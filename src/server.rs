@@ -110,6 +110,9 @@ impl Server {
         bind(Protocol::Pop3, false, &config.pop3)?;
         config.pop3s.as_ref().map_or(Ok(()), |endpoint| bind(Protocol::Pop3, true, endpoint))?;
         bind(Protocol::Peep, config.peep_tls, &config.peep)?;
+        if config.users.names().is_empty() {
+            log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
+        }
         if config.certificate.is_none()
             && !config.allow_cleartext
             && config.pop3.addresses.iter().any(|address| !address.is_loopback())

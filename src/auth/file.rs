@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use rustix::fs::{FlockOperation, flock};
@@ -18,9 +18,9 @@ use super::text::Accounts;
 /// A larger file is refused: it would be half a million users.
 const SIZE_LIMIT: u64 = 1 << 26;
 
-/// A file that was modified less than this ago may change again without a change of its times, which are
+/// A file that was changed no more than so many seconds ago may change again without a change of its times, which are
 /// as coarse as the file system's clock.
-const SETTLED: Duration = Duration::from_secs(2);
+const UNSETTLED: u64 = 2;
 
 /// How long a change waits for another program that has the file locked, and between two looks.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,12 +78,15 @@ impl PasswdFile {
         if metadata.mode() & 0o007 != 0 {
             log::warn!("{} can be read or written by others: chmod o= it", path.display());
         }
+        if accounts.by_name.is_empty() {
+            log::warn!("{} has no users yet", path.display());
+        }
         log_faults(&path, &accounts);
         let loaded = Loaded { stamp: settled_stamp(&metadata), accounts: Arc::new(accounts), fault: None };
         Ok(Self { path, loaded: RwLock::new(loaded) })
     }
 
-    /// The accounts as the file has them now; those that it had last, where it cannot be read.
+    /// The accounts as the file has them now; those that it had last, where it cannot be used.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));
         let is_current = |loaded: &Loaded| matches!((&now, &loaded.stamp), (Ok(now), Some(stamp)) if now == stamp);
@@ -103,7 +106,7 @@ impl PasswdFile {
     /// flock(2) wait, and what others have changed meanwhile is there.
     ///
     /// # Errors
-    /// Those of reading and writing; the file is as it was then.
+    /// Those of reading and writing, and when others have emptied the file; it is as it was then.
     pub(super) fn change(&self, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> io::Result<bool> {
         // Of a symbolic link the file that it leads to is replaced.
         let path = fs::canonicalize(&self.path)?;
@@ -111,6 +114,7 @@ impl PasswdFile {
         loop {
             let _locked = lock(&path, deadline)?;
             let (text, metadata) = read(&path)?;
+            self.loaded.read().not_emptied(&Accounts::read(&text))?;
             let Some(text) = change(&text) else { return Ok(false) };
             let new = beside(&path);
             let replaced = write(&new, &text, &metadata).and_then(|()| {
@@ -138,7 +142,8 @@ impl Loaded {
         self.stamp = None;
         let accounts = read(path).and_then(|(text, metadata)| {
             self.stamp = settled_stamp(&metadata);
-            accounts_of(&text)
+            let accounts = accounts_of(&text)?;
+            self.not_emptied(&accounts).map(|()| accounts)
         });
         match accounts {
             Ok(accounts) => self.take_over(path, accounts),
@@ -150,6 +155,15 @@ impl Loaded {
                 self.fault = Some(fault);
             }
         }
+    }
+
+    /// A file that has lost all its accounts is one that an editor or a full disk has cut off. Who means it says so by
+    /// PEEP.
+    fn not_emptied(&self, now: &Accounts) -> io::Result<()> {
+        if now.by_name.is_empty() && !self.accounts.by_name.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no account is left in it"));
+        }
+        Ok(())
     }
 
     fn take_over(&mut self, path: &Path, accounts: Accounts) {
@@ -183,11 +197,17 @@ fn log_faults(path: &Path, accounts: &Accounts) {
 
 /// The stamp of a file that cannot change from now on without another one.
 fn settled_stamp(file: &Metadata) -> Option<Stamp> {
-    let age = file.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    age.is_some_and(|age| age >= SETTLED).then(|| Stamp::from(file))
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    is_settled(file.ctime(), now.cast_signed()).then(|| Stamp::from(file))
 }
 
-/// The file's text, and what it was when it was read.
+/// A file's last change is told by its ctime, which cannot be set to any time as its mtime can. One in the future is a
+/// clock that has been set back since.
+fn is_settled(changed: i64, now: i64) -> bool {
+    now.abs_diff(changed) > UNSETTLED
+}
+
+/// The file's text, and what it was when it was read. It needs no lock, as all changes of ours come whole by rename.
 fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     // Without O_NONBLOCK a FIFO would wait for a writer.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -286,8 +306,30 @@ mod tests {
         fs::write(&other, "hal:{PLAIN}a\n").unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(names(&file), ["hal"]);
-        fs::write(&path, "").unwrap();
+    }
+
+    #[test]
+    fn a_file_that_others_empty_leaves_the_accounts_as_they_were() {
+        let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
+        let file = PasswdFile::open(path.clone()).unwrap();
+        for text in ["", "# nobody\n\n"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(names(&file), ["ana"]);
+            assert!(add(&file, "bob:{PLAIN}b\n").is_err());
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        fs::write(&path, "eve:{PLAIN}e\n").unwrap();
+        assert!(file.change(|_| Some(Vec::new())).unwrap());
         assert_eq!(names(&file), [""; 0]);
+        assert!(add(&file, "bob:{PLAIN}b\n").unwrap());
+        assert_eq!(names(&file), ["bob"]);
+    }
+
+    #[test]
+    fn a_file_settles_whatever_its_times_are() {
+        for (changed, settled) in [(100, false), (98, false), (102, false), (97, true), (5000, true), (-5, true)] {
+            assert_eq!(is_settled(changed, 100), settled, "{changed}");
+        }
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Users {
         let Some(file) = &self.file else {
             return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
         };
-        if self.find(&name).is_some() {
+        if self.find(&name, &file.accounts()).is_some() {
             return Err(Unchanged::Exists);
         }
         let field = Scheme::Argon2id.field(password);
@@ -160,7 +160,9 @@ impl Users {
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
         let user = parse(name);
-        let account = user.as_ref().and_then(|user| self.find(user));
+        let of_file = self.file_accounts();
+        // An account whose password is empty was hardly meant to be open to all.
+        let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
         match (user, account) {
             (Some(user), Some(account)) if account.secret.is_costly() => {
                 let mark = self.recent.mark(user.as_str(), &account.field, password);
@@ -174,7 +176,7 @@ impl Users {
             }
             (Some(user), Some(account)) if account.secret.matches(password) => return Ok(user),
             _ => {
-                if let Some(decoy) = self.file_accounts().costliest.as_ref().filter(|decoy| decoy.secret.is_costly()) {
+                if let Some(decoy) = of_file.costliest.as_ref().filter(|decoy| decoy.secret.is_costly()) {
                     self.permits.run(|| decoy.secret.matches(password))?;
                 }
             }
@@ -188,7 +190,7 @@ impl Users {
     /// [`Denied::Credentials`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<UserName, Denied> {
         let user = parse(name);
-        let account = user.as_ref().and_then(|user| self.find(user));
+        let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
         // For others a digest is made too, which proves nobody.
         let expected = apop::digest(timestamp, password.unwrap_or_default());
@@ -199,12 +201,16 @@ impl Users {
     /// What a SCRAM exchange begins with: the salt and the iterations of an account. Anybody has some, and always the
     /// same while the server runs; only stored keys of other iterations than most tell that they exist.
     pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
-        let account = parse(name).and_then(|user| self.find(&user));
+        self.scram_parameters_of(name, &self.file_accounts())
+    }
+
+    fn scram_parameters_of(&self, name: &[u8], of_file: &Accounts) -> (Vec<u8>, u32) {
+        let account = parse(name).and_then(|user| self.find(&user, of_file));
         match account.as_ref().and_then(|account| account.secret.scram_keys()) {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => {
                 let salt = hmac(&self.salt_key, name)[..scram::SALT].to_vec();
-                (salt, self.file_accounts().scram_iterations.unwrap_or(scram::ITERATIONS))
+                (salt, of_file.scram_iterations.unwrap_or(scram::ITERATIONS))
             }
         }
     }
@@ -221,13 +227,14 @@ impl Users {
         proof: &[u8],
     ) -> Result<(UserName, [u8; 32]), Denied> {
         let user = parse(name);
-        let account = user.as_ref().and_then(|user| self.find(user));
+        let of_file = self.file_accounts();
+        let account = user.as_ref().and_then(|user| self.find(user, &of_file));
         let secret = account.as_ref().map(|account| &account.secret);
         let stored = secret.and_then(Secret::scram_keys);
         let password = secret.and_then(Secret::readable);
         // Keys are made of readable passwords. Where there are any, they are made for all, so the time tells nothing.
-        let made = if self.file_accounts().some_readable || !self.own.read().is_empty() {
-            let (salt, iterations) = self.scram_parameters(name);
+        let made = if of_file.some_readable || !self.own.read().is_empty() {
+            let (salt, iterations) = self.scram_parameters_of(name, &of_file);
             Some(self.permits.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
         } else {
             None
@@ -237,13 +244,13 @@ impl Users {
         user.zip(right).ok_or(Denied::Credentials)
     }
 
+    /// Looks whether the file has changed; once for each proof.
     fn file_accounts(&self) -> Arc<Accounts> {
         self.file.as_ref().map(PasswdFile::accounts).unwrap_or_default()
     }
 
-    fn find(&self, user: &UserName) -> Option<Arc<Account>> {
-        let own = self.own.read().get(user).cloned();
-        own.or_else(|| self.file_accounts().by_name.get(user).cloned())
+    fn find(&self, user: &UserName, of_file: &Accounts) -> Option<Arc<Account>> {
+        self.own.read().get(user).or_else(|| of_file.by_name.get(user)).cloned()
     }
 }
 
@@ -320,6 +327,19 @@ mod tests {
         assert_eq!(users.names(), ["ana"]);
         users.remove("ana").unwrap();
         assert!(users.names().is_empty());
+    }
+
+    /// Such lines are made by mistake, as that of an empty variable in a script.
+    #[test]
+    fn no_password_lets_nobody_in() {
+        let (_directory, users) = of_file(&format!(
+            "ana:{{SHA256}}47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nbob:{}\neve:{{PLAIN}}\nfay:{{PLAIN}}f\n",
+            Scheme::BlfCrypt.field(b"")
+        ));
+        assert_eq!(users.names(), ["ana", "bob", "fay"]);
+        for name in ["ana", "bob", "eve", "fay", "nobody"] {
+            assert_eq!(users.authenticate(name.as_bytes(), b""), Err(Denied::Credentials), "{name}");
+        }
     }
 
     #[test]

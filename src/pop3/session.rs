@@ -12,7 +12,7 @@ use super::reply::{self, Fault, Offer, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
-use crate::auth::{self, Denied, UserName, Users};
+use crate::auth::{self, Abilities, Denied, UserName, Users};
 use crate::guard::{Probation, Visit};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
@@ -96,11 +96,13 @@ impl fmt::Display for Summary {
 /// Speaks POP3 with the client at the other end of `link`, until the session ends. `name` tells it in the log.
 pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> Summary {
     let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
+    let abilities = shared.users.abilities();
     let mut session = Session {
         shared,
         name,
         connected: Instant::now(),
-        timestamp: shared.users.abilities().apop.then(auth::timestamp),
+        abilities,
+        timestamp: abilities.apop.then(auth::timestamp),
         lines: Lines::new(LINE_LIMIT),
         output: Output::new(link),
         probation: Probation::new(visit),
@@ -115,7 +117,9 @@ struct Session<'a, L> {
     shared: &'a Shared,
     name: &'a str,
     connected: Instant,
-    /// What the greeting announces APOP with, when some user can use it.
+    /// What users could prove themselves with when the greeting was sent; CAPA agrees with it.
+    abilities: Abilities,
+    /// What the greeting announces APOP with.
     timestamp: Option<String>,
     lines: Lines,
     output: Output<L>,
@@ -290,11 +294,11 @@ impl<L: Link> Session<'_, L> {
         Ok(())
     }
 
-    /// The mechanisms of AUTH that somebody can use on this connection now.
+    /// The mechanisms of AUTH that can be used on this connection now.
     fn mechanisms(&self) -> Vec<Mechanism> {
         let usable = |mechanism: &Mechanism| match mechanism {
             Mechanism::Plain => self.takes_passwords(),
-            Mechanism::ScramSha256 => self.shared.users.abilities().scram,
+            Mechanism::ScramSha256 => self.abilities.scram,
         };
         Mechanism::ALL.into_iter().filter(usable).collect()
     }
