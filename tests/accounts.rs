@@ -1,7 +1,7 @@
 //! Accounts: the users file while it is read, changed and written, and the ways to log in beside USER and PASS.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -136,6 +136,9 @@ fn a_file_that_changes_is_read_again() {
     assert_eq!(admin.values("u?"), ["ana", "bob"]);
 
     // What cannot be used leaves everything as it was, and is told once.
+    file.write("# cut off by a full disk\n");
+    assert!(lets_in(&server, "ana", "b") && lets_in(&server, "bob", "b"));
+    peep(&mut admin, "u+ eve e", "-8");
     file.write("\0\0\0\n");
     assert!(lets_in(&server, "ana", "b") && lets_in(&server, "bob", "b"));
     fs::remove_file(&file.path).unwrap();
@@ -143,7 +146,35 @@ fn a_file_that_changes_is_read_again() {
     file.write("bob:{PLAIN}c\n");
     assert!(!lets_in(&server, "ana", "b") && lets_in(&server, "bob", "c"));
     eventually("it is told that it can be used", || server.stderr().contains("can be used again"));
-    assert_eq!(server.stderr().matches("cannot be used, the accounts stay as they were").count(), 2);
+    assert_eq!(server.stderr().matches("cannot be used, the accounts stay as they were").count(), 3);
+
+    // PEEP may delete the last one.
+    peep(&mut admin, "u- bob", "+");
+    assert!(!lets_in(&server, "bob", "c"));
+    assert_eq!(file.text(), "");
+}
+
+#[test]
+fn a_server_without_users_says_so() {
+    let file = UsersFile::new("# nobody yet\n");
+    let server = file.serve();
+    peep(&mut server.admin(), "u+ ana a", "+");
+    assert!(lets_in(&server, "ana", "a"));
+    let text = format!("[WARN] {} has no users yet\n", file.path.display());
+    eventually("the file is warned of", || server.stderr().contains(&text));
+    assert!(!file.serve().stderr().contains("no users"));
+
+    let mut child = Command::new(PROGRAM)
+        .args(["-p", "0", "-P", "0", "--address", "127.0.0.1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let told = stderr.lines().map_while(Result::ok).any(|line| line.contains("there are no users"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(told);
 }
 
 /// Each verification takes 19 MiB; many who wait for theirs have none, and who has had one has given it back.
@@ -309,12 +340,23 @@ fn passwd_makes_fields_for_the_file() {
 
 #[test]
 fn passwd_refuses_what_is_no_password_or_no_scheme() {
-    let output = passwd(&[], "\n");
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "pop3d: there is no password\n");
-    let output = passwd(&["--scheme", "MD5"], "hunter2\n");
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
-    assert!(!String::from_utf8(output.stderr).unwrap().contains("hunter2"));
+    let longest = "x".repeat(72);
+    assert!(passwd(&["--scheme", "BLF-CRYPT"], &longest).status.success());
+    for (scheme, input, why) in [
+        ("ARGON2ID", "\n", "the password is empty"),
+        ("PLAIN", "\r\n", "the password is empty"),
+        ("PLAIN", "", "the password is empty"),
+        ("BLF-CRYPT", &format!("{longest}x"), "the scheme takes 72 octets of a password, and this one has 73"),
+    ] {
+        let output = passwd(&["--scheme", scheme], input);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{scheme}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("pop3d: {why}\n"));
+    }
+    for arguments in [&["--scheme", "MD5"][..], &["hunter2"], &["--", "hunter2"]] {
+        let output = passwd(arguments, "hunter2\n");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}");
+        assert!(!String::from_utf8(output.stderr).unwrap().contains("hunter2"), "{arguments:?}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

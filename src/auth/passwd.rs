@@ -7,9 +7,9 @@ use super::Scheme;
 /// Asks twice without echo on a terminal, and reads one line elsewhere.
 ///
 /// # Errors
-/// When no password comes, or not twice the same.
+/// When no password comes, or not twice the same, or one that the scheme would cut off.
 pub fn make_field(scheme: Scheme) -> io::Result<String> {
-    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
     let password = if io::stdin().is_terminal() {
         let password = rpassword::prompt_password("Password: ")?;
         if rpassword::prompt_password("Again: ")? != password {
@@ -22,7 +22,13 @@ pub fn make_field(scheme: Scheme) -> io::Result<String> {
         line.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).unwrap_or(&line).to_owned()
     };
     if password.is_empty() {
-        return Err(wrong("there is no password"));
+        return Err(wrong("the password is empty"));
+    }
+    if let Some(limit) = scheme.limit().filter(|limit| password.len() > *limit) {
+        return Err(wrong(&format!(
+            "the scheme takes {limit} octets of a password, and this one has {}",
+            password.len()
+        )));
     }
     Ok(scheme.field(password.as_bytes()))
 }

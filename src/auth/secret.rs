@@ -34,6 +34,9 @@ const NEW_CRYPT_ROUNDS: u32 = 100_000;
 /// Of bcrypt, for new hashes: some 50 ms.
 const NEW_BCRYPT_COST: u32 = 10;
 
+/// What bcrypt takes of a password, in octets. It drops the rest without a word, in verifications as well.
+const BCRYPT_LIMIT: usize = 72;
+
 /// A stored secret.
 #[derive(Clone)]
 pub(super) enum Secret {
@@ -296,6 +299,11 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The most octets that a password may have, if there is a most.
+    pub(super) fn limit(self) -> Option<usize> {
+        (self == Self::BlfCrypt).then_some(BCRYPT_LIMIT)
+    }
+
     /// A new password field.
     pub(super) fn field(self, password: &[u8]) -> String {
         let salt: [u8; scram::SALT] = super::random();
@@ -413,6 +421,15 @@ mod tests {
             }
         }
         assert_ne!(Scheme::Argon2id.field(b"secret"), Scheme::Argon2id.field(b"secret"));
+    }
+
+    /// As with Dovecot and crypt(3).
+    #[test]
+    fn of_a_long_password_bcrypt_takes_what_it_can() {
+        let long = "x".repeat(BCRYPT_LIMIT);
+        let secret = parse(&Scheme::BlfCrypt.field(long.as_bytes())).unwrap();
+        assert!(secret.matches(long.as_bytes()) && secret.matches(format!("{long}y").as_bytes()));
+        assert!(!secret.matches(&long.as_bytes()[1..]));
     }
 
     #[test]
