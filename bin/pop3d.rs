@@ -6,7 +6,6 @@ use std::panic;
 use std::process::ExitCode;
 use std::thread;
 
-use clap::Parser;
 use log::LevelFilter;
 use pop3d::auth;
 use pop3d::config::{self, Args, LogConfig, Task};
@@ -22,7 +21,7 @@ fn main() -> ExitCode {
     if let Some(error) = transform::launch(env::args_os()) {
         return ended(126, &error.to_string());
     }
-    let args = match Args::try_parse() {
+    let args = match Args::read() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => return ended(2, &config::in_one_line(&error)),
         Err(help) => help.exit(),

@@ -215,9 +215,14 @@ fn a_transform_that_is_not_there_is_told_at_the_start() {
 
 #[test]
 fn what_is_to_be_allowed_has_to_be_there() {
-    for flags in [["--allow-dir", "/no/such"], ["--transform-path", "/no/such"]] {
-        let text = refusal(&through("cat").flags(flags).refused());
-        assert!(text.starts_with("cannot allow /no/such: ") && text.contains("No such file"), "{text}");
+    for (flag, value, why) in [
+        ("--allow-dir", "/no/such", "cannot use /no/such for --allow-dir: No such file"),
+        ("--allow-dir", PROGRAM, &format!("cannot use {PROGRAM} for --allow-dir: not a directory")),
+        ("--transform-path", "/no/such", "cannot use /no/such for --transform-path: No such file"),
+        ("--stats-log", "/no/such/file.csv", "cannot use /no/such for --stats-log: No such file"),
+    ] {
+        let text = refusal(&through("cat").flags([flag, value]).refused());
+        assert!(text.starts_with(why), "{text}");
     }
 }
 

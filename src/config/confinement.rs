@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::ConfigError;
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
 use crate::transform::{Limit, Transform};
 
@@ -38,37 +39,47 @@ pub(super) struct ConfinementArgs {
     no_landlock: bool,
 }
 
-/// What a server uses while it runs.
+/// What a server uses while it runs; files with the flag that each is of.
 pub(super) struct Used {
     pub(super) mail_root: PathBuf,
     /// The directory of its own.
     pub(super) state: Option<PathBuf>,
     /// Files that are written or replaced.
-    pub(super) written: Vec<PathBuf>,
+    pub(super) written: Vec<(&'static str, PathBuf)>,
     /// Files that are read again when they change.
-    pub(super) read_again: Vec<PathBuf>,
+    pub(super) read_again: Vec<(&'static str, PathBuf)>,
 }
 
 impl ConfinementArgs {
+    /// Checks what is wrong with several of these together.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.transform_limit;
+        let twice = (1..limits.len()).find(|&n| limits[..n].iter().any(|limit| limit.is_of_same(&limits[n])));
+        twice.map_or(Ok(()), |n| Err(ConfigError::LimitTwice(limits[n].clone())))
+    }
+
     /// What a server that uses this, and this transform, is confined to.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
         let Used { mail_root, state, written, read_again } = used;
-        let mut reach = vec![Reach::Files(mail_root.clone())];
-        reach.extend(state.iter().cloned().map(Reach::Files));
+        let mut reach = vec![("--mailbox", Reach::Files(mail_root.clone()))];
+        let mut add = |flag, paths: Vec<PathBuf>, reached: fn(PathBuf) -> Reach| {
+            reach.extend(paths.into_iter().map(|path| (flag, reached(path))));
+        };
+        add("--state", state.iter().cloned().collect(), Reach::Files);
         // Files are replaced by others of the same name, which only their directory lets through.
-        reach.extend(written.iter().flat_map(|file| directories(file)).map(Reach::Files));
-        reach.extend(read_again.iter().flat_map(|file| directories(file)).map(Reach::Read));
-        reach.extend(self.allow_dir.iter().cloned().map(Reach::All));
+        written.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Files));
+        read_again.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Read));
+        add("--allow-dir", self.allow_dir.clone(), Reach::All);
         if let Some(transform) = transform {
-            reach.extend(transform.files().into_iter().map(Reach::Run));
-            reach.extend(self.transform_path.iter().cloned().map(Reach::Run));
+            add("--transform", transform.files(), Reach::Run);
+            add("--transform-path", self.transform_path.clone(), Reach::Run);
         }
         let landlock = Landlock { reach, programs: transform.is_some(), network: self.transform_network };
         Confinement {
             run_as: self.run_as.clone(),
             mail_root,
             own: state,
-            read_again,
+            read_again: read_again.into_iter().map(|(_, file)| file).collect(),
             landlock: (!self.no_landlock).then_some(landlock),
         }
     }

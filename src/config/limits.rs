@@ -58,7 +58,11 @@ impl FromStr for Net {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        net.map(Self).map_err(|_| "it has to be an address or a network, as 192.0.2.0/24 or 2001:db8::/32".to_owned())
+        let net: IpNet = net.map_err(|_| "it has to be an address or a network, as 192.0.2.0/24 or 2001:db8::/32")?;
+        if net != net.trunc() {
+            return Err(format!("an address in a network is neither; the network is {}", net.trunc()));
+        }
+        Ok(Self(net))
     }
 }
 
@@ -101,7 +105,7 @@ mod tests {
         assert!(contains("192.0.2.0/24", "192.0.2.9"));
         assert!(contains("192.0.2.9", "192.0.2.9") && !contains("192.0.2.9", "192.0.2.8"));
         assert!(contains("2001:db8::/32", "2001:db8::1"));
-        for bad in ["", "all", "192.0.2.0/33", "192.0.2/24", "192.0.2.0/"] {
+        for bad in ["", "all", "192.0.2.0/33", "192.0.2/24", "192.0.2.0/", "10.1.2.3/8", "2001:db8::1/32"] {
             assert!(bad.parse::<Net>().is_err(), "{bad}");
         }
     }

@@ -6,6 +6,7 @@ mod limits;
 mod state;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,8 +15,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::error::ContextKind;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::error::{ContextKind, ErrorKind};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::auth::{Credentials, Scheme, UserName, Users};
@@ -28,7 +29,7 @@ use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
 use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
-use crate::transform::Transform;
+use crate::transform::{Limit, Transform};
 use accounts::AccountsArgs;
 use confinement::{ConfinementArgs, Used};
 use limits::LimitArgs;
@@ -133,13 +134,20 @@ pub enum Task {
 /// A wrong command line in one line, without the passwords that may be in it.
 #[must_use]
 pub fn in_one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let mut line = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-    let value = error.get(ContextKind::InvalidValue).map(ToString::to_string).unwrap_or_default();
-    if error.get(ContextKind::InvalidArg).is_some_and(|flag| flag.to_string().contains("PASSWORD")) {
-        line = line.replace(&format!(" '{}'", value.split_whitespace().collect::<Vec<_>>().join(" ")), "");
+    let said = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let stray = match error.kind() {
+        ErrorKind::UnknownArgument => said(ContextKind::InvalidArg),
+        _ => said(ContextKind::InvalidSubcommand),
+    };
+    let mut text = error.to_string();
+    if !stray.is_empty() && !stray.starts_with('-') && Args::command().find_subcommand(&stray).is_none() {
+        // Perhaps a password, after a space too many.
+        text = "there is a word that no flag takes".to_owned();
+    } else if said(ContextKind::InvalidArg).contains("PASSWORD") {
+        text = text.replace(&format!(" '{}'", said(ContextKind::InvalidValue)), "");
     }
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let line = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
     format!("{line} (see --help)")
 }
 
@@ -274,18 +282,22 @@ impl Endpoint {
 /// Why the command line makes no configuration.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The mail directory cannot be used.
-    MailRoot(PathBuf, io::Error),
     /// A user is given twice.
     UserTwice(UserName),
-    /// The users file cannot be read, or is none.
-    UsersFile(PathBuf, io::Error),
+    /// A flag is given more often than it means something.
+    TooOften(&'static str),
+    /// A resource is limited twice.
+    LimitTwice(Limit),
     /// No words, or an open quote.
     Transform(String),
     /// Who can reach the port could change everything.
     DefaultAdmin(IpAddr),
     /// The admin's password would cross the net in clear.
     PeepInClear(IpAddr),
+    /// The mail directory cannot be used.
+    MailRoot(PathBuf, io::Error),
+    /// The users file cannot be read, or is none.
+    UsersFile(PathBuf, io::Error),
     /// There can be no TLS with it.
     Certificate(CertificateError),
     /// The state directory cannot be used.
@@ -295,9 +307,9 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UserTwice(name) => write!(f, "user {name} is given twice"),
-            Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
+            Self::TooOften(flag) => write!(f, "{flag} can be given twice at the most"),
+            Self::LimitTwice(limit) => write!(f, "--transform-limit {limit}: that is limited already"),
             Self::Transform(command) => write!(f, "cannot split the transform into words: {command:?}"),
             Self::DefaultAdmin(address) => {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
@@ -305,6 +317,8 @@ impl fmt::Display for ConfigError {
             Self::PeepInClear(address) => {
                 write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
             }
+            Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
+            Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
             Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
         }
@@ -314,6 +328,41 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Args {
+    /// The program's own, checked as far as that goes without a look at the world.
+    ///
+    /// # Errors
+    /// When they are wrong, or ask for help.
+    pub fn read() -> Result<Self, clap::Error> {
+        let args = Self::try_parse()?;
+        args.check().map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
+        Ok(args)
+    }
+
+    /// Checks what is wrong with several flags together.
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.users.iter().find(|user| !names.insert(&user.name)) {
+            return Err(ConfigError::UserTwice(twice.name.clone()));
+        }
+        for (flag, count) in [("--verbose", self.verbose), ("--quiet", self.quiet)] {
+            if count > 2 {
+                return Err(ConfigError::TooOften(flag));
+            }
+        }
+        self.transform()?;
+        self.confinement.check()?;
+        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password) == DEFAULT_ADMIN;
+        if let Some(&address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
+            if is_default {
+                return Err(ConfigError::DefaultAdmin(address));
+            }
+            if !(self.tls.peep_tls || self.tls.allow_cleartext) {
+                return Err(ConfigError::PeepInClear(address));
+            }
+        }
+        Ok(())
+    }
+
     /// How to log; needed before anything can be said.
     #[must_use]
     pub fn log(&self) -> LogConfig {
@@ -332,14 +381,14 @@ impl Args {
     /// # Errors
     /// [`ConfigError`], as for [`Args::resolve`].
     pub fn confinement(&self) -> Result<Confinement, ConfigError> {
-        let users_file = self.accounts.users_file.as_ref();
-        let stats_log = self.state.stats_log.iter().map(|log| &log.path);
-        let written = users_file.into_iter().chain(stats_log).chain(&self.log_file);
+        let users_file = self.accounts.users_file.clone().map(|file| ("--users", file));
+        let stats_log = self.state.stats_log.as_ref().map(|log| ("--stats-log", log.path.clone()));
+        let log_file = self.log_file.clone().map(|file| ("--log-file", file));
         let used = Used {
             mail_root: self.mailbox.clone(),
             state: self.state.state.clone(),
-            written: written.cloned().collect(),
-            read_again: self.tls.files().chain(users_file).cloned().collect(),
+            written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
+            read_again: self.tls.files().chain(users_file).collect(),
         };
         Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
     }
@@ -350,31 +399,20 @@ impl Args {
         Transform::new(command, patience, limits).ok_or(ConfigError::Transform(command.clone())).map(Some)
     }
 
-    /// Checks what clap could not.
+    /// Opens what the server needs.
     ///
     /// # Errors
-    /// [`ConfigError`], which tells the flag to change.
+    /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let transform = self.transform()?;
         let file = self.accounts.users_file;
         let users =
             Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
         for Account { name, password } in self.users {
-            if !users.add_own(name.clone(), password.as_bytes()) {
-                return Err(ConfigError::UserTwice(name));
-            }
+            users.add_own(name, password.as_bytes());
         }
         let peep =
             Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
-        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password) == DEFAULT_ADMIN;
-        if let Some(&address) = peep.addresses.iter().find(|address| !address.is_loopback()) {
-            if is_default {
-                return Err(ConfigError::DefaultAdmin(address));
-            }
-            if !(self.tls.peep_tls || self.tls.allow_cleartext) {
-                return Err(ConfigError::PeepInClear(address));
-            }
-        }
         let state =
             self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let state = state.transpose()?;
@@ -478,14 +516,46 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(resolve(&["-m", file.to_str().unwrap()]), Err(ConfigError::MailRoot(..))));
-        assert!(matches!(resolve(&["-u", "a:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
         assert!(matches!(resolve(&["--users", missing.to_str().unwrap()]), Err(ConfigError::UsersFile(..))));
-        assert!(matches!(resolve(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
-        assert!(matches!(resolve(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));
-        let admin = ["--peep-address", "0.0.0.0", "-a", "admin:secret"];
-        assert!(matches!(resolve(&admin), Err(ConfigError::PeepInClear(_))));
-        assert!(resolve(&[&admin[..], &["--allow-cleartext"]].concat()).is_ok());
         assert!(matches!(resolve(&["--tls-cert", "none", "--tls-key", "none"]), Err(ConfigError::Certificate(_))));
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        let check = |arguments: &[&str]| parse(arguments).unwrap().check();
+        assert!(matches!(check(&["-u", "a:1", "-u", "b:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
+        assert!(matches!(check(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
+        assert!(matches!(check(&["-vvv"]), Err(ConfigError::TooOften("--verbose"))));
+        assert!(matches!(check(&["-qqq"]), Err(ConfigError::TooOften("--quiet"))));
+        let twice = ["--transform-limit", "cpu=1,files=9", "--transform-limit", "cpu=2"];
+        assert!(matches!(check(&twice), Err(ConfigError::LimitTwice(_))));
+        assert!(matches!(check(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));
+        let admin = ["--peep-address", "0.0.0.0", "-a", "admin:secret"];
+        assert!(matches!(check(&admin), Err(ConfigError::PeepInClear(_))));
+        for good in [&[&admin[..], &["--allow-cleartext"]].concat()[..], &["-vv"], &["-qq"], &twice[..2]] {
+            assert!(check(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_one_line_without_passwords() {
+        for (arguments, line) in [
+            (&["hunter2"][..], "there is a word that no flag takes (see --help)"),
+            (&["-u", "ana:x", "hunter2"], "there is a word that no flag takes (see --help)"),
+            (&["--", "hunter2"], "there is a word that no flag takes (see --help)"),
+            (&["passwd", "hunter2"], "there is a word that no flag takes (see --help)"),
+            (&["-u", "ana:", "hunter2"], "there is a word that no flag takes (see --help)"),
+            (&["-u", "ana:"], "invalid value for '--user <NAME:PASSWORD>': the password is empty (see --help)"),
+            (
+                &["-u", "ana:hunter2", "passwd"],
+                "the subcommand 'passwd' cannot be used with '--user <NAME:PASSWORD>' (see --help)",
+            ),
+            (&["--unknown", "hunter2"], "unexpected argument '--unknown' found (see --help)"),
+        ] {
+            assert_eq!(in_one_line(&parse(arguments).unwrap_err()), line, "{arguments:?}");
+        }
+        let text = in_one_line(&parse(&["-u", "a/b:hunter2\n\nhunter2 hunter2"]).unwrap_err());
+        assert!(!text.contains("hunter2") && text.contains("--user"), "{text}");
     }
 
     #[test]

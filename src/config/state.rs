@@ -32,16 +32,15 @@ impl FromStr for StatsLogArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (path, seconds) = match text.rsplit_once(':') {
-            Some((path, seconds)) if seconds.bytes().all(|octet| octet.is_ascii_digit()) => (path, seconds),
-            _ => (text, &*DEFAULT_INTERVAL.to_string()),
-        };
+        let (path, seconds) = text.rsplit_once(':').unzip();
+        let path = path.unwrap_or(text);
         if path.is_empty() {
             return Err("there is no file's name".to_owned());
         }
         let (low, high) = INTERVAL_RANGE;
-        let seconds = seconds.parse().ok().filter(|seconds| (low..=high).contains(seconds));
-        let seconds = seconds.ok_or_else(|| format!("the interval has to be {low} to {high} seconds"))?;
+        let seconds = seconds.map_or(Ok(DEFAULT_INTERVAL), str::parse);
+        let seconds = seconds.ok().filter(|seconds| (low..=high).contains(seconds));
+        let seconds = seconds.ok_or_else(|| format!("behind the last ':' there have to be {low} to {high} seconds"))?;
         Ok(Self { path: path.into(), interval: Duration::from_secs(seconds) })
     }
 }
@@ -51,13 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_is_digits_behind_the_last_colon() {
+    fn an_interval_is_behind_the_last_colon() {
         let parse = |text: &str| text.parse::<StatsLogArg>().map(|log| (log.path, log.interval.as_secs()));
         assert_eq!(parse("stats.csv"), Ok(("stats.csv".into(), 60)));
         assert_eq!(parse("stats.csv:5"), Ok(("stats.csv".into(), 5)));
-        assert_eq!(parse("a:b.csv"), Ok(("a:b.csv".into(), 60)));
+        assert_eq!(parse("a:b.csv:60"), Ok(("a:b.csv".into(), 60)));
         assert_eq!(parse("a:1:2"), Ok(("a:1".into(), 2)));
-        for bad in ["", ":5", "stats.csv:", "stats.csv:0", "stats.csv:86401", "stats.csv:99999999999999999999"] {
+        let too_large = "stats.csv:99999999999999999999";
+        for bad in ["", ":5", "stats.csv:", "stats.csv:0", "stats.csv:86401", too_large, "stats.csv:x", "a:b.csv"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -41,8 +41,9 @@ pub(super) struct TlsArgs {
 
 impl TlsArgs {
     /// What is read again on SIGHUP.
-    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.tls_cert.iter().chain(&self.tls_key)
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let of = |flag, file: &Option<PathBuf>| file.clone().map(|file| (flag, file));
+        of("--tls-cert", &self.tls_cert).into_iter().chain(of("--tls-key", &self.tls_key))
     }
 
     /// The certificate that the flags name; `state` is there when they have the server make it.

@@ -1,6 +1,7 @@
 //! Landlock: the kernel lets the server, and what it starts, reach what is listed here and nothing else.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -68,8 +69,8 @@ impl Reach {
 /// What the server may reach.
 #[derive(Debug, Default)]
 pub struct Landlock {
-    /// Each has to be there.
-    pub reach: Vec<Reach>,
+    /// Each has to be there, and is told by its flag when it is not.
+    pub reach: Vec<(&'static str, Reach)>,
     /// Programs may be started: the system's own, beside those in `reach`.
     pub programs: bool,
     /// TCP connections may be made, and ports bound.
@@ -78,9 +79,12 @@ pub struct Landlock {
 
 impl Landlock {
     pub(super) fn enforce(self) -> Result<(), ConfineError> {
-        for reach in &self.reach {
-            let path = reach.path();
-            fs::metadata(path).map_err(|error| ConfineError::Path(path.to_owned(), error))?;
+        for (flag, reach) in &self.reach {
+            let fits = fs::metadata(reach.path()).and_then(|file| match reach {
+                Reach::Files(_) | Reach::All(_) if !file.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+                _ => Ok(()),
+            });
+            fits.map_err(|error| ConfineError::Path(flag, reach.path().to_owned(), error))?;
         }
         let status = self.restrict().map_err(|error| ConfineError::Kernel(error.to_string()))?;
         match status.landlock {
@@ -100,7 +104,7 @@ impl Landlock {
             ruleset = ruleset.handle_access(AccessNet::from_all(TESTED))?;
         }
         let mut rules = ruleset.create()?;
-        for reach in &self.reach {
+        for (_, reach) in &self.reach {
             rules = rules.add_rules(path_beneath_rules([reach.path()], reach.access()))?;
         }
         if self.programs {

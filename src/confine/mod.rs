@@ -44,8 +44,8 @@ pub enum ConfineError {
     Own(PathBuf, RunAs, io::Error),
     /// There would be no mail to serve.
     MailRoot(PathBuf, RunAs, io::Error),
-    /// There is no such directory to reach, or no file.
-    Path(PathBuf, io::Error),
+    /// There is no such directory to reach, or no file, for the flag.
+    Path(&'static str, PathBuf, io::Error),
     /// The kernel could, but does not.
     Kernel(String),
 }
@@ -60,7 +60,7 @@ impl fmt::Display for ConfineError {
             Self::MailRoot(path, user, error) => {
                 write!(f, "{user} cannot use {} as mail directory: {error}", path.display())
             }
-            Self::Path(path, error) => write!(f, "cannot allow {}: {error}", path.display()),
+            Self::Path(flag, path, error) => write!(f, "cannot use {} for {flag}: {error}", path.display()),
             Self::Kernel(error) => write!(f, "cannot be confined by Landlock (--no-landlock does without): {error}"),
         }
     }

@@ -47,6 +47,14 @@ impl FromStr for Limit {
     }
 }
 
+impl Limit {
+    /// Whether the other one limits the same resource.
+    #[must_use]
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        self.resource == other.resource
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
