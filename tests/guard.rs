@@ -5,6 +5,8 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Builder, Client, PASSWORD, Server, USER, eventually};
@@ -140,6 +142,46 @@ fn a_guesser_is_refused_and_others_are_not() {
     assert!(answer.is_some());
     let line = " login refused: user=\"other\", too many failed logins, for ";
     eventually("the refusals are logged", || server.stderr().contains(line));
+}
+
+/// Begins AUTH SCRAM-SHA-256 as `user` (RFC 5802); the message that ends it with the right password.
+fn scram(client: &mut Client, user: &str, password: &str) -> String {
+    let bare = format!("n={user},r=nonce");
+    client.send(&format!("AUTH SCRAM-SHA-256 {}", BASE64.encode(format!("n,,{bare}"))));
+    let line = client.line();
+    let challenge = String::from_utf8(BASE64.decode(line.strip_prefix("+ ").unwrap()).unwrap()).unwrap();
+    let mut fields = challenge.split(',').map(|field| &field[2..]);
+    let mut next = || fields.next().unwrap();
+    let (nonce, salt, iterations) = (next(), BASE64.decode(next()).unwrap(), next().parse().unwrap());
+    let salted: [u8; 32] = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, iterations);
+    let hmac = |key: &[u8], octets: &[u8]| {
+        Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(octets).finalize().into_bytes()
+    };
+    let without_proof = format!("c=biws,r={nonce}");
+    let client_key = hmac(&salted, b"Client Key");
+    let signature = hmac(&Sha256::digest(client_key), format!("{bare},{challenge},{without_proof}").as_bytes());
+    let proof: Vec<u8> = client_key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+    BASE64.encode(format!("{without_proof},p={}", BASE64.encode(proof)))
+}
+
+/// Who opens many exchanges at once has no more guesses than who opens one.
+#[test]
+fn an_exchange_that_was_begun_before_a_penalty_does_not_end_in_it() {
+    let server = strict().start();
+    let mut early = greeted(2, &server);
+    let right = scram(&mut early, USER, PASSWORD);
+    let mut guesses = (0..1000).map(|number| guess(2, &server, USER, &format!("guess{number}")));
+    assert!(guesses.any(|answer| answer.starts_with("-ERR [SYS/TEMP] ")));
+    early.send(&right);
+    assert!(early.err().starts_with("[SYS/TEMP] too many failed logins"));
+    early.closed();
+
+    let mut elsewhere = greeted(3, &server);
+    let right = scram(&mut elsewhere, USER, PASSWORD);
+    elsewhere.send(&right);
+    assert!(elsewhere.line().starts_with("+ "));
+    elsewhere.call("");
+    elsewhere.call("STAT");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 mod apop;
 mod file;
+mod hidden;
 mod name;
 mod passwd;
 pub mod sasl;
@@ -15,6 +16,7 @@ mod users;
 mod verifier;
 
 pub use apop::timestamp;
+pub use hidden::Hidden;
 pub use name::{Credentials, InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
+use super::hidden::Hidden;
+
 /// A user's name. It is a directory below the mail root, so it is one path component and no hidden one; where
 /// accounts are written `NAME:PASSWORD` a `:` would end it, and a `#` in front would make it a comment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,30 +55,23 @@ impl fmt::Display for InvalidName {
 impl std::error::Error for InvalidName {}
 
 /// A name and what proves it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Credentials {
     name: String,
-    password: Vec<u8>,
+    password: Hidden<Vec<u8>>,
 }
 
 impl Credentials {
     /// Any name, any password.
     #[must_use]
     pub fn new(name: &str, password: &[u8]) -> Self {
-        Self { name: name.to_owned(), password: password.to_owned() }
+        Self { name: name.to_owned(), password: Hidden(password.to_owned()) }
     }
 
     /// Whether these are they; takes as long for a wrong name as for a wrong password.
     #[must_use]
     pub fn match_with(&self, name: &[u8], password: &[u8]) -> bool {
-        bool::from(self.name.as_bytes().ct_eq(name) & self.password.ct_eq(password))
-    }
-}
-
-/// Passwords are for nobody's eyes.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("name", &self.name).finish_non_exhaustive()
+        bool::from(self.name.as_bytes().ct_eq(name) & self.password.0.ct_eq(password))
     }
 }
 

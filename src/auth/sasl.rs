@@ -7,7 +7,7 @@ use std::fmt;
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 
 use super::users::{Denied, Users};
-use super::{UserName, random};
+use super::{Hidden, UserName, random};
 
 /// A response's most octets with its CRLF: PLAIN's three parts of 255 octets in base64 are 1026, and SCRAM's messages are
 /// no longer but for odd nonces.
@@ -58,9 +58,13 @@ pub enum Step<'a> {
     /// Sends this, and continues with the response.
     Challenge(Vec<u8>, Exchange<'a>),
     /// Logs the client in if this name and this password belong together.
-    Password(Vec<u8>, Vec<u8>),
-    /// Logs the client in, or not, who says to be this.
-    Proven(Vec<u8>, Result<UserName, Denied>),
+    Password(Vec<u8>, Hidden<Vec<u8>>),
+    /// Verifies this, and continues with what comes of it.
+    Proof(Proof<'a>),
+    /// Logs the client in.
+    Proven(UserName),
+    /// Does not log the client in, who says to be this and wants to act as somebody else: that is nobody's right here.
+    Denied(Vec<u8>),
     /// Gives up.
     Failed(Failure),
 }
@@ -102,10 +106,7 @@ enum State {
     ScramFirst,
     ScramFinal(ScramExchange),
     /// The server has proven itself, and the client has to agree.
-    ScramEnd {
-        name: Vec<u8>,
-        user: UserName,
-    },
+    ScramEnd(UserName),
 }
 
 /// What the two first messages have settled.
@@ -151,7 +152,7 @@ impl<'a> Exchange<'a> {
             State::Plain => plain(response),
             State::ScramFirst => self.scram_first(response),
             State::ScramFinal(exchange) => exchange.end(self.users, response),
-            State::ScramEnd { name, user } => response.is_empty().then_some(Step::Proven(name, Ok(user))),
+            State::ScramEnd(user) => response.is_empty().then_some(Step::Proven(user)),
         };
         next.unwrap_or(Step::Failed(Failure::Malformed))
     }
@@ -172,9 +173,8 @@ impl<'a> Exchange<'a> {
         if nonce.is_empty() || !nonce.chars().all(printable) {
             return None;
         }
-        // To act as somebody else is nobody's right here.
         if !authzid.is_empty() && scram_name(authzid.strip_prefix("a=")?)? != name {
-            return Some(Step::Proven(name.into_bytes(), Err(Denied::Credentials)));
+            return Some(Step::Denied(name.into_bytes()));
         }
         let (salt, iterations) = self.users.scram_parameters(name.as_bytes());
         let nonce = format!("{nonce}{}", BASE64.encode(random::<18>()));
@@ -196,16 +196,15 @@ fn plain<'a>(response: &[u8]) -> Option<Step<'a>> {
     if name.is_empty() || password.is_empty() {
         return None;
     }
-    // To act as somebody else is nobody's right here.
     Some(if authzid.is_empty() || authzid == name {
-        Step::Password(name.to_owned(), password.to_owned())
+        Step::Password(name.to_owned(), Hidden(password.to_owned()))
     } else {
-        Step::Proven(name.to_owned(), Err(Denied::Credentials))
+        Step::Denied(name.to_owned())
     })
 }
 
 impl ScramExchange {
-    /// `c=HEADER,r=NONCE,p=PROOF` is answered by `v=SIGNATURE`.
+    /// `c=HEADER,r=NONCE,p=PROOF`
     fn end<'a>(self, users: &'a Users, response: &[u8]) -> Option<Step<'a>> {
         let message = std::str::from_utf8(response).ok()?;
         let (without_proof, proof) = message.rsplit_once(",p=")?;
@@ -216,14 +215,30 @@ impl ScramExchange {
             return None;
         }
         let exchange = format!("{},{without_proof}", self.messages);
-        Some(match users.authenticate_scram(&self.name, exchange.as_bytes(), &proof) {
-            Ok((user, signature)) => {
-                let challenge = format!("v={}", BASE64.encode(signature));
-                let state = State::ScramEnd { name: self.name, user };
-                Step::Challenge(challenge.into_bytes(), Exchange { users, state })
-            }
-            Err(denied) => Step::Proven(self.name, Err(denied)),
-        })
+        Some(Step::Proof(Proof { users, name: self.name, exchange, proof: Hidden(proof) }))
+    }
+}
+
+/// SCRAM's proof that the password is known, not looked at yet.
+#[derive(Debug)]
+pub struct Proof<'a> {
+    users: &'a Users,
+    /// Who the client says to be.
+    pub name: Vec<u8>,
+    /// All that both have said.
+    exchange: String,
+    proof: Hidden<Vec<u8>>,
+}
+
+impl<'a> Proof<'a> {
+    /// Verifies it. It is answered by `v=SIGNATURE`, which tells the client that it is right.
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub fn verify(self) -> Result<Step<'a>, Denied> {
+        let (user, signature) = self.users.authenticate_scram(&self.name, self.exchange.as_bytes(), &self.proof.0)?;
+        let challenge = format!("v={}", BASE64.encode(signature));
+        Ok(Step::Challenge(challenge.into_bytes(), Exchange { users: self.users, state: State::ScramEnd(user) }))
     }
 }
 
@@ -269,9 +284,9 @@ mod tests {
         let shown = |name: &[u8], denied| format!("{} {denied:?}", String::from_utf8_lossy(name));
         match Exchange::new(Mechanism::Plain, &users).respond(encode(response.as_bytes()).as_bytes()) {
             Step::Password(name, password) => {
-                users.authenticate(&name, &password).map_err(|denied| shown(&name, denied))
+                users.authenticate(&name, &password.0).map_err(|denied| shown(&name, denied))
             }
-            Step::Proven(name, Err(denied)) => Err(shown(&name, denied)),
+            Step::Denied(name) => Err(shown(&name, Denied::Credentials)),
             other => Err(format!("{other:?}")),
         }
     }
@@ -331,11 +346,14 @@ mod tests {
             let step = Exchange::new(Mechanism::ScramSha256, users).take(first.as_bytes());
             let Step::Challenge(challenge, exchange) = step else { return Err(format!("{step:?}")) };
             let (last, expected) = self.last(repeated, &String::from_utf8(challenge).unwrap());
-            let step = exchange.take(last.as_bytes());
+            let step = match exchange.take(last.as_bytes()) {
+                Step::Proof(proof) => proof.verify().map_err(|denied| format!("{denied:?}"))?,
+                step => step,
+            };
             let Step::Challenge(signature, exchange) = step else { return Err(format!("{step:?}")) };
             assert_eq!(String::from_utf8(signature).unwrap(), expected);
             match exchange.take(b"") {
-                Step::Proven(_, proven) => proven.map_err(|denied| format!("{denied:?}")),
+                Step::Proven(user) => Ok(user),
                 step => Err(format!("{step:?}")),
             }
         }
@@ -357,12 +375,12 @@ mod tests {
         let users = users();
         for (name, password) in [(NAME, "other"), ("nobody", PASSWORD), ("no/name", ""), ("nobody", "")] {
             let error = Client::new(name, password).log_in(&users, "n,,", "n,,").unwrap_err();
-            assert!(error.ends_with("Err(Credentials))"), "{error}");
+            assert_eq!(error, "Credentials", "{name}");
         }
         let client = Client::new(NAME, PASSWORD);
         // Somebody on the way took the client's "y" away; somebody else is to be acted for; channels are to be bound.
         assert_eq!(client.log_in(&users, "n,,", "y,,").unwrap_err(), "Failed(Malformed)");
-        assert!(client.log_in(&users, "n,a=bob,", "n,a=bob,").unwrap_err().ends_with("Err(Credentials))"));
+        assert!(client.log_in(&users, "n,a=bob,", "n,a=bob,").unwrap_err().starts_with("Denied("));
         assert_eq!(client.log_in(&users, "p=tls-exporter,,", "").unwrap_err(), "Failed(Malformed)");
         for first in [
             "",
@@ -415,15 +433,16 @@ mod tests {
             for response in responses {
                 match exchange.take(&response) {
                     Step::Challenge(_, next) => exchange = next,
-                    Step::Proven(_, proven) => {
-                        prop_assert!(proven.is_err());
+                    Step::Proven(user) => return Err(TestCaseError::fail(format!("{user} has proven nothing"))),
+                    Step::Proof(proof) => {
+                        prop_assert!(proof.verify().is_err());
                         break;
                     }
                     Step::Password(name, password) => {
-                        prop_assert!(users.authenticate(&name, &password).is_err());
+                        prop_assert!(users.authenticate(&name, &password.0).is_err());
                         break;
                     }
-                    Step::Failed(_) => break,
+                    Step::Denied(_) | Step::Failed(_) => break,
                 }
             }
         }

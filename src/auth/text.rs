@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
+use super::hidden::Hidden;
 use super::name::{InvalidName, UserName};
 use super::secret::{BadSecret, Secret};
 
@@ -15,7 +16,7 @@ use super::secret::{BadSecret, Secret};
 #[derive(Debug)]
 pub(super) struct Account {
     /// The password's field as it is written in the file; empty where it is of none.
-    pub(super) field: Vec<u8>,
+    pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
 }
 
@@ -102,7 +103,7 @@ impl Accounts {
                 return Err(Fault::Restricted(restriction));
             }
         }
-        entry.insert(Arc::new(Account { field, secret }));
+        entry.insert(Arc::new(Account { field: Hidden(field), secret }));
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::apop;
 use super::file::PasswdFile;
+use super::hidden::Hidden;
 use super::name::UserName;
 use super::scram::{self, ScramKeys, hmac};
 use super::secret::{Scheme, Secret};
@@ -25,7 +26,7 @@ pub struct Users {
     permits: Permits,
     recent: Recent,
     /// Makes the salts of who has none.
-    salt_key: [u8; 32],
+    salt_key: Hidden<[u8; 32]>,
 }
 
 /// Why a login is not let in.
@@ -85,7 +86,7 @@ impl Users {
             file,
             permits: Permits::for_all_cores(),
             recent: Recent::new(super::random()),
-            salt_key: super::random(),
+            salt_key: Hidden(super::random()),
         }
     }
 
@@ -95,7 +96,7 @@ impl Users {
         let is_new = !own.contains_key(&name);
         if is_new {
             let secret = Secret::Readable(password.to_owned());
-            own.insert(name, Arc::new(Account { field: Vec::new(), secret }));
+            own.insert(name, Arc::new(Account { field: Hidden(Vec::new()), secret }));
         }
         is_new
     }
@@ -165,7 +166,7 @@ impl Users {
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
         match (user, account) {
             (Some(user), Some(account)) if account.secret.is_costly() => {
-                let mark = self.recent.mark(user.as_str(), &account.field, password);
+                let mark = self.recent.mark(user.as_str(), &account.field.0, password);
                 if self.recent.knows(&mark) {
                     return Ok(user);
                 }
@@ -209,7 +210,7 @@ impl Users {
         match account.as_ref().and_then(|account| account.secret.scram_keys()) {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => {
-                let salt = hmac(&self.salt_key, name)[..scram::SALT].to_vec();
+                let salt = hmac(&self.salt_key.0, name)[..scram::SALT].to_vec();
                 (salt, of_file.scram_iterations.unwrap_or(scram::ITERATIONS))
             }
         }

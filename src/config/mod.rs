@@ -19,7 +19,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::auth::{Credentials, Scheme, UserName, Users};
+use crate::auth::{Credentials, Hidden, Scheme, UserName, Users};
 use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
@@ -158,7 +158,7 @@ fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
 /// An account that can log in by PEEP.
 fn admin(text: &str) -> Result<Account, String> {
     let account: Account = text.parse()?;
-    if is_argument(&account.password) {
+    if is_argument(&account.password.0) {
         Ok(account)
     } else {
         Err("PEEP takes a password of 1 to 128 octets, without spaces and control characters".to_owned())
@@ -166,10 +166,10 @@ fn admin(text: &str) -> Result<Account, String> {
 }
 
 /// A name and a password, written `NAME:PASSWORD`.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Account {
     name: UserName,
-    password: String,
+    password: Hidden<String>,
 }
 
 impl FromStr for Account {
@@ -184,14 +184,7 @@ impl FromStr for Account {
         if password.contains(['\r', '\n', '\0']) {
             return Err("a password with a line end or a NUL cannot be sent".to_owned());
         }
-        Ok(Self { name, password: password.to_owned() })
-    }
-}
-
-/// Passwords are for nobody's eyes.
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+        Ok(Self { name, password: Hidden(password.to_owned()) })
     }
 }
 
@@ -351,7 +344,7 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
-        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password) == DEFAULT_ADMIN;
+        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password.0) == DEFAULT_ADMIN;
         if let Some(&address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
             if is_default {
                 return Err(ConfigError::DefaultAdmin(address));
@@ -405,23 +398,23 @@ impl Args {
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let transform = self.transform()?;
+        let state =
+            self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
+        let state = state.transpose()?;
         let file = self.accounts.users_file;
         let users =
             Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
         for Account { name, password } in self.users {
-            users.add_own(name, password.as_bytes());
+            users.add_own(name, password.0.as_bytes());
         }
         let peep =
             Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
-        let state =
-            self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
-        let state = state.transpose()?;
         let pop3 = |port| {
             Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
         };
         Ok(Config {
             users,
-            admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.as_bytes()),
+            admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
             mail_root: MailRoot::open(self.mailbox.clone())
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
             transform,

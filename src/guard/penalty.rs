@@ -75,15 +75,19 @@ impl Penalties {
             return None;
         }
         failures.refused = failures.refused.saturating_add(1);
-        let known = failures.refused <= LOOKED_AT && attempt.0.is_some_and(|hash| self.right.get(&hash).is_some());
+        let known = failures.refused <= LOOKED_AT && self.was_right(attempt);
         (!known).then_some(Penalty(left))
     }
 
-    /// An attempt is looked at. (SCRAM and APOP, which are not told apart, cost little and do not hold up others.)
+    fn was_right(&self, attempt: Attempt) -> bool {
+        attempt.0.is_some_and(|hash| self.right.get(&hash).is_some())
+    }
+
+    /// An attempt is looked at.
     pub(super) fn looked_at(&mut self, source: Source, attempt: Attempt, now: Instant) {
-        if let Some(failures) = self.failures.get_mut(&source)
+        if !self.was_right(attempt)
+            && let Some(failures) = self.failures.get_mut(&source)
             && failures.count >= FREE
-            && attempt.0.is_some_and(|hash| self.right.get(&hash).is_none())
         {
             failures.refused_until = now + LOOK;
         }
@@ -104,12 +108,12 @@ impl Penalties {
     }
 
     pub(super) fn succeeded(&mut self, source: Source, attempt: Attempt, now: Instant) {
+        if !self.was_right(attempt)
+            && let Some(failures) = self.failures.get_mut(&source)
+        {
+            failures.refused_until = now;
+        }
         if let Some(hash) = attempt.0 {
-            if self.right.get(&hash).is_none()
-                && let Some(failures) = self.failures.get_mut(&source)
-            {
-                failures.refused_until = now;
-            }
             self.right.put(hash, (), now);
             self.wrong.remove(&hash);
         }
@@ -218,6 +222,11 @@ mod tests {
         penalties.looked_at(source(), guess(7), now);
         penalties.succeeded(source(), guess(7), now);
         assert_eq!(penalties.of(source(), guess(8), now), None);
+        // Those that cannot be told apart, too.
+        penalties.looked_at(source(), Attempt(None), now);
+        assert_eq!(penalties.of(source(), Attempt(None), now), Some(Penalty(LOOK)));
+        penalties.succeeded(source(), Attempt(None), now);
+        assert_eq!(penalties.of(source(), Attempt(None), now), None);
         // Who is known keeps nobody waiting, and shortens nobody's penalty.
         penalties.looked_at(source(), guess(7), now);
         assert_eq!(penalties.of(source(), guess(8), now), None);

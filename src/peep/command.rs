@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::ErrorCode;
+use crate::auth::Hidden;
 
 /// A line's most octets, CRLF included: a commencement of 8 and two arguments of 128, each after a space.
 pub const LINE_LIMIT: usize = 268;
@@ -15,10 +16,10 @@ const ARGUMENT_LIMIT: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // the table in the module's documentation tells each
 pub enum Command {
-    Authenticate { name: String, password: String },
+    Authenticate { name: String, password: Hidden<String> },
     Capabilities,
     Quit,
-    AddUser { name: String, password: String },
+    AddUser { name: String, password: Hidden<String> },
     DeleteUser { name: String },
     Users,
     SetMaxConnections(i64),
@@ -55,11 +56,11 @@ impl Command {
         Ok(match commencement {
             b"a" if !authenticated => {
                 let mut arguments = arguments()?;
-                Self::Authenticate { name: required(&mut arguments)?, password: required(&mut arguments)? }
+                Self::Authenticate { name: required(&mut arguments)?, password: Hidden(required(&mut arguments)?) }
             }
             b"u+" | b"+a" => {
                 let mut arguments = arguments()?;
-                Self::AddUser { name: required(&mut arguments)?, password: required(&mut arguments)? }
+                Self::AddUser { name: required(&mut arguments)?, password: Hidden(required(&mut arguments)?) }
             }
             b"u-" => Self::DeleteUser { name: required(&mut arguments()?)? },
             b"c=" => Self::SetMaxConnections(integer(&required(&mut arguments()?)?)?),
@@ -103,8 +104,8 @@ impl Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Authenticate { name, password } => write!(f, "a {name} {password}"),
-            Self::AddUser { name, password } => write!(f, "u+ {name} {password}"),
+            Self::Authenticate { name, password } => write!(f, "a {name} {}", password.0),
+            Self::AddUser { name, password } => write!(f, "u+ {name} {}", password.0),
             Self::DeleteUser { name } => write!(f, "u- {name}"),
             Self::SetMaxConnections(limit) => write!(f, "c= {limit}"),
             Self::SetMaildir(path) => write!(f, "m= {path}"),
@@ -227,7 +228,7 @@ mod tests {
     fn any_command() -> impl Strategy<Value = Command> {
         let word = || "[!-~é]{1,64}".prop_filter("an argument", |text| is_argument(text));
         prop_oneof![
-            (word(), word()).prop_map(|(name, password)| Command::AddUser { name, password }),
+            (word(), word()).prop_map(|(name, password)| Command::AddUser { name, password: Hidden(password) }),
             word().prop_map(|name| Command::DeleteUser { name }),
             word().prop_map(Command::SetMaildir),
             any::<i64>().prop_map(Command::SetMaxConnections),

@@ -81,14 +81,14 @@ impl Session<'_> {
         match command {
             Command::Authenticate { name, password } => {
                 let attempt =
-                    self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|penalty| {
+                    self.probation.attempt(name.as_bytes(), Some(password.0.as_bytes())).map_err(|penalty| {
                         log::warn!(
                             "{} admin login refused: name={name:?}, too many failed logins, for {penalty}",
                             self.name
                         );
                         ErrorCode::TooMany
                     })?;
-                if !admin.match_with(name.as_bytes(), password.as_bytes()) {
+                if !admin.match_with(name.as_bytes(), password.0.as_bytes()) {
                     log::warn!("{} admin login failed: name={name:?}", self.name);
                     self.probation.failed(attempt);
                     return Err(ErrorCode::WrongCredentials);
@@ -101,7 +101,7 @@ impl Session<'_> {
             Command::Quit => {}
             Command::AddUser { name, password } => {
                 let name: UserName = name.parse().map_err(|_| ErrorCode::BadSyntax)?;
-                users.add(name.clone(), password.as_bytes()).map_err(|why| self.unchanged(why))?;
+                users.add(name.clone(), password.0.as_bytes()).map_err(|why| self.unchanged(why))?;
                 self.log_change(format_args!("user {:?} added", name.as_str()));
             }
             Command::DeleteUser { name } => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::auth::Hidden;
 use crate::maildrop::MessageNumber;
 
 /// A command line's most octets, CRLF included. RFC 2449 section 4 asks for 255; clients with long passwords
@@ -13,8 +14,8 @@ pub const LINE_LIMIT: usize = 512;
 #[allow(missing_docs)] // the RFCs tell each
 pub enum Command {
     User(Vec<u8>),
-    Pass(Vec<u8>),
-    Apop { name: Vec<u8>, digest: Vec<u8> },
+    Pass(Hidden<Vec<u8>>),
+    Apop { name: Vec<u8>, digest: Hidden<Vec<u8>> },
     Auth(Option<Auth>),
     Quit,
     Capa,
@@ -35,7 +36,7 @@ pub struct Auth {
     /// As the client wrote it.
     pub mechanism: Vec<u8>,
     /// In base64, or `=` for an empty one.
-    pub initial: Option<Vec<u8>>,
+    pub initial: Option<Hidden<Vec<u8>>>,
 }
 
 /// The line as a log shows it: a name cannot break it, a password is not in it.
@@ -109,7 +110,7 @@ impl Command {
         };
         let is = |name: &str| keyword.eq_ignore_ascii_case(name.as_bytes());
         if is("PASS") {
-            return rest.map(|rest| Self::Pass(rest.to_vec())).ok_or(ParseError::MissingArgument);
+            return rest.map(|rest| Self::Pass(Hidden(rest.to_vec()))).ok_or(ParseError::MissingArgument);
         }
 
         let rest = rest.map(without_spaces_at_the_end).filter(|rest| !rest.is_empty());
@@ -119,10 +120,10 @@ impl Command {
             Self::User(required(next())?.to_vec())
         } else if is("APOP") {
             let name = required(next())?.to_vec();
-            Self::Apop { name, digest: required(next())?.to_vec() }
+            Self::Apop { name, digest: Hidden(required(next())?.to_vec()) }
         } else if is("AUTH") {
             let mechanism = next().map(|mechanism| required(Some(mechanism))).transpose()?;
-            let mut initial = || next().map(<[u8]>::to_vec);
+            let mut initial = || next().map(|initial| Hidden(initial.to_vec()));
             Self::Auth(mechanism.map(|mechanism| Auth { mechanism: mechanism.to_vec(), initial: initial() }))
         } else if is("QUIT") {
             Self::Quit
@@ -195,8 +196,8 @@ mod tests {
 
     #[test]
     fn pass_takes_the_rest_of_the_line_with_its_spaces() {
-        assert_eq!(Command::parse(b"PASS  a b "), Ok(Command::Pass(b" a b ".to_vec())));
-        assert_eq!(Command::parse(b"pass "), Ok(Command::Pass(Vec::new())));
+        assert_eq!(Command::parse(b"PASS  a b "), Ok(Command::Pass(Hidden(b" a b ".to_vec()))));
+        assert_eq!(Command::parse(b"pass "), Ok(Command::Pass(Hidden(Vec::new()))));
         assert_eq!(Command::parse(b"PASS"), Err(ParseError::MissingArgument));
     }
 

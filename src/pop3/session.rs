@@ -12,7 +12,7 @@ use super::reply::{self, Fault, Offer, Refusal};
 use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
-use crate::auth::{self, Abilities, Denied, UserName, Users};
+use crate::auth::{self, Abilities, Denied, Hidden, UserName, Users};
 use crate::guard::{Probation, Visit};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
@@ -226,14 +226,14 @@ impl<L: Link> Session<'_, L> {
                 self.ok("send PASS"); // whoever it is: it is not told who exists
                 return Ok(State::Authorization(Authorization { user: Some(name) }));
             }
-            Ok(Command::Pass(password)) => match state.user {
+            Ok(Command::Pass(Hidden(password))) => match state.user {
                 Some(name) => {
                     self.output.flush()?; // the replies before this one need not wait for what follows
                     return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
                 }
                 None => self.err(Refusal::UserFirst),
             },
-            Ok(Command::Apop { name, digest }) => match &self.timestamp {
+            Ok(Command::Apop { name, digest: Hidden(digest) }) => match &self.timestamp {
                 Some(timestamp) => {
                     let timestamp = timestamp.clone();
                     return self.log_in(&name, None, |users| users.authenticate_apop(&name, &timestamp, &digest));
@@ -246,7 +246,7 @@ impl<L: Link> Session<'_, L> {
             }
             Ok(Command::Auth(Some(auth))) => match Mechanism::named(&auth.mechanism) {
                 Some(mechanism) if self.mechanisms().contains(&mechanism) => {
-                    return self.authenticate(mechanism, auth.initial.as_deref());
+                    return self.authenticate(mechanism, auth.initial.as_ref());
                 }
                 Some(Mechanism::Plain) => self.err(Refusal::InClear),
                 _ => self.err(Refusal::NoMechanism),
@@ -304,20 +304,11 @@ impl<L: Link> Session<'_, L> {
     }
 
     /// AUTH (RFC 5034 section 4): challenges and responses until it is clear who the client is.
-    fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&[u8]>) -> Result<State, End> {
-        // SCRAM proves the password to both sides before the login ends, so a penalty comes before all of it. PLAIN's
-        // waits for what tells whether the client is known.
-        if mechanism == Mechanism::ScramSha256
-            && let Err(penalty) = self.probation.attempt(b"", None)
-        {
-            // Who it is has not been said yet.
-            log::warn!("{} login refused: user=\"\", too many failed logins, for {penalty}", self.name);
-            self.refuse_login(Refusal::Penalty(penalty))?;
-        }
+    fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&Hidden<Vec<u8>>>) -> Result<State, End> {
         self.output.flush()?;
         let exchange = Exchange::new(mechanism, &self.shared.users);
         let mut step = match initial {
-            Some(response) => exchange.respond_initially(response),
+            Some(response) => exchange.respond_initially(&response.0),
             None => Step::Challenge(Vec::new(), exchange),
         };
         loop {
@@ -326,10 +317,16 @@ impl<L: Link> Session<'_, L> {
                     reply::challenge(self.output.pending(), &challenge);
                     step = self.respond(exchange)?;
                 }
-                Step::Password(name, password) => {
+                Step::Password(name, Hidden(password)) => {
                     return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
                 }
-                Step::Proven(name, proven) => return self.log_in(&name, None, |_| proven),
+                // Not before, or exchanges that are begun before a penalty could be ended in it.
+                Step::Proof(proof) => match self.prove(&proof.name.clone(), None, |_| proof.verify()) {
+                    Ok(next) => step = next,
+                    Err(refusal) => return self.end_login(Err(refusal)),
+                },
+                Step::Proven(user) => return self.end_login(Ok(user)),
+                Step::Denied(name) => return self.log_in(&name, None, |_| Err(Denied::Credentials)),
                 Step::Failed(failure) => {
                     self.err(Refusal::Exchange(failure));
                     return Ok(State::Authorization(Authorization::default()));
@@ -357,15 +354,21 @@ impl<L: Link> Session<'_, L> {
         Ok(step)
     }
 
-    /// Where all logins end, whatever the command. `prove` tells who it is that says to be `name`; `secret` is what a
-    /// client that is wrong would send again.
+    /// A login in one step. `prove` tells who it is that says to be `name`; `secret` is what a client that is wrong would
+    /// send again.
     fn log_in(
         &mut self,
         name: &[u8],
         secret: Option<&[u8]>,
         prove: impl FnOnce(&Users) -> Result<UserName, Denied>,
     ) -> Result<State, End> {
-        match self.prove(name, secret, prove).and_then(|user| self.open_maildrop(user)) {
+        let proven = self.prove(name, secret, prove);
+        self.end_login(proven)
+    }
+
+    /// Where all logins end, whatever the command.
+    fn end_login(&mut self, proven: Result<UserName, Refusal>) -> Result<State, End> {
+        match proven.and_then(|user| self.open_maildrop(user)) {
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
@@ -376,21 +379,22 @@ impl<L: Link> Session<'_, L> {
         Ok(State::Authorization(Authorization::default()))
     }
 
-    fn prove(
+    /// Looks at what is to prove a client, unless its address is refused unseen; the one place where attempts count.
+    fn prove<T>(
         &mut self,
         name: &[u8],
         secret: Option<&[u8]>,
-        prove: impl FnOnce(&Users) -> Result<UserName, Denied>,
-    ) -> Result<UserName, Refusal> {
+        prove: impl FnOnce(&Users) -> Result<T, Denied>,
+    ) -> Result<T, Refusal> {
         let shown = String::from_utf8_lossy(name);
         let attempt = self.probation.attempt(name, secret).map_err(|penalty| {
             log::warn!("{} login refused: user={shown:?}, too many failed logins, for {penalty}", self.name);
             Refusal::Penalty(penalty)
         })?;
         match prove(&self.shared.users) {
-            Ok(user) => {
+            Ok(proven) => {
                 self.probation.succeeded(attempt);
-                Ok(user)
+                Ok(proven)
             }
             Err(Denied::Credentials) => {
                 log::warn!("{} login failed: user={shown:?}", self.name);

@@ -591,13 +591,17 @@ pub fn sasl(octets: &[u8]) {
             }
             Step::Password(name, password) => {
                 assert_eq!(mechanism, Mechanism::Plain);
-                let proof = [&b"\0"[..], &name, b"\0", &password].concat();
+                let proof = [&b"\0"[..], &name, b"\0", &password.0].concat();
                 let both = [&name[..], &proof].concat();
                 assert!([proof, both].iter().any(|right| sasl::encode(right).as_bytes() == line));
                 return;
             }
-            Step::Proven(_, Ok(user)) => panic!("{user} has proven nothing"),
-            Step::Proven(_, Err(_)) | Step::Failed(_) => return,
+            Step::Proof(proof) => {
+                assert!(proof.verify().is_err(), "nothing is proven");
+                return;
+            }
+            Step::Proven(user) => panic!("{user} has proven nothing"),
+            Step::Denied(_) | Step::Failed(_) => return,
         };
     }
 }

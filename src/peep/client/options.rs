@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, value_parser};
 
 use super::Failure;
 use super::phrases::{self, ARGUMENT_RULE};
+use crate::auth::Hidden;
 use crate::peep::Command;
 use crate::peep::command::is_argument;
 use crate::trust::{BY_TLS, Trust};
@@ -96,7 +97,7 @@ impl Options {
                 return Err(Failure::Usage(format!("Invalid {what}, {ARGUMENT_RULE}")));
             }
         }
-        Ok(Command::Authenticate { name, password })
+        Ok(Command::Authenticate { name, password: Hidden(password) })
     }
 
     fn password(&self, variable: Option<OsString>) -> Result<String, Failure> {

@@ -93,6 +93,7 @@ pub(super) fn completions(typed: &str) -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Hidden;
 
     fn said(line: &str) -> Result<Request, String> {
         parse(&words(line))
@@ -104,7 +105,7 @@ mod tests {
             ("capa", Command::Capabilities),
             ("quit", Command::Quit),
             ("users", Command::Users),
-            ("add user Bob secret", Command::AddUser { name: "Bob".into(), password: "secret".into() }),
+            ("add user Bob secret", Command::AddUser { name: "Bob".into(), password: Hidden("secret".into()) }),
             ("delete user Bob", Command::DeleteUser { name: "Bob".into() }),
             ("set max connections 15", Command::SetMaxConnections(15)),
             ("max connections", Command::MaxConnections),
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn letter_case_and_blanks_matter_only_in_arguments() {
-        let add = Command::AddUser { name: "Bob".into(), password: "pAss".into() };
+        let add = Command::AddUser { name: "Bob".into(), password: Hidden("pAss".into()) };
         assert_eq!(said("  ADD\tUser   Bob pAss \r"), Ok(Request::Send(add)));
         assert_eq!(said("QUIT"), Ok(Request::Send(Command::Quit)));
     }
