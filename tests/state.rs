@@ -1,8 +1,10 @@
 //! What outlives a server: counters in the state directory, the log of counters.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -53,6 +55,24 @@ fn counters_survive_a_kill() {
     eventually("the counters are written", kept);
     drop(server); // by SIGKILL
     assert_eq!(counters(&with_state(state.path()).start()), before);
+}
+
+/// A client may remember a password that it has salted (RFC 5802 section 5.1).
+#[test]
+fn a_users_salt_survives_a_restart() {
+    let state = TempDir::new().unwrap();
+    let salt = |server: &Server| {
+        let mut client = server.pop3();
+        client.send("AUTH SCRAM-SHA-256 biwsbj1tcm9zZSxyPXg="); // n,,n=mrose,r=x
+        let line = client.line();
+        let challenge = BASE64.decode(line.strip_prefix("+ ").unwrap()).unwrap();
+        String::from_utf8(challenge).unwrap().split_once(",s=").unwrap().1.to_owned()
+    };
+    let kept = salt(&with_state(state.path()).start());
+    assert_eq!(salt(&with_state(state.path()).start()), kept);
+    assert_ne!(salt(&Server::start()), kept);
+    let mode = fs::metadata(state.path().join("scram-salt-key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]

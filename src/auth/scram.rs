@@ -1,11 +1,15 @@
 //! SCRAM-SHA-256's keys (RFC 5802 section 3, RFC 7677): what is stored instead of a password.
 
 use std::fmt;
+use std::fs;
+use std::io;
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::state::StateDir;
 
 /// How often a password is hashed for keys that are made here; RFC 7677's least, and what Dovecot takes.
 pub(super) const ITERATIONS: u32 = 4096;
@@ -16,7 +20,25 @@ const ITERATIONS_LIMIT: u32 = 1_000_000;
 /// Octets of a salt that is made here.
 pub(super) const SALT: usize = 16;
 
+/// What the state directory calls the key that makes salts.
+const SALT_KEY: &str = "scram-salt-key";
+
 type Key = [u8; 32];
+
+/// The key that makes salts, of a state directory; made there the first time.
+pub(super) fn kept_salt_key(state: &StateDir) -> io::Result<Key> {
+    let kept = match fs::read(state.file(SALT_KEY)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        kept => kept.ok().and_then(|octets| octets.try_into().ok()),
+    };
+    match kept {
+        Some(key) => Ok(key),
+        None => {
+            let key = super::random();
+            state.replace(SALT_KEY, &key).map(|()| key)
+        }
+    }
+}
 
 /// The keys of one account. They prove a password, and are of no use to log in with.
 #[derive(Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use super::scram::{self, ScramKeys, hmac};
 use super::secret::{Scheme, Secret};
 use super::text::{self, Account, Accounts};
 use super::verifier::{Busy, Permits, Recent};
+use crate::state::StateDir;
 
 /// The accounts, and the one place where they are proven.
 #[derive(Debug)]
@@ -88,6 +89,16 @@ impl Users {
             recent: Recent::new(super::random()),
             salt_key: Hidden(super::random()),
         }
+    }
+
+    /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client may
+    /// keep a password salted, instead of the password.
+    ///
+    /// # Errors
+    /// Those of reading and writing there.
+    pub fn keep_salts(&mut self, state: &StateDir) -> io::Result<()> {
+        self.salt_key = Hidden(scram::kept_salt_key(state)?);
+        Ok(())
     }
 
     /// A user who lives as long as the server. False when the name is taken by another one of these.
@@ -200,7 +211,7 @@ impl Users {
     }
 
     /// What a SCRAM exchange begins with: the salt and the iterations of an account. Anybody has some, and always the
-    /// same while the server runs; only stored keys of other iterations than most tell that they exist.
+    /// same; only stored keys of other iterations than most tell that they exist.
     pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
         self.scram_parameters_of(name, &self.file_accounts())
     }
@@ -395,5 +406,19 @@ mod tests {
         }
         assert_eq!(users.scram_parameters(b"ana").0, keys.salt);
         assert_ne!(users.scram_parameters(b"bob").0, users.scram_parameters(b"nobody").0);
+
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path().to_owned()).unwrap();
+        let salt_of_bob = || {
+            let mut users = Users::default();
+            users.keep_salts(&state).unwrap();
+            users.scram_parameters(b"bob").0
+        };
+        let salt = salt_of_bob();
+        assert_eq!(salt_of_bob(), salt);
+        assert_ne!(users.scram_parameters(b"bob").0, salt);
+        // What somebody has cut off is made anew.
+        std::fs::write(state.file("scram-salt-key"), "").unwrap();
+        assert_ne!(salt_of_bob(), salt);
     }
 }

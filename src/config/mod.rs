@@ -402,8 +402,11 @@ impl Args {
             self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let state = state.transpose()?;
         let file = self.accounts.users_file;
-        let users =
+        let mut users =
             Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
+        if let Some(state) = &state {
+            users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
+        }
         for Account { name, password } in self.users {
             users.add_own(name, password.0.as_bytes());
         }
