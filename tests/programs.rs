@@ -232,7 +232,7 @@ fn a_flag_or_value_that_is_none() {
         (&["-qqq"], &["--quiet"]),
         (&["--trusted", "10.1.2.3/8"], &["--trusted", "10.0.0.0/8"]),
         (&["--stats-log", "s.csv:x"], &["--stats-log", "seconds"]),
-        (&["--transform-limit", "cpu=1,cpu=2"], &["--transform-limit", "cpu=2"]),
+        (&["-t", "cat", "--transform-limit", "cpu=1,cpu=2"], &["--transform-limit", "cpu=2"]),
         (&["-u", "ana:x", "-u", "bob:y", "-u", "ana:z"], &["ana", "twice"]),
         (&["-t", ""], &["transform"]),
         (&["-t", "tr 'a"], &["transform", "tr 'a"]),
@@ -314,7 +314,7 @@ fn threads_that_cannot_be_had() {
     let (program, _directory) = copy_of_program();
     for threads in ["1", "2", "500", "1000", "1001"] {
         let mut command = Command::new("bash");
-        let script = "ulimit -u \"$1\" && exec \"$0\" -q -p 0 -P 0 --address 127.0.0.1";
+        let script = "ulimit -u \"$1\" && exec \"$0\" -q -u ana:x -p 0 -P 0 --address 127.0.0.1";
         command.args(["-c", script]).arg(&program).arg(threads);
         if geteuid().is_root() {
             command.uid(SOMEBODY);

@@ -60,7 +60,7 @@ impl FromStr for Net {
         let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let net: IpNet = net.map_err(|_| "it has to be an address or a network, as 192.0.2.0/24 or 2001:db8::/32")?;
         if net != net.trunc() {
-            return Err(format!("an address in a network is neither; the network is {}", net.trunc()));
+            return Err(format!("it has bits behind the prefix; the network is {}", net.trunc()));
         }
         Ok(Self(net))
     }

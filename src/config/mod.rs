@@ -302,7 +302,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::UserTwice(name) => write!(f, "user {name} is given twice"),
             Self::TooOften(flag) => write!(f, "{flag} can be given twice at the most"),
-            Self::LimitTwice(limit) => write!(f, "--transform-limit {limit}: that is limited already"),
+            Self::LimitTwice(limit) => write!(f, "--transform-limit {limit}: there is a limit of that already"),
             Self::Transform(command) => write!(f, "cannot split the transform into words: {command:?}"),
             Self::DefaultAdmin(address) => {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
@@ -321,7 +321,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Args {
-    /// The program's own, checked as far as that goes without a look at the world.
+    /// Those of this process, checked as far as that goes without a look at files and ports.
     ///
     /// # Errors
     /// When they are wrong, or ask for help.
@@ -523,12 +523,12 @@ mod tests {
         assert!(matches!(check(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
         assert!(matches!(check(&["-vvv"]), Err(ConfigError::TooOften("--verbose"))));
         assert!(matches!(check(&["-qqq"]), Err(ConfigError::TooOften("--quiet"))));
-        let twice = ["--transform-limit", "cpu=1,files=9", "--transform-limit", "cpu=2"];
+        let twice = ["-t", "cat", "--transform-limit", "cpu=1,files=9", "--transform-limit", "cpu=2"];
         assert!(matches!(check(&twice), Err(ConfigError::LimitTwice(_))));
         assert!(matches!(check(&["--peep-address", "0.0.0.0"]), Err(ConfigError::DefaultAdmin(_))));
         let admin = ["--peep-address", "0.0.0.0", "-a", "admin:secret"];
         assert!(matches!(check(&admin), Err(ConfigError::PeepInClear(_))));
-        for good in [&[&admin[..], &["--allow-cleartext"]].concat()[..], &["-vv"], &["-qq"], &twice[..2]] {
+        for good in [&[&admin[..], &["--allow-cleartext"]].concat()[..], &["-vv"], &["-qq"], &twice[..4]] {
             assert!(check(good).is_ok(), "{good:?}");
         }
     }
