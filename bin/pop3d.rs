@@ -10,6 +10,7 @@ use log::LevelFilter;
 use pop3d::auth;
 use pop3d::config::{self, Args, LogConfig, Task};
 use pop3d::log_file::LogFile;
+use pop3d::malloc;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -46,7 +47,11 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let bloated = malloc::restart_with_small_caches();
     let log_file = start_log(args.log())?;
+    if let Some(error) = bloated {
+        log::debug!("cannot be started again with small caches, so it may take more memory: {error}");
+    }
     panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     // Before anybody can know that the server is there.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;

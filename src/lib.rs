@@ -11,7 +11,7 @@
 //!   (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`log_file`] is where the log may go.
+//! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server. [`trust`] is both clients':
 //! whose certificates are believed.
 
@@ -23,6 +23,7 @@ pub mod connections;
 pub mod guard;
 pub mod log_file;
 pub mod maildrop;
+pub mod malloc;
 pub mod net;
 pub mod peep;
 pub mod pop3;

@@ -710,3 +710,14 @@ fn a_log_file_is_opened_again_on_sighup() {
     assert_eq!(fs::read_to_string(&moved).unwrap().matches("end: quit").count(), 1);
     assert_eq!(fs::read_to_string(&file).unwrap().matches("end: quit").count(), 1);
 }
+
+/// glibc takes it from the environment alone, so the program starts itself again: as the same process, by the same name.
+#[test]
+fn its_threads_keep_little_freed_memory() {
+    let environment = |server: &Server| fs::read_to_string(format!("/proc/{}/environ", server.pid())).unwrap();
+    let server = server_with_mail(&[]);
+    assert_eq!(environment(&server).contains("GLIBC_TUNABLES="), cfg!(target_env = "gnu"));
+    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", server.pid())).unwrap(), "pop3d\n");
+    let own = Server::builder().environment("GLIBC_TUNABLES", "glibc.malloc.tcache_max=64").start();
+    assert!(environment(&own).contains("GLIBC_TUNABLES=glibc.malloc.tcache_max=64\0"));
+}
