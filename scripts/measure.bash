@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/server.bash"
 rounds=3
 # Each user's password, of every server here.
 password=pass
-# The ports of the servers: pop3d, dovecot, sendfile; with -tls behind the name, those by TLS.
+# The ports of the servers: pop3d, dovecot, bare; with -tls behind the name, those by TLS.
 declare -A port=()
 
 # measure_options ARGUMENT...: --quick or --full, and a directory. Sets extent and results. Needs usage().
@@ -91,17 +91,23 @@ serve_dovecot() {
         "${port[dovecot-tls]}")
 }
 
-# serve_by_sendfile FILE: starts sendfile.py with that message.
-serve_by_sendfile() {
-    local said=$work/sendfile _
-    python3 "$top/scripts/sendfile.py" "$1" >"$said" &
-    others[sendfile]=$!
+# serve_bare MAILDIR: (re)starts the server that does no work, with the messages of that Maildir.
+serve_bare() {
+    local said=$work/bare program=${CARGO_TARGET_DIR:-$top/target}/release/examples/bare-server _
+    (cd "$top" && cargo build --quiet --release --locked --example bare-server)
+    if [[ -n ${others[bare]-} ]]; then
+        end_process "${others[bare]}"
+        unset 'others[bare]'
+    fi
+    : >"$said"
+    "$program" "$1" >"$said" &
+    others[bare]=$!
     for _ in {1..100}; do
         [[ ! -s $said ]] || break
         sleep 0.05
     done
-    port[sendfile]=$(<"$said")
-    [[ -n ${port[sendfile]} ]] || fail 'sendfile.py did not start'
+    port[bare]=$(<"$said")
+    [[ -n ${port[bare]} ]] || fail 'bare-server did not start'
 }
 
 # run_popbench SERVER ARGUMENT...: prints its report as one line of JSON, with errors or without.
@@ -162,6 +168,18 @@ forget() {
     find "$1" -mindepth 2 -maxdepth 2 \
         \( -name .pop3d-index -o -name 'dovecot.index*' -o -name 'dovecot-uidlist*' -o -name 'dovecot.list.index*' \) \
         -delete
+}
+
+# as_delivered MAIL: puts messages that a mail program has seen back where they were delivered to.
+as_delivered() {
+    python3 - "$1" <<'END'
+import os, sys
+
+for user in os.scandir(sys.argv[1]):
+    seen, new = (os.path.join(user.path, folder) for folder in ("cur", "new"))
+    for name in os.listdir(seen):
+        os.rename(os.path.join(seen, name), os.path.join(new, name.split(":")[0]))
+END
 }
 
 # The PSS of a process in octets.

@@ -1,10 +1,11 @@
 //! The real `popbench` against a small scripted POP3 server that can misbehave in one way at a time.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -594,4 +595,23 @@ fn two_servers_are_compared_by_tls() {
     for server in ["A", "B"] {
         assert!(run.out.contains(&format!("  {server}: TLSv1.3 TLS_AES_256_GCM_SHA384, ")), "{}", run.out);
     }
+}
+
+/// As before `| head` that has seen enough, and on a disk that is full.
+#[test]
+fn a_report_that_nobody_takes() {
+    let server = Server::start(Manner::Correct);
+    let run = |out: Stdio| {
+        let options = ["retr", "-n", "1", "--password", "secret", "--address"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_popbench"));
+        command.args(options).arg(server.address.to_string()).arg("--quiet");
+        let Output { status, stderr, .. } = command.stdout(out).stderr(Stdio::piped()).output().unwrap();
+        (status.code(), String::from_utf8(stderr).unwrap())
+    };
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(writer.into()), (Some(0), String::new()));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let why = "popbench: cannot write the report: No space left on device (os error 28)\n";
+    assert_eq!(run(full.into()), (Some(1), why.to_owned()));
 }

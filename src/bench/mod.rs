@@ -35,6 +35,7 @@ mod tls;
 mod users;
 mod workload;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub use options::Args;
@@ -66,29 +67,36 @@ pub fn run(args: Args) -> ExitCode {
         [a, b] => {
             let comparison = Comparison::run(&plan, a, b);
             let differing = comparison.differing_messages();
-            print(&plan, &comparison.reports(), Some(&comparison));
-            verdict(&comparison.reports(), differing > 0)
+            let printed = print(&plan, &comparison.reports(), Some(&comparison));
+            verdict(&comparison.reports(), differing > 0, printed)
         }
         single => {
             let report = workload::run(&plan, &single[0], "");
-            print(&plan, &[&report], None);
-            verdict(&[&report], false)
+            let printed = print(&plan, &[&report], None);
+            verdict(&[&report], false, printed)
         }
     }
 }
 
-fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) {
-    match (plan.output, comparison) {
-        (Output::Csv, _) => print!("{}", report::csv(reports)),
-        (Output::Json, Some(comparison)) => println!("{:#}", comparison.json()),
-        (Output::Json, None) => println!("{:#}", reports[0].json()),
-        (Output::Text, Some(comparison)) => print!("{comparison}"),
-        (Output::Text, None) => print!("{}", reports[0]),
+fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) -> io::Result<()> {
+    let text = match (plan.output, comparison) {
+        (Output::Csv, _) => report::csv(reports),
+        (Output::Json, Some(comparison)) => format!("{:#}\n", comparison.json()),
+        (Output::Json, None) => format!("{:#}\n", reports[0].json()),
+        (Output::Text, Some(comparison)) => comparison.to_string(),
+        (Output::Text, None) => reports[0].to_string(),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Who reads no further, as head(1), has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 
-fn verdict(reports: &[&Report], contents_differ: bool) -> ExitCode {
-    if reports.iter().any(|report| report.tally.connections == 0) {
+fn verdict(reports: &[&Report], contents_differ: bool, printed: io::Result<()>) -> ExitCode {
+    if let Err(error) = printed {
+        fail(ERRORS_OCCURRED, &format!("cannot write the report: {error}"))
+    } else if reports.iter().any(|report| report.tally.connections == 0) {
         ExitCode::from(CANNOT_CONNECT)
     } else if contents_differ || reports.iter().any(|report| report.tally.failed() > 0) {
         ExitCode::from(ERRORS_OCCURRED)

@@ -1,0 +1,159 @@
+//! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR`. Anybody may log in, and has the
+//! messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be in wire form, is a
+//! sendfile(2) of its file. What a client measures here is what the machine's loopback, a thread for each connection and
+//! the client itself allow.
+//!
+//! Serves on a free port of 127.0.0.1, which it prints, until it is ended.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use rustix::fs::sendfile;
+
+const THREADS: usize = 998;
+
+/// From this many octets on a message is not kept in memory.
+const LARGE: u64 = 1_000_000;
+
+/// sendfile(2) takes no more than 2 GiB at once.
+const PIECE: usize = 1 << 30;
+
+/// Gathered replies are sent on when they reach this size.
+const BLOCK: usize = 64 * 1024;
+
+/// The whole answer to RETR, or what is between its first line and its last.
+enum Retrieved {
+    Ready(Vec<u8>),
+    File(PathBuf),
+}
+
+struct Maildrop {
+    messages: Vec<Retrieved>,
+    stat: Vec<u8>,
+    list: Vec<u8>,
+    uidl: Vec<u8>,
+}
+
+impl Maildrop {
+    fn read(maildir: &Path) -> io::Result<Self> {
+        let mut paths = fs::read_dir(maildir.join("new"))?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        let (mut messages, mut all_octets) = (Vec::new(), 0);
+        let (mut list, mut uidl) = (b"+OK\r\n".to_vec(), b"+OK\r\n".to_vec());
+        for (number, path) in (1..).zip(paths) {
+            let stored = path.metadata()?.len();
+            let octets = if stored > LARGE {
+                messages.push(Retrieved::File(path));
+                stored
+            } else {
+                let (octets, wire) = wire_form(&fs::read(path)?);
+                messages.push(Retrieved::Ready([&b"+OK\r\n"[..], &wire, b".\r\n"].concat()));
+                octets
+            };
+            all_octets += octets;
+            write!(list, "{number} {octets}\r\n")?;
+            write!(uidl, "{number} {number}\r\n")?;
+        }
+        list.extend(b".\r\n");
+        uidl.extend(b".\r\n");
+        let stat = format!("+OK {} {all_octets}\r\n", messages.len()).into_bytes();
+        Ok(Self { messages, stat, list, uidl })
+    }
+}
+
+/// A stored message's octets, and what goes over the wire for them.
+fn wire_form(stored: &[u8]) -> (u64, Vec<u8>) {
+    let (mut octets, mut wire) = (0, Vec::new());
+    for line in stored.split_inclusive(|&octet| octet == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.starts_with(b".") {
+            wire.push(b'.');
+        }
+        wire.extend(line);
+        wire.extend(b"\r\n");
+        octets += line.len() as u64 + 2;
+    }
+    (octets, wire)
+}
+
+/// Lets anybody in; knows STAT, LIST, UIDL, RETR, NOOP and QUIT.
+fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(b"+OK ready\r\n")?;
+    let mut input = BufReader::new(stream.try_clone()?);
+    let (mut line, mut replies) = (String::new(), Vec::new());
+    loop {
+        line.clear();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut words = line.split_ascii_whitespace();
+        let (command, number) = (words.next().unwrap_or_default(), words.next());
+        match (command, number) {
+            ("RETR", Some(number)) => match number.parse().ok().and_then(|it: usize| maildrop.messages.get(it - 1)) {
+                Some(Retrieved::Ready(answer)) => replies.extend(answer),
+                Some(Retrieved::File(path)) => {
+                    replies.extend(b"+OK\r\n");
+                    stream.write_all(&replies)?;
+                    replies.clear();
+                    send_file(&stream, &File::open(path)?)?;
+                    replies.extend(b".\r\n");
+                }
+                None => replies.extend(b"-ERR\r\n"),
+            },
+            ("STAT", None) => replies.extend(&maildrop.stat),
+            ("LIST", None) => replies.extend(&maildrop.list),
+            ("UIDL", None) => replies.extend(&maildrop.uidl),
+            ("USER" | "PASS" | "NOOP" | "QUIT", _) => replies.extend(b"+OK\r\n"),
+            _ => replies.extend(b"-ERR\r\n"),
+        }
+        if input.buffer().is_empty() || replies.len() >= BLOCK {
+            stream.write_all(&replies)?;
+            replies.clear();
+        }
+        if command == "QUIT" {
+            return Ok(());
+        }
+    }
+}
+
+fn send_file(stream: &TcpStream, file: &File) -> io::Result<()> {
+    let (octets, mut offset) = (file.metadata()?.len(), 0);
+    while offset < octets {
+        if sendfile(stream, file, Some(&mut offset), PIECE)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    let maildir = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: bare-server MAILDIR"))?;
+    let maildrop = Arc::new(Maildrop::read(Path::new(&maildir))?);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (sender, receiver) = mpsc::channel();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..THREADS {
+        let (maildrop, receiver) = (Arc::clone(&maildrop), Arc::clone(&receiver));
+        thread::spawn(move || {
+            loop {
+                let next = receiver.lock().map(|receiver| receiver.recv());
+                let Ok(Ok(stream)) = next else { return };
+                let _ = serve(stream, &maildrop); // a client that has gone
+            }
+        });
+    }
+    println!("{}", listener.local_addr()?.port());
+    for stream in listener.incoming() {
+        let _ = sender.send(stream?);
+    }
+    Ok(())
+}
