@@ -82,6 +82,7 @@ pub struct Connection {
     /// Reading and writing it needs no exclusive access.
     pub stream: TcpStream,
     protocol: Protocol,
+    accepted: Instant,
     /// Since when its session waits for a command, if it does.
     waiting_since: Mutex<Option<Instant>>,
     /// The server itself has ended the reading.
@@ -189,6 +190,23 @@ impl Connections {
         }
     }
 
+    /// When all of POP3's places are taken: ends the reading of those connections that have been waited for longer than
+    /// `patience` and have not logged in. Returns how many.
+    pub fn make_room(&self, patience: Duration) -> usize {
+        let loiters = |connection: &Connection| {
+            connection.protocol == Protocol::Pop3
+                && !connection.logged_in.load(Ordering::Acquire)
+                && !connection.reading_is_ended()
+                && connection.accepted.elapsed() > patience
+                && connection.waiting_since.lock().is_some()
+        };
+        let state = self.state.lock();
+        if state.has_room(Protocol::Pop3) {
+            return 0;
+        }
+        state.open.values().filter(|connection| loiters(connection)).map(|connection| connection.end_reading()).count()
+    }
+
     /// Closes connections whose client takes what it is sent too slowly, so that it holds its thread and its maildrop no
     /// longer.
     pub fn end_slow(&self, least: MinRate) {
@@ -254,6 +272,7 @@ impl Place {
         let connection = Arc::new(Connection {
             stream,
             protocol: self.protocol,
+            accepted: Instant::now(),
             waiting_since: Mutex::new(None),
             reading_ended: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),
@@ -350,6 +369,23 @@ mod tests {
         let _admin = slot(&connections, Protocol::Peep);
         assert!(!has_room(&connections, Protocol::Peep));
         assert_eq!((connections.count(Protocol::Pop3), connections.count(Protocol::Peep)), (1, 1));
+    }
+
+    #[test]
+    fn room_is_made_of_who_has_not_logged_in_and_only_when_it_is_needed() {
+        let connections = Connections::new(4);
+        let slots = [(); 3].map(|()| slot(&connections, Protocol::Pop3));
+        let [user, at_work, silent] = slots.each_ref().map(|slot| slot.connection());
+        user.set_logged_in();
+        user.set_waiting(Some(Instant::now()));
+        silent.set_waiting(Some(Instant::now()));
+        assert_eq!(connections.make_room(Duration::from_secs(1000)), 0);
+        connections.set_limit(5);
+        assert_eq!(connections.make_room(Duration::ZERO), 0);
+        connections.set_limit(4);
+        assert_eq!(connections.make_room(Duration::ZERO), 1);
+        assert_eq!([user, at_work, silent].map(Connection::reading_is_ended), [false, false, true]);
+        assert_eq!(connections.make_room(Duration::ZERO), 0);
     }
 
     #[test]

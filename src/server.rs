@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
-use crate::connections::{MAX_CONNECTIONS, Protocol, Slot};
+use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
 use crate::guard::Visit;
 use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
-use crate::shared::{HANDSHAKE_LIMIT, Shared};
+use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
 use crate::stats::{Kept, StatsLog};
 use crate::wire::Link;
 use crate::{peep, pop3};
@@ -187,6 +187,9 @@ impl Server {
                         if let Some(least) = shared.min_rate {
                             shared.connections.end_slow(least);
                         }
+                        if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_knocks()) {
+                            make_room(&shared.connections);
+                        }
                         records.keep(&shared, false);
                     }
                 }
@@ -216,6 +219,16 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Share
     }
     if shared.guard.is_news(peer.ip()) {
         log::warn!("{peer} refused: too many connections from this address");
+    }
+}
+
+/// Somebody waits for a place; silent strangers are not to keep one for as long as they have otherwise.
+fn make_room(connections: &Connections) {
+    let closed = connections.make_room(CROWDED_LOGIN_LIMIT);
+    if closed > 0 {
+        log::warn!(
+            "all places are taken: {closed} connections are closed that did not log in for {CROWDED_LOGIN_LIMIT:?}"
+        );
     }
 }
 

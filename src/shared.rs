@@ -19,6 +19,9 @@ pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 /// timer of RFC 1939 section 3, which protects users: who has not logged in is none yet, and holds a place.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 
+/// The same when all places are taken and others wait for one.
+pub const CROWDED_LOGIN_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, PATIENCE, Server, eventually, reset};
+use crate::harness::{Client, PASSWORD, PATIENCE, Server, USER, eventually, reset};
 
 /// The most connections at once.
 const MOST: usize = 998;
@@ -287,6 +287,19 @@ fn a_signal_ends_all_of_them_in_time() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     clients.iter_mut().for_each(Client::closed);
+}
+
+/// When places are wanted they are not kept for as long as otherwise for who does not log in; users keep theirs.
+#[test]
+fn the_silent_make_room_for_others() {
+    let server = Server::builder().user(USER, PASSWORD).user("other", "pass").flags(["-c", "4"]).start();
+    let (mut user, mut silent) = (server.session(), [server.pop3(), server.pop3()]);
+    let mut other = Client::connect(server.pop3_address());
+    other.ok();
+    other.login("other", "pass");
+    silent.iter_mut().for_each(Client::closed);
+    user.call("NOOP");
+    server.expect_log("WARN", "all places are taken: 2 connections are closed");
 }
 
 #[test]

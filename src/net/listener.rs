@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
@@ -150,6 +150,13 @@ impl Listener {
             log::error!("{}: cannot wait for connections: {error}", self.address);
             thread::sleep(FIRST_REST);
         }
+    }
+
+    /// Whether a client waits to be accepted.
+    #[must_use]
+    pub fn has_knocks(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     /// Wakes [`Listener::accept_all`], which then sees that the server closes. Nobody is accepted after this.
