@@ -13,7 +13,7 @@
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
 //! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server. [`trust`] is both clients':
-//! whose certificates are believed.
+//! whose certificates are believed, and why one is not.
 
 pub mod auth;
 pub mod bench;

@@ -133,11 +133,12 @@ impl ServerCertVerifier for Verifier {
 /// What TLS has against the server, in words that say what to do; `None` when it is the network's fault.
 #[must_use]
 pub fn explain(error: &io::Error) -> Option<String> {
-    use CertificateError::{BadSignature, ExpiredContext, NotValidForNameContext, NotValidYetContext, UnknownIssuer};
-    let date = |time: &UnixTime| {
-        let date = i64::try_from(time.as_secs()).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
-        date.map_or_else(String::new, |date| format!(" {}", date.date()))
-    };
+    use CertificateError::{BadSignature, NotValidForNameContext, UnknownIssuer};
+    if let Error::InvalidCertificate(error) = error.get_ref()?.downcast_ref::<Error>()?
+        && let Some(fault) = explain_dates(error)
+    {
+        return Some(format!("the server's certificate {fault}"));
+    }
     Some(match error.get_ref()?.downcast_ref::<Error>()? {
         // One of the same name as a trusted one, but not by it.
         Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
@@ -146,12 +147,6 @@ pub fn explain(error: &io::Error) -> Option<String> {
         }
         Error::InvalidCertificate(NotValidForNameContext { expected, presented }) => {
             format!("the server's certificate is for {}, not for {}", names(presented), expected.to_str())
-        }
-        Error::InvalidCertificate(ExpiredContext { not_after, .. }) => {
-            format!("the server's certificate has expired:{} was its last day", date(not_after))
-        }
-        Error::InvalidCertificate(NotValidYetContext { not_before, .. }) => {
-            format!("the server's certificate is not valid before{}: is this machine's clock right?", date(not_before))
         }
         Error::InvalidCertificate(CertificateError::Other(reason)) => {
             format!("the server's certificate is no ordinary one ({reason}): name it itself with --ca FILE")
@@ -162,6 +157,24 @@ pub fn explain(error: &io::Error) -> Option<String> {
         Error::AlertReceived(reason) => format!("the server refused the TLS handshake: {reason:?}"),
         error => format!("TLS failed: {error}"),
     })
+}
+
+/// What a certificate that is wrong by its dates has or is.
+#[must_use]
+pub fn explain_dates(error: &CertificateError) -> Option<String> {
+    let date = |time: &UnixTime| {
+        let date = i64::try_from(time.as_secs()).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+        date.map_or_else(|| "a day beyond all calendars".to_owned(), |date| date.date().to_string())
+    };
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            Some(format!("has expired: {} was its last day", date(not_after)))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            Some(format!("is not valid before {}: is this machine's clock right?", date(not_before)))
+        }
+        _ => None,
+    }
 }
 
 /// The names of a certificate as people write them; rustls has `DnsName("localhost")` and `IpAddress(::1)`.

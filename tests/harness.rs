@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -156,11 +157,17 @@ impl Certificate {
 
     /// Puts another one in its place.
     pub(crate) fn renew(&self) {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        fs::write(self.key(), made.signing_key.serialize_pem()).unwrap();
+        self.renew_with(|_| {});
+    }
+
+    /// The same after `change`.
+    pub(crate) fn renew_with(&self, change: impl FnOnce(&mut CertificateParams)) {
+        let mut params = CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(str::to_owned)).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        fs::write(self.key(), key.serialize_pem()).unwrap();
         fs::set_permissions(self.key(), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(self.chain(), made.cert.pem()).unwrap();
+        fs::write(self.chain(), params.self_signed(&key).unwrap().pem()).unwrap();
     }
 
     pub(crate) fn chain(&self) -> PathBuf {

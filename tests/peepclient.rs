@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 
+use crate::harness::{Certificate, Server};
 use crate::tls_peer::{Identity, NAMES, Stream, secured};
 
 const BANNER: &str = "Connected successfully to server through PEEP!\nSee available commands with 'help'\n";
@@ -520,6 +521,14 @@ fn a_server_without_tls_is_told_from_one_that_hangs_up_or_is_silent() {
 }
 
 #[test]
+fn a_server_by_tls_is_told_from_one_in_clear() {
+    let server = Server::builder().tls(&Certificate::new()).start();
+    let ended = run(peepclient(server.peep_address().port()).arg("users"), "");
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.stderr.ends_with("the server speaks TLS here (see --tls)\n"), "{}", ended.stderr);
+}
+
+#[test]
 fn tls_makes_sense_as_a_whole_or_not_at_all() {
     let identity = Identity::new();
     let ca = identity.ca();
@@ -540,7 +549,7 @@ fn tls_makes_sense_as_a_whole_or_not_at_all() {
 #[test]
 fn the_real_server_is_administered_by_tls() {
     let certificate = crate::harness::Certificate::new();
-    let server = crate::harness::Server::builder().tls(&certificate).start();
+    let server = Server::builder().tls(&certificate).start();
     let chain = certificate.chain().into_os_string().into_string().expect("UTF-8");
     let ended = ask_by_tls(server.peep_address().port(), &["-ca", &chain]);
     assert_eq!(ended, super::peepclient::ended(0, "600\n", ""));

@@ -294,7 +294,7 @@ fn what_cannot_be_used_is_told_at_the_start() {
     let certificate = Certificate::new();
     let other = Certificate::new();
     let chain = certificate.chain();
-    for (key, said) in [(other.key(), "the key is not the certificate's"), (chain.join("none"), "cannot read")] {
+    for (key, said) in [(other.key(), "is not that of the certificate in"), (chain.join("none"), "cannot read")] {
         let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
         let output = Server::builder().flags(flags).refused();
         assert_eq!(output.status.code(), Some(1));
@@ -308,8 +308,8 @@ fn a_certificate_of_the_servers_own_making_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let chain = directory.path().join("tls-cert.pem");
     let mut seen = Vec::new();
-    for _ in 0..2 {
-        let flags = ["--tls-self-signed", "--pop3s-port", "0", "--state", directory.path().to_str().unwrap()];
+    for flag in ["--tls-self-signed", "--tls-self-signed=mail.example"] {
+        let flags = [flag, "--pop3s-port", "0", "--state", directory.path().to_str().unwrap()];
         let server = Server::builder().flags(flags).start();
         let mut client = Client::connect(server.pop3s_address()).try_tls(&trusting(&chain)).unwrap();
         client.ok();
@@ -318,6 +318,53 @@ fn a_certificate_of_the_servers_own_making_is_kept() {
     assert_eq!(seen[0], seen[1]);
 }
 
+/// A new pair would be another server to those who trust the old one.
+#[test]
+fn a_certificate_without_its_key_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = ["--state", directory.path().to_str().unwrap()];
+    let start = || Server::builder().flags(["--tls-self-signed=mail.example", "--pop3s-port", "0"]).flags(state);
+    let server = start().start();
+    server.expect_log("INFO", "a TLS certificate has been made: ");
+    drop(server);
+    fs::remove_file(directory.path().join("tls-key.pem")).unwrap();
+    let output = start().refused();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("tls-key.pem is missing beside") && stderr.lines().count() == 1, "{stderr}");
+}
+
+/// It is used nevertheless: clients that do not look at dates get their mail.
+#[test]
+fn a_certificate_that_has_expired_is_warned_of() {
+    let certificate = Certificate::new();
+    let server = server(&certificate);
+    certificate.renew_with(|params| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 2, 29);
+    });
+    server.signal(Signal::HUP);
+    server.expect_log("WARN", "has expired: 2020-02-29 was its last day");
+    server.expect_log("INFO", "the TLS certificate has been read again");
+    let Err(error) = Client::connect(server.pop3s_address()).try_tls(&certificate.trusted()) else {
+        panic!("the client does not look");
+    };
+    assert!(error.to_string().contains("expired"), "{error}");
+}
+
+/// Who has it all in its socket's buffer, and takes no more, is given up by TLS as in clear.
+#[test]
+fn who_reads_too_slowly_by_tls_is_given_up() {
+    let certificate = Certificate::new();
+    let server = Server::builder().tls(&certificate).flags(["--min-rate", "1000000:1"]).start();
+    server.maildrop().put("1", b"line\r\n".repeat(4 << 20));
+    let mut client = Client::connect(server.pop3s_address()).tls(&certificate);
+    client.ok();
+    client.login(USER, PASSWORD);
+    client.send("RETR 1");
+    client.ok();
+    server.expect_log("INFO", "end: client reads too slowly");
+}
 #[test]
 fn a_key_that_all_may_read_is_warned_of() {
     use std::os::unix::fs::PermissionsExt;

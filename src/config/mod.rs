@@ -293,6 +293,8 @@ pub enum ConfigError {
     UsersFile(PathBuf, io::Error),
     /// There can be no TLS with it.
     Certificate(CertificateError),
+    /// The server cannot make one for itself.
+    SelfSigned(io::Error),
     /// The state directory cannot be used.
     State(PathBuf, io::Error),
 }
@@ -313,6 +315,7 @@ impl fmt::Display for ConfigError {
             Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
+            Self::SelfSigned(error) => write!(f, "--tls-self-signed has no certificate: {error}"),
             Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
         }
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 use super::ConfigError;
 use crate::net::{self, Certificate};
@@ -22,9 +23,11 @@ pub(super) struct TlsArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// Use a certificate that the server makes for itself and keeps in its state directory
-    #[arg(long, requires = "state", conflicts_with = "tls_cert")]
-    tls_self_signed: bool,
+    /// Use a certificate that the server makes for itself, once, and keeps in its state directory; NAME is what clients
+    /// call the server [default: this host's name]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, value_parser = server_name,
+          requires = "state", conflicts_with = "tls_cert")]
+    tls_self_signed: Option<Option<String>>,
 
     /// A port for POP3 by TLS from the first octet on; commonly 995 (0: any free one)
     #[arg(long, value_name = "PORT", requires = "certificate")]
@@ -39,6 +42,11 @@ pub(super) struct TlsArgs {
     pub(super) allow_cleartext: bool,
 }
 
+/// A host's name or an IP address, as a certificate has them.
+fn server_name(text: &str) -> Result<String, InvalidDnsNameError> {
+    ServerName::try_from(text).map(|_| text.to_owned())
+}
+
 impl TlsArgs {
     /// What is read again on SIGHUP.
     pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
@@ -50,8 +58,9 @@ impl TlsArgs {
     pub(super) fn certificate(&self, state: Option<&StateDir>) -> Result<Option<Certificate>, ConfigError> {
         let (chain, key) = match (&self.tls_cert, &self.tls_key, state) {
             (Some(chain), Some(key), _) => (chain.clone(), key.clone()),
-            (_, _, Some(state)) if self.tls_self_signed => {
-                net::self_signed(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?
+            (_, _, Some(state)) => {
+                let Some(name) = &self.tls_self_signed else { return Ok(None) };
+                net::self_signed(state, name.as_deref()).map_err(ConfigError::SelfSigned)?
             }
             _ => return Ok(None),
         };

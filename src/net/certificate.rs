@@ -2,24 +2,20 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustix::system::uname;
-use rustls::ServerConfig;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
-use crate::state::StateDir;
-
-/// What the state directory calls a certificate of the server's own making.
-const CHAIN: &str = "tls-cert.pem";
-const KEY: &str = "tls-key.pem";
+use crate::trust;
 
 /// A certificate chain and its private key, in PEM files, as TLS uses them.
 #[derive(Debug)]
@@ -32,22 +28,84 @@ pub struct Certificate {
 /// Why a certificate cannot be used.
 #[derive(Debug)]
 pub enum CertificateError {
-    /// A file is not there, cannot be read, or has nothing of the kind in it.
+    /// A file is not there, cannot be read, or is not in PEM.
     File(PathBuf, pem::Error),
-    /// They are no pair, or the key is of a kind that is not supported.
-    Unusable(rustls::Error),
+    /// A file has no certificate, or no private key, in it, but this.
+    Absent(PathBuf, &'static str, Found),
+    /// The key is that of a later certificate of the chain.
+    Order(PathBuf, PathBuf, usize),
+    /// The key is of no certificate in the chain.
+    NoPair(PathBuf, PathBuf),
+    /// The certificate or the key is of a kind that is not supported.
+    Unusable(PathBuf, PathBuf, rustls::Error),
+}
+
+/// What is in a file in PEM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing that TLS needs.
+    Nothing,
+    /// One or more certificates.
+    Certificate,
+    /// A private key.
+    Key,
+    /// A private key that takes a passphrase.
+    EncryptedKey,
+}
+
+impl Found {
+    fn of(text: &[u8]) -> Self {
+        let has = |what: &str| memchr::memmem::find(text, what.as_bytes()).is_some();
+        match () {
+            // By PKCS #8, and as OpenSSL wrote them before.
+            () if has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED") => Self::EncryptedKey,
+            () if has("PRIVATE KEY-----") => Self::Key,
+            () if has("-----BEGIN CERTIFICATE-----") => Self::Certificate,
+            () => Self::Nothing,
+        }
+    }
 }
 
 impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, pem::Error::Io(error)) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::File(path, pem::Error::NoItemsFound) => {
-                write!(f, "{} has no certificate or private key in PEM", path.display())
-            }
             Self::File(path, error) => write!(f, "{} is not in PEM: {error}", path.display()),
-            Self::Unusable(rustls::Error::InconsistentKeys(_)) => f.write_str("the key is not the certificate's"),
-            Self::Unusable(error) => error.fmt(f),
+            Self::Absent(path, _, Found::EncryptedKey) => write!(
+                f,
+                "the private key in {0} is encrypted, and the server has nobody to ask for its passphrase \
+                 (openssl pkey -in {0} takes it off)",
+                path.display()
+            ),
+            Self::Absent(path, wanted, found) => {
+                write!(f, "{} has no {wanted} in PEM", path.display())?;
+                match found {
+                    Found::Certificate => f.write_str(", it has a certificate"),
+                    Found::Key => f.write_str(", it has a private key"),
+                    Found::Nothing | Found::EncryptedKey => Ok(()),
+                }
+            }
+            Self::Order(chain, key, number) => write!(
+                f,
+                "the key in {} is that of certificate {number} in {}, where the server's own has to be the first",
+                key.display(),
+                chain.display()
+            ),
+            Self::NoPair(chain, key) => {
+                write!(f, "the key in {} is not that of the certificate in {}", key.display(), chain.display())
+            }
+            Self::Unusable(chain, key, error) => {
+                write!(f, "{} with {}: ", chain.display(), key.display())?;
+                match error {
+                    rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
+                        f.write_str("it is no X.509 certificate")
+                    }
+                    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(reason)) => {
+                        write!(f, "it is no certificate as TLS has them, of X.509 version 3 ({reason})")
+                    }
+                    error => error.fmt(f),
+                }
+            }
         }
     }
 }
@@ -81,30 +139,71 @@ impl Certificate {
 }
 
 fn load(chain: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        |error| CertificateError::File(path, error)
-    };
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable(chain))?;
-    if certificates.is_empty() {
-        return Err(CertificateError::File(chain.to_owned(), pem::Error::NoItemsFound));
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+        .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
+    let Some(own) = certificates.first() else { return Err(absent(chain, "certificate")) };
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match absent(key, "private key") {
+        // Its octets do not look like PEM to who does not know.
+        encrypted @ CertificateError::Absent(_, _, Found::EncryptedKey) => encrypted,
+        other if matches!(error, pem::Error::NoItemsFound) => other,
+        _ => CertificateError::File(key.to_owned(), error),
+    })?;
     warn_of_readers(key);
-    log::info!("TLS certificate {}, SHA-256 {}", chain.display(), fingerprint(&certificates[0]));
+    log::info!("TLS certificate {}, SHA-256 {}", chain.display(), fingerprint(own));
+    warn_of_dates(chain, own);
 
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-    let mut config = builder
-        .with_safe_default_protocol_versions() // TLS 1.2 and 1.3
-        .map_err(CertificateError::Unusable)?
-        .with_no_client_auth()
-        .with_single_cert(certificates, private)
-        .map_err(CertificateError::Unusable)?;
+    let unusable = |error| CertificateError::Unusable(chain.to_owned(), key.to_owned(), error);
+    let mut config = match config(certificates.clone(), private.clone_key()) {
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let pairs =
+                |certificate: &CertificateDer<'static>| config(vec![certificate.clone()], private.clone_key()).is_ok();
+            let (chain, key) = (chain.to_owned(), key.to_owned());
+            return Err(match certificates.iter().position(pairs) {
+                Some(at) => CertificateError::Order(chain, key, at + 1),
+                None => CertificateError::NoPair(chain, key),
+            });
+        }
+        config => config.map_err(unusable)?,
+    };
     // Sessions are resumed by tickets, which need no memory here.
-    config.ticketer = Ticketer::new().map_err(CertificateError::Unusable)?;
+    config.ticketer = Ticketer::new().map_err(unusable)?;
     Ok(config)
+}
+
+fn config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, rustls::Error> {
+    ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()? // TLS 1.2 and 1.3
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+}
+
+/// What `path` has in the place of what is `wanted`.
+fn absent(path: &Path, wanted: &'static str) -> CertificateError {
+    match fs::read(path) {
+        Ok(text) => CertificateError::Absent(path.to_owned(), wanted, Found::of(&text)),
+        Err(error) => CertificateError::File(path.to_owned(), pem::Error::Io(error)),
+    }
+}
+
+/// Clients will refuse a certificate that has expired. The server goes on: those that do not look get their mail.
+fn warn_of_dates(chain: &Path, own: &CertificateDer<'_>) {
+    if let Some(fault) = fault_of_dates(own, UnixTime::now()) {
+        log::warn!("the TLS certificate {} {fault}; clients that look will refuse it", chain.display());
+    }
+}
+
+/// A client that trusts the certificate itself looks at its dates first.
+fn fault_of_dates(own: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(own.clone().into_owned()).ok()?;
+    let client =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build().ok()?;
+    let any_name = ServerName::try_from("localhost").ok()?;
+    match client.verify_server_cert(own, &[], &any_name, &[], now) {
+        Err(rustls::Error::InvalidCertificate(error)) => trust::explain_dates(&error),
+        _ => None,
+    }
 }
 
 /// What a person compares who is shown a certificate that nobody has signed.
@@ -121,69 +220,88 @@ fn warn_of_readers(key: &Path) {
     }
 }
 
-/// Makes a certificate that signs itself, for this host's name and the loopback addresses, when `state` does not have
-/// one yet. Returns its two files.
-///
-/// # Errors
-/// When it cannot be made or kept.
-pub fn self_signed(state: &StateDir) -> io::Result<(PathBuf, PathBuf)> {
-    let (chain, key) = (state.file(CHAIN), state.file(KEY));
-    if !(chain.exists() && key.exists()) {
-        let host = uname().nodename().to_string_lossy().into_owned();
-        let names = vec![host, "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
-        state.replace(KEY, made.signing_key.serialize_pem().as_bytes())?;
-        state.replace(CHAIN, made.cert.pem().as_bytes())?;
-    }
-    Ok((chain, key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tempfile::TempDir;
+    use time::macros::datetime;
 
-    fn made() -> (tempfile::TempDir, StateDir, PathBuf, PathBuf) {
+    /// The files of a certificate that signs itself.
+    fn pair() -> (TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDir::open(directory.path().to_owned()).unwrap();
-        let (chain, key) = self_signed(&state).unwrap();
-        (directory, state, chain, key)
+        let (chain, private) = (directory.path().join("chain"), directory.path().join("key"));
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        fs::write(&chain, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&private, key.serialize_pem()).unwrap();
+        (directory, chain, private)
     }
 
-    fn refused(chain: &Path, key: &Path) -> String {
-        Certificate::open(chain.to_owned(), key.to_owned()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_self_signed_one_is_made_once_and_private() {
-        let (_directory, state, chain, key) = made();
-        let first = fs::read(&chain).unwrap();
-        Certificate::open(chain.clone(), key.clone()).unwrap();
-        self_signed(&state).unwrap();
-        assert_eq!(fs::read(&chain).unwrap(), first);
-        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-        // With one file alone both are made anew.
-        fs::remove_file(&chain).unwrap();
-        self_signed(&state).unwrap();
-        Certificate::open(chain, key).unwrap();
+    #[track_caller]
+    fn refused(chain: &Path, key: &Path, said: &str) {
+        let why = Certificate::open(chain.to_owned(), key.to_owned()).unwrap_err().to_string();
+        let wanted = said.replace("CHAIN", chain.to_str().unwrap()).replace("KEY", key.to_str().unwrap());
+        assert!(why.contains(&wanted) && !why.contains('\n'), "{why}");
     }
 
     #[test]
     fn what_is_wrong_with_the_files_is_told() {
-        let (_first, _, chain, key) = made();
-        let (_second, _, other, other_key) = made();
-        assert!(refused(&chain, &other_key).contains("the key is not the certificate's"));
-        assert!(refused(&key, &key).contains("has no certificate or private key in PEM"));
-        assert!(refused(&chain, &chain).contains("has no certificate or private key in PEM"));
-        assert!(refused(&chain.with_file_name("none"), &key).contains("none: No such file"));
+        let (_first, chain, key) = pair();
+        let (_second, other, other_key) = pair();
+        refused(&chain, &other_key, "the key in KEY is not that of the certificate in CHAIN");
+        refused(&key, &key, "CHAIN has no certificate in PEM, it has a private key");
+        refused(&chain, &chain, "KEY has no private key in PEM, it has a certificate");
+        refused(&chain.with_file_name("none"), &key, "cannot read CHAIN: No such file");
+        refused(&chain, &chain.with_file_name("none"), "cannot read KEY: No such file");
+        let turned = [&chain, &other].map(|file| fs::read_to_string(file).unwrap()).concat();
+        fs::write(&chain, turned).unwrap();
+        refused(&chain, &other_key, "the key in KEY is that of certificate 2 in CHAIN");
+        Certificate::open(chain.clone(), key.clone()).unwrap();
         fs::write(&other, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(refused(&other, &key).contains("is not in PEM"));
+        refused(&other, &key, "CHAIN is not in PEM");
         fs::write(&other, "").unwrap();
-        assert!(refused(&other, &key).contains("has no certificate or private key in PEM"));
+        refused(&other, &key, "CHAIN has no certificate in PEM");
+        fs::write(&other, "-----BEGIN CERTIFICATE-----\naGFsbG8=\n-----END CERTIFICATE-----\n").unwrap();
+        refused(&other, &key, "CHAIN with KEY: it is no X.509 certificate");
+    }
+
+    #[test]
+    fn an_encrypted_key_is_told_as_that() {
+        let (_directory, chain, key) = pair();
+        for text in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHs\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIHs\n-----END EC PRIVATE KEY-----\n",
+        ] {
+            fs::write(&key, text).unwrap();
+            refused(&chain, &key, "the private key in KEY is encrypted");
+        }
+    }
+
+    #[test]
+    fn dates_are_told_when_they_are_not_now() {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = datetime!(2020-01-01 0:00 UTC);
+        params.not_after = datetime!(2021-01-01 0:00 UTC);
+        let key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = Issuer::new(authority, KeyPair::generate().unwrap());
+
+        for own in [params.self_signed(&key).unwrap(), params.signed_by(&key, &authority).unwrap()] {
+            let fault = |time: time::OffsetDateTime| {
+                let seconds = time.unix_timestamp().cast_unsigned();
+                fault_of_dates(own.der(), UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+            };
+            assert_eq!(fault(datetime!(2020-06-01 0:00 UTC)), None);
+            assert_eq!(fault(datetime!(2022-01-01 0:00 UTC)).unwrap(), "has expired: 2021-01-01 was its last day");
+            assert!(fault(datetime!(2019-01-01 0:00 UTC)).unwrap().starts_with("is not valid before 2020-01-01"));
+        }
     }
 
     #[test]
     fn a_reload_that_fails_keeps_the_old_one() {
-        let (_directory, _, chain, key) = made();
+        let (_directory, chain, key) = pair();
         let certificate = Certificate::open(chain.clone(), key).unwrap();
         let before = certificate.config();
         fs::write(&chain, "").unwrap();

@@ -2,9 +2,11 @@
 
 mod certificate;
 mod listener;
+mod self_signed;
 mod socket;
 mod tls;
 
-pub use certificate::{Certificate, CertificateError, self_signed};
+pub use certificate::{Certificate, CertificateError};
 pub use listener::{Listener, WRITE_STALL, bind};
+pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

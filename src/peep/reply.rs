@@ -143,6 +143,8 @@ pub enum UnreadableReply {
     Closed,
     /// The connection failed.
     Failed(io::Error),
+    /// The server speaks TLS and we do not.
+    ByTls,
     /// The line is not of the protocol.
     Nonsense(String),
 }
@@ -160,6 +162,7 @@ impl fmt::Display for UnreadableReply {
                 f.write_str("the server does not answer")
             }
             Self::Failed(error) => write!(f, "the connection failed: {error}"),
+            Self::ByTls => f.write_str("the server speaks TLS here (see --tls)"),
             Self::Nonsense(line) => write!(f, "the server's answer is not PEEP: {line:?}"),
         }
     }
@@ -176,6 +179,9 @@ fn line(out: &mut Vec<u8>, sign: &str, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// How TLS answers what is not TLS: an alert record (RFC 8446 section 5.1).
+const TLS_ALERT: [u8; 2] = [21, 3];
+
 /// One line without its line end. A line over the limit is nonsense, so a wrong server cannot fill our memory.
 fn read_line(source: &mut impl BufRead) -> Result<String, UnreadableReply> {
     let mut line = Vec::new();
@@ -186,6 +192,7 @@ fn read_line(source: &mut impl BufRead) -> Result<String, UnreadableReply> {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => Err(UnreadableReply::Nonsense(String::from_utf8_lossy(whole).into_owned())),
         },
+        None if line.starts_with(&TLS_ALERT) => Err(UnreadableReply::ByTls),
         None if line.len() < LINE_LIMIT => Err(UnreadableReply::Closed),
         None => Err(UnreadableReply::Nonsense(String::from_utf8_lossy(&line).into_owned())),
     }
@@ -228,6 +235,7 @@ mod tests {
         for nonsense in [&b"HTTP/1.1 400\r\n"[..], b"\r\n", b"-x\r\n", b"-\r\n", b"+\xff\r\n", &[b'+'; 2000]] {
             assert!(matches!(read(nonsense, false), Err(UnreadableReply::Nonsense(_))), "{nonsense:?}");
         }
+        assert!(matches!(read(b"\x15\x03\x03\x00\x02\x02\x16", false), Err(UnreadableReply::ByTls)));
         assert!(matches!(read(b"+many\r\n", true), Err(UnreadableReply::Nonsense(_))));
     }
 
