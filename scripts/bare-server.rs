@@ -14,8 +14,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use rustix::fs::sendfile;
+use rustix::net::sockopt::set_tcp_congestion;
+use socket2::SockRef;
 
 const THREADS: usize = 998;
+
+/// So many may wait for a thread; the standard library's 128 are too few for a storm.
+const QUEUE: i32 = 4096;
 
 /// From this many octets on a message is not kept in memory.
 const LARGE: u64 = 1_000_000;
@@ -35,6 +40,8 @@ enum Retrieved {
 struct Maildrop {
     messages: Vec<Retrieved>,
     stat: Vec<u8>,
+    /// Of each message, to LIST with its number.
+    scan_listings: Vec<Vec<u8>>,
     list: Vec<u8>,
     uidl: Vec<u8>,
 }
@@ -45,7 +52,7 @@ impl Maildrop {
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
         paths.sort();
-        let (mut messages, mut all_octets) = (Vec::new(), 0);
+        let (mut messages, mut scan_listings, mut all_octets) = (Vec::new(), Vec::new(), 0);
         let (mut list, mut uidl) = (b"+OK\r\n".to_vec(), b"+OK\r\n".to_vec());
         for (number, path) in (1..).zip(paths) {
             let stored = path.metadata()?.len();
@@ -58,13 +65,14 @@ impl Maildrop {
                 octets
             };
             all_octets += octets;
+            scan_listings.push(format!("+OK {number} {octets}\r\n").into_bytes());
             write!(list, "{number} {octets}\r\n")?;
             write!(uidl, "{number} {number}\r\n")?;
         }
         list.extend(b".\r\n");
         uidl.extend(b".\r\n");
         let stat = format!("+OK {} {all_octets}\r\n", messages.len()).into_bytes();
-        Ok(Self { messages, stat, list, uidl })
+        Ok(Self { messages, stat, scan_listings, list, uidl })
     }
 }
 
@@ -98,7 +106,7 @@ fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
         let mut words = line.split_ascii_whitespace();
         let (command, number) = (words.next().unwrap_or_default(), words.next());
         match (command, number) {
-            ("RETR", Some(number)) => match number.parse().ok().and_then(|it: usize| maildrop.messages.get(it - 1)) {
+            ("RETR", Some(number)) => match nth(&maildrop.messages, number) {
                 Some(Retrieved::Ready(answer)) => replies.extend(answer),
                 Some(Retrieved::File(path)) => {
                     replies.extend(b"+OK\r\n");
@@ -107,6 +115,10 @@ fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
                     send_file(&stream, &File::open(path)?)?;
                     replies.extend(b".\r\n");
                 }
+                None => replies.extend(b"-ERR\r\n"),
+            },
+            ("LIST", Some(number)) => match nth(&maildrop.scan_listings, number) {
+                Some(answer) => replies.extend(answer),
                 None => replies.extend(b"-ERR\r\n"),
             },
             ("STAT", None) => replies.extend(&maildrop.stat),
@@ -125,6 +137,11 @@ fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
     }
 }
 
+/// What there is of this message.
+fn nth<'a, T>(of_messages: &'a [T], number: &str) -> Option<&'a T> {
+    of_messages.get(number.parse::<usize>().ok()?.checked_sub(1)?)
+}
+
 fn send_file(stream: &TcpStream, file: &File) -> io::Result<()> {
     let (octets, mut offset) = (file.metadata()?.len(), 0);
     while offset < octets {
@@ -139,6 +156,8 @@ fn main() -> io::Result<()> {
     let maildir = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: bare-server MAILDIR"))?;
     let maildrop = Arc::new(Maildrop::read(Path::new(&maildir))?);
     let listener = TcpListener::bind("127.0.0.1:0")?;
+    SockRef::from(&listener).listen(QUEUE)?;
+    set_tcp_congestion(&listener, "reno")?; // as pop3d on loopback
     let (sender, receiver) = mpsc::channel();
     let receiver = Arc::new(Mutex::new(receiver));
     for _ in 0..THREADS {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_congestion;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::connections::{Connections, Place, Protocol};
@@ -19,6 +20,10 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// Congestion control that sends when it can: loopback has no bottleneck to be found, and the timers by which BBR, where
+/// it is the system's choice, paces what it sends take most of the time there (a factor of 7 for a large message).
+const FOR_LOOPBACK: &str = "reno";
 
 /// A client that takes nothing at all for this long while it is being sent something is given up; sooner if the
 /// autologout timer is shorter.
@@ -92,6 +97,9 @@ impl Listener {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_write_timeout(Some(WRITE_STALL))?;
         socket.set_nonblocking(true)?;
+        if address.ip().is_loopback() {
+            let _ = set_tcp_congestion(&socket, FOR_LOOPBACK); // where it is not allowed the system's choice does
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
@@ -162,5 +170,36 @@ impl Listener {
     /// Wakes [`Listener::accept_all`], which then sees that the server closes. Nobody is accepted after this.
     pub fn wake(&self) {
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt::tcp_congestion;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// The congestion control of a connection to what `address` means, from this machine.
+    fn congestion_control(address: IpAddr) -> String {
+        let listener = bind(&[address], 0, true).unwrap().remove(0);
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.address().port())).unwrap();
+        tcp_congestion(listener.socket.accept().unwrap().0).unwrap()
+    }
+
+    #[test]
+    fn only_what_never_leaves_this_machine_has_its_own_congestion_control() {
+        let systems = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        assert_eq!(congestion_control(Ipv4Addr::LOCALHOST.into()), "reno");
+        assert_eq!(congestion_control(Ipv4Addr::UNSPECIFIED.into()), systems.trim());
+    }
+
+    #[test]
+    fn an_address_that_this_machine_lacks_is_passed_over_unless_asked_for() {
+        let documentation: IpAddr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into();
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(bind(&[loopback, documentation], 0, false).unwrap().len(), 1);
+        let why = bind(&[loopback, documentation], 0, true).unwrap_err().to_string();
+        assert!(why.starts_with("cannot listen on [2001:db8::1]:"), "{why}");
+        assert!(bind(&[documentation], 0, false).is_err());
     }
 }
