@@ -17,9 +17,9 @@ use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
 use crate::wire::{self, Block, Link};
 
-/// The most that one sendfile(2) is asked for: what a slow client has taken of it is known when it returns. Larger ones
-/// cost the server no less.
-const PIECE: u64 = 128 * 1024;
+/// The most that one sendfile(2) is asked for: what a slow client has taken of it is known when it returns. Each ends
+/// with a short packet, so smaller ones cost more.
+const PIECE: u64 = 512 * 1024;
 
 /// How often input is discarded, 4 KiB each time: at the most about as much as a socket's buffer holds.
 const DISCARDS: usize = 1600;

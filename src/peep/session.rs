@@ -37,7 +37,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
             let quit = browser || command == Ok(Command::Quit);
             let reply = command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
-            output.send_blocks()?;
+            output.flush_if_large()?;
             let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
             if quit || refused || shared.connections.is_closing() {
                 return output.flush();

@@ -168,7 +168,7 @@ impl<L: Link> Session<'_, L> {
                     State::Authorization(authorization) => self.authorization(authorization, command)?,
                     State::Transaction(transaction) => self.transaction(transaction, command)?,
                 };
-                self.output.send_blocks()?;
+                self.output.flush_if_large()?;
                 since = Instant::now();
             }
             self.output.flush()?;
@@ -502,7 +502,7 @@ impl<L: Link> Session<'_, L> {
         self.ok(format_args!("{} messages ({} octets)", maildrop.count(), maildrop.octets()));
         for (number, message) in maildrop.messages() {
             reply::scan_listing(self.output.pending(), number, message.octets());
-            self.output.send_blocks()?;
+            self.output.flush_if_large()?;
         }
         reply::end(self.output.pending());
         Ok(())
@@ -512,7 +512,7 @@ impl<L: Link> Session<'_, L> {
         self.ok("unique-id listing follows");
         for (number, message) in maildrop.messages() {
             reply::unique_id_listing(self.output.pending(), number, &message.unique_id());
-            self.output.send_blocks()?;
+            self.output.flush_if_large()?;
         }
         reply::end(self.output.pending());
         Ok(())

@@ -134,7 +134,7 @@ fn send<L: Link>(
         if source.keeps_us_waiting() {
             output.flush()?
         } else {
-            output.send_blocks()?
+            output.flush_if_large()?
         }
         if top.as_ref().is_some_and(Top::is_done) {
             break;

@@ -9,14 +9,18 @@ use std::time::Instant;
 
 use super::spare::Spares;
 
-/// What messages are read in; gathered replies are sent on when they reach this size.
+/// What messages are read in.
 pub const BLOCK: usize = 64 * 1024;
+
+/// Gathered replies are sent on when they reach this size: several blocks in a write make fewer packets and wake the
+/// client's side less often.
+const WRITE: usize = 4 * BLOCK;
 
 /// The largest buffer that a session keeps while it waits for its client.
 const IDLE_BUFFER: usize = 1024;
 
-/// Room for a block that begins in the middle of another, with its stuffing; more is rare.
-const LARGE_BUFFER: usize = 3 * BLOCK;
+/// Room for one block more than is sent on, with its stuffing; more is rare.
+const LARGE_BUFFER: usize = WRITE + 2 * BLOCK;
 
 static LARGE_BUFFERS: Spares<Vec<u8>> = Spares::new();
 
@@ -127,7 +131,7 @@ impl<L: Link> Output<L> {
         Self { link, pending: Vec::new() }
     }
 
-    /// Where to append replies. Follow a long one by [`Output::send_blocks`].
+    /// Where to append replies. Follow a long one by [`Output::flush_if_large`].
     pub fn pending(&mut self) -> &mut Vec<u8> {
         &mut self.pending
     }
@@ -141,12 +145,12 @@ impl<L: Link> Output<L> {
         }
     }
 
-    /// Sends what is gathered if it is a block or more, so that a long response takes no more memory than that.
+    /// Sends what is gathered if it is large, so that a long response takes no more memory than that.
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn send_blocks(&mut self) -> io::Result<()> {
-        if self.pending.len() < BLOCK { Ok(()) } else { self.flush() }
+    pub fn flush_if_large(&mut self) -> io::Result<()> {
+        if self.pending.len() < WRITE { Ok(()) } else { self.flush() }
     }
 
     /// Sends all that is gathered.
