@@ -1,7 +1,7 @@
 //! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR`. Anybody may log in, and has the
 //! messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be in wire form, is a
-//! sendfile(2) of its file. What a client measures here is what the machine's loopback, a thread for each connection and
-//! the client itself allow.
+//! sendfile(2) of its file. What a client measures here is what the machine's loopback, pop3d's pool with a thread for each
+//! connection, and the client itself allow.
 //!
 //! Serves on a free port of 127.0.0.1, which it prints, until it is ended.
 
@@ -10,9 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+use std::sync::Arc;
 
+use pop3d::pool::Pool;
 use rustix::fs::sendfile;
 use rustix::net::sockopt::set_tcp_congestion;
 use socket2::SockRef;
@@ -158,21 +158,12 @@ fn main() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     SockRef::from(&listener).listen(QUEUE)?;
     set_tcp_congestion(&listener, "reno")?; // as pop3d on loopback
-    let (sender, receiver) = mpsc::channel();
-    let receiver = Arc::new(Mutex::new(receiver));
-    for _ in 0..THREADS {
-        let (maildrop, receiver) = (Arc::clone(&maildrop), Arc::clone(&receiver));
-        thread::spawn(move || {
-            loop {
-                let next = receiver.lock().map(|receiver| receiver.recv());
-                let Ok(Ok(stream)) = next else { return };
-                let _ = serve(stream, &maildrop); // a client that has gone
-            }
-        });
-    }
+    let pool = Pool::start(THREADS, move |stream| {
+        let _ = serve(stream, &maildrop); // a client that has gone
+    })?;
     println!("{}", listener.local_addr()?.port());
     for stream in listener.incoming() {
-        let _ = sender.send(stream?);
+        pool.give(stream?);
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! Three layers, and the arrows between them point down only.
 //!
-//! - **Plumbing**: [`server`] (acceptors, pool, shut-down) and [`net`] (listening, a client's socket).
+//! - **Plumbing**: [`server`] (acceptors, shut-down), [`pool`] (the sessions' threads) and [`net`] (listening, a client's
+//!   socket).
 //! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the
 //!   server's side and the client's), both on what they [share](shared).
 //! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
@@ -26,6 +27,7 @@ pub mod maildrop;
 pub mod malloc;
 pub mod net;
 pub mod peep;
+pub mod pool;
 pub mod pop3;
 pub mod server;
 pub mod shared;

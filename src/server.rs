@@ -9,20 +9,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
+use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
 use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
 use crate::guard::Visit;
 use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
+use crate::pool::Pool;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
 use crate::stats::{Kept, StatsLog};
 use crate::wire::Link;
 use crate::{peep, pop3};
-
-/// A session needs little; a thread's stack is not resident until it is used.
-const STACK: usize = 256 * 1024;
 
 /// How long a shut-down lets sessions finish what they are at, and how long those closed then take to notice.
 const GRACE: Duration = Duration::from_secs(3);
@@ -150,16 +148,18 @@ impl Server {
     pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
         let Self { shared, certificate, listeners, mut records } = self;
         shared.connections.set_ceiling(raise_descriptor_limit());
-        let sessions = start_pool(&shared, certificate.as_ref())?;
+        let sessions = {
+            let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
+            Pool::start(MAX_CONNECTIONS, move |guest| serve(guest, &shared, certificate.as_deref()))?
+        };
         thread::scope(|scope| {
             for (service, listener) in &listeners {
-                let (shared, sessions) = (&shared, sessions.clone());
+                let (shared, sessions) = (&shared, &sessions);
                 let accept = move || {
                     listener.accept_all(&shared.connections, service.protocol, |place, stream, peer| {
                         match shared.guard.admit(peer.ip()) {
                             Some(visit) => {
-                                let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
-                                let _ = sessions.send(guest); // the pool never stops taking them
+                                sessions.give(Guest { visit, slot: place.take(stream, peer), tls: service.tls });
                             }
                             None => refuse(&stream, peer, *service, shared),
                         }
@@ -248,28 +248,6 @@ fn reload(certificate: Option<&Certificate>) {
         Some(Err(error)) => log::error!("the TLS certificate stays the old one: {error}"),
         None => log::info!("there is no TLS certificate to read again"),
     }
-}
-
-/// Starts the pool of sessions: as many threads as there can be places, so one is free for each connection sent.
-/// Each takes connections itself, which wakes one thread for each; the pool's own queue would wake two.
-fn start_pool(shared: &Arc<Shared>, certificate: Option<&Arc<Certificate>>) -> io::Result<Sender<Guest>> {
-    let builder = threadpool::Builder::new()
-        .num_threads(MAX_CONNECTIONS)
-        .thread_name("session".to_owned())
-        .thread_stack_size(STACK);
-    // It panics when a thread cannot be had. That is an error here, and told as one.
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let pool = panic::catch_unwind(|| builder.build());
-    panic::set_hook(hook);
-    let pool = pool.map_err(|_| io::Error::other(format!("cannot start {MAX_CONNECTIONS} threads")))?;
-
-    let (sender, receiver) = unbounded::<Guest>();
-    for _ in 0..MAX_CONNECTIONS {
-        let (shared, certificate, receiver) = (Arc::clone(shared), certificate.cloned(), receiver.clone());
-        pool.execute(move || receiver.iter().for_each(|guest| serve(guest, &shared, certificate.as_deref())));
-    }
-    Ok(sender)
 }
 
 /// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
