@@ -7,10 +7,8 @@ use siphasher::sip128::SipHasher13;
 
 /// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags.
 pub(super) fn base(name: &[u8]) -> &[u8] {
-    match memchr::memmem::find(name, b":2,") {
-        Some(at) => &name[..at],
-        None => name,
-    }
+    let end = memchr::memchr_iter(b':', name).find(|&at| name[at..].starts_with(b":2,"));
+    &name[..end.unwrap_or(name.len())]
 }
 
 /// The stored size and the octets that a Maildir name tells: `,S=` and `,W=`, as Maildir++ writes them.
@@ -26,6 +24,11 @@ pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
 pub(super) fn maildir_order(a: &[u8], b: &[u8]) -> Ordering {
     let time = |name| digits(name).0;
     compare_numbers(time(a), time(b)).then_with(|| base(a).cmp(base(b))).then_with(|| a.cmp(b))
+}
+
+/// The delivery time that a Maildir name tells; all that are too large for 64 bits are the same.
+pub(super) fn delivery_time(name: &[u8]) -> u64 {
+    digits(name).0.iter().fold(0, |time: u64, digit| time.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
 /// Flat: by name, with digits compared as the numbers they are (`9.eml` before `10.eml`).
@@ -155,6 +158,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_was_delivered_earlier_comes_first(names in proptest::array::uniform2("[0-9]{0,25}[.a]{0,2}")) {
+            let [a, b] = [&names[0], &names[1]].map(|name| name.as_bytes());
+            let by_time = delivery_time(a).cmp(&delivery_time(b));
+            prop_assert!(by_time.is_eq() || by_time == maildir_order(a, b));
+        }
+
+        #[test]
+        fn the_base_ends_at_the_first_mark(name in "[a:2,]{0,12}") {
+            let end = name.find(":2,").unwrap_or(name.len());
+            prop_assert_eq!(base(name.as_bytes()), &name.as_bytes()[..end]);
+        }
+
         #[test]
         fn both_orders_are_total(names in proptest::collection::vec("[0-2a.:]{0,6}", 3)) {
             for order in [flat_order, maildir_order] {

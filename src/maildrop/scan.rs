@@ -138,7 +138,11 @@ impl Folders {
 
     fn sort<T>(&self, messages: &mut [T], place: impl Fn(&T) -> &Place) {
         let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
-        messages.sort_unstable_by(|a, b| {
+        if !self.is_flat() {
+            // This does most of it, as numbers are quick to compare.
+            messages.sort_by_cached_key(|message| name::delivery_time(&place(message).name));
+        }
+        messages.sort_by(|a, b| {
             let (a, b) = (place(a), place(b));
             order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
         });
@@ -235,13 +239,13 @@ impl Folders {
     /// on the disk.
     fn measure_all(&self, files: &[&Listed]) -> Vec<io::Result<Content>> {
         let mut order: Vec<usize> = (0..files.len()).collect();
-        order.sort_unstable_by_key(|&index| files[index].inode);
-        let measure = |part: &[usize]| -> Vec<(usize, io::Result<Content>)> {
+        order.sort_by_cached_key(|&index| files[index].inode);
+        let measure = |part: &[usize]| -> Vec<io::Result<Content>> {
             let mut buffer = Block::new();
-            part.iter().map(|&index| (index, self.measure(&files[index].place, &mut buffer))).collect()
+            part.iter().map(|&index| self.measure(&files[index].place, &mut buffer)).collect()
         };
         let alone = if files.len() < PARALLEL { None } else { PARALLEL_SCAN.try_lock() };
-        let mut measured = match alone {
+        let results = match alone {
             None => measure(&order),
             Some(_) => thread::scope(|scope| {
                 let workers: Vec<_> = order
@@ -255,8 +259,9 @@ impl Folders {
                 results.collect()
             }),
         };
-        measured.sort_unstable_by_key(|(index, _)| *index);
-        measured.into_iter().map(|(_, result)| result).collect()
+        let mut measured: Vec<_> = files.iter().map(|_| Err(io::ErrorKind::NotFound.into())).collect();
+        order.into_iter().zip(results).for_each(|(index, result)| measured[index] = result);
+        measured
     }
 
     fn measure(&self, place: &Place, buffer: &mut [u8]) -> io::Result<Content> {
