@@ -1,12 +1,12 @@
 //! The sessions' threads: all made at the start, and none after that.
 //!
 //! Work goes to the thread that has become idle last. Its stack and memory are still in the caches, and those of a thread
-//! that is never needed are never touched. A channel that all threads receive from would wake them in turn, and each
+//! that is never needed stay as small as they were at the start. A channel that all threads receive from would wake them in turn, and each
 //! would look for more a few times before it sleeps: that took a third of a busy server's time.
 
 use std::collections::VecDeque;
 use std::io;
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
@@ -19,6 +19,9 @@ use thread_priority::{
 /// A session needs little; a thread's stack is not resident until it is used.
 const STACK: usize = 256 * 1024;
 
+/// The panic hook is the whole process's: one pool at a time may change it.
+static HOOK: Mutex<()> = Mutex::new(());
+
 /// Hands out work. When it is dropped, idle threads end, and the others when they have done what was given.
 pub struct Pool<T> {
     queue: Arc<Mutex<Queue<T>>>,
@@ -27,6 +30,7 @@ pub struct Pool<T> {
 /// Threads that wait for work, or work that waits for a thread.
 struct Queue<T> {
     idle: Vec<Arc<Seat<T>>>,
+    /// A place is free a moment before the thread of who had it is idle.
     waiting: VecDeque<T>,
     closed: bool,
 }
@@ -51,10 +55,14 @@ impl<T: Send + 'static> Pool<T> {
         let builder =
             threadpool::Builder::new().num_threads(threads).thread_name("session".to_owned()).thread_stack_size(STACK);
         // It panics when a thread cannot be had. That is an error here, and told as one.
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(|_| {}));
-        let pool = panic::catch_unwind(|| builder.build());
-        panic::set_hook(hook);
+        let pool = {
+            let _alone = HOOK.lock();
+            let hook = panic::take_hook();
+            panic::set_hook(Box::new(|_| {}));
+            let pool = panic::catch_unwind(|| builder.build());
+            panic::set_hook(hook);
+            pool
+        };
         let pool = pool.map_err(|_| io::Error::other(format!("cannot start {threads} threads")))?;
 
         let queue =
@@ -65,7 +73,8 @@ impl<T: Send + 'static> Pool<T> {
                 prefer_throughput();
                 let seat = Arc::new(Seat { order: Mutex::new(None), given: Condvar::new() });
                 while let Order::Do(it) = next(&queue, &seat) {
-                    work(it);
+                    // A panic is told by the hook, and costs no thread.
+                    let _ = panic::catch_unwind(AssertUnwindSafe(|| work(it)));
                 }
             });
         }
@@ -141,15 +150,35 @@ fn prefer_throughput() {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Barrier;
     use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::*;
-    use crossbeam_channel::unbounded;
+    use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+    use rustix::process::setpriority_process;
+
+    /// Only a hang takes so long.
+    const LONG: Duration = Duration::from_secs(60);
 
     /// Waits until so many threads of the pool are idle.
     fn settled<T>(pool: &Pool<T>, idle: usize) {
+        let deadline = Instant::now() + LONG;
         while pool.queue.lock().idle.len() < idle {
+            assert!(Instant::now() < deadline, "the threads are not idle again");
             thread::yield_now();
+        }
+    }
+
+    /// All that is told until the last thread has ended.
+    fn until_the_end<T>(told: &Receiver<T>) -> Vec<T> {
+        let mut all = Vec::new();
+        loop {
+            match told.recv_timeout(LONG) {
+                Ok(it) => all.push(it),
+                Err(RecvTimeoutError::Disconnected) => return all,
+                Err(RecvTimeoutError::Timeout) => panic!("the threads do not end"),
+            }
         }
     }
 
@@ -159,9 +188,16 @@ mod tests {
         let pool = Pool::start(3, move |number| sender.send(number).unwrap()).unwrap();
         (0..1000).for_each(|number| pool.give(number));
         drop(pool);
-        // It ends as all threads do.
-        let done: HashSet<i32> = done.iter().collect();
-        assert_eq!(done, (0..1000).collect());
+        assert_eq!(until_the_end(&done).into_iter().collect::<HashSet<i32>>(), (0..1000).collect());
+    }
+
+    #[test]
+    fn idle_threads_end_with_the_pool() {
+        let (sender, told) = unbounded();
+        let pool = Pool::start(3, move |()| sender.send(()).unwrap()).unwrap();
+        settled(&pool, 3);
+        drop(pool);
+        assert_eq!(until_the_end(&told), []);
     }
 
     #[test]
@@ -172,7 +208,7 @@ mod tests {
             .map(|_| {
                 settled(&pool, 3);
                 pool.give(());
-                ids.recv().unwrap()
+                ids.recv_timeout(LONG).unwrap()
             })
             .collect();
         assert_eq!(done_by.len(), 1);
@@ -180,30 +216,47 @@ mod tests {
 
     #[test]
     fn as_many_work_at_once_as_there_are_threads() {
-        let (meet, met) = (Arc::new(std::sync::Barrier::new(3)), unbounded());
-        let (barrier, sender) = (Arc::clone(&meet), met.0);
+        let (sender, told) = unbounded();
+        let all_here = Arc::new(Barrier::new(3));
         let work = move |()| {
-            barrier.wait();
+            all_here.wait();
             sender.send(()).unwrap();
         };
         let pool = Pool::start(3, work).unwrap();
         (0..3).for_each(|_| pool.give(()));
-        (0..3).for_each(|_| met.1.recv().unwrap());
+        (0..3).for_each(|_| told.recv_timeout(LONG).unwrap());
     }
 
     #[test]
-    fn a_thread_keeps_its_niceness_and_becomes_a_batch_unless_it_is_nice() {
+    fn a_panic_costs_no_thread() {
         let (sender, told) = unbounded();
-        let tell = move |()| {
-            sender.send((getpriority_process(None).unwrap(), thread_schedule_policy().unwrap())).unwrap();
+        let pool = Pool::start(1, move |fault: bool| {
+            assert!(!fault, "as the test wants it");
+            sender.send(()).unwrap();
+        });
+        let pool = pool.unwrap();
+        pool.give(true);
+        pool.give(false);
+        told.recv_timeout(LONG).unwrap();
+    }
+
+    #[test]
+    fn niceness_and_a_policy_that_somebody_chose_stay() {
+        let scheduling = || (getpriority_process(None).unwrap(), thread_schedule_policy().unwrap());
+        let of_a_pool = move || {
+            let (sender, told) = unbounded();
+            let pool = Pool::start(1, move |()| sender.send(scheduling()).unwrap()).unwrap();
+            pool.give(());
+            told.recv_timeout(LONG).unwrap()
         };
-        let pool = Pool::start(1, tell).unwrap();
-        pool.give(());
-        let before = (getpriority_process(None).unwrap(), thread_schedule_policy().unwrap());
-        let expected = match before {
-            (0, ThreadSchedulePolicy::Normal(Policy::Other)) => (0, ThreadSchedulePolicy::Normal(Policy::Batch)),
-            chosen => chosen,
-        };
-        assert_eq!(told.recv().unwrap(), expected);
+        let nice = thread::spawn(move || {
+            setpriority_process(None, getpriority_process(None).unwrap() + 1).unwrap();
+            (scheduling(), of_a_pool())
+        });
+        let (chosen, found) = nice.join().unwrap();
+        assert_eq!(found, chosen);
+        if scheduling() == (0, ThreadSchedulePolicy::Normal(Policy::Other)) {
+            assert_eq!(of_a_pool(), (0, ThreadSchedulePolicy::Normal(Policy::Batch)));
+        }
     }
 }

@@ -139,7 +139,7 @@ impl Folders {
     fn sort<T>(&self, messages: &mut [T], place: impl Fn(&T) -> &Place) {
         let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
         if !self.is_flat() {
-            // This does most of it, as numbers are quick to compare.
+            // This does most of it, as numbers are quick to compare; what is in order already is quick to sort again.
             messages.sort_by_cached_key(|message| name::delivery_time(&place(message).name));
         }
         messages.sort_by(|a, b| {

@@ -19,7 +19,7 @@ use crate::octets::{top_of, wire_form};
 /// The calls that a session lives on, each by its names on all machines, and how it can fail.
 const FAULTS: [(&str, &[&str]); 13] = [
     ("openat2", &["EIO", "EMFILE", "ESTALE", "EINTR", "ENOMEM"]),
-    ("openat", &["EIO", "EMFILE", "ENOSPC", "EDQUOT", "ESTALE"]),
+    ("openat", &["EIO", "EMFILE", "ENOSPC", "EDQUOT", "ESTALE", "EINTR", "ENOMEM"]),
     ("getdents64", &["EIO", "ESTALE"]),
     ("fstat", &["EIO", "ESTALE"]),
     ("newfstatat", &["EIO", "ESTALE", "EACCES"]),
