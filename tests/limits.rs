@@ -294,12 +294,15 @@ fn a_signal_ends_all_of_them_in_time() {
 fn the_silent_make_room_for_others() {
     let server = Server::builder().user(USER, PASSWORD).user("other", "pass").flags(["-c", "4"]).start();
     let (mut user, mut silent) = (server.session(), [server.pop3(), server.pop3()]);
-    let mut other = Client::connect(server.pop3_address());
-    other.ok();
-    other.login("other", "pass");
+    // One for each of the silent: the server may find them a second apart, and closes none that nobody waits for.
+    let mut others = [server.pop3_address(), server.pop3_address()].map(Client::connect);
+    for other in &mut others {
+        other.ok();
+    }
+    others[0].login("other", "pass");
     silent.iter_mut().for_each(Client::closed);
     user.call("NOOP");
-    server.expect_log("WARN", "all places are taken: 2 connections are closed");
+    server.expect_log("WARN", "all places are taken");
 }
 
 #[test]
