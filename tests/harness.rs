@@ -23,7 +23,7 @@ use socket2::SockRef;
 use tempfile::TempDir;
 
 /// How long anything may take before it counts as hung.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks at what is waited for.
 const POLL: Duration = Duration::from_millis(5);
