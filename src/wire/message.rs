@@ -5,7 +5,7 @@
 //! the termination octet come on top and are not counted. The three types here take a message in pieces of
 //! any size and agree with each other at every boundary.
 
-use memchr::memchr_iter;
+use super::line_ends::line_ends;
 
 /// What the pieces seen so far end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,7 +52,7 @@ impl Meter {
     pub fn push(&mut self, piece: &[u8]) {
         self.octets += piece.len() as u64;
         self.edited |= self.after == After::LineEnd && piece.first() == Some(&b'.');
-        for at in memchr_iter(b'\n', piece) {
+        for at in line_ends(piece) {
             let crlf = if at == 0 { self.after == After::Cr } else { piece[at - 1] == b'\r' };
             self.octets += u64::from(!crlf);
             self.edited |= !crlf || piece.get(at + 1) == Some(&b'.');
@@ -85,7 +85,7 @@ impl Stuffer {
             out.push(b'.');
             dots += 1;
         }
-        for at in memchr_iter(b'\n', piece) {
+        for at in line_ends(piece) {
             let crlf = if at == 0 { self.after == After::Cr } else { piece[at - 1] == b'\r' };
             if !crlf {
                 out.extend_from_slice(&piece[copied..at]);
@@ -139,7 +139,7 @@ impl Top {
             return 0;
         }
         let mut line_start = 0;
-        for at in memchr_iter(b'\n', piece) {
+        for at in line_ends(piece) {
             let text = &piece[line_start..at];
             let empty = self.line_is_empty && Self::is_empty(text, self.after == After::Cr && line_start == 0);
             if self.end_line(empty) {

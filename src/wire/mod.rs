@@ -1,5 +1,6 @@
 //! What goes over the wire, octet by octet; no sockets here.
 
+mod line_ends;
 mod lines;
 mod message;
 mod output;
