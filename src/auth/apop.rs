@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::process;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use md5::{Digest, Md5};
@@ -9,16 +10,20 @@ use rustix::system::uname;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
+/// This host's name, where it can stand in a timestamp.
+static HOST: LazyLock<String> = LazyLock::new(|| {
+    let name = uname();
+    let host = name.nodename().to_str().unwrap_or_default();
+    let is_plain = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
+    if is_plain && !host.is_empty() && host.len() <= 255 { host } else { "localhost" }.to_owned()
+});
+
 /// A timestamp that no other greeting has had: `<process.count.random@host>`.
 #[must_use]
 pub fn timestamp() -> String {
     let (process, count) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let random = u64::from_le_bytes(super::random());
-    let name = uname();
-    let host = name.nodename().to_str().unwrap_or_default();
-    let is_plain = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
-    let host = if is_plain && !host.is_empty() && host.len() <= 255 { host } else { "localhost" };
-    format!("<{process}.{count}.{random:016x}@{host}>")
+    format!("<{process}.{count}.{random:016x}@{host}>", host = *HOST)
 }
 
 /// What proves that the password is known: MD5 in lower-case hexadecimal.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::tls::{Agreed, TlsLayer};
 
@@ -61,7 +61,7 @@ impl<'a> Line<'a> {
 impl Read for Line<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.socket.read(buffer),
+            None => Ok(net::recv(&self.socket, buffer, RecvFlags::empty())?.1),
             Some(tls) => tls.read(&self.socket, buffer),
         }
     }
@@ -70,7 +70,7 @@ impl Read for Line<'_> {
 impl Write for Line<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.socket.write(octets),
+            None => Ok(net::send(&self.socket, octets, SendFlags::NOSIGNAL)?),
             Some(tls) => tls.write(&self.socket, octets),
         }
     }

@@ -21,13 +21,16 @@ impl Folder {
 
     /// Its path below the mail root.
     pub(super) fn path(self, user: &str) -> Vec<u8> {
-        let mut path = user.as_bytes().to_vec();
-        path.extend_from_slice(match self {
+        [user.as_bytes(), self.below()].concat()
+    }
+
+    /// What leads to it from the user's directory.
+    fn below(self) -> &'static [u8] {
+        match self {
             Self::Top => b"",
             Self::New => b"/new",
             Self::Cur => b"/cur",
-        });
-        path
+        }
     }
 }
 
@@ -41,7 +44,7 @@ pub(super) struct Place {
 impl Place {
     /// Its path below the mail root.
     pub(super) fn path(&self, user: &str) -> Vec<u8> {
-        [&self.folder.path(user), &b"/"[..], &self.name].concat()
+        [user.as_bytes(), self.folder.below(), b"/", &self.name].concat()
     }
 
     /// What stays the same when a mail program moves the message or changes its flags.

@@ -92,6 +92,12 @@ impl Root {
         open_beneath(&self.directory, path, OFlags::RDONLY | OFlags::DIRECTORY).map(Directory)
     }
 
+    /// When the directory at `path` below the root was last changed. A link on the way is followed: this tells whether
+    /// a directory is still the one that was opened before, and nothing else of it.
+    pub(super) fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
+        Ok(Stamp::new(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
     /// Opens the regular file at `path` below the root, for reading.
     pub(super) fn file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
         regular(open_beneath(&self.directory, path, READ)?)
@@ -194,12 +200,7 @@ impl Directory {
 
     /// When the directory was last changed.
     pub(super) fn stamp(&self) -> io::Result<Stamp> {
-        let stat = fs::fstat(&self.0)?;
-        Ok(Stamp {
-            inode: stat.st_ino,
-            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-        })
+        Ok(Stamp::new(&fs::fstat(&self.0)?))
     }
 
     /// Creates a file of ours, empty, in the place of any of that name.
@@ -260,6 +261,16 @@ pub(super) struct Stamp {
     pub(super) modified: i64,
     /// The same for any change of the directory, which nobody can set back.
     pub(super) changed: i64,
+}
+
+impl Stamp {
+    fn new(stat: &Stat) -> Self {
+        Self {
+            inode: stat.st_ino,
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
 }
 
 /// When a Maildir's new/ and cur/ were last changed, each if it is there.

@@ -34,15 +34,22 @@ static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
 /// The user's messages, in the maildrop's order.
 pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
     let now = nanoseconds_since_1970();
-    let folders = Folders::open(root, user)?;
-    let stamps = folders.stamps(now)?;
-    let index = Index::load(root, user);
-    let up_to_date = |index: &Index| stamps.is_some() && index.stamps == stamps;
-    let known = match index {
-        Some(index) if up_to_date(&index) => index.entries,
-        index => folders.refresh(root, user, index, stamps, now)?,
+    let known = match Index::load(root, user) {
+        Some(Index { stamps: Some(stamps), entries }) if are_still(root, user, stamps, now) => entries,
+        index => Folders::open(root, user)?.refresh(root, user, index, now)?,
     };
     Ok(known.into_iter().map(Message::new).collect())
+}
+
+/// Whether these are a Maildir's directories, unchanged. That takes no listing, and they need not be opened.
+fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
+    let is_still = |folder: Folder, stamp: Option<Stamp>| match root.stamp(&folder.path(user)) {
+        Ok(current) => Some(current) == stamp && is_settled(current.modified, now),
+        Err(error) => error.kind() == io::ErrorKind::NotFound && stamp.is_none(),
+    };
+    let [new, cur] = stamps;
+    // With neither it is a flat maildrop by now.
+    (new.is_some() || cur.is_some()) && is_still(Folder::New, new) && is_still(Folder::Cur, cur)
 }
 
 /// Where the user's messages are now.
@@ -150,14 +157,8 @@ impl Folders {
 
     /// Lists the messages, measures those that `index` does not know, and writes a new index if that has changed
     /// anything.
-    fn refresh(
-        &self,
-        root: &Root,
-        user: &str,
-        index: Option<Index>,
-        stamps: Option<Stamps>,
-        now: i64,
-    ) -> io::Result<Vec<(Place, Content)>> {
+    fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<(Place, Content)>> {
+        let stamps = self.stamps(now)?; // before they are listed
         let Index { stamps: old_stamps, mut entries } = index.unwrap_or_default();
         let (mut changed, mut complete) = (false, true);
         for _ in 0..LISTINGS {

@@ -137,6 +137,18 @@ fn a_known_maildir_is_not_even_listed() {
     assert_eq!(mail.octets(), [18]);
 }
 
+/// An index can tell of no directories: one was made while the server found that there was none.
+#[test]
+fn a_maildrop_that_had_no_directories_is_looked_at() {
+    let mail = Mail::flat();
+    let root = MailRoot::open(mail.root.path().to_owned()).unwrap();
+    Index::save(&root.current().unwrap(), "ana", Some([None, None]), std::iter::empty());
+    assert!(mail.index().exists());
+    mail.put("1.eml", "one\n");
+    mail.settle();
+    assert_eq!(mail.octets(), [5]);
+}
+
 /// As when the clock of who wrote the index was ahead of the file system's, which knows better.
 #[test]
 fn an_index_written_too_soon_after_a_change_is_not_believed() {

@@ -131,10 +131,10 @@ pub fn discard_input(connection: &Connection) {
 impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.connection.set_waiting(self.waiting_since);
-        let mut stream = &self.connection.stream;
+        let stream = &self.connection.stream;
         let result = match &mut self.tls {
             Some(tls) => tls.read(stream, buffer),
-            None => stream.read(buffer),
+            None => recv(stream, buffer, RecvFlags::empty()).map(|(_, read)| read).map_err(io::Error::from),
         };
         self.connection.set_waiting(None);
         result
@@ -143,12 +143,12 @@ impl Read for Socket<'_> {
 
 impl Write for Socket<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let mut stream = &self.connection.stream;
+        let stream = &self.connection.stream;
         let all = octets.len() as u64;
         let written = counted(self.sent, all, || {
             self.connection.timed(all, || match &mut self.tls {
                 Some(tls) => Ok(tls.write(stream, octets)? as u64),
-                None => Ok(stream.write(octets)? as u64),
+                None => Ok(send(stream, octets, SendFlags::NOSIGNAL)? as u64),
             })
         })?;
         Ok(usize::try_from(written).unwrap_or(octets.len()))

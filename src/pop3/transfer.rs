@@ -1,5 +1,6 @@
 //! A message on its way to the client: from its file, or from a transform that reads its file.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
@@ -67,14 +68,15 @@ const TAIL: usize = 4096;
 
 /// Sends a message as it is stored. Returns its octets.
 pub(super) fn stored<L: Link>(output: &mut Output<L>, message: OpenMessage, body: Body) -> Result<u64, TransferError> {
-    let status = match body {
-        Body::Whole => format!("{} octets", message.octets),
-        Body::Lines(_) => "top of message follows".to_owned(),
-    };
     if message.wire_form && body == Body::Whole && message.stored > BLOCK as u64 {
-        return wire_form(output, &message, &status);
+        return wire_form(output, &message);
     }
-    send(output, Stored { file: message.file, left: message.stored }, &status, body)
+    let OpenMessage { file, stored, octets, .. } = message;
+    let status: &dyn Display = match body {
+        Body::Whole => &format_args!("{octets} octets"),
+        Body::Lines(_) => &"top of message follows",
+    };
+    send(output, Stored { file, left: stored }, status, body)
 }
 
 /// Sends what a transform makes of a message. Returns its octets. `input_pending` says whether the client has
@@ -86,17 +88,17 @@ pub(super) fn transformed<L: Link>(
     body: Body,
 ) -> Result<u64, TransferError> {
     output.flush()?; // the replies before this one need not wait for the program
-    send(output, Transformed { running, input_pending }, "transformed message follows", body)
+    send(output, Transformed { running, input_pending }, &"transformed message follows", body)
 }
 
 /// Sends a message whose stored octets are the wire's.
 // Not inlined: a session that waits needs no stack for the tail.
 #[inline(never)]
-fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage, status: &str) -> Result<u64, TransferError> {
+fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<u64, TransferError> {
     let mut tail = [0; TAIL];
     let body = message.stored - TAIL as u64;
     message.file.read_exact_at(&mut tail, body).map_err(TransferError::unreadable)?;
-    reply::ok(output.pending(), status);
+    reply::ok(output.pending(), format_args!("{} octets", message.octets));
     output.flush()?;
     output.link.send_file(&message.file, body).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => TransferError::Cut(shortened()),
@@ -116,7 +118,7 @@ fn shortened() -> io::Error {
 fn send<L: Link>(
     output: &mut Output<L>,
     mut source: impl Source,
-    status: &str,
+    status: &dyn Display,
     body: Body,
 ) -> Result<u64, TransferError> {
     let mut top = match body {
