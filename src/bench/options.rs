@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -62,9 +63,9 @@ pub struct Args {
     #[arg(long, short, value_name = "N")]
     clients: Option<NonZeroUsize>,
 
-    /// Threads that share the clients
-    #[arg(long, value_name = "N", default_value = "1")]
-    threads: NonZeroUsize,
+    /// Threads that share the clients [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
 
     /// Start sessions for this long (10s, 500ms, 2m); idle holds them for it [default: 10s; retr and
     /// maildrop run each client once]
@@ -237,7 +238,7 @@ impl Plan {
             servers,
             security: args.tls.security()?,
             clients,
-            threads: args.threads.get().min(clients),
+            threads: args.threads.unwrap_or_else(cores).get().min(clients),
             extent: extent(&args)?,
             hold: args.duration.unwrap_or(DEFAULT_DURATION),
             interval: args.interval,
@@ -278,6 +279,11 @@ impl Plan {
         }
         if self.quiet { Vec::new() } else { notes }
     }
+}
+
+/// So that the client's side is not what limits a server on another machine, or one that is quicker than it is.
+fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn default_clients(workload: Workload) -> usize {
