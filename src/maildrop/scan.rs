@@ -26,7 +26,7 @@ const LISTINGS: usize = 5;
 /// From this many messages to measure on, more threads than the session's own pay. So many: they wait for the disk
 /// more than they compute.
 const PARALLEL: usize = 256;
-const SCAN_THREADS: usize = 16;
+const SCAN_THREADS: usize = 64;
 
 /// One scan at a time is parallel, so that many first logins at once do not start threads without bound.
 static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
