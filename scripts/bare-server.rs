@@ -1,7 +1,7 @@
-//! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR`. Anybody may log in, and has the
-//! messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be in wire form, is a
-//! sendfile(2) of its file. What a client measures here is what the machine's loopback, pop3d's pool with a thread for each
-//! connection, and the client itself allow.
+//! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR`. Anybody may log in, and has
+//! the messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be in
+//! wire form, is a sendfile(2) of its file. What a client measures here is what the machine's loopback, pop3d's pool
+//! with a thread for each connection, and the client itself allow.
 //!
 //! Serves on a free port of 127.0.0.1, which it prints, until it is ended.
 

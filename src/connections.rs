@@ -207,8 +207,8 @@ impl Connections {
         state.open.values().filter(|connection| loiters(connection)).map(|connection| connection.end_reading()).count()
     }
 
-    /// Closes connections whose client takes what it is sent too slowly, so that it holds its thread and its maildrop no
-    /// longer.
+    /// Closes connections whose client takes what it is sent too slowly, so that it holds its thread and its maildrop
+    /// no longer.
     pub fn end_slow(&self, least: MinRate) {
         let now = Instant::now();
         for connection in self.state.lock().open.values() {

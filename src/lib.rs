@@ -2,10 +2,10 @@
 //!
 //! Three layers, and the arrows between them point down only.
 //!
-//! - **Plumbing**: [`server`] (acceptors, shut-down), [`pool`] (the sessions' threads) and [`net`] (listening, a client's
-//!   socket).
-//! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the
-//!   server's side and the client's), both on what they [share](shared).
+//! - **Plumbing**: [`server`] (acceptors, shut-down), [`pool`] (the sessions' threads) and [`net`] (listening, a
+//!   client's socket).
+//! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the server's
+//!   side and the client's), both on what they [share](shared).
 //! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
 //!   [`transform`] (a message through a program), [`auth`] (accounts, and what proves them), [`guard`] (what strangers
 //!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]

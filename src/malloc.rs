@@ -1,9 +1,9 @@
 //! How the C library's allocator treats 998 threads.
 //!
 //! glibc's keeps pieces that a thread has freed for that thread, seven of each size up to 1 KiB, and what lies between
-//! them cannot be used for larger ones. Sessions free pieces of ever other sizes, so with all threads at work that grows to
-//! some 35 MB in hours, for a server that has 12 MB in use. It is to keep the smallest ones only, which is all that a large
-//! maildrop needs; but it can be told so only by the environment that a program starts with.
+//! them cannot be used for larger ones. Sessions free pieces of ever other sizes, so with all threads at work that
+//! grows to some 35 MB in hours, for a server that has 12 MB in use. It is to keep the smallest ones only, which is all
+//! that a large maildrop needs; but it can be told so only by the environment that a program starts with.
 
 use std::env;
 use std::io;

@@ -1,8 +1,9 @@
 //! The sessions' threads: all made at the start, and none after that.
 //!
-//! Work goes to the thread that has become idle last. Its stack and memory are still in the caches, and those of a thread
-//! that is never needed stay as small as they were at the start. A channel that all threads receive from would wake them in turn, and each
-//! would look for more a few times before it sleeps: that took a third of a busy server's time.
+//! Work goes to the thread that has become idle last. Its stack and memory are still in the caches, and those of a
+//! thread that is never needed stay as small as they were at the start. A channel that all threads receive from would
+//! wake them in turn, and each would look for more a few times before it sleeps: that took a third of a busy server's
+//! time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -134,9 +135,9 @@ fn next<T>(queue: &Mutex<Queue<T>>, seat: &Arc<Seat<T>>) -> Order<T> {
     seat.take()
 }
 
-/// Lets this thread wait for its turn when it is woken, as one of many that nobody sits before (`SCHED_BATCH`, sched(7)):
-/// otherwise sessions interrupt each other, and clients on this machine, at each command. A policy or a niceness that
-/// somebody has chosen for the server stays; where this is forbidden, things are as they were.
+/// Lets this thread wait for its turn when it is woken, as one of many that nobody sits before (`SCHED_BATCH`,
+/// sched(7)): otherwise sessions interrupt each other, and clients on this machine, at each command. A policy or a
+/// niceness that somebody has chosen for the server stays; where this is forbidden, things are as they were.
 fn prefer_throughput() {
     let unchosen = matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Normal(Policy::Other)))
         && getpriority_process(None) == Ok(0);

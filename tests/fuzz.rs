@@ -1,5 +1,5 @@
-//! The fuzz targets with their seeds, among them what fuzzing has found, and with mutations of these. `scripts/fuzz` goes
-//! on from there.
+//! The fuzz targets with their seeds, among them what fuzzing has found, and with mutations of these. `scripts/fuzz`
+//! goes on from there.
 //!
 //! `POP3D_MUTATIONS=100000` makes so many of each target's seeds (default: 1,000).
 

@@ -1,5 +1,5 @@
-//! What several clients, mail programs and a server that is stopped do to two maildrops, at random, beside a naive model
-//! of RFC 1939: every answer is the model's, and so is what lies on the disk after each step.
+//! What several clients, mail programs and a server that is stopped do to two maildrops, at random, beside a naive
+//! model of RFC 1939: every answer is the model's, and so is what lies on the disk after each step.
 //!
 //! A flat maildrop and a Maildir; clients that pipeline, hang up, reset, and go with QUIT; mail that is delivered,
 //! moved, flagged and removed; SIGTERM, and kill -9 at any moment. Messages have old times, so the index is believed

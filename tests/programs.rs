@@ -711,7 +711,8 @@ fn a_log_file_is_opened_again_on_sighup() {
     assert_eq!(fs::read_to_string(&file).unwrap().matches("end: quit").count(), 1);
 }
 
-/// glibc takes it from the environment alone, so the program starts itself again: as the same process, by the same name.
+/// glibc takes it from the environment alone, so the program starts itself again: as the same process, by the same
+/// name.
 #[test]
 fn its_threads_keep_little_freed_memory() {
     let environment = |server: &Server| fs::read_to_string(format!("/proc/{}/environ", server.pid())).unwrap();

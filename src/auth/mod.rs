@@ -1,7 +1,7 @@
 //! Accounts: who there is, and what proves it.
 //!
-//! [`Users`] are those of the command line and those of a users file, which is Dovecot's passwd-file. It is read again when it
-//! has changed, and PEEP changes it. [`sasl`] are the exchanges of AUTH.
+//! [`Users`] are those of the command line and those of a users file, which is Dovecot's passwd-file. It is read again
+//! when it has changed, and PEEP changes it. [`sasl`] are the exchanges of AUTH.
 
 mod apop;
 mod file;

@@ -1,6 +1,7 @@
 //! The server's side of SASL exchanges (RFC 4422): octets in, what to do next out.
 //!
-//! PLAIN is RFC 4616, SCRAM-SHA-256 RFC 5802 and RFC 7677, without channel binding. How they travel in POP3 is RFC 5034's.
+//! PLAIN is RFC 4616, SCRAM-SHA-256 RFC 5802 and RFC 7677, without channel binding. How they travel in POP3 is
+//! RFC 5034's.
 
 use std::fmt;
 
@@ -9,8 +10,8 @@ use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use super::users::{Denied, Users};
 use super::{Hidden, UserName, random};
 
-/// A response's most octets with its CRLF: PLAIN's three parts of 255 octets in base64 are 1026, and SCRAM's messages are
-/// no longer but for odd nonces.
+/// A response's most octets with its CRLF: PLAIN's three parts of 255 octets in base64 are 1026, and SCRAM's messages
+/// are no longer but for odd nonces.
 pub const LINE_LIMIT: usize = 2048;
 
 /// A mechanism that the server knows.

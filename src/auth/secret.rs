@@ -13,15 +13,15 @@ use subtle::ConstantTimeEq;
 
 use super::scram::{self, ScramKeys};
 
-/// Verifications that take longer than about this, in microseconds, are refused: one wrong line of a users file shall not
-/// keep a core busy with each login.
+/// Verifications that take longer than about this, in microseconds, are refused: one wrong line of a users file shall
+/// not keep a core busy with each login.
 const COST_LIMIT: u64 = 5_000_000;
 
 /// The most memory of a verification, in KiB.
 const MEMORY_LIMIT: u32 = 256 * 1024;
 
-/// glibc maps allocations of more than 32 MiB by themselves, whatever it has learnt of a program. (What is not touched of
-/// them costs nothing.)
+/// glibc maps allocations of more than 32 MiB by themselves, whatever it has learnt of a program. (What is not touched
+/// of them costs nothing.)
 const RETURNED_AT_ONCE: usize = 33 << 20;
 
 /// A verification of more microseconds counts as costly.

@@ -91,8 +91,8 @@ impl Users {
         }
     }
 
-    /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client may
-    /// keep a password salted, instead of the password.
+    /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
+    /// may keep a password salted, instead of the password.
     ///
     /// # Errors
     /// Those of reading and writing there.

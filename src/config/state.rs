@@ -12,8 +12,8 @@ const INTERVAL_RANGE: (u64, u64) = (1, 86_400);
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "State")]
 pub(super) struct StateArgs {
-    /// Keep the counters, and what SCRAM's salts are made of, in this directory, so that they go on after a restart; it is
-    /// made if it is missing
+    /// Keep the counters, and what SCRAM's salts are made of, in this directory, so that they go on after a restart; it
+    /// is made if it is missing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
 

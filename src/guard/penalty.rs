@@ -1,7 +1,7 @@
 //! Failed logins by address. A few cost nothing; then the address is refused for a second, two, four … after each.
 //!
-//! The same wrong credentials again are no guess: a mail program with an old password, which tries each minute, does not
-//! make it worse. Credentials that were right are let through all the same, so that a user who shares an address
+//! The same wrong credentials again are no guess: a mail program with an old password, which tries each minute, does
+//! not make it worse. Credentials that were right are let through all the same, so that a user who shares an address
 //! with a guesser is not locked out; but only among the first that are refused, or the guesser could find them out.
 
 use std::fmt;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use super::Source;
 use super::recent::Recent;
 
-/// Failures that cost nothing. A mail program tries a mistyped password by each mechanism it knows, which is three; twice.
+/// Failures that cost nothing. A mail program tries a mistyped password by each mechanism it knows, which is three;
+/// twice.
 const FREE: u32 = 6;
 
 /// What the same credentials again can come to, at the most: this is for who sends them in a loop.
@@ -31,8 +32,8 @@ const LOOKED_AT: u32 = 16;
 /// One failure is forgotten for each such time without any.
 const DECAY: Duration = Duration::from_secs(300);
 
-/// How long an address whose failures are no longer free waits for the outcome of a try, if that takes so long: others at
-/// the same time would be guesses that cost nothing. About as long as a login waits to be verified.
+/// How long an address whose failures are no longer free waits for the outcome of a try, if that takes so long: others
+/// at the same time would be guesses that cost nothing. About as long as a login waits to be verified.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Credentials that are tried, as a keyed hash; none when it cannot be told whether they were tried before.

@@ -21,8 +21,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Congestion control that sends when it can: loopback has no bottleneck to be found, and the timers by which BBR, where
-/// it is the system's choice, paces what it sends take most of the time there (a factor of 7 for a large message).
+/// Congestion control that sends when it can: loopback has no bottleneck to be found, and the timers by which BBR,
+/// where it is the system's choice, paces what it sends take most of the time there (a factor of 7 for a large
+/// message).
 const FOR_LOOPBACK: &str = "reno";
 
 /// A client that takes nothing at all for this long while it is being sent something is given up; sooner if the

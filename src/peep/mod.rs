@@ -1,3 +1,4 @@
+//! PEEP, the protocol by which an admin watches and changes the server while it runs: the server's side and a client.
 //!
 //! A command is one line: a *commencement* (lowercase letters, then perhaps one of `+ - = ?`), then up to two
 //! arguments, each after one space. An answer is `+`, `+VALUE`, `+n` followed by n lines, or `-N`, an error.
@@ -7,8 +8,8 @@
 //! | `a NAME PASSWORD` | `+` | -2 | authenticates; the only one before that besides `cap?` and `q` |
 //! | `cap?` | `+n`, n lines | | capabilities |
 //! | `q` | `+` | | ends the session |
-//! | `u+ NAME PASSWORD` | `+` | -3 | adds a user (`+a` is another spelling) |
-//! | `u- NAME` | `+` | -4 | deletes a user |
+//! | `u+ NAME PASSWORD` | `+` | -3, -8 | adds a user (`+a` is another spelling) |
+//! | `u- NAME` | `+` | -4, -8 | deletes a user; -8 when the users file cannot be written |
 //! | `u?` | `+n`, n names | | users |
 //! | `c= N`, `c?` | `+`, `+N` | -5 | most connections at once, POP3 and PEEP together |
 //! | `m= PATH`, `m?` | `+`, `+PATH` | -6 | mail directory |
@@ -21,8 +22,8 @@
 //! | `hc?` | `+N` | | POP3 connections ever |
 //! | `hu?` | `+N` | | logins ever |
 //!
-//! To anything before the login, and in place of an answer at once, -8: too many connections from the client's address, too many
-//! failed logins from there, too many lines. The connection is closed.
+//! To anything before the login, and in place of an answer at once, -9: too many connections from the client's address,
+//! too many failed logins from there, too many lines. The connection is closed.
 
 pub mod client;
 mod command;

@@ -95,8 +95,8 @@ pub(super) enum Refusal {
     Busy,
     /// More commands than anybody needs to log in.
     TooManyCommands,
-    /// There were too many failed logins from the client's address. It is not the password's fault: a client that is told
-    /// `[AUTH]` would ask its user for another one.
+    /// There were too many failed logins from the client's address. It is not the password's fault: a client that is
+    /// told `[AUTH]` would ask its user for another one.
     Penalty(Penalty),
     /// Another session holds the maildrop.
     InUse,

@@ -354,8 +354,8 @@ impl<L: Link> Session<'_, L> {
         Ok(step)
     }
 
-    /// A login in one step. `prove` tells who it is that says to be `name`; `secret` is what a client that is wrong would
-    /// send again.
+    /// A login in one step. `prove` tells who it is that says to be `name`; `secret` is what a client that is wrong
+    /// would send again.
     fn log_in(
         &mut self,
         name: &[u8],

@@ -1,7 +1,7 @@
 //! Where the lines of a block of mail end.
 //!
-//! They are short: who searches for one line end after the other starts a search for each 70 octets or so. Here 64 octets
-//! are compared at once, and all that is found in them is kept in one word.
+//! They are short: who searches for one line end after the other starts a search for each 70 octets or so. Here 64
+//! octets are compared at once, and all that is found in them is kept in one word.
 
 use wide::u8x16;
 

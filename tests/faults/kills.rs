@@ -1,5 +1,5 @@
-//! A server that is killed at any moment, again and again, while clients delete mail: what a QUIT with +OK has removed is
-//! gone, what nobody marked is there, what was marked when no answer came is whole or gone.
+//! A server that is killed at any moment, again and again, while clients delete mail: what a QUIT with +OK has removed
+//! is gone, what nobody marked is there, what was marked when no answer came is whole or gone.
 //!
 //! `POP3D_KILLS=200` kills it so many times (default: 20).
 

@@ -1,7 +1,7 @@
 //! What fuzzing does with its octets, a function for each target. Each panics when a promise is broken.
 //!
-//! Two programs share them: the libFuzzer wrappers of the package here, which `scripts/fuzz` runs, and the ordinary tests,
-//! which replay the seeds and some mutations of them.
+//! Two programs share them: the libFuzzer wrappers of the package here, which `scripts/fuzz` runs, and the ordinary
+//! tests, which replay the seeds and some mutations of them.
 
 #![allow(unreachable_pub)] // to the tests these are private, to the wrappers they are not
 
@@ -380,8 +380,8 @@ pub fn peep_session(octets: &[u8]) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Messages
 
-/// The first octets are the sizes of the pieces and TOP's lines, the rest is a stored message. Byte-stuffing is undone to
-/// what was measured, and stored again nothing changes any more.
+/// The first octets are the sizes of the pieces and TOP's lines, the rest is a stored message. Byte-stuffing is undone
+/// to what was measured, and stored again nothing changes any more.
 pub fn byte_stuffing(octets: &[u8]) {
     let [size, other, top, stored @ ..] = octets else { return };
     let (wire, octets) = stuffed(stored, usize::from(*size), None);
@@ -495,9 +495,9 @@ fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
     Ok(listed.into_iter().map(|(number, octets, unique_id)| (octets, unique_id, content(number))).collect())
 }
 
-/// The first octet says what the others are: the whole file; or edits of a good index, of three octets each; or either of
-/// them with the checksum made right, which only someone with access to the maildrop can do. Damage changes nothing of
-/// what a login finds; a forgery makes no panic, and leads to no other file.
+/// The first octet says what the others are: the whole file; or edits of a good index, of three octets each; or either
+/// of them with the checksum made right, which only someone with access to the maildrop can do. Damage changes nothing
+/// of what a login finds; a forgery makes no panic, and leads to no other file.
 pub fn index(octets: &[u8]) {
     static INDEXES: LazyLock<Indexes> = LazyLock::new(Indexes::new);
     let Indexes { mail, root, maildrops } = &*INDEXES;
@@ -570,8 +570,8 @@ pub fn passwd_file(octets: &[u8]) {
     }
 }
 
-/// The first octet says which mechanism, and whether the lines that follow are responses as they are or still to be made
-/// base64. Nobody is let in but by PLAIN with the right name and password.
+/// The first octet says which mechanism, and whether the lines that follow are responses as they are or still to be
+/// made base64. Nobody is let in but by PLAIN with the right name and password.
 pub fn sasl(octets: &[u8]) {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
         let users = Users::open(None).unwrap();
