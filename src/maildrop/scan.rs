@@ -23,10 +23,12 @@ use crate::wire::{BLOCK, Block, Measure, Meter};
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
 
-/// From this many messages to measure on, more threads than the session's own pay. So many: they wait for the disk
-/// more than they compute.
+/// From this many messages to measure on, more threads than the session's own pay.
 const PARALLEL: usize = 256;
+
+/// The most of them: they wait for the disk more than they compute. Each has so many messages at least.
 const SCAN_THREADS: usize = 64;
+const PER_THREAD: usize = 64;
 
 /// One scan at a time is parallel, so that many first logins at once do not start threads without bound.
 static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
@@ -250,7 +252,7 @@ impl Folders {
             None => measure(&order),
             Some(_) => thread::scope(|scope| {
                 let workers: Vec<_> = order
-                    .chunks(order.len().div_ceil(SCAN_THREADS))
+                    .chunks(order.len().div_ceil(SCAN_THREADS).max(PER_THREAD))
                     .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || measure(part)).ok()))
                     .collect();
                 // Measured here if there was no thread to be had.
