@@ -485,19 +485,25 @@ fn a_message_by_tls_is_the_same_to_the_octet() {
     let message: String =
         (0..30_000).map(|number| format!("{}{line} {number}\n", ["", ".", ".."][number % 3])).collect();
     pop3d.mail().maildrop("u").put("1", message);
+    pop3d.mail().maildrop("u").put("2", "small\n");
+    let ca = certificate.chain();
+    let ca = ca.to_str().unwrap();
     let run = |address: SocketAddr, options: &str| {
-        let ca = certificate.chain();
-        let ca = ca.to_str().unwrap();
-        let options = options.replace("CA", ca);
-        popbench(&format!("retr --users u --password secret --json --address {address} {options}")).fine()
+        popbench(&format!("{options} --users u --password secret --json --address {address}")).fine()
     };
-    let clear = run(pop3d.pop3_address(), "--hash");
-    for options in ["--hash", "--hash --tls-cipher TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"] {
-        assert_eq!(run(pop3d.pop3s_address(), &format!("--tls --ca CA {options}"))["hash"], clear["hash"]);
-        assert_eq!(run(pop3d.pop3_address(), &format!("--stls --ca CA {options}"))["hash"], clear["hash"]);
+    let by_tls = |options: &str| run(pop3d.pop3s_address(), &format!("{options} --tls --ca {ca}"));
+    let by_stls = |options: &str| run(pop3d.pop3_address(), &format!("{options} --stls --ca {ca}"));
+    let in_clear = |options: &str| run(pop3d.pop3_address(), options);
+    let hash = &in_clear("retr --hash")["hash"];
+    for options in ["retr --hash", "retr --hash --tls-cipher TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"] {
+        assert_eq!(&by_tls(options)["hash"], hash);
+        assert_eq!(&by_stls(options)["hash"], hash);
     }
-    let unread = run(pop3d.pop3s_address(), "--tls --ca CA --no-verify -n 3");
-    assert_eq!(unread["octets"], run(pop3d.pop3_address(), "--no-verify -n 3")["octets"]);
+    for options in ["retr --no-verify -n 3", "sessions -c 1 -n 3 --retr 8 --pipeline 4 --no-verify"] {
+        let unread = by_tls(options);
+        assert_eq!(unread["octets"], in_clear(options)["octets"]);
+        assert_eq!(unread["messages"], if options.starts_with("retr") { 3 } else { 24 });
+    }
 }
 
 #[test]

@@ -26,7 +26,8 @@ use crate::trust;
 /// client that receives little touches only the first pages of it.
 const BUFFER_OCTETS: usize = 256 * 1024;
 
-const TERMINATOR: &[u8] = b"\r\n.\r\n";
+/// As much as is read at once when messages are not looked into: the next status line, with little else to copy.
+const GLANCE_OCTETS: usize = 4096;
 
 static LINE_WITH_DOT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n."));
 
@@ -141,6 +142,8 @@ pub(super) struct Intake<'a> {
     start: usize,
     end: usize,
     buffers: &'a Buffers,
+    /// How many octets a read takes at most.
+    at_once: usize,
     readiness: &'a Readiness,
     timeout: Duration,
     received: &'a AtomicU64,
@@ -154,7 +157,13 @@ impl<'a> Intake<'a> {
         timeout: Duration,
         received: &'a AtomicU64,
     ) -> Intake<'a> {
-        Intake { buffer: Box::default(), start: 0, end: 0, buffers, readiness, timeout, received }
+        let at_once = buffers.octets;
+        Intake { buffer: Box::default(), start: 0, end: 0, buffers, at_once, readiness, timeout, received }
+    }
+
+    /// Reads little at once, so that much is left to be thrown away.
+    pub(super) fn glancing(self) -> Self {
+        Intake { at_once: GLANCE_OCTETS, ..self }
     }
 
     fn unread(&self) -> &[u8] {
@@ -169,31 +178,31 @@ impl<'a> Intake<'a> {
 
     /// Receives once behind the octets not yet used, which move to the front: never more than a partial
     /// line. Returns 0 at the end of the stream.
-    async fn fill(&mut self, stream: &mut impl Stream) -> Result<usize, Failure> {
+    async fn fill<S: Stream>(&mut self, stream: &mut S) -> Result<usize, Failure> {
         if self.unread().is_empty() {
             self.clear();
         }
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let count = self.receive(stream, |stream, buffer, end| stream.read(&mut buffer[end..])).await?;
+        let count = self.receive(stream, self.at_once, S::read).await?;
         self.end += count;
         Ok(count)
     }
 
     /// Throws away what has come of the next `octets`, when nothing unused is left. Returns 0 at the end of
     /// the stream.
-    async fn discard(&mut self, stream: &mut impl Stream, octets: u64) -> Result<usize, Failure> {
+    async fn discard<S: Stream>(&mut self, stream: &mut S, octets: u64) -> Result<usize, Failure> {
         self.clear();
-        let most = usize::try_from(octets).unwrap_or(usize::MAX).min(self.buffers.octets);
-        self.receive(stream, |stream, buffer, _| stream.discard(&mut buffer[..most])).await
+        self.receive(stream, usize::try_from(octets).unwrap_or(usize::MAX), S::discard).await
     }
 
-    /// Waits for the stream and reads from it once, into a buffer filled up to `end`.
+    /// Waits for the stream and has `read` take at most so many octets from it once, into the buffer's free room.
     async fn receive<S: Stream>(
         &mut self,
         stream: &mut S,
-        mut read: impl FnMut(&mut S, &mut [u8], usize) -> io::Result<usize>,
+        most: usize,
+        mut read: impl FnMut(&mut S, &mut [u8]) -> io::Result<usize>,
     ) -> Result<usize, Failure> {
         loop {
             if !self.readiness.within(self.timeout).await {
@@ -205,10 +214,12 @@ impl<'a> Intake<'a> {
             if self.end == self.buffer.len() {
                 return Err(Failure::Violation("a line without end".to_owned()));
             }
-            match read(stream, &mut self.buffer, self.end) {
+            let free = &mut self.buffer[self.end..];
+            let room = most.min(free.len());
+            match read(stream, &mut free[..room]) {
                 Ok(count) => {
                     // That saves asking again.
-                    self.readiness.set(!stream.is_drained(count < self.buffer.len() - self.end));
+                    self.readiness.set(!stream.is_drained(count < room));
                     self.received.fetch_add(count as u64, Ordering::Relaxed);
                     return Ok(count);
                 }
@@ -243,7 +254,7 @@ impl<'i> Connection<'_, 'i, Line<'i>> {
         self.stream.start_tls(layer);
         // The client speaks first.
         self.intake.readiness.set(true);
-        self.intake.receive(&mut self.stream, |line, _, _| line.handshake().map(|()| 0)).await?;
+        self.intake.receive(&mut self.stream, 0, |line, _| line.handshake().map(|()| 0)).await?;
         Ok(self.stream.agreed())
     }
 }
@@ -313,9 +324,11 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         }
     }
 
-    /// Hands a multi-line reply, after its status line, to `content`: piece by piece, un-stuffed.
-    pub(super) async fn body(&mut self, mut content: impl FnMut(&[u8])) -> Result<(), Failure> {
-        let mut at_line_start = true;
+    /// Hands a multi-line reply, after its status line, to `content`: piece by piece, un-stuffed. The first `unseen`
+    /// octets, which must end before its last line does, are thrown away instead.
+    pub(super) async fn body(&mut self, unseen: u64, mut content: impl FnMut(&[u8])) -> Result<(), Failure> {
+        self.skip(unseen).await?;
+        let mut at_line_start = unseen == 0;
         loop {
             let unread = self.intake.unread();
             if at_line_start {
@@ -348,33 +361,23 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         }
     }
 
-    /// Reads a message to its end without looking inside, and tells how many octets stood before the
-    /// termination octet. Only for the last reply awaited: what is received last must then be its end.
-    /// When the message is `listed` with that many octets, those are not even copied, but for the last few.
-    pub(super) async fn drain(&mut self, listed: u64) -> Result<u64, Failure> {
-        let mut octets = 0;
-        // The end of the status line is the CRLF before the dot of an empty reply.
-        let mut tail = TERMINATOR[..2].to_vec();
-        loop {
-            let unread = self.intake.unread();
-            octets += unread.len() as u64;
-            tail.extend_from_slice(&unread[unread.len().saturating_sub(TERMINATOR.len())..]);
-            tail.drain(..tail.len().saturating_sub(TERMINATOR.len()));
-            self.intake.start = self.intake.end;
-            if tail == TERMINATOR {
-                return Ok(octets - 3);
-            }
-            let before_the_end = listed.saturating_sub(octets + TERMINATOR.len() as u64);
-            if before_the_end > 0 {
-                match self.intake.discard(&mut self.stream, before_the_end).await? {
-                    0 => return Err(hang_up()),
-                    count => octets += count as u64,
-                }
-                tail.clear();
+    /// Throws away the next octets: those that have not been received yet are not even copied.
+    async fn skip(&mut self, mut octets: u64) -> Result<(), Failure> {
+        while octets > 0 {
+            let unread = self.intake.unread().len();
+            let count = if unread > 0 {
+                let count = usize::try_from(octets).map_or(unread, |octets| octets.min(unread));
+                self.intake.start += count;
+                count
             } else {
-                self.fill().await?;
-            }
+                match self.intake.discard(&mut self.stream, octets).await? {
+                    0 => return Err(hang_up()),
+                    count => count,
+                }
+            };
+            octets -= count as u64;
         }
+        Ok(())
     }
 
     /// QUIT, then waits for the server to close first, so that TIME_WAIT is not this side's.
@@ -499,7 +502,7 @@ mod tests {
     async fn body(pop: &mut Pop<'_, '_, '_>) -> Result<String, Failure> {
         let mut content = Vec::new();
         pop.status("RETR").await?;
-        pop.body(|piece| content.extend_from_slice(piece)).await?;
+        pop.body(0, |piece| content.extend_from_slice(piece)).await?;
         Ok(String::from_utf8(content).unwrap())
     }
 
@@ -524,12 +527,19 @@ mod tests {
     }
 
     #[test]
-    fn draining_finds_the_same_end() {
-        for sent in ["", "a\r\n", "..\r\n", "\r\n", "a\r\n..\r\nbc\r\n", "x.\r\n..\r\n"] {
-            for listed in [0, sent.len() as u64] {
-                at_every_split(&format!("+OK\r\n{sent}.\r\n"), async |mut pop| {
+    fn what_is_not_looked_at_hides_no_end() {
+        for sent in ["", "a\r\n", "..\r\n", "\r\n", "a\r\n..\r\nbc\r\n", "x.\r\n..\r\n", "a\r\n..\r\n..\r\n"] {
+            let answers = format!("+OK\r\n{sent}.\r\n+OK next\r\n");
+            for unseen in 0..=sent.len().saturating_sub(2) {
+                // A dot is taken for stuffing where its line's beginning is seen.
+                let rest = format!("{}{}", if unseen == 0 { "\r\n" } else { "" }, &sent[unseen..]);
+                let content = rest.replace("\r\n.", "\r\n");
+                at_every_split(&answers, async |mut pop| {
+                    let mut seen = if unseen == 0 { "\r\n".to_owned() } else { String::new() };
                     pop.status("RETR").await.unwrap();
-                    assert_eq!(pop.drain(listed).await.unwrap(), sent.len() as u64, "{sent:?}");
+                    pop.body(unseen as u64, |piece| seen.push_str(str::from_utf8(piece).unwrap())).await.unwrap();
+                    assert_eq!(seen, content, "{sent:?} from {unseen}");
+                    assert_eq!(pop.status("NOOP").await.unwrap(), " next");
                 });
             }
         }

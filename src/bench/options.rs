@@ -104,7 +104,7 @@ pub struct Args {
     #[arg(long, overrides_with = "no_verify")]
     verify: bool,
 
-    /// Receive messages without looking inside, at least cost; storm then leaves out its LIST
+    /// Trust the octets listed and receive them without a look, at least cost; storm then leaves out its LIST
     #[arg(long)]
     no_verify: bool,
 
@@ -257,6 +257,11 @@ impl Plan {
             },
             quiet: args.quiet,
         })
+    }
+
+    /// Whether every octet of a message is looked at.
+    pub(super) fn looks_inside(&self) -> bool {
+        self.verify || self.hash
     }
 
     /// Finds the servers' addresses.
