@@ -12,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pop3d::cores;
 use pop3d::pool::Pool;
 use rustix::fs::sendfile;
 use rustix::net::sockopt::set_tcp_congestion;
@@ -163,7 +164,9 @@ fn main() -> io::Result<()> {
     })?;
     println!("{}", listener.local_addr()?.port());
     for stream in listener.incoming() {
-        pool.give(stream?);
+        let stream = stream?;
+        let near = cores::of_packets(&stream);
+        pool.give(stream, near);
     }
     Ok(())
 }

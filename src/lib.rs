@@ -2,8 +2,8 @@
 //!
 //! Three layers, and the arrows between them point down only.
 //!
-//! - **Plumbing**: [`server`] (acceptors, shut-down), [`pool`] (the sessions' threads) and [`net`] (listening, a
-//!   client's socket).
+//! - **Plumbing**: [`server`] (acceptors, shut-down), [`pool`] (the sessions' threads), [`cores`] (where they begin) and
+//!   [`net`] (listening, a client's socket).
 //! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the server's
 //!   side and the client's), both on what they [share](shared).
 //! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
@@ -21,6 +21,7 @@ pub mod bench;
 pub mod config;
 pub mod confine;
 pub mod connections;
+pub mod cores;
 pub mod guard;
 pub mod log_file;
 pub mod maildrop;

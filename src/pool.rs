@@ -1,9 +1,9 @@
 //! The sessions' threads: all made at the start, and none after that.
 //!
-//! Work goes to the thread that has become idle last. Its stack and memory are still in the caches, and those of a
-//! thread that is never needed stay as small as they were at the start. A channel that all threads receive from would
-//! wake them in turn, and each would look for more a few times before it sleeps: that took a third of a busy server's
-//! time.
+//! Work goes to the thread that has become idle last on the core where it is to begin. Its stack and memory are still in
+//! the caches, and those of a thread that is never needed stay as small as they were at the start. A channel that all
+//! threads receive from would wake them in turn, and each would look for more a few times before it sleeps: that took a
+//! third of a busy server's time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,6 +11,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::cores::{self, Core, Cores};
 use rustix::process::getpriority_process;
 use thread_priority::{
     NormalThreadSchedulePolicy as Policy, ThreadPriority, ThreadPriorityOsValue, ThreadSchedulePolicy,
@@ -30,10 +32,21 @@ pub struct Pool<T> {
 
 /// Threads that wait for work, or work that waits for a thread.
 struct Queue<T> {
-    idle: Vec<Arc<Seat<T>>>,
+    /// In the order in which they became idle, each with the core that it was on.
+    idle: Vec<(Core, Arc<Seat<T>>)>,
     /// A place is free a moment before the thread of who had it is idle.
-    waiting: VecDeque<T>,
+    waiting: VecDeque<(T, Option<Core>)>,
+    cores: Cores,
     closed: bool,
+}
+
+impl<T> Queue<T> {
+    /// The idle thread for what begins on `core`.
+    fn take_idle(&mut self, core: Option<Core>) -> Option<Arc<Seat<T>>> {
+        let there = self.idle.iter().rposition(|&(left, _)| Some(left) == core);
+        let at = there.or(self.idle.len().checked_sub(1))?;
+        Some(self.idle.remove(at).1)
+    }
 }
 
 /// Where an idle thread sleeps.
@@ -43,7 +56,8 @@ struct Seat<T> {
 }
 
 enum Order<T> {
-    Do(T),
+    /// Beginning on that core.
+    Do(T, Option<Core>),
     End,
 }
 
@@ -66,31 +80,44 @@ impl<T: Send + 'static> Pool<T> {
         };
         let pool = pool.map_err(|_| io::Error::other(format!("cannot start {threads} threads")))?;
 
-        let queue =
-            Arc::new(Mutex::new(Queue { idle: Vec::with_capacity(threads), waiting: VecDeque::new(), closed: false }));
+        let queue = Arc::new(Mutex::new(Queue {
+            idle: Vec::with_capacity(threads),
+            waiting: VecDeque::new(),
+            cores: Cores::allowed(),
+            closed: false,
+        }));
         for _ in 0..threads {
             let (queue, work) = (Arc::clone(&queue), work.clone());
             pool.execute(move || {
                 prefer_throughput();
                 let seat = Arc::new(Seat { order: Mutex::new(None), given: Condvar::new() });
-                while let Order::Do(it) = next(&queue, &seat) {
+                let mut done = None;
+                while let Order::Do(it, core) = next(&queue, &seat, done) {
+                    if let Some(core) = core {
+                        cores::go_to(core);
+                    }
                     // A panic is told by the hook, and costs no thread.
                     let _ = panic::catch_unwind(AssertUnwindSafe(|| work(it)));
+                    done = core;
                 }
             });
         }
         Ok(Self { queue })
     }
 
-    /// Has a thread do it; when none is idle, the first that will be.
-    pub fn give(&self, work: T) {
+    /// Has a thread do it, beginning on the core `near` if there is no reason against it; when none is idle, the first
+    /// that will be.
+    pub fn give(&self, work: T, near: Option<Core>) {
         let mut queue = self.queue.lock();
-        match queue.idle.pop() {
-            Some(seat) => {
-                drop(queue);
-                seat.give(Order::Do(work));
-            }
-            None => queue.waiting.push_back(work),
+        if queue.idle.is_empty() {
+            queue.waiting.push_back((work, near));
+            return;
+        }
+        let core = near.and_then(|near| queue.cores.enter(near));
+        let seat = queue.take_idle(core);
+        drop(queue);
+        if let Some(seat) = seat {
+            seat.give(Order::Do(work, core));
         }
     }
 }
@@ -99,7 +126,7 @@ impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
         let mut queue = self.queue.lock();
         queue.closed = true;
-        queue.idle.drain(..).for_each(|seat| seat.give(Order::End));
+        queue.idle.drain(..).for_each(|(_, seat)| seat.give(Order::End));
     }
 }
 
@@ -120,17 +147,21 @@ impl<T> Seat<T> {
     }
 }
 
-/// What the thread of this seat has to do next; it may have to wait for that.
-fn next<T>(queue: &Mutex<Queue<T>>, seat: &Arc<Seat<T>>) -> Order<T> {
+/// What the thread of this seat has to do next, after what it has `done`; it may have to wait for that.
+fn next<T>(queue: &Mutex<Queue<T>>, seat: &Arc<Seat<T>>, done: Option<Core>) -> Order<T> {
     {
         let mut queue = queue.lock();
-        if let Some(work) = queue.waiting.pop_front() {
-            return Order::Do(work);
+        if let Some(core) = done {
+            queue.cores.leave(core);
+        }
+        if let Some((work, near)) = queue.waiting.pop_front() {
+            let core = near.and_then(|near| queue.cores.enter(near));
+            return Order::Do(work, core);
         }
         if queue.closed {
             return Order::End;
         }
-        queue.idle.push(Arc::clone(seat));
+        queue.idle.push((cores::current(), Arc::clone(seat)));
     }
     seat.take()
 }
@@ -187,7 +218,7 @@ mod tests {
     fn everything_is_done_also_when_there_is_more_than_there_are_threads() {
         let (sender, done) = unbounded();
         let pool = Pool::start(3, move |number| sender.send(number).unwrap()).unwrap();
-        (0..1000).for_each(|number| pool.give(number));
+        (0..1000).for_each(|number| pool.give(number, None));
         drop(pool);
         assert_eq!(until_the_end(&done).into_iter().collect::<HashSet<i32>>(), (0..1000).collect());
     }
@@ -208,11 +239,45 @@ mod tests {
         let done_by: HashSet<_> = (0..10)
             .map(|_| {
                 settled(&pool, 3);
-                pool.give(());
+                pool.give((), None);
                 ids.recv_timeout(LONG).unwrap()
             })
             .collect();
         assert_eq!(done_by.len(), 1);
+    }
+
+    #[test]
+    fn of_idle_threads_one_that_was_on_the_core_comes_first() {
+        let seats: Vec<_> =
+            (0..4).map(|_| Arc::new(Seat { order: Mutex::new(None::<Order<()>>), given: Condvar::new() })).collect();
+        let mut queue = Queue {
+            idle: [2, 3, 2, 3].into_iter().zip(seats.iter().cloned()).collect(),
+            waiting: VecDeque::new(),
+            cores: Cores::allowed(),
+            closed: false,
+        };
+        let mut taken = |core| {
+            let seat = queue.take_idle(core)?;
+            seats.iter().position(|other| Arc::ptr_eq(other, &seat))
+        };
+        assert_eq!(
+            [Some(2), Some(2), Some(2), None, Some(2)].map(&mut taken),
+            [Some(2), Some(0), Some(3), Some(1), None]
+        );
+    }
+
+    #[test]
+    fn a_core_counts_what_has_begun_there_until_it_is_done() {
+        let (sender, told) = unbounded();
+        let pool = Pool::start(1, move |()| sender.send(()).unwrap()).unwrap();
+        let near = cores::current();
+        // More than the one thread can begin at once, and a thread that is given the next at its end.
+        for _ in 0..100 {
+            pool.give((), Some(near));
+        }
+        (0..100).for_each(|_| told.recv_timeout(LONG).unwrap());
+        settled(&pool, 1);
+        assert!(pool.queue.lock().cores.are_free());
     }
 
     #[test]
@@ -224,7 +289,7 @@ mod tests {
             sender.send(()).unwrap();
         };
         let pool = Pool::start(3, work).unwrap();
-        (0..3).for_each(|_| pool.give(()));
+        (0..3).for_each(|_| pool.give((), None));
         (0..3).for_each(|_| told.recv_timeout(LONG).unwrap());
     }
 
@@ -236,8 +301,8 @@ mod tests {
             sender.send(()).unwrap();
         });
         let pool = pool.unwrap();
-        pool.give(true);
-        pool.give(false);
+        pool.give(true, None);
+        pool.give(false, None);
         told.recv_timeout(LONG).unwrap();
     }
 
@@ -247,7 +312,7 @@ mod tests {
         let of_a_pool = move || {
             let (sender, told) = unbounded();
             let pool = Pool::start(1, move |()| sender.send(scheduling()).unwrap()).unwrap();
-            pool.give(());
+            pool.give((), None);
             told.recv_timeout(LONG).unwrap()
         };
         let nice = thread::spawn(move || {

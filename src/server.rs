@@ -20,7 +20,7 @@ use crate::pool::Pool;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
 use crate::stats::{Kept, StatsLog};
 use crate::wire::Link;
-use crate::{peep, pop3};
+use crate::{cores, peep, pop3};
 
 /// How long a shut-down lets sessions finish what they are at, and how long those closed then take to notice.
 const GRACE: Duration = Duration::from_secs(3);
@@ -159,7 +159,9 @@ impl Server {
                     listener.accept_all(&shared.connections, service.protocol, |place, stream, peer| {
                         match shared.guard.admit(peer.ip()) {
                             Some(visit) => {
-                                sessions.give(Guest { visit, slot: place.take(stream, peer), tls: service.tls });
+                                let near = cores::of_packets(&stream);
+                                let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
+                                sessions.give(guest, near);
                             }
                             None => refuse(&stream, peer, *service, shared),
                         }

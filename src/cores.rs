@@ -1,0 +1,154 @@
+//! On which core a session begins.
+//!
+//! To wake a thread on another core costs several times what it does on one's own, the more so where the cores are a
+//! virtual machine's, and a session's thread is woken for each command, by the packet that brings it. So it begins on
+//! the core that its client's packets arrive on, which for a client on this machine is the client's own. That is a
+//! beginning only: the scheduler may move the thread like any other.
+
+use std::net::TcpStream;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use socket2::SockRef;
+
+/// So many sessions more than on another core may begin on one: where all packets arrive on the same core, the others
+/// are not to be left without work.
+const SLACK: usize = 4;
+
+/// A core, by the kernel's number.
+pub type Core = usize;
+
+/// The cores, each with how many sessions have begun there and not ended.
+#[derive(Debug)]
+pub struct Cores(Vec<(Core, usize)>);
+
+impl Cores {
+    /// Those that this thread may run on. None where that cannot be told; then sessions begin where it happens.
+    #[must_use]
+    pub fn allowed() -> Self {
+        let allowed = sched_getaffinity(None).unwrap_or_default();
+        Self((0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).map(|core| (core, 0)).collect())
+    }
+
+    /// Where a session is to begin whose client's packets arrive on `near`; [`Cores::leave`] ends it.
+    pub fn enter(&mut self, near: Core) -> Option<Core> {
+        let least = self.0.iter().map(|&(_, sessions)| sessions).min()?;
+        let at_client = self.0.iter().position(|&(core, sessions)| core == near && sessions <= least + SLACK);
+        let at = at_client.or_else(|| self.0.iter().position(|&(_, sessions)| sessions == least))?;
+        let (core, sessions) = &mut self.0[at];
+        *sessions += 1;
+        Some(*core)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn are_free(&self) -> bool {
+        self.0.iter().all(|&(_, sessions)| sessions == 0)
+    }
+
+    /// A session has ended that began there.
+    pub fn leave(&mut self, core: Core) {
+        if let Some((_, sessions)) = self.0.iter_mut().find(|(other, _)| *other == core) {
+            *sessions -= 1;
+        }
+    }
+}
+
+/// The core that a connection's packets arrive on (socket(7), `SO_INCOMING_CPU`), where the kernel tells.
+#[must_use]
+pub fn of_packets(stream: &TcpStream) -> Option<Core> {
+    SockRef::from(stream).cpu_affinity().ok()
+}
+
+/// The core that this thread is on.
+#[must_use]
+pub fn current() -> Core {
+    sched_getcpu()
+}
+
+/// Moves this thread to a core that it may run on; it is not kept there.
+pub fn go_to(core: Core) {
+    if current() == core {
+        return;
+    }
+    // Asked for each time: somebody may have changed it meanwhile.
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let mut only = CpuSet::new();
+    only.set(core);
+    if allowed.is_set(core) && sched_setaffinity(None, &only).is_ok() {
+        // It has been allowed before.
+        let _ = sched_setaffinity(None, &allowed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn allowed() -> Vec<Core> {
+        Cores::allowed().0.into_iter().map(|(core, _)| core).collect()
+    }
+
+    /// This thread on one core, for good.
+    fn stay_on(core: Core) -> CpuSet {
+        let mut only = CpuSet::new();
+        only.set(core);
+        sched_setaffinity(None, &only).unwrap();
+        only
+    }
+
+    #[test]
+    fn a_session_begins_at_its_client_unless_others_are_left_without_work() {
+        let mut cores = Cores(vec![(0, 0), (1, 0), (5, 0)]);
+        let begun: Vec<_> = (0..9).map(|_| cores.enter(1).unwrap()).collect();
+        assert_eq!(begun, [1, 1, 1, 1, 1, 0, 5, 1, 0]);
+        cores.leave(1);
+        assert_eq!(cores.enter(1), Some(1));
+        assert_eq!(cores.0, [(0, 2), (1, 6), (5, 1)]);
+    }
+
+    #[test]
+    fn packets_on_a_core_that_is_not_ours_say_nothing() {
+        let mut cores = Cores(vec![(2, 0), (3, 0)]);
+        assert_eq!([cores.enter(0), cores.enter(0), cores.enter(7)], [Some(2), Some(3), Some(2)]);
+        assert_eq!(Cores(Vec::new()).enter(0), None);
+    }
+
+    #[test]
+    fn packets_of_this_machine_arrive_on_the_clients_core() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for core in allowed() {
+            let client = thread::spawn(move || {
+                stay_on(core);
+                TcpStream::connect(address).unwrap()
+            });
+            let (accepted, _) = listener.accept().unwrap();
+            let _open = client.join().unwrap();
+            assert_eq!(of_packets(&accepted), Some(core));
+        }
+    }
+
+    #[test]
+    fn a_thread_goes_to_a_core_and_may_leave_it() {
+        let before = sched_getaffinity(None).unwrap();
+        for core in allowed() {
+            // The scheduler may move it at once.
+            assert!((0..1000).any(|_| {
+                go_to(core);
+                current() == core
+            }));
+            assert_eq!(sched_getaffinity(None).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn a_thread_goes_nowhere_it_may_not_run() {
+        let cores = allowed();
+        let only = stay_on(cores[0]);
+        for core in cores.into_iter().chain([CpuSet::MAX_CPU - 1]) {
+            go_to(core);
+            assert_eq!(sched_getaffinity(None).unwrap(), only);
+        }
+    }
+}
