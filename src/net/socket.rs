@@ -17,9 +17,14 @@ use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
 use crate::wire::{self, Block, Link};
 
-/// The most that one sendfile(2) is asked for: what a slow client has taken of it is known when it returns. Each ends
-/// with a short packet, so smaller ones cost more.
+/// What one sendfile(2) is asked for, of a client not known to be quick: what it has taken is known when that returns.
 const PIECE: u64 = 512 * 1024;
+
+/// The most that a quick client is sent at once: each piece ends with a short packet, so smaller ones cost more.
+const LARGEST_PIECE: u64 = 8 * PIECE;
+
+/// Who takes a piece in less time is quick.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// How often input is discarded, 4 KiB each time: at the most about as much as a socket's buffer holds.
 const DISCARDS: usize = 1600;
@@ -61,13 +66,15 @@ impl<'a> Socket<'a> {
 
     /// Sends `octets` octets of `file` by sendfile(2).
     fn send_file_in_clear(&self, file: &File, octets: u64) -> io::Result<()> {
-        let mut offset = 0;
+        let (mut offset, mut most) = (0, PIECE);
         while offset < octets {
-            let piece = (octets - offset).min(PIECE);
+            let piece = (octets - offset).min(most);
+            let begun = Instant::now();
             let sent = counted(self.sent, piece, || {
                 let count = usize::try_from(piece).unwrap_or(usize::MAX);
                 self.connection.timed(piece, || Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64))
             });
+            most = after_piece(most, begun.elapsed());
             match sent {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
@@ -90,6 +97,11 @@ impl<'a> Socket<'a> {
         }
         Ok(())
     }
+}
+
+/// The most that the next piece may have when one of at most `most` octets took this time.
+fn after_piece(most: u64, took: Duration) -> u64 {
+    if took < QUICK { (2 * most).min(LARGEST_PIECE) } else { PIECE }
 }
 
 impl Drop for Socket<'_> {
@@ -274,6 +286,16 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(sent.value() > 0);
         assert_eq!(received(slot, peer), sent.value());
+    }
+
+    #[test]
+    fn only_a_quick_client_is_sent_large_pieces() {
+        let ms = Duration::from_millis;
+        let after = |took: &[u64]| took.iter().fold(PIECE, |most, &took| after_piece(most, ms(took)));
+        assert_eq!(after(&[1]), 2 * PIECE);
+        assert_eq!(after(&[1; 20]), LARGEST_PIECE);
+        assert_eq!(after(&[1, 1, 1, 1000]), PIECE);
+        assert_eq!(after(&[120_000]), PIECE);
     }
 
     #[test]
