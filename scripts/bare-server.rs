@@ -12,8 +12,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pop3d::cores;
 use pop3d::pool::Pool;
+use pop3d::{cores, descriptors};
 use rustix::fs::sendfile;
 use rustix::net::sockopt::set_tcp_congestion;
 use socket2::SockRef;
@@ -156,6 +156,7 @@ fn send_file(stream: &TcpStream, file: &File) -> io::Result<()> {
 fn main() -> io::Result<()> {
     let maildir = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: bare-server MAILDIR"))?;
     let maildrop = Arc::new(Maildrop::read(Path::new(&maildir))?);
+    descriptors::make_room(2 * THREADS as u64);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     SockRef::from(&listener).listen(QUEUE)?;
     set_tcp_congestion(&listener, "reno")?; // as pop3d on loopback

@@ -12,7 +12,8 @@
 //!   (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
+//! [`log_file`] is where the log may go; [`malloc`] keeps so many threads small, and [`descriptors`] has room for their
+//! files.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server. [`trust`] is both clients':
 //! whose certificates are believed, and why one is not.
 
@@ -22,6 +23,7 @@ pub mod config;
 pub mod confine;
 pub mod connections;
 pub mod cores;
+pub mod descriptors;
 pub mod guard;
 pub mod log_file;
 pub mod maildrop;

@@ -20,7 +20,7 @@ use crate::pool::Pool;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
 use crate::stats::{Kept, StatsLog};
 use crate::wire::Link;
-use crate::{cores, peep, pop3};
+use crate::{cores, descriptors, peep, pop3};
 
 /// How long a shut-down lets sessions finish what they are at, and how long those closed then take to notice.
 const GRACE: Duration = Duration::from_secs(3);
@@ -121,6 +121,7 @@ impl Server {
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
         let (shared, certificate) = config.into_shared();
+        shared.connections.set_ceiling(raise_descriptor_limit());
         let kept = state.map(|directory| Kept::open(directory, &shared.stats)).transpose();
         let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
         Ok(Self {
@@ -147,7 +148,6 @@ impl Server {
     /// When threads cannot be started.
     pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
         let Self { shared, certificate, listeners, mut records } = self;
-        shared.connections.set_ceiling(raise_descriptor_limit());
         let sessions = {
             let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
             Pool::start(MAX_CONNECTIONS, move |guest| serve(guest, &shared, certificate.as_deref()))?
@@ -313,6 +313,7 @@ impl fmt::Display for Name<'_> {
 
 /// Asks for as many descriptors as all connections may need, and says so when that is more than is allowed. Returns
 /// how many connections there may be, so that they leave descriptors for mail and an admin.
+// Quick only while there are no threads: see `make_room`.
 fn raise_descriptor_limit() -> usize {
     let needed = MAX_CONNECTIONS as u64 * DESCRIPTORS_PER_CONNECTION + OTHER_DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
@@ -330,6 +331,7 @@ fn raise_descriptor_limit() -> usize {
              some may have to wait"
         );
     }
+    descriptors::make_room(needed);
     let connections = allowed.saturating_sub(OTHER_DESCRIPTORS);
     usize::try_from(connections).map_or(MAX_CONNECTIONS, |connections| connections.clamp(2, MAX_CONNECTIONS))
 }

@@ -9,12 +9,22 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::descriptors;
+
 /// Descriptors needed beside one socket for each client.
 const SPARE_DESCRIPTORS: u64 = 16;
 
-/// Raises the limit of open files as far as allowed; false when that does not do for `clients` sockets.
+/// Raises the limit of open files as far as allowed, and makes room for them before there are threads; false when that
+/// does not do for `clients` sockets.
 pub(super) fn allow_sockets(clients: usize) -> bool {
     let wanted = clients as u64 + SPARE_DESCRIPTORS;
+    let enough = raise_limit(wanted);
+    descriptors::make_room(wanted);
+    enough
+}
+
+/// False when that does not do for the `wanted`.
+fn raise_limit(wanted: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|files| files >= wanted);
     if enough(limit.current) {
