@@ -1,7 +1,8 @@
 //! Commands and their timer, where it takes more than a dialogue to show them.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -436,4 +437,22 @@ fn what_follows_quit_is_dropped() {
     client.ok();
     client.closed();
     assert_eq!(server.maildrop().messages(), ["1"]);
+}
+
+/// One packet has both: a client that has the one need not wait for the other.
+#[test]
+fn the_reply_to_quit_comes_with_the_end_of_the_connection() {
+    let server = Server::start();
+    for _ in 0..100 {
+        let mut client = TcpStream::connect(server.pop3_address()).unwrap();
+        client.write_all(b"QUIT\r\n").unwrap();
+        let (mut answers, mut part) = (Vec::new(), [0; 4096]);
+        while !answers.ends_with(b"bye\r\n") {
+            let length = client.read(&mut part).unwrap();
+            assert!(length > 0, "no reply to QUIT");
+            answers.extend(&part[..length]);
+        }
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut part).unwrap(), 0);
+    }
 }

@@ -41,6 +41,7 @@ pub struct Socket<'a> {
     certificate: Option<&'a Certificate>,
     tls: Option<Box<TlsLayer>>,
     timeout: Option<Duration>,
+    ending: bool,
     waiting_since: Option<Instant>,
 }
 
@@ -49,7 +50,7 @@ impl<'a> Socket<'a> {
     #[must_use]
     pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<&'a Certificate>) -> Self {
         let connection = slot.connection();
-        Self { slot, connection, sent, certificate, tls: None, timeout: None, waiting_since: None }
+        Self { slot, connection, sent, certificate, tls: None, timeout: None, ending: false, waiting_since: None }
     }
 
     /// Gives the client up when it takes nothing for `stall`.
@@ -157,10 +158,11 @@ impl Write for Socket<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let stream = &self.connection.stream;
         let all = octets.len() as u64;
+        let more = if self.ending { SendFlags::MORE } else { SendFlags::empty() };
         let written = counted(self.sent, all, || {
             self.connection.timed(all, || match &mut self.tls {
                 Some(tls) => Ok(tls.write(stream, octets)? as u64),
-                None => Ok(send(stream, octets, SendFlags::NOSIGNAL)? as u64),
+                None => Ok(send(stream, octets, SendFlags::NOSIGNAL | more)? as u64),
             })
         })?;
         Ok(usize::try_from(written).unwrap_or(octets.len()))
@@ -178,6 +180,10 @@ impl Link for Socket<'_> {
         if self.timeout != timeout && self.stream().set_read_timeout(timeout).is_ok() {
             self.timeout = timeout;
         }
+    }
+
+    fn set_ending(&mut self) {
+        self.ending = true;
     }
 
     fn set_logged_in(&self) {

@@ -494,7 +494,7 @@ impl<L: Link> Session<'_, L> {
     }
 
     fn quit(&mut self) -> Result<State, End> {
-        self.output.flush()?;
+        self.output.finish()?;
         Err(End::Quit)
     }
 

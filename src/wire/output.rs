@@ -84,6 +84,9 @@ pub trait Link: Read + Write {
     /// The client has logged in.
     fn set_logged_in(&self) {}
 
+    /// The connection is closed after the next write: the two may go as one packet, which wakes the client once.
+    fn set_ending(&mut self) {}
+
     /// Sends `octets` octets of `file` from its start. Fails with [`io::ErrorKind::UnexpectedEof`] when the file
     /// has fewer.
     ///
@@ -163,6 +166,15 @@ impl<L: Link> Output<L> {
             self.pending.clear();
         }
         Ok(())
+    }
+
+    /// Sends all that is gathered, as the last.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.link.set_ending();
+        self.flush()
     }
 
     /// Gives back the memory of a past transfer; called before waiting for the client.
