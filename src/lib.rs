@@ -12,10 +12,9 @@
 //!   (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`log_file`] is where the log may go; [`malloc`] keeps so many threads small, and [`descriptors`] has room for their
-//! files.
-//! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server. [`trust`] is both clients':
-//! whose certificates are believed, and why one is not.
+//! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
+//! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server but [`descriptors`], room for
+//! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not.
 
 pub mod auth;
 pub mod bench;
