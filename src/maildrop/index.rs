@@ -28,6 +28,9 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 /// To be raised with any change of the format, or of what octets and wire form mean.
 const VERSION: u32 = 1;
 
+/// Magic, version and checksum.
+const HEADER: usize = 16;
+
 /// A larger index is not read: that would be half a million messages.
 const SIZE_LIMIT: u64 = 1 << 26;
 
@@ -103,33 +106,36 @@ impl Index {
     }
 
     fn encode<'a>(stamps: Option<Stamps>, entries: impl Iterator<Item = &'a (Place, Content)>) -> Vec<u8> {
-        let mut body = Vec::new();
+        let mut index = vec![0; HEADER];
         let [new, cur] = stamps.unwrap_or_default();
-        body.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
+        index.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
         for stamp in [new, cur] {
             let stamp = stamp.unwrap_or_default();
-            body.extend_from_slice(&stamp.inode.to_le_bytes());
-            body.extend_from_slice(&stamp.modified.to_le_bytes());
-            body.extend_from_slice(&stamp.changed.to_le_bytes());
+            index.extend_from_slice(&stamp.inode.to_le_bytes());
+            index.extend_from_slice(&stamp.modified.to_le_bytes());
+            index.extend_from_slice(&stamp.changed.to_le_bytes());
         }
-        let count_at = body.len();
-        body.extend_from_slice(&0u32.to_le_bytes());
+        let count_at = index.len();
+        index.extend_from_slice(&0u32.to_le_bytes());
         let mut count = 0u32;
         for (place, Content { identity, octets, wire_form, namesake }) in entries {
             let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
-            body.extend_from_slice(&[place.folder as u8, notes]);
-            body.extend_from_slice(&identity.inode.to_le_bytes());
-            body.extend_from_slice(&identity.size.to_le_bytes());
-            body.extend_from_slice(&identity.modified.to_le_bytes());
-            body.extend_from_slice(&identity.changed.to_le_bytes());
-            body.extend_from_slice(&octets.to_le_bytes());
-            body.extend_from_slice(&length.to_le_bytes());
-            body.extend_from_slice(&place.name);
+            index.extend_from_slice(&[place.folder as u8, notes]);
+            index.extend_from_slice(&identity.inode.to_le_bytes());
+            index.extend_from_slice(&identity.size.to_le_bytes());
+            index.extend_from_slice(&identity.modified.to_le_bytes());
+            index.extend_from_slice(&identity.changed.to_le_bytes());
+            index.extend_from_slice(&octets.to_le_bytes());
+            index.extend_from_slice(&length.to_le_bytes());
+            index.extend_from_slice(&place.name);
             count += 1;
         }
-        body[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
-        [&MAGIC[..], &VERSION.to_le_bytes(), &crc32fast::hash(&body).to_le_bytes(), &body].concat()
+        index[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        let checksum = crc32fast::hash(&index[HEADER..]);
+        let header = [&MAGIC[..], &VERSION.to_le_bytes(), &checksum.to_le_bytes()].concat();
+        index[..HEADER].copy_from_slice(&header);
+        index
     }
 
     fn decode(octets: &[u8]) -> Option<Self> {
