@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::{Config, Endpoint};
 use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
 use crate::guard::Visit;
+use crate::maildrop::SCAN_DESCRIPTORS;
 use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
 use crate::pool::Pool;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
@@ -29,8 +30,9 @@ const LAST_GRACE: Duration = Duration::from_secs(1);
 /// How often sessions that wait are held against the autologout timer, which PEEP may have lowered.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Descriptors beside those of connections: listeners, log, standard streams, the mail root and some to spare.
-const OTHER_DESCRIPTORS: u64 = 64;
+/// Descriptors beside those of connections: those for measuring maildrops, and listeners, log, standard streams, the
+/// mail root and some to spare.
+const OTHER_DESCRIPTORS: u64 = SCAN_DESCRIPTORS as u64 + 64;
 
 /// A connection's own descriptor, a message's file, and a transform's pipe and process.
 const DESCRIPTORS_PER_CONNECTION: u64 = 4;

@@ -16,7 +16,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::message::{Content, Folder, Place};
+use super::message::{Content, Folder, Message, Place};
 use super::root::{self, Identity, Root, Stamp, Stamps, is_settled};
 
 /// The index's file in the user's directory, and the one that is to replace it.
@@ -46,7 +46,7 @@ const NAMESAKE: u8 = 2;
 pub(super) struct Index {
     /// The Maildir's state that the entries are complete for, if they are known to be.
     pub(super) stamps: Option<Stamps>,
-    pub(super) entries: Vec<(Place, Content)>,
+    pub(super) entries: Vec<Message>,
 }
 
 impl Index {
@@ -70,7 +70,7 @@ impl Index {
     /// file system; whoever wrote it may have gone by one that was ahead.
     fn keep_settled(&mut self, written: i64) {
         let count = self.entries.len();
-        self.entries.retain(|(place, content)| is_settled(content.written(place.folder), written));
+        self.entries.retain(|message| is_settled(message.written(), written));
         let complete = self.entries.len() == count;
         let settled = |stamps: &Stamps| stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, written));
         self.stamps = self.stamps.filter(|stamps| complete && settled(stamps));
@@ -81,7 +81,7 @@ impl Index {
         root: &Root,
         user: &str,
         stamps: Option<Stamps>,
-        entries: impl Iterator<Item = &'a (Place, Content)>,
+        entries: impl Iterator<Item = &'a Message>,
     ) {
         let octets = Self::encode(stamps, entries);
         let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
@@ -105,7 +105,7 @@ impl Index {
         }
     }
 
-    fn encode<'a>(stamps: Option<Stamps>, entries: impl Iterator<Item = &'a (Place, Content)>) -> Vec<u8> {
+    fn encode<'a>(stamps: Option<Stamps>, entries: impl Iterator<Item = &'a Message>) -> Vec<u8> {
         let mut index = vec![0; HEADER];
         let [new, cur] = stamps.unwrap_or_default();
         index.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
@@ -118,7 +118,7 @@ impl Index {
         let count_at = index.len();
         index.extend_from_slice(&0u32.to_le_bytes());
         let mut count = 0u32;
-        for (place, Content { identity, octets, wire_form, namesake }) in entries {
+        for Message { place, content: Content { identity, octets, wire_form, namesake }, .. } in entries {
             let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
             index.extend_from_slice(&[place.folder as u8, notes]);
@@ -185,7 +185,7 @@ impl<'a> Fields<'a> {
         self.take().map(i64::from_le_bytes)
     }
 
-    fn entry(&mut self) -> Option<(Place, Content)> {
+    fn entry(&mut self) -> Option<Message> {
         let folder = *Folder::ALL.get(usize::from(self.u8()?))?;
         let notes = self.u8()?;
         let (wire_form, namesake) = (notes & WIRE_FORM != 0, notes & NAMESAKE != 0);
@@ -195,7 +195,9 @@ impl<'a> Fields<'a> {
         let name = self.octets(usize::from(length))?;
         // Whoever wrote this, it leads nowhere else.
         let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, name).is_none();
-        plain.then(|| (Place { folder, name: name.into() }, Content { identity, octets, wire_form, namesake }))
+        plain.then(|| {
+            Message::new(Place { folder, name: name.into() }, Content { identity, octets, wire_form, namesake })
+        })
     }
 }
 
@@ -216,7 +218,8 @@ mod tests {
             wire_form: size % 2 == 0,
             namesake: size % 3 == 0,
         };
-        let entry = |folder, name: &str, size| (Place { folder, name: name.as_bytes().into() }, content(size));
+        let entry =
+            |folder, name: &str, size| Message::new(Place { folder, name: name.as_bytes().into() }, content(size));
         Index {
             stamps: Some([Some(stamp), None]),
             entries: vec![
@@ -258,7 +261,7 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         for name in ["", ".hidden", "..", "a/b", "../x", "a\0b"] {
             let mut index = sample();
-            index.entries[0].0.name = name.as_bytes().into();
+            index.entries[0].place.name = name.as_bytes().into();
             assert_eq!(Index::decode(&encoded(&index)), None, "{name:?}");
         }
     }

@@ -77,15 +77,10 @@ impl Content {
         // In a Maildir messages are renamed, which is a change of the file as well.
         same && (folder != Folder::Top || changed == identity.changed)
     }
-
-    /// When the file, in `folder`, was last written to, in ns since 1970.
-    pub(super) fn written(&self, folder: Folder) -> i64 {
-        if folder == Folder::Top { self.identity.changed } else { self.identity.modified }
-    }
 }
 
 /// One message of the maildrop.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     pub(super) place: Place,
     pub(super) content: Content,
@@ -93,8 +88,14 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new((place, content): (Place, Content)) -> Self {
+    pub(super) fn new(place: Place, content: Content) -> Self {
         Self { place, content, deleted: false }
+    }
+
+    /// When its file was last written to, in ns since 1970.
+    pub(super) fn written(&self) -> i64 {
+        let Identity { modified, changed, .. } = self.content.identity;
+        if self.place.folder == Folder::Top { changed } else { modified }
     }
 
     /// Its size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).

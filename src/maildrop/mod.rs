@@ -28,6 +28,7 @@ pub use message::Message;
 use message::{Folder, Place};
 use root::{Directory, Identity};
 pub use root::{MailRoot, Root, RootId};
+pub use scan::SCAN_DESCRIPTORS;
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,9 +180,9 @@ impl Maildrop {
     pub fn correct_octets(&self, number: MessageNumber, octets: u64) {
         let Some(mut index) = Index::load(&self.root, self.user.as_str()) else { return };
         let place = &self.messages[number.index()].place;
-        let entry = index.entries.iter_mut().find(|(known, content)| known == place && content.octets != octets);
-        if let Some((_, content)) = entry {
-            content.octets = octets;
+        let entry = index.entries.iter_mut().find(|it| it.place == *place && it.content.octets != octets);
+        if let Some(message) = entry {
+            message.content.octets = octets;
             Index::save(&self.root, self.user.as_str(), index.stamps, index.entries.iter());
         }
     }

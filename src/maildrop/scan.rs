@@ -5,14 +5,18 @@
 //! are used again and files are written to, so the index is good for a file only while its identity is the same.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, IoSliceMut, Read};
 use std::mem;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::process::{Resource, getrlimit};
 
 use super::index::Index;
 use super::message::{Content, Folder, Message, Place};
@@ -23,24 +27,32 @@ use crate::wire::{BLOCK, Block, Measure, Meter};
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
 
-/// From this many messages to measure on, more threads than the session's own pay.
-const PARALLEL: usize = 256;
-
-/// The most of them: they wait for the disk more than they compute. Each has so many messages at least.
-const SCAN_THREADS: usize = 64;
+/// The most threads that measure a maildrop: two that compute, and the others wait for the disk. Each has so many
+/// messages at least.
+const SCAN_THREADS: usize = 16;
 const PER_THREAD: usize = 64;
 
-/// One scan at a time is parallel, so that many first logins at once do not start threads without bound.
-static PARALLEL_SCAN: Mutex<()> = Mutex::new(());
+/// How many files each of them has open at once, so that the disk is asked for all of them before one is waited for, and
+/// reads what is side by side in one go.
+const GROUP: usize = 32;
+
+/// The same with less than [`PLENTY`] descriptors, which are for the sessions then.
+const SMALL_GROUP: usize = 4;
+const PLENTY: u64 = 4096;
+
+/// Descriptors to be set aside for measuring maildrops.
+pub const SCAN_DESCRIPTORS: usize = SCAN_THREADS * SMALL_GROUP;
+
+/// One scan at a time has several threads and files, so that many first logins at once do not take them without bound.
+static LARGE_SCAN: Mutex<()> = Mutex::new(());
 
 /// The user's messages, in the maildrop's order.
 pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
     let now = nanoseconds_since_1970();
-    let known = match Index::load(root, user) {
-        Some(Index { stamps: Some(stamps), entries }) if are_still(root, user, stamps, now) => entries,
-        index => Folders::open(root, user)?.refresh(root, user, index, now)?,
-    };
-    Ok(known.into_iter().map(Message::new).collect())
+    match Index::load(root, user) {
+        Some(Index { stamps: Some(stamps), entries }) if are_still(root, user, stamps, now) => Ok(entries),
+        index => Folders::open(root, user)?.refresh(root, user, index, now),
+    }
 }
 
 /// Whether these are a Maildir's directories, unchanged. That takes no listing, and they need not be opened.
@@ -68,17 +80,17 @@ struct Listed {
 
 /// What one listing has found.
 struct Found {
-    entries: Vec<(Place, Content)>,
+    messages: Vec<Message>,
     changed: bool,
     complete: bool,
 }
 
 impl Found {
     /// Adds the files that an earlier listing saw and this one did not.
-    fn add_missed(&mut self, earlier: Vec<(Place, Content)>) {
-        let file = |(place, content): &(Place, Content)| (Box::<[u8]>::from(place.base()), content.identity.inode);
-        let seen: HashSet<_> = self.entries.iter().map(file).collect();
-        self.entries.extend(earlier.into_iter().filter(|entry| !seen.contains(&file(entry))));
+    fn add_missed(&mut self, earlier: Vec<Message>) {
+        let file = |it: &Message| (Box::<[u8]>::from(it.place.base()), it.content.identity.inode);
+        let seen: HashSet<_> = self.messages.iter().map(file).collect();
+        self.messages.extend(earlier.into_iter().filter(|it| !seen.contains(&file(it))));
     }
 }
 
@@ -126,14 +138,14 @@ impl Folders {
         Ok(stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, now)).then_some(stamps))
     }
 
-    /// Every message's file, in the maildrop's order.
+    /// Every message's file, in the order of their inodes: that is about their order on the disk.
     fn files(&self) -> io::Result<Vec<Listed>> {
         let mut files = Vec::new();
         for &(folder, ref directory) in &self.0 {
             let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
             files.extend(directory.messages()?.into_iter().map(listed));
         }
-        self.sort(&mut files, |file| &file.place);
+        files.sort_by(|a, b| a.inode.cmp(&b.inode).then_with(|| a.place.base().cmp(b.place.base())));
         // One that was seen twice is where it was seen last.
         files.dedup_by(|later, earlier| {
             let same = later.inode == earlier.inode && later.place.base() == earlier.place.base();
@@ -145,54 +157,54 @@ impl Folders {
         Ok(files)
     }
 
-    fn sort<T>(&self, messages: &mut [T], place: impl Fn(&T) -> &Place) {
+    /// Brings messages into the maildrop's order.
+    fn sort(&self, messages: &mut [Message]) {
         let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
         if !self.is_flat() {
             // This does most of it, as numbers are quick to compare; what is in order already is quick to sort again.
-            messages.sort_by_cached_key(|message| name::delivery_time(&place(message).name));
+            messages.sort_by_cached_key(|message| name::delivery_time(&message.place.name));
         }
-        messages.sort_by(|a, b| {
-            let (a, b) = (place(a), place(b));
+        messages.sort_by(|Message { place: a, .. }, Message { place: b, .. }| {
             order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
         });
     }
 
     /// Lists the messages, measures those that `index` does not know, and writes a new index if that has changed
     /// anything.
-    fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<(Place, Content)>> {
+    fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
         let stamps = self.stamps(now)?; // before they are listed
-        let Index { stamps: old_stamps, mut entries } = index.unwrap_or_default();
+        let Index { stamps: old_stamps, entries: mut messages } = index.unwrap_or_default();
         let (mut changed, mut complete) = (false, true);
         for _ in 0..LISTINGS {
             let before = self.times()?;
-            let mut found = self.found(user, &entries)?;
+            let mut found = self.found(user, &messages)?;
             changed |= found.changed;
             complete = found.complete;
             let undisturbed = self.times()? == before;
             if !undisturbed {
                 // What is not seen now has been renamed meanwhile, or removed: better one too many.
-                found.add_missed(entries);
-                self.sort(&mut found.entries, |(place, _)| place);
+                found.add_missed(messages);
             }
-            entries = found.entries;
+            messages = found.messages;
             if undisturbed {
                 break;
             }
         }
-        note_namesakes(&mut entries);
+        self.sort(&mut messages);
+        note_namesakes(&mut messages);
         // A file that was written to just now may be again, without a trace in its identity.
-        let settled = |(place, content): &&(Place, Content)| is_settled(content.written(place.folder), now);
+        let settled = |message: &&Message| is_settled(message.written(), now);
         // With a message left out the directories' times do not tell when it can be read.
-        let complete = complete && entries.iter().all(|entry| settled(&entry));
+        let complete = complete && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
         if changed || (stamps.is_some() && stamps != old_stamps) {
-            Index::save(root, user, stamps, entries.iter().filter(settled));
+            Index::save(root, user, stamps, messages.iter().filter(settled));
         }
-        Ok(entries)
+        Ok(messages)
     }
 
     /// Lists the messages once and measures those that are not `known`.
-    fn found(&self, user: &str, known: &[(Place, Content)]) -> io::Result<Found> {
+    fn found(&self, user: &str, known: &[Message]) -> io::Result<Found> {
         let mut index = Known::new(known);
         let files = self.files()?;
         let contents: Vec<Option<Content>> = files.iter().map(|file| self.known_content(&mut index, file)).collect();
@@ -209,10 +221,10 @@ impl Folders {
         let namesakes: Vec<bool> = unknown.iter().map(|file| taken.contains(file.place.base())).collect();
         let measured = self.measure_all(&unknown).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { entries: Vec::with_capacity(files.len()), changed, complete: true };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
             match content.map_or_else(|| measured.next().unwrap_or(Err(io::ErrorKind::NotFound.into())), Ok) {
-                Ok(content) => found.entries.push((place, content)),
+                Ok(content) => found.messages.push(Message::new(place, content)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
@@ -238,49 +250,112 @@ impl Folders {
         Some(content)
     }
 
-    /// Measures messages, many of them on several threads, in the order of their inodes: that is about their order
-    /// on the disk.
+    /// Measures messages, many of them on several threads.
     fn measure_all(&self, files: &[&Listed]) -> Vec<io::Result<Content>> {
-        let mut order: Vec<usize> = (0..files.len()).collect();
-        order.sort_by_cached_key(|&index| files[index].inode);
-        let measure = |part: &[usize]| -> Vec<io::Result<Content>> {
-            let mut buffer = Block::new();
-            part.iter().map(|&index| self.measure(&files[index].place, &mut buffer)).collect()
-        };
-        let alone = if files.len() < PARALLEL { None } else { PARALLEL_SCAN.try_lock() };
-        let results = match alone {
-            None => measure(&order),
-            Some(_) => thread::scope(|scope| {
-                let workers: Vec<_> = order
-                    .chunks(order.len().div_ceil(SCAN_THREADS).max(PER_THREAD))
-                    .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || measure(part)).ok()))
-                    .collect();
-                // Measured here if there was no thread to be had.
-                let results = workers.into_iter().flat_map(|(part, worker)| {
-                    worker.and_then(|worker| worker.join().ok()).unwrap_or_else(|| measure(part))
-                });
-                results.collect()
-            }),
+        let large = (files.len() > PER_THREAD).then(|| LARGE_SCAN.try_lock()).flatten();
+        let (threads, group) = match large {
+            Some(_) => (SCAN_THREADS.min(files.len() / PER_THREAD), large_group()),
+            None => (1, 1),
         };
         let mut measured: Vec<_> = files.iter().map(|_| Err(io::ErrorKind::NotFound.into())).collect();
-        order.into_iter().zip(results).for_each(|(index, result)| measured[index] = result);
+        let groups = Mutex::new(files.chunks(group).zip(measured.chunks_mut(group)));
+        let work = || {
+            let mut buffer = Block::new();
+            let next = || groups.lock().next();
+            while let Some((files, measured)) = next() {
+                self.measure_group(files, measured, &mut buffer);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // Those that are not to be had are done without.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        // Files side by side may have run out of descriptors where one alone does not.
+        for (file, result) in files.iter().zip(&mut measured) {
+            if result.as_ref().is_err_and(is_exhaustion) {
+                self.measure_group(&[file], std::slice::from_mut(result), &mut Block::new());
+            }
+        }
         measured
     }
 
-    fn measure(&self, place: &Place, buffer: &mut [u8]) -> io::Result<Content> {
+    /// Measures what can be without waiting for the disk, asks that for the rest, and then waits.
+    fn measure_group(&self, files: &[&Listed], measured: &mut [io::Result<Content>], buffer: &mut [u8]) {
+        let mut unread = Vec::new();
+        for (file, result) in files.iter().zip(measured) {
+            match self.open_file(&file.place) {
+                Err(error) => *result = Err(error),
+                Ok(opened) => match opened.measure_at_once(buffer) {
+                    Some(content) => *result = Ok(content),
+                    None => {
+                        opened.ask_for();
+                        unread.push((opened, result));
+                    }
+                },
+            }
+        }
+        for (opened, result) in unread {
+            *result = opened.measure(buffer);
+        }
+    }
+
+    fn open_file<'a>(&self, place: &'a Place) -> io::Result<Opened<'a>> {
         let directory = self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?;
-        let (mut file, identity) = directory.file(&place.name)?;
-        if let Some(octets) = told_octets(place, &identity)
-            && ends_in_lf(&file, identity.size)?
+        let (file, identity) = directory.file(&place.name)?;
+        Ok(Opened { place, file, identity })
+    }
+}
+
+/// How many files each thread of a large scan may have open.
+fn large_group() -> usize {
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < PLENTY => SMALL_GROUP,
+        _ => GROUP,
+    }
+}
+
+/// A message's file that is to be measured.
+struct Opened<'a> {
+    place: &'a Place,
+    file: File,
+    identity: Identity,
+}
+
+impl Opened<'_> {
+    /// Measures it if it is small and in memory.
+    fn measure_at_once(&self, buffer: &mut [u8]) -> Option<Content> {
+        let stored = buffer.get_mut(..usize::try_from(self.identity.size).ok()?)?;
+        let read = preadv2(&self.file, &mut [IoSliceMut::new(stored)], 0, ReadWriteFlags::NOWAIT).ok()?;
+        if read < stored.len() {
+            return None;
+        }
+        let mut meter = Meter::default();
+        meter.push(stored);
+        Some(self.content(meter.finish()))
+    }
+
+    /// Has the disk read it, if it is small: a large one is read ahead as it is measured.
+    fn ask_for(&self) {
+        if self.identity.size <= BLOCK as u64 {
+            let _ = fadvise(&self.file, 0, NonZeroU64::new(self.identity.size), Advice::WillNeed);
+        }
+    }
+
+    fn measure(mut self, buffer: &mut [u8]) -> io::Result<Content> {
+        if let Some(octets) = told_octets(self.place, &self.identity)
+            && ends_in_lf(&self.file, self.identity.size)?
         {
-            return Ok(Content { identity, octets, wire_form: false, namesake: false });
+            return Ok(self.content(Measure { octets, wire_form: false }));
         }
         let mut meter = Meter::default();
         // No further than its size now: it may be growing.
-        let mut left = identity.size;
+        let mut left = self.identity.size;
         while left > 0 {
             let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            match file.read(&mut buffer[..room]) {
+            match self.file.read(&mut buffer[..room]) {
                 Ok(0) => break,
                 Ok(read) => {
                     meter.push(&buffer[..read]);
@@ -290,8 +365,11 @@ impl Folders {
                 Err(error) => return Err(error),
             }
         }
-        let Measure { octets, wire_form } = meter.finish();
-        Ok(Content { identity, octets, wire_form, namesake: false })
+        Ok(self.content(meter.finish()))
+    }
+
+    fn content(&self, Measure { octets, wire_form }: Measure) -> Content {
+        Content { identity: self.identity, octets, wire_form, namesake: false }
     }
 }
 
@@ -306,7 +384,7 @@ fn told_octets(place: &Place, identity: &Identity) -> Option<u64> {
 }
 
 /// Those who write `W=` do not count the line end that a last line may lack.
-fn ends_in_lf(file: &std::fs::File, size: u64) -> io::Result<bool> {
+fn ends_in_lf(file: &File, size: u64) -> io::Result<bool> {
     let mut last = [0];
     file.read_exact_at(&mut last, size.saturating_sub(1))?;
     Ok(last == *b"\n")
@@ -319,18 +397,18 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn new(entries: &'a [(Place, Content)]) -> Self {
-        let file = |(place, content): &'a (Place, Content)| ((place.base(), content.identity.inode), content);
-        Self { by_file: entries.iter().map(file).collect(), used: 0 }
+    fn new(messages: &'a [Message]) -> Self {
+        let file = |message: &'a Message| ((message.place.base(), message.content.identity.inode), &message.content);
+        Self { by_file: messages.iter().map(file).collect(), used: 0 }
     }
 }
 
 /// Notes of messages with one base name, which is not to be, all but the one that had it first.
-fn note_namesakes(entries: &mut [(Place, Content)]) {
-    for group in entries.chunk_by_mut(|(a, _), (b, _)| a.base() == b.base()) {
+fn note_namesakes(messages: &mut [Message]) {
+    for group in messages.chunk_by_mut(|a, b| a.place.base() == b.place.base()) {
         let age = |content: &Content| (content.identity.modified, content.identity.inode);
-        let first = group.iter().map(|(_, content)| content).filter(|content| !content.namesake).map(age).min();
-        for (_, content) in group.iter_mut().filter(|(_, content)| Some(age(content)) != first) {
+        let first = group.iter().map(|it| &it.content).filter(|content| !content.namesake).map(age).min();
+        for content in group.iter_mut().map(|it| &mut it.content).filter(|content| Some(age(content)) != first) {
             content.namesake = true;
         }
     }

@@ -388,6 +388,21 @@ fn a_first_scan_on_many_threads_is_the_same() {
 }
 
 #[test]
+fn what_is_not_in_memory_is_measured_the_same() {
+    let mail = Mail::flat();
+    let sizes = [0, 1, 4095, 4096, 4097, 40_000, 65_535, 65_536, 65_537, 200_000];
+    for n in 0..200 {
+        let name = n.to_string();
+        mail.put(&name, &"x\n".repeat(n % 5 + sizes[n % sizes.len()] / 2));
+        let file = File::open(mail.path(&name)).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    let expected: Vec<u64> = (0..200).map(|n| 3 * (n % 5 + sizes[n % sizes.len()] / 2) as u64).collect();
+    assert_eq!(mail.octets(), expected);
+}
+
+#[test]
 fn no_message_is_missed_while_others_move_them() {
     const COUNT: usize = 1500;
     let mail = Mail::maildir();

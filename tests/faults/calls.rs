@@ -17,7 +17,7 @@ use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, Server, USER, eventua
 use crate::octets::{top_of, wire_form};
 
 /// The calls that a session lives on, each by its names on all machines, and how it can fail.
-const FAULTS: [(&str, &[&str]); 13] = [
+const FAULTS: [(&str, &[&str]); 14] = [
     ("openat2", &["EIO", "EMFILE", "ESTALE", "EINTR", "ENOMEM"]),
     ("openat", &["EIO", "EMFILE", "ENOSPC", "EDQUOT", "ESTALE", "EINTR", "ENOMEM"]),
     ("getdents64", &["EIO", "ESTALE"]),
@@ -25,6 +25,7 @@ const FAULTS: [(&str, &[&str]); 13] = [
     ("newfstatat", &["EIO", "ESTALE", "EACCES"]),
     ("read", &["EIO", "ESTALE", "EINTR"]),
     ("pread64", &["EIO", "ESTALE", "EINTR"]),
+    ("preadv2", &["EAGAIN", "EIO", "EOPNOTSUPP", "ESTALE"]),
     ("write", &["ENOSPC", "EDQUOT", "EIO", "EINTR"]),
     ("renameat", &["EIO", "ENOSPC", "EDQUOT", "ESTALE"]),
     ("unlinkat", &["EIO", "ESTALE", "EROFS", "ENOSPC"]),
