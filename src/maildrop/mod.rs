@@ -179,10 +179,14 @@ impl Maildrop {
     /// else. The next login will know; this session keeps to what it said.
     pub fn correct_octets(&self, number: MessageNumber, octets: u64) {
         let Some(mut index) = Index::load(&self.root, self.user.as_str()) else { return };
-        let place = &self.messages[number.index()].place;
-        let entry = index.entries.iter_mut().find(|it| it.place == *place && it.content.octets != octets);
-        if let Some(message) = entry {
-            message.content.octets = octets;
+        let Message { place, content, .. } = &self.messages[number.index()];
+        // The index may have it where it was before a mail program moved it or changed its flags.
+        let entry = index
+            .entries
+            .iter_mut()
+            .find(|it| it.content.identity.inode == content.identity.inode && it.place.base() == place.base());
+        if let Some(entry) = entry.filter(|it| it.content.octets != octets) {
+            entry.content.octets = octets;
             Index::save(&self.root, self.user.as_str(), index.stamps, index.entries.iter());
         }
     }

@@ -207,7 +207,7 @@ impl Folders {
     fn found(&self, user: &str, known: &[Message]) -> io::Result<Found> {
         let mut index = Known::new(known);
         let files = self.files()?;
-        let contents: Vec<Option<Content>> = files.iter().map(|file| self.known_content(&mut index, file)).collect();
+        let contents: Vec<Option<&Content>> = files.iter().map(|file| self.known_content(&mut index, file)).collect();
         let unknown: Vec<&Listed> =
             files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
         let changed = !unknown.is_empty() || index.used != known.len();
@@ -223,7 +223,8 @@ impl Folders {
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
         let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
-            match content.map_or_else(|| measured.next().unwrap_or(Err(io::ErrorKind::NotFound.into())), Ok) {
+            let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
+            match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
                 Ok(content) => found.messages.push(Message::new(place, content)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if is_exhaustion(&error) => return Err(error),
@@ -240,8 +241,8 @@ impl Folders {
         self.0.iter().map(|(_, directory)| directory.stamp()).collect()
     }
 
-    fn known_content(&self, known: &mut Known<'_>, Listed { place, inode }: &Listed) -> Option<Content> {
-        let content = **known.by_file.get(&(place.base(), *inode))?;
+    fn known_content<'k>(&self, known: &mut Known<'k>, Listed { place, inode }: &Listed) -> Option<&'k Content> {
+        let content = *known.by_file.get(&(place.base(), *inode))?;
         let unchanged = || Some(content.is(&self.directory(place.folder)?.identity(&place.name).ok()?, place.folder));
         if self.is_flat() && !unchanged()? {
             return None;

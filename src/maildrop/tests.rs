@@ -378,6 +378,20 @@ fn sizes_in_names_are_believed_until_retrieval() {
 }
 
 #[test]
+fn a_wrong_size_in_a_name_is_corrected_also_after_a_move() {
+    let mail = Mail::maildir();
+    let text = "line\n".repeat(20_000);
+    let name = format!("1.M.h,S={},W=120001", text.len());
+    mail.put(&format!("new/{name}"), &text);
+    mail.settle();
+    assert_eq!(mail.octets(), [120_001]);
+    fs::rename(mail.path(&format!("new/{name}")), mail.path(&format!("cur/{name}:2,S"))).unwrap();
+    // The directories have just changed, so the index still has the message where it was.
+    mail.open().correct_octets(number(1), 120_000);
+    assert_eq!(mail.octets(), [120_000]);
+}
+
+#[test]
 fn a_first_scan_on_many_threads_is_the_same() {
     let mail = Mail::maildir();
     for n in 0..1000 {
