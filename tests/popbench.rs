@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use serde_json::Value;
@@ -37,6 +38,24 @@ enum Manner {
     BareLineFeeds,
     StatDisagrees,
     EmptyMaildrop,
+    EndlessList,
+    EndlessUidl,
+    EndlessBody,
+    /// The same, slowly.
+    DrippedBody,
+}
+
+impl Manner {
+    /// The line that its answer to this command goes on with for ever, and how long it waits before each.
+    fn endless(self, verb: &str) -> Option<(&'static [u8], Duration)> {
+        match (self, verb) {
+            (Manner::EndlessList, "LIST") => Some((b"3 2\r\n", Duration::ZERO)),
+            (Manner::EndlessUidl, "UIDL") => Some((b"3 uid\r\n", Duration::ZERO)),
+            (Manner::EndlessBody, "RETR") => Some((b"more\r\n", Duration::ZERO)),
+            (Manner::DrippedBody, "RETR") => Some((b"more\r\n", Duration::from_millis(10))),
+            _ => None,
+        }
+    }
 }
 
 /// A server on a port of its own; its threads end with the test program.
@@ -131,6 +150,13 @@ fn dialogue(
         let line = command.trim_end_matches("\r\n");
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let number = argument.parse().unwrap_or(0);
+        if let Some((line, pause)) = manner.endless(verb) {
+            stream.get_mut().write_all(b"+OK\r\n")?;
+            loop {
+                stream.get_mut().write_all(line)?; // until the client leaves
+                thread::sleep(pause);
+            }
+        }
         let answer = match verb {
             "USER" => {
                 user = argument.to_owned();
@@ -337,6 +363,13 @@ fn a_duration_bounds_the_run() {
     assert!(json["sessions"].as_u64().unwrap() >= 2);
 }
 
+/// Each wait is short, but the session would never end.
+#[test]
+fn a_session_does_not_outlive_the_run() {
+    let server = Server::start(Manner::DrippedBody);
+    server.bench("sessions -c 2 --users u{1..2} -d 50ms --timeout 200ms --json").fails_with(1, "timeout");
+}
+
 #[test]
 fn errors_are_told_by_kind() {
     let kinds = [
@@ -352,6 +385,11 @@ fn errors_are_told_by_kind() {
     for (manner, kind) in kinds {
         Server::start(manner).bench("sessions -c 1 -n 2 --json").fails_with(1, kind);
     }
+    Server::start(Manner::EndlessList)
+        .bench("sessions -c 1 -n 2 --no-verify --json")
+        .fails_with(1, "protocol violation");
+    Server::start(Manner::EndlessUidl).bench("maildrop --json").fails_with(1, "protocol violation");
+    Server::start(Manner::EndlessBody).bench("sessions -c 1 -n 2 --json").fails_with(1, "octet mismatch");
     Server::start(Manner::SilentAtRetr).bench("retr --timeout 100ms --json").fails_with(1, "timeout");
     Server::start(Manner::ChangingContent).bench("retr -n 2 --hash --json").fails_with(1, "content changed");
 }
@@ -381,6 +419,8 @@ fn wrong_usage_is_told_by_the_exit_code() {
         "retr --json --csv",
         "retr -n 1 -d 1s",
         "storm -n 5",
+        "logins -n 0",
+        "logins --retr 5",
         "sessions --pipeline 1001",
         "retr --address localhost:port",
         "retr --users-file /nonexistent/file",

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memchr::memchr;
 use memchr::memmem::Finder;
@@ -146,19 +146,23 @@ pub(super) struct Intake<'a> {
     at_once: usize,
     readiness: &'a Readiness,
     timeout: Duration,
+    /// When the run is over for good.
+    deadline: Option<Instant>,
     received: &'a AtomicU64,
 }
 
 impl<'a> Intake<'a> {
-    /// Each wait for octets ends after `timeout`; `received` counts them as they come off the wire.
+    /// Each wait for octets ends after `timeout`, and none is waited for after `deadline`; `received` counts them as
+    /// they come off the wire.
     pub(super) fn new(
         buffers: &'a Buffers,
         readiness: &'a Readiness,
         timeout: Duration,
+        deadline: Option<Instant>,
         received: &'a AtomicU64,
     ) -> Intake<'a> {
         let at_once = buffers.octets;
-        Intake { buffer: Box::default(), start: 0, end: 0, buffers, at_once, readiness, timeout, received }
+        Intake { buffer: Box::default(), start: 0, end: 0, buffers, at_once, readiness, timeout, deadline, received }
     }
 
     /// Reads little at once, so that much is left to be thrown away.
@@ -205,7 +209,11 @@ impl<'a> Intake<'a> {
         mut read: impl FnMut(&mut S, &mut [u8]) -> io::Result<usize>,
     ) -> Result<usize, Failure> {
         loop {
-            if !self.readiness.within(self.timeout).await {
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return Err(unfinished());
+            }
+            if !self.readiness.before(now + self.timeout, || false).await {
                 return Err(no_answer());
             }
             if self.buffer.is_empty() {
@@ -326,7 +334,11 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
 
     /// Hands a multi-line reply, after its status line, to `content`: piece by piece, un-stuffed. The first `unseen`
     /// octets, which must end before its last line does, are thrown away instead.
-    pub(super) async fn body(&mut self, unseen: u64, mut content: impl FnMut(&[u8])) -> Result<(), Failure> {
+    pub(super) async fn body(
+        &mut self,
+        unseen: u64,
+        mut content: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         self.skip(unseen).await?;
         let mut at_line_start = unseen == 0;
         loop {
@@ -351,7 +363,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
                 Some(line_end) => (line_end + 2, true),
                 None => (unread.len() - undecided(unread), false),
             };
-            content(&unread[..length]);
+            content(&unread[..length])?;
             self.intake.start += length;
             if complete {
                 at_line_start = true;
@@ -418,6 +430,10 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
 
 pub(super) fn no_answer() -> Failure {
     io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time").into()
+}
+
+fn unfinished() -> Failure {
+    io::Error::new(io::ErrorKind::TimedOut, "the session went on long after the time of the run").into()
 }
 
 fn hang_up() -> Failure {
@@ -491,7 +507,7 @@ mod tests {
         for capacity in [longest + 1, longest + 2, 4096] {
             for cut in 0..=octets.len() {
                 let buffers = Buffers::of(capacity);
-                let mut intake = Intake::new(&buffers, &readiness, LONG, &received);
+                let mut intake = Intake::new(&buffers, &readiness, LONG, None, &received);
                 let pop = Connection::new(Split(&octets[..cut], &octets[cut..]), &mut intake);
                 results.push(finish(&readiness, check(pop)));
             }
@@ -502,7 +518,11 @@ mod tests {
     async fn body(pop: &mut Pop<'_, '_, '_>) -> Result<String, Failure> {
         let mut content = Vec::new();
         pop.status("RETR").await?;
-        pop.body(0, |piece| content.extend_from_slice(piece)).await?;
+        pop.body(0, |piece| {
+            content.extend_from_slice(piece);
+            Ok(())
+        })
+        .await?;
         Ok(String::from_utf8(content).unwrap())
     }
 
@@ -537,7 +557,12 @@ mod tests {
                 at_every_split(&answers, async |mut pop| {
                     let mut seen = if unseen == 0 { "\r\n".to_owned() } else { String::new() };
                     pop.status("RETR").await.unwrap();
-                    pop.body(unseen as u64, |piece| seen.push_str(str::from_utf8(piece).unwrap())).await.unwrap();
+                    pop.body(unseen as u64, |piece| {
+                        seen.push_str(str::from_utf8(piece).unwrap());
+                        Ok(())
+                    })
+                    .await
+                    .unwrap();
                     assert_eq!(seen, content, "{sent:?} from {unseen}");
                     assert_eq!(pop.status("NOOP").await.unwrap(), " next");
                 });
@@ -601,7 +626,7 @@ mod tests {
     fn a_line_longer_than_the_buffer_is_a_violation() {
         let (received, readiness) = (AtomicU64::new(0), Readiness::default());
         let buffers = Buffers::of(8);
-        let mut intake = Intake::new(&buffers, &readiness, LONG, &received);
+        let mut intake = Intake::new(&buffers, &readiness, LONG, None, &received);
         let mut pop = Connection::new(
             Split(
                 b"+OK 12345",

@@ -103,9 +103,9 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// None when a round has no finite ratio, as when a server did nothing.
+/// None when a round has no ratio, as when a server did nothing.
 fn spread(mut ratios: Vec<f64>) -> Option<Spread> {
-    if ratios.is_empty() || !ratios.iter().all(|ratio| ratio.is_finite()) {
+    if ratios.is_empty() || !ratios.iter().all(|ratio| ratio.is_normal()) {
         return None;
     }
     ratios.sort_by(f64::total_cmp);
@@ -126,6 +126,7 @@ mod tests {
         assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
         assert_eq!(of(&[1.0, f64::INFINITY]), None);
+        assert_eq!(of(&[0.0, 1.0]), None);
         assert_eq!(of(&[]), None);
     }
 

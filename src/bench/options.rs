@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -67,14 +67,14 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
-    /// Start sessions for this long (10s, 500ms, 2m); idle holds them for it [default: 10s; retr and
-    /// maildrop run each client once]
+    /// Start sessions for this long (10s, 500ms, 2m; a bare number is seconds), and cut those off that then go on for
+    /// longer than --timeout; idle holds them for it [default: 10s; retr and maildrop run each client once]
     #[arg(long, short, value_name = "TIME", value_parser = parse_duration, conflicts_with = "count")]
     duration: Option<Duration>,
 
     /// Run this many sessions in all
     #[arg(long, short = 'n', value_name = "N")]
-    count: Option<u64>,
+    count: Option<NonZeroU64>,
 
     /// Accounts: a name, or a pattern such as u{0..999}
     #[arg(long, short, value_name = "PATTERN", default_value = "user")]
@@ -88,17 +88,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "password"])]
     users_file: Option<PathBuf>,
 
-    /// retr, storm: the number of the message to retrieve
-    #[arg(long, value_name = "NUMBER", default_value = "1")]
-    message: NonZeroU32,
+    /// retr, storm: the number of the message to retrieve [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    message: Option<NonZeroU32>,
 
-    /// sessions: how many RETR in each; a shorter maildrop is gone through again
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    retr: usize,
+    /// sessions: how many RETR in each; a shorter maildrop is gone through again [default: 5]
+    #[arg(long, value_name = "K")]
+    retr: Option<usize>,
 
-    /// sessions: send RETR this many at a time
-    #[arg(long, value_name = "DEPTH", default_value = "1")]
-    pipeline: NonZeroUsize,
+    /// sessions: send RETR this many at a time [default: 1]
+    #[arg(long, value_name = "DEPTH")]
+    pipeline: Option<NonZeroUsize>,
 
     /// Check that octets received equal those listed (the default)
     #[arg(long, overrides_with = "no_verify")]
@@ -108,13 +108,14 @@ pub struct Args {
     #[arg(long)]
     no_verify: bool,
 
-    /// Hash what is retrieved: printed, compared between servers, and an error when a message changes
+    /// retr, storm, sessions: hash what is retrieved: printed, compared between servers, and an error when a message
+    /// changes
     #[arg(long)]
     hash: bool,
 
-    /// idle: time between two NOOP of a session
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5s")]
-    interval: Duration,
+    /// idle: time between two NOOP of a session [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    interval: Option<Duration>,
 
     /// idle: a process of the server; the memory (PSS) of it and its descendants is reported
     #[arg(long)]
@@ -159,7 +160,7 @@ pub(super) enum Extent {
     Once,
     /// This many sessions over all clients.
     Count(u64),
-    /// No session starts after this time.
+    /// No session starts after this time, and none goes on for longer than a timeout behind it.
     For(Duration),
 }
 
@@ -212,6 +213,10 @@ pub(super) struct Plan {
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+
+const DEFAULT_RETR: usize = 5;
+
 /// A longer time is a slip of the keyboard.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -220,7 +225,11 @@ const MAX_PIPELINE: usize = 1000;
 
 impl Plan {
     pub(super) fn new(args: Args) -> Result<Plan, String> {
-        if args.pipeline.get() > MAX_PIPELINE {
+        if let Some(flag) = foreign_flag(&args) {
+            return Err(format!("{flag} means nothing to {}", args.workload));
+        }
+        let pipeline = args.pipeline.map_or(1, NonZeroUsize::get);
+        if pipeline > MAX_PIPELINE {
             return Err(format!("--pipeline: at most {MAX_PIPELINE}"));
         }
         let users = match &args.users_file {
@@ -241,11 +250,11 @@ impl Plan {
             threads: args.threads.unwrap_or_else(cores).get().min(clients),
             extent: extent(&args)?,
             hold: args.duration.unwrap_or(DEFAULT_DURATION),
-            interval: args.interval,
+            interval: args.interval.unwrap_or(DEFAULT_INTERVAL),
             users,
-            message: args.message.get(),
-            retr: args.retr,
-            pipeline: args.pipeline.get(),
+            message: args.message.map_or(1, NonZeroU32::get),
+            retr: args.retr.unwrap_or(DEFAULT_RETR),
+            pipeline,
             verify: !args.no_verify,
             hash: args.hash,
             rounds: args.rounds.get(),
@@ -301,13 +310,27 @@ fn default_clients(workload: Workload) -> usize {
     }
 }
 
+/// A flag that the workload has no use for.
+fn foreign_flag(args: &Args) -> Option<&'static str> {
+    use Workload::{Idle, Retr, Sessions, Storm};
+    let flags: [(&str, bool, &[Workload]); 6] = [
+        ("--message", args.message.is_some(), &[Retr, Storm]),
+        ("--retr", args.retr.is_some(), &[Sessions]),
+        ("--pipeline", args.pipeline.is_some(), &[Sessions]),
+        ("--hash", args.hash, &[Retr, Storm, Sessions]),
+        ("--interval", args.interval.is_some(), &[Idle]),
+        ("--pid", args.pid.is_some() || args.compare_pid.is_some(), &[Idle]),
+    ];
+    flags.into_iter().find(|(_, given, of)| *given && !of.contains(&args.workload)).map(|(flag, ..)| flag)
+}
+
 fn extent(args: &Args) -> Result<Extent, String> {
     match (args.workload, args.count, args.duration) {
         (Workload::Storm, Some(_), _) | (Workload::Storm, _, Some(_)) | (Workload::Idle, Some(_), _) => {
             Err(format!("{} runs each client once: --clients is its size", args.workload))
         }
         (Workload::Storm | Workload::Idle, None, _) => Ok(Extent::Once),
-        (_, Some(count), _) => Ok(Extent::Count(count)),
+        (_, Some(count), _) => Ok(Extent::Count(count.get())),
         (_, _, Some(duration)) => Ok(Extent::For(duration)),
         (Workload::Sessions | Workload::Logins, None, None) => Ok(Extent::For(DEFAULT_DURATION)),
         (Workload::Retr | Workload::Maildrop, None, None) => Ok(Extent::Once),
@@ -416,6 +439,16 @@ mod tests {
         assert!(plan("popbench storm -n 4").is_err());
         assert!(plan("popbench storm -d 4").is_err());
         assert!(plan("popbench logins -d 1 -n 4").is_err());
+        assert!(plan("popbench logins -n 0").is_err());
+    }
+
+    #[test]
+    fn a_flag_is_for_the_workloads_that_it_means_something_to() {
+        for line in ["retr --message 2 --hash", "sessions --retr 1 --pipeline 2", "idle --interval 1s --pid 1"] {
+            let [workload, flags] = line.splitn(2, ' ').collect::<Vec<_>>().try_into().unwrap();
+            assert!(plan(&format!("popbench {workload} {flags}")).is_ok(), "{line}");
+            assert!(plan(&format!("popbench maildrop {flags}")).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rustix::termios::tcgetwinsize;
 
 use super::options::{Extent, Plan, Workload};
 use super::workload::Run;
@@ -12,6 +13,9 @@ use super::workload::Run;
 /// Often enough to look alive, too seldom to cost anything.
 const REDRAW: Duration = Duration::from_millis(250);
 const BAR_WIDTH: usize = 24;
+
+/// Of a terminal that does not tell its own.
+const WIDTH: usize = 80;
 
 pub(super) fn wanted(plan: &Plan) -> bool {
     !plan.quiet && stderr().is_terminal()
@@ -26,13 +30,20 @@ pub(super) fn show(run: &Run, label: &str, began: Instant, finished: &Receiver<(
         let elapsed = began.elapsed().as_secs_f64();
         let megabytes = run.received.load(Ordering::Relaxed) as f64 / 1e6;
         let bar = bar(done(run.plan, elapsed, sessions + errors));
-        eprint!(
-            "\r{label}{bar} {elapsed:5.1} s  {sessions} sessions  {:.0}/s  {:.1} MB/s  {errors} errors\x1b[K",
+        let line = format!(
+            "{label}{bar} {elapsed:5.1} s  {errors} errors  {sessions} sessions  {:.0}/s  {:.1} MB/s",
             sessions as f64 / elapsed,
             megabytes / elapsed,
         );
+        // One that wraps would not be drawn over.
+        eprint!("\r{:.*}\x1b[K", width() - 1, line);
     }
     eprint!("\r\x1b[K");
+}
+
+/// The terminal's columns.
+fn width() -> usize {
+    tcgetwinsize(stderr()).map(|size| size.ws_col.into()).ok().filter(|&columns| columns > 0).unwrap_or(WIDTH)
 }
 
 /// The part of the run that is over, from 0 to 1.

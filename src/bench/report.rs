@@ -146,7 +146,8 @@ fn per_second(amount: f64, elapsed: Duration) -> f64 {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Figure { value, unit, .. } = self.figure();
-        writeln!(f, "{} on {}: {value:.1} {unit}", self.workload, self.address)?;
+        let digits = if unit == "s" { 3 } else { 1 };
+        writeln!(f, "{} on {}: {value:.digits$} {unit}", self.workload, self.address)?;
         writeln!(f)?;
         let mut row = |name: &str, value: String| writeln!(f, "  {name:<12}{value:>16}");
         row("clients", grouped(self.clients as u64))?;

@@ -26,9 +26,13 @@ const PAUSE_AFTER_FAILED_CONNECT: Duration = Duration::from_millis(10);
 /// What is looked at of each message: a server that lists a few octets more than it sends is borne unless verified.
 const TAIL_OCTETS: u64 = 1024;
 
+/// So many octets more than twice as many as were listed are no mistake in counting them: the message has no end.
+const ENDLESS: u64 = 64 * 1024;
+
 /// A run in progress, shared by its threads.
 pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
+    began: Instant,
     pub(super) tally: Mutex<Tally>,
     /// Octets off the wire, counted as they come.
     pub(super) received: AtomicU64,
@@ -40,8 +44,10 @@ pub(super) struct Run<'a> {
 
 /// Runs the plan's workload against one server; `label` tells the runs of a comparison apart.
 pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
+    let began = Instant::now();
     let run = Run {
         plan,
+        began,
         tally: Mutex::new(Tally::new()),
         received: AtomicU64::new(0),
         target,
@@ -53,7 +59,6 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
     let (arriving, arrived) = bounded(0);
     let (running, finished) = bounded::<()>(0);
 
-    let began = Instant::now();
     let pss = thread::scope(|scope| {
         for thread in 0..plan.threads {
             let (run, arriving, running) = (&run, arriving.clone(), running.clone());
@@ -104,7 +109,11 @@ impl Run<'_> {
         buffers: &'a Buffers,
         arriving: Sender<()>,
     ) -> Client<'a> {
-        let intake = Intake::new(buffers, reactor.readiness(slot), self.plan.timeout, &self.received);
+        let deadline = match self.plan.extent {
+            Extent::For(duration) => Some(self.began + duration + self.plan.timeout),
+            Extent::Once | Extent::Count(_) => None,
+        };
+        let intake = Intake::new(buffers, reactor.readiness(slot), self.plan.timeout, deadline, &self.received);
         let intake = if self.plan.looks_inside() { intake } else { intake.glancing() };
         let tls = self.target.tls.as_ref().map(Tls::of_a_client);
         Client { run: self, reactor, slot, number, intake, tls, record: Record::default(), arriving: Some(arriving) }
@@ -156,12 +165,11 @@ impl<'a> Client<'a> {
     /// Runs session after session until the plan's extent is used up.
     async fn sessions(mut self) {
         let plan = self.run.plan;
-        let began = Instant::now();
         for turn in 0.. {
             let another = match plan.extent {
                 Extent::Once => turn == 0,
                 Extent::Count(count) => self.run.tickets.fetch_add(1, Ordering::Relaxed) < count,
-                Extent::For(duration) => began.elapsed() < duration,
+                Extent::For(duration) => self.run.began.elapsed() < duration,
             };
             if !another {
                 return;
@@ -280,6 +288,9 @@ async fn scan(pop: &mut Pop<'_, '_>, verify: bool, record: &mut Record) -> Resul
     pop.listing(|line| {
         let (number, octets) = two_numbers(line)?;
         let number = u32::try_from(number).map_err(|_| Failure::Violation(format!("LIST: '{line}'")))?;
+        if messages.len() as u64 == drop_listing.0 {
+            return Err(Failure::Violation(format!("STAT told of {} messages, LIST of more", drop_listing.0)));
+        }
         total = total.saturating_add(octets);
         messages.push(Listed { number, octets: Some(octets) });
         Ok(())
@@ -300,6 +311,7 @@ async fn unique_ids(pop: &mut Pop<'_, '_>, messages: usize, record: &mut Record)
     pop.command("UIDL").await?;
     let mut count = 0;
     pop.listing(|line| match line.split_once(' ') {
+        _ if count == messages => Err(Failure::Violation(format!("LIST told of {messages} messages, UIDL of more"))),
         Some((_, id)) if !id.is_empty() => {
             count += 1;
             Ok(())
@@ -338,6 +350,12 @@ async fn retrieve(
                 received += piece.len() as u64;
                 if plan.hash {
                     hasher.write(piece);
+                }
+                match listed {
+                    Some(listed) if received > listed.saturating_mul(2).saturating_add(ENDLESS) => {
+                        Err(Failure::Octets { message: number, listed, received })
+                    }
+                    _ => Ok(()),
                 }
             })
             .await?;
