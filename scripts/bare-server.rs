@@ -1,20 +1,27 @@
-//! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR`. Anybody may log in, and has
-//! the messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be in
-//! wire form, is a sendfile(2) of its file. What a client measures here is what the machine's loopback, pop3d's pool
+//! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR [read]`. Anybody may log in, and
+//! has the messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be
+//! in wire form, is a sendfile(2) of its file. What a client measures here is what the machine's loopback, pop3d's pool
 //! with a thread for each connection, and the client itself allow.
+//!
+//! With `read` it does, at each login, what nobody can do without who does not know a Maildir yet: it lists the messages
+//! and opens, looks at, reads and closes each, on all cores, in the order that takes least. What it reads it forgets.
 //!
 //! Serves on a free port of 127.0.0.1, which it prints, until it is ended.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use pop3d::pool::Pool;
 use pop3d::{cores, descriptors};
-use rustix::fs::sendfile;
+use rustix::fs::{Mode, OFlags, openat, sendfile};
 use rustix::net::sockopt::set_tcp_congestion;
 use socket2::SockRef;
 
@@ -39,6 +46,8 @@ enum Retrieved {
 }
 
 struct Maildrop {
+    /// What is read at each login.
+    unread: Option<PathBuf>,
     messages: Vec<Retrieved>,
     stat: Vec<u8>,
     /// Of each message, to LIST with its number.
@@ -48,7 +57,7 @@ struct Maildrop {
 }
 
 impl Maildrop {
-    fn read(maildir: &Path) -> io::Result<Self> {
+    fn read(maildir: &Path, at_login: bool) -> io::Result<Self> {
         let mut paths = fs::read_dir(maildir.join("new"))?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
@@ -73,8 +82,33 @@ impl Maildrop {
         list.extend(b".\r\n");
         uidl.extend(b".\r\n");
         let stat = format!("+OK {} {all_octets}\r\n", messages.len()).into_bytes();
-        Ok(Self { messages, stat, scan_listings, list, uidl })
+        let unread = at_login.then(|| maildir.join("new"));
+        Ok(Self { unread, messages, stat, scan_listings, list, uidl })
     }
+}
+
+/// Reads each file of a directory, those that came first in memory first.
+fn read_all(directory: &Path) -> io::Result<()> {
+    let entries = fs::read_dir(directory)?.map(|entry| entry.map(|entry| (entry.ino(), entry.file_name())));
+    let mut names = entries.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    let directory = File::open(directory)?;
+    let threads = thread::available_parallelism()?.get();
+    thread::scope(|scope| {
+        let read = |part: &[(u64, OsString)]| -> io::Result<()> {
+            let mut buffer = vec![0; BLOCK];
+            for (_, name) in part {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let mut file = File::from(openat(&directory, name.as_bytes(), flags, Mode::empty())?);
+                let stored = usize::try_from(file.metadata()?.len()).map_or(BLOCK, |stored| stored.min(BLOCK));
+                file.read_exact(&mut buffer[..stored])?;
+            }
+            Ok(())
+        };
+        let parts = names.chunks(names.len().div_ceil(threads).max(1));
+        let readers: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        readers.into_iter().try_for_each(|reader| reader.join().unwrap_or(Err(io::ErrorKind::Other.into())))
+    })
 }
 
 /// A stored message's octets, and what goes over the wire for them.
@@ -125,7 +159,11 @@ fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
             ("STAT", None) => replies.extend(&maildrop.stat),
             ("LIST", None) => replies.extend(&maildrop.list),
             ("UIDL", None) => replies.extend(&maildrop.uidl),
-            ("USER" | "PASS" | "NOOP" | "QUIT", _) => replies.extend(b"+OK\r\n"),
+            ("PASS", _) => {
+                maildrop.unread.as_deref().map_or(Ok(()), read_all)?;
+                replies.extend(b"+OK\r\n");
+            }
+            ("USER" | "NOOP" | "QUIT", _) => replies.extend(b"+OK\r\n"),
             _ => replies.extend(b"-ERR\r\n"),
         }
         if input.buffer().is_empty() || replies.len() >= BLOCK {
@@ -154,8 +192,10 @@ fn send_file(stream: &TcpStream, file: &File) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let maildir = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: bare-server MAILDIR"))?;
-    let maildrop = Arc::new(Maildrop::read(Path::new(&maildir))?);
+    let mut arguments = env::args_os().skip(1);
+    let (maildir, read) = (arguments.next(), arguments.next());
+    let maildir = maildir.ok_or_else(|| io::Error::other("usage: bare-server MAILDIR [read]"))?;
+    let maildrop = Arc::new(Maildrop::read(Path::new(&maildir), read.is_some())?);
     descriptors::make_room(2 * THREADS as u64);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     SockRef::from(&listener).listen(QUEUE)?;
