@@ -16,6 +16,9 @@ use crate::guard::{MinRate, Pace};
 /// POP3 clients and one admin.
 pub const MAX_CONNECTIONS: usize = 998;
 
+/// The descriptors that so many may need: each its own, its lock's and a message's, or a transform's pipe and process.
+pub const MAX_DESCRIPTORS: u64 = 4 * MAX_CONNECTIONS as u64;
+
 /// What the limit can be set to.
 pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
 

@@ -13,9 +13,9 @@ use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
-use crate::connections::{Connections, MAX_CONNECTIONS, Protocol, Slot};
+use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot};
 use crate::guard::Visit;
-use crate::maildrop::SCAN_DESCRIPTORS;
+use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
 use crate::pool::Pool;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
@@ -32,10 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Descriptors beside those of connections: those for measuring maildrops, and listeners, log, standard streams, the
 /// mail root and some to spare.
-const OTHER_DESCRIPTORS: u64 = SCAN_DESCRIPTORS as u64 + 64;
-
-/// A connection's own descriptor, a message's file, and a transform's pipe and process.
-const DESCRIPTORS_PER_CONNECTION: u64 = 4;
+const OTHER_DESCRIPTORS: u64 = SCAN_DESCRIPTORS + 64;
 
 /// A server whose ports are bound.
 #[derive(Debug)]
@@ -317,23 +314,22 @@ impl fmt::Display for Name<'_> {
 /// how many connections there may be, so that they leave descriptors for mail and an admin.
 // Quick only while there are no threads: see `make_room`.
 fn raise_descriptor_limit() -> usize {
-    let needed = MAX_CONNECTIONS as u64 * DESCRIPTORS_PER_CONNECTION + OTHER_DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
-    let enough = |bound: Option<u64>| bound.is_none_or(|bound| bound >= needed);
-    if !enough(limit.current) {
-        let wanted = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    if limit.current.is_some_and(|current| current < PLENTY_OF_DESCRIPTORS) {
+        let wanted = limit.maximum.map_or(PLENTY_OF_DESCRIPTORS, |maximum| maximum.min(PLENTY_OF_DESCRIPTORS));
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }) {
             log::warn!("cannot raise the limit on open files: {error}");
         }
     }
-    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(needed);
-    if !enough(Some(allowed)) {
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(PLENTY_OF_DESCRIPTORS);
+    let needed = MAX_DESCRIPTORS + OTHER_DESCRIPTORS;
+    if allowed < needed {
         log::warn!(
             "at most {allowed} files may be open, {MAX_CONNECTIONS} connections may need {needed}: \
              some may have to wait"
         );
     }
-    descriptors::make_room(needed);
+    descriptors::make_room(PLENTY_OF_DESCRIPTORS);
     let connections = allowed.saturating_sub(OTHER_DESCRIPTORS);
     usize::try_from(connections).map_or(MAX_CONNECTIONS, |connections| connections.clamp(2, MAX_CONNECTIONS))
 }

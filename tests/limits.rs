@@ -403,7 +403,7 @@ fn descriptors_run_out() {
 /// With few descriptors allowed some connections have to wait; those that are served can log in and read mail.
 #[test]
 fn sessions_have_descriptors_left_for_mail() {
-    let server = server_with_descriptors(164);
+    let server = server_with_descriptors(132);
     server.mail().maildrop("user0").put("1", "one\r\n");
     let mut first = server.pop3();
     let _streams: Vec<_> = (0..200).map(|_| knock(server.pop3_address())).collect();
@@ -473,12 +473,12 @@ fn one_descriptor_for_a_first_login() {
     let _alone = alone();
     let server = server_with_users(1, &[]);
     let too_large_for_one_read = "line\n".repeat(20_000);
-    for number in 0..100 {
+    for number in 0..300 {
         server.mail().maildrop("user0").put(&number.to_string(), &too_large_for_one_read);
     }
     let mut client = server.pop3();
     let beside = 2; // the lock and the directory
     limit_descriptors(&server, descriptors(&server) as u64 + beside + 1);
     log_in(&mut client, 0);
-    assert_eq!(client.call("STAT"), "100 12000000");
+    assert_eq!(client.call("STAT"), "300 36000000");
 }

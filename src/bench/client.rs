@@ -209,11 +209,13 @@ impl<'a> Intake<'a> {
         mut read: impl FnMut(&mut S, &mut [u8]) -> io::Result<usize>,
     ) -> Result<usize, Failure> {
         loop {
-            let now = Instant::now();
-            if self.deadline.is_some_and(|deadline| now >= deadline) {
+            let give_up = Instant::now() + self.timeout;
+            let until = self.deadline.map_or(give_up, |deadline| deadline.min(give_up));
+            let ready = self.readiness.before(until, || false).await;
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(unfinished());
             }
-            if !self.readiness.before(now + self.timeout, || false).await {
+            if !ready {
                 return Err(no_answer());
             }
             if self.buffer.is_empty() {

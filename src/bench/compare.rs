@@ -74,14 +74,14 @@ impl fmt::Display for Comparison {
                 writeln!(f, "  {name}: {outcome}")?;
             }
         }
-        writeln!(f, "  round{:>14}{:>14}{:>10}  errors A, B", "A", "B", "ratio")?;
+        writeln!(f, "  round{:>20}{:>20}{:>10}  errors A, B", "A", "B", "ratio")?;
         for (number, (a, b)) in (1..).zip(&self.rounds) {
             let (figure_a, figure_b) = (a.figure(), b.figure());
             writeln!(
                 f,
-                "  {number:<5}{:>14.1}{:>14.1}{:>10.3}  {}, {}",
-                figure_a.value,
-                figure_b.value,
+                "  {number:<5}{:>20}{:>20}{:>10.3}  {}, {}",
+                figure_a.to_string(),
+                figure_b.to_string(),
                 figure_a.ratio(figure_b),
                 a.tally.failed(),
                 b.tally.failed()

@@ -313,13 +313,14 @@ fn default_clients(workload: Workload) -> usize {
 /// A flag that the workload has no use for.
 fn foreign_flag(args: &Args) -> Option<&'static str> {
     use Workload::{Idle, Retr, Sessions, Storm};
-    let flags: [(&str, bool, &[Workload]); 6] = [
+    let flags: [(&str, bool, &[Workload]); 7] = [
         ("--message", args.message.is_some(), &[Retr, Storm]),
         ("--retr", args.retr.is_some(), &[Sessions]),
         ("--pipeline", args.pipeline.is_some(), &[Sessions]),
         ("--hash", args.hash, &[Retr, Storm, Sessions]),
         ("--interval", args.interval.is_some(), &[Idle]),
-        ("--pid", args.pid.is_some() || args.compare_pid.is_some(), &[Idle]),
+        ("--pid", args.pid.is_some(), &[Idle]),
+        ("--compare-pid", args.compare_pid.is_some(), &[Idle]),
     ];
     flags.into_iter().find(|(_, given, of)| *given && !of.contains(&args.workload)).map(|(flag, ..)| flag)
 }
@@ -444,10 +445,18 @@ mod tests {
 
     #[test]
     fn a_flag_is_for_the_workloads_that_it_means_something_to() {
-        for line in ["retr --message 2 --hash", "sessions --retr 1 --pipeline 2", "idle --interval 1s --pid 1"] {
-            let [workload, flags] = line.splitn(2, ' ').collect::<Vec<_>>().try_into().unwrap();
-            assert!(plan(&format!("popbench {workload} {flags}")).is_ok(), "{line}");
-            assert!(plan(&format!("popbench maildrop {flags}")).is_err(), "{line}");
+        let flags = [
+            ("--message 2", Workload::Storm),
+            ("--retr 1", Workload::Sessions),
+            ("--pipeline 2", Workload::Sessions),
+            ("--hash", Workload::Retr),
+            ("--interval 1s", Workload::Idle),
+            ("--pid 1", Workload::Idle),
+            ("--compare b --compare-pid 1", Workload::Idle),
+        ];
+        for (flag, workload) in flags {
+            assert!(plan(&format!("popbench {workload} {flag}")).is_ok(), "{flag}");
+            assert!(plan(&format!("popbench maildrop {flag}")).is_err(), "{flag}");
         }
     }
 

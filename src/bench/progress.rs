@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::termios::tcgetwinsize;
@@ -22,12 +22,12 @@ pub(super) fn wanted(plan: &Plan) -> bool {
 }
 
 /// Redraws until `finished` is disconnected, then wipes the line.
-pub(super) fn show(run: &Run, label: &str, began: Instant, finished: &Receiver<()>) {
+pub(super) fn show(run: &Run, label: &str, finished: &Receiver<()>) {
     while finished.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
         let tally = run.tally.lock();
         let (sessions, errors) = (tally.sessions, tally.failed());
         drop(tally);
-        let elapsed = began.elapsed().as_secs_f64();
+        let elapsed = run.began.elapsed().as_secs_f64();
         let megabytes = run.received.load(Ordering::Relaxed) as f64 / 1e6;
         let bar = bar(done(run.plan, elapsed, sessions + errors));
         let line = format!(
@@ -52,7 +52,7 @@ fn done(plan: &Plan, elapsed: f64, sessions: u64) -> f64 {
         Extent::For(duration) => elapsed / duration.as_secs_f64(),
         Extent::Once if plan.workload == Workload::Idle => elapsed / plan.hold.as_secs_f64(),
         Extent::Once => sessions as f64 / plan.clients as f64,
-        Extent::Count(count) => sessions as f64 / count.max(1) as f64,
+        Extent::Count(count) => sessions as f64 / count as f64,
     };
     part.clamp(0.0, 1.0)
 }

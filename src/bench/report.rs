@@ -39,6 +39,13 @@ pub(super) struct Figure {
     pub(super) more_is_better: bool,
 }
 
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.unit == "s" { 3 } else { 1 };
+        write!(f, "{:.digits$} {}", self.value, self.unit)
+    }
+}
+
 impl Figure {
     /// How many times as good as `other` this is.
     pub(super) fn ratio(self, other: Figure) -> f64 {
@@ -145,9 +152,7 @@ fn per_second(amount: f64, elapsed: Duration) -> f64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figure { value, unit, .. } = self.figure();
-        let digits = if unit == "s" { 3 } else { 1 };
-        writeln!(f, "{} on {}: {value:.digits$} {unit}", self.workload, self.address)?;
+        writeln!(f, "{} on {}: {}", self.workload, self.address, self.figure())?;
         writeln!(f)?;
         let mut row = |name: &str, value: String| writeln!(f, "  {name:<12}{value:>16}");
         row("clients", grouped(self.clients as u64))?;

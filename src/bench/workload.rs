@@ -32,7 +32,7 @@ const ENDLESS: u64 = 64 * 1024;
 /// A run in progress, shared by its threads.
 pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
-    began: Instant,
+    pub(super) began: Instant,
     pub(super) tally: Mutex<Tally>,
     /// Octets off the wire, counted as they come.
     pub(super) received: AtomicU64,
@@ -72,7 +72,7 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
         drop((arriving, running));
         if progress::wanted(plan) {
             let run = &run;
-            scope.spawn(move || progress::show(run, label, began, &finished));
+            scope.spawn(move || progress::show(run, label, &finished));
         }
         (plan.workload == Workload::Idle).then(|| run.hold(&arrived)).flatten()
     });

@@ -28,7 +28,7 @@ pub use message::Message;
 use message::{Folder, Place};
 use root::{Directory, Identity};
 pub use root::{MailRoot, Root, RootId};
-pub use scan::SCAN_DESCRIPTORS;
+pub use scan::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -188,7 +188,7 @@ impl Directory {
                 found.push((entry.ino(), start..names.len()));
             }
         }
-        found.sort_unstable_by_key(|&(inode, _)| inode);
+        found.sort_by_key(|&(inode, _)| inode); // one that was renamed meanwhile is where it was seen last
         Ok(found.into_iter().map(|(inode, name)| (names[name].into(), inode)).collect())
     }
 

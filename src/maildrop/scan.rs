@@ -22,12 +22,13 @@ use super::index::Index;
 use super::message::{Content, Folder, Message, Place};
 use super::name;
 use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
+use crate::connections::MAX_DESCRIPTORS;
 use crate::wire::{BLOCK, Block, Measure, Meter};
 
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
 
-/// The most threads that measure a maildrop: two that compute, and the others wait for the disk. Each has so many
+/// The most threads that measure a maildrop: more than there are cores, as they wait for the disk. Each has so many
 /// messages at least.
 const SCAN_THREADS: usize = 16;
 const PER_THREAD: usize = 64;
@@ -36,12 +37,14 @@ const PER_THREAD: usize = 64;
 /// reads what is side by side in one go.
 const GROUP: usize = 32;
 
-/// The same with less than [`PLENTY`] descriptors, which are for the sessions then.
-const SMALL_GROUP: usize = 4;
-const PLENTY: u64 = 4096;
+/// Descriptors enough for all connections, for groups of that size and for whatever else is open.
+pub const PLENTY_OF_DESCRIPTORS: u64 = MAX_DESCRIPTORS + 2 * (SCAN_THREADS * GROUP) as u64;
 
-/// Descriptors to be set aside for measuring maildrops.
-pub const SCAN_DESCRIPTORS: usize = SCAN_THREADS * SMALL_GROUP;
+/// How many files a group has with less.
+const SMALL_GROUP: usize = 2;
+
+/// Descriptors to be set aside for groups of that size.
+pub const SCAN_DESCRIPTORS: u64 = (SCAN_THREADS * SMALL_GROUP) as u64;
 
 /// One scan at a time has several threads and files, so that many first logins at once do not take them without bound.
 static LARGE_SCAN: Mutex<()> = Mutex::new(());
@@ -287,7 +290,12 @@ impl Folders {
     fn measure_group(&self, files: &[&Listed], measured: &mut [io::Result<Content>], buffer: &mut [u8]) {
         let mut unread = Vec::new();
         for (file, result) in files.iter().zip(measured) {
-            match self.open_file(&file.place) {
+            let mut opened = self.open_file(&file.place);
+            if opened.as_ref().is_err_and(is_exhaustion) && !unread.is_empty() {
+                measure_unread(&mut unread, buffer);
+                opened = self.open_file(&file.place);
+            }
+            match opened {
                 Err(error) => *result = Err(error),
                 Ok(opened) => match opened.measure_at_once(buffer) {
                     Some(content) => *result = Ok(content),
@@ -298,9 +306,7 @@ impl Folders {
                 },
             }
         }
-        for (opened, result) in unread {
-            *result = opened.measure(buffer);
-        }
+        measure_unread(&mut unread, buffer);
     }
 
     fn open_file<'a>(&self, place: &'a Place) -> io::Result<Opened<'a>> {
@@ -310,10 +316,17 @@ impl Folders {
     }
 }
 
+/// Measures what the disk has been asked for, which closes it.
+fn measure_unread(unread: &mut Vec<(Opened<'_>, &mut io::Result<Content>)>, buffer: &mut [u8]) {
+    for (opened, result) in unread.drain(..) {
+        *result = opened.measure(buffer);
+    }
+}
+
 /// How many files each thread of a large scan may have open.
 fn large_group() -> usize {
     match getrlimit(Resource::Nofile).current {
-        Some(limit) if limit < PLENTY => SMALL_GROUP,
+        Some(limit) if limit < PLENTY_OF_DESCRIPTORS => SMALL_GROUP,
         _ => GROUP,
     }
 }
@@ -338,16 +351,33 @@ impl Opened<'_> {
         Some(self.content(meter.finish()))
     }
 
-    /// Has the disk read it, if it is small: a large one is read ahead as it is measured.
+    /// Has the disk read what will be looked at of it; of a large one that is read to its end, the beginning is enough.
     fn ask_for(&self) {
-        if self.identity.size <= BLOCK as u64 {
-            let _ = fadvise(&self.file, 0, NonZeroU64::new(self.identity.size), Advice::WillNeed);
+        let from = if self.told_octets().is_some() { self.identity.size - 1 } else { 0 };
+        let _ = fadvise(&self.file, from, NonZeroU64::new(BLOCK as u64), Advice::WillNeed);
+    }
+
+    /// A large message's octets as its Maildir name tells them (`W=`), if the stored size it tells (`S=`) is right.
+    /// Small ones are read: that is as quick as looking closely enough.
+    fn told_octets(&self) -> Option<u64> {
+        let Self { place, identity, .. } = self;
+        if place.folder == Folder::Top || identity.size <= BLOCK as u64 {
+            return None;
         }
+        let (stored, octets) = name::sizes(&place.name)?;
+        (stored == identity.size && (stored..=stored.saturating_mul(2)).contains(&octets)).then_some(octets)
+    }
+
+    /// Those who write `W=` do not count the line end that a last line may lack.
+    fn ends_in_lf(&self) -> io::Result<bool> {
+        let mut last = [0];
+        self.file.read_exact_at(&mut last, self.identity.size.saturating_sub(1))?;
+        Ok(last == *b"\n")
     }
 
     fn measure(mut self, buffer: &mut [u8]) -> io::Result<Content> {
-        if let Some(octets) = told_octets(self.place, &self.identity)
-            && ends_in_lf(&self.file, self.identity.size)?
+        if let Some(octets) = self.told_octets()
+            && self.ends_in_lf()?
         {
             return Ok(self.content(Measure { octets, wire_form: false }));
         }
@@ -372,23 +402,6 @@ impl Opened<'_> {
     fn content(&self, Measure { octets, wire_form }: Measure) -> Content {
         Content { identity: self.identity, octets, wire_form, namesake: false }
     }
-}
-
-/// A large message's octets as its Maildir name tells them (`W=`), if the stored size it tells (`S=`) is right.
-/// Small ones are read: that is as quick as looking closely enough.
-fn told_octets(place: &Place, identity: &Identity) -> Option<u64> {
-    if place.folder == Folder::Top || identity.size <= BLOCK as u64 {
-        return None;
-    }
-    let (stored, octets) = name::sizes(&place.name)?;
-    (stored == identity.size && (stored..=stored.saturating_mul(2)).contains(&octets)).then_some(octets)
-}
-
-/// Those who write `W=` do not count the line end that a last line may lack.
-fn ends_in_lf(file: &File, size: u64) -> io::Result<bool> {
-    let mut last = [0];
-    file.read_exact_at(&mut last, size.saturating_sub(1))?;
-    Ok(last == *b"\n")
 }
 
 /// What the index knows, by what a message is recognised by.
