@@ -5,6 +5,7 @@
 
 mod index;
 mod lock;
+mod measure;
 mod message;
 mod name;
 mod root;
@@ -24,11 +25,11 @@ use rustix::io::Errno;
 use crate::auth::UserName;
 use index::Index;
 pub use lock::{Lock, Locks};
+pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 use message::{Folder, Place};
 use root::{Directory, Identity};
 pub use root::{MailRoot, Root, RootId};
-pub use scan::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

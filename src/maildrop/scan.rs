@@ -1,4 +1,4 @@
-//! Finding a user's messages and measuring those that the index does not know.
+//! Finding a user's messages, and having those measured that the index does not know.
 //!
 //! Maildir: a message never changes under its name, so the same name on the same inode is a message that the index
 //! knows, and directories that have not changed since the index was written need not even be listed. Flat: names
@@ -6,48 +6,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, IoSliceMut, Read};
+use std::io;
 use std::mem;
-use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
-use std::thread;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
-use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use rustix::process::{Resource, getrlimit};
-
 use super::index::Index;
+use super::measure::{self, is_exhaustion};
 use super::message::{Content, Folder, Message, Place};
 use super::name;
 use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
-use crate::connections::MAX_DESCRIPTORS;
-use crate::wire::{BLOCK, Block, Measure, Meter};
 
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
-
-/// The most threads that measure a maildrop: more than there are cores, as they wait for the disk. Each has so many
-/// messages at least.
-const SCAN_THREADS: usize = 16;
-const PER_THREAD: usize = 64;
-
-/// How many files each of them has open at once, so that the disk is asked for all of them before one is waited for, and
-/// reads what is side by side in one go.
-const GROUP: usize = 32;
-
-/// Descriptors enough for all connections, for groups of that size and for whatever else is open.
-pub const PLENTY_OF_DESCRIPTORS: u64 = MAX_DESCRIPTORS + 2 * (SCAN_THREADS * GROUP) as u64;
-
-/// How many files a group has with less.
-const SMALL_GROUP: usize = 2;
-
-/// Descriptors to be set aside for groups of that size.
-pub const SCAN_DESCRIPTORS: u64 = (SCAN_THREADS * SMALL_GROUP) as u64;
-
-/// One scan at a time has several threads and files, so that many first logins at once do not take them without bound.
-static LARGE_SCAN: Mutex<()> = Mutex::new(());
 
 /// The user's messages, in the maildrop's order.
 pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
@@ -222,7 +192,8 @@ impl Folders {
             .map(|(file, _)| file.place.base())
             .collect();
         let namesakes: Vec<bool> = unknown.iter().map(|file| taken.contains(file.place.base())).collect();
-        let measured = self.measure_all(&unknown).into_iter().zip(namesakes);
+        let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
+        let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
         let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
@@ -240,6 +211,10 @@ impl Folders {
         Ok(found)
     }
 
+    fn open_file(&self, place: &Place) -> io::Result<(File, Identity)> {
+        self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
+    }
+
     fn times(&self) -> io::Result<Vec<Stamp>> {
         self.0.iter().map(|(_, directory)| directory.stamp()).collect()
     }
@@ -252,155 +227,6 @@ impl Folders {
         }
         known.used += 1;
         Some(content)
-    }
-
-    /// Measures messages, many of them on several threads.
-    fn measure_all(&self, files: &[&Listed]) -> Vec<io::Result<Content>> {
-        let large = (files.len() > PER_THREAD).then(|| LARGE_SCAN.try_lock()).flatten();
-        let (threads, group) = match large {
-            Some(_) => (SCAN_THREADS.min(files.len() / PER_THREAD), large_group()),
-            None => (1, 1),
-        };
-        let mut measured: Vec<_> = files.iter().map(|_| Err(io::ErrorKind::NotFound.into())).collect();
-        let groups = Mutex::new(files.chunks(group).zip(measured.chunks_mut(group)));
-        let work = || {
-            let mut buffer = Block::new();
-            let next = || groups.lock().next();
-            while let Some((files, measured)) = next() {
-                self.measure_group(files, measured, &mut buffer);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..threads {
-                // Those that are not to be had are done without.
-                let _ = thread::Builder::new().spawn_scoped(scope, work);
-            }
-            work();
-        });
-        // Files side by side may have run out of descriptors where one alone does not.
-        for (file, result) in files.iter().zip(&mut measured) {
-            if result.as_ref().is_err_and(is_exhaustion) {
-                self.measure_group(&[file], std::slice::from_mut(result), &mut Block::new());
-            }
-        }
-        measured
-    }
-
-    /// Measures what can be without waiting for the disk, asks that for the rest, and then waits.
-    fn measure_group(&self, files: &[&Listed], measured: &mut [io::Result<Content>], buffer: &mut [u8]) {
-        let mut unread = Vec::new();
-        for (file, result) in files.iter().zip(measured) {
-            let mut opened = self.open_file(&file.place);
-            if opened.as_ref().is_err_and(is_exhaustion) && !unread.is_empty() {
-                measure_unread(&mut unread, buffer);
-                opened = self.open_file(&file.place);
-            }
-            match opened {
-                Err(error) => *result = Err(error),
-                Ok(opened) => match opened.measure_at_once(buffer) {
-                    Some(content) => *result = Ok(content),
-                    None => {
-                        opened.ask_for();
-                        unread.push((opened, result));
-                    }
-                },
-            }
-        }
-        measure_unread(&mut unread, buffer);
-    }
-
-    fn open_file<'a>(&self, place: &'a Place) -> io::Result<Opened<'a>> {
-        let directory = self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?;
-        let (file, identity) = directory.file(&place.name)?;
-        Ok(Opened { place, file, identity })
-    }
-}
-
-/// Measures what the disk has been asked for, which closes it.
-fn measure_unread(unread: &mut Vec<(Opened<'_>, &mut io::Result<Content>)>, buffer: &mut [u8]) {
-    for (opened, result) in unread.drain(..) {
-        *result = opened.measure(buffer);
-    }
-}
-
-/// How many files each thread of a large scan may have open.
-fn large_group() -> usize {
-    match getrlimit(Resource::Nofile).current {
-        Some(limit) if limit < PLENTY_OF_DESCRIPTORS => SMALL_GROUP,
-        _ => GROUP,
-    }
-}
-
-/// A message's file that is to be measured.
-struct Opened<'a> {
-    place: &'a Place,
-    file: File,
-    identity: Identity,
-}
-
-impl Opened<'_> {
-    /// Measures it if it is small and in memory.
-    fn measure_at_once(&self, buffer: &mut [u8]) -> Option<Content> {
-        let stored = buffer.get_mut(..usize::try_from(self.identity.size).ok()?)?;
-        let read = preadv2(&self.file, &mut [IoSliceMut::new(stored)], 0, ReadWriteFlags::NOWAIT).ok()?;
-        if read < stored.len() {
-            return None;
-        }
-        let mut meter = Meter::default();
-        meter.push(stored);
-        Some(self.content(meter.finish()))
-    }
-
-    /// Has the disk read what will be looked at of it; of a large one that is read to its end, the beginning is enough.
-    fn ask_for(&self) {
-        let from = if self.told_octets().is_some() { self.identity.size - 1 } else { 0 };
-        let _ = fadvise(&self.file, from, NonZeroU64::new(BLOCK as u64), Advice::WillNeed);
-    }
-
-    /// A large message's octets as its Maildir name tells them (`W=`), if the stored size it tells (`S=`) is right.
-    /// Small ones are read: that is as quick as looking closely enough.
-    fn told_octets(&self) -> Option<u64> {
-        let Self { place, identity, .. } = self;
-        if place.folder == Folder::Top || identity.size <= BLOCK as u64 {
-            return None;
-        }
-        let (stored, octets) = name::sizes(&place.name)?;
-        (stored == identity.size && (stored..=stored.saturating_mul(2)).contains(&octets)).then_some(octets)
-    }
-
-    /// Those who write `W=` do not count the line end that a last line may lack.
-    fn ends_in_lf(&self) -> io::Result<bool> {
-        let mut last = [0];
-        self.file.read_exact_at(&mut last, self.identity.size.saturating_sub(1))?;
-        Ok(last == *b"\n")
-    }
-
-    fn measure(mut self, buffer: &mut [u8]) -> io::Result<Content> {
-        if let Some(octets) = self.told_octets()
-            && self.ends_in_lf()?
-        {
-            return Ok(self.content(Measure { octets, wire_form: false }));
-        }
-        let mut meter = Meter::default();
-        // No further than its size now: it may be growing.
-        let mut left = self.identity.size;
-        while left > 0 {
-            let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            match self.file.read(&mut buffer[..room]) {
-                Ok(0) => break,
-                Ok(read) => {
-                    meter.push(&buffer[..read]);
-                    left -= read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.content(meter.finish()))
-    }
-
-    fn content(&self, Measure { octets, wire_form }: Measure) -> Content {
-        Content { identity: self.identity, octets, wire_form, namesake: false }
     }
 }
 
@@ -431,9 +257,4 @@ fn note_namesakes(messages: &mut [Message]) {
 fn nanoseconds_since_1970() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Out of descriptors or memory: says nothing of the file.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
