@@ -87,7 +87,8 @@ impl Maildrop {
     }
 }
 
-/// Reads each file of a directory, those that came first in memory first.
+/// Reads each file of a directory, up to [`BLOCK`] octets of it, in the order of their inodes: that is about the order in
+/// which the kernel has them in memory.
 fn read_all(directory: &Path) -> io::Result<()> {
     let entries = fs::read_dir(directory)?.map(|entry| entry.map(|entry| (entry.ino(), entry.file_name())));
     let mut names = entries.collect::<io::Result<Vec<_>>>()?;

@@ -91,18 +91,17 @@ serve_dovecot() {
         "${port[dovecot-tls]}")
 }
 
-# serve_bare MAILDIR WORK: (re)starts the server that does no work, with the messages of that Maildir; other WORK is to
-# read them at each login.
+# serve_bare MAILDIR [read]: (re)starts the server that does no work, with the messages of that Maildir, or that does no
+# more than to read them at each login.
 serve_bare() {
-    local said=$work/bare program=${CARGO_TARGET_DIR:-$top/target}/release/examples/bare-server arguments=("$1") _
-    [[ $2 == 'no work' ]] || arguments+=(read)
+    local said=$work/bare program=${CARGO_TARGET_DIR:-$top/target}/release/examples/bare-server _
     (cd "$top" && cargo build --quiet --release --locked --example bare-server)
     if [[ -n ${others[bare]-} ]]; then
         end_process "${others[bare]}"
         unset 'others[bare]'
     fi
     : >"$said"
-    "$program" "${arguments[@]}" >"$said" &
+    "$program" "$@" >"$said" &
     others[bare]=$!
     for _ in {1..100}; do
         [[ ! -s $said ]] || break
