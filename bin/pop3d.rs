@@ -8,7 +8,7 @@ use std::thread;
 
 use log::LevelFilter;
 use pop3d::auth;
-use pop3d::config::{Args, LogConfig, Task, UsageError};
+use pop3d::config::{self, Args, LogConfig, Task, UsageError};
 use pop3d::log_file::LogFile;
 use pop3d::malloc;
 use pop3d::server::{Request, Server};
@@ -29,6 +29,12 @@ fn main() -> ExitCode {
     };
     let ended_well = match task {
         Task::Serve(args) => serve(*args),
+        Task::Check(args) => {
+            return match config::check(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
     };

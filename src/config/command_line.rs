@@ -17,6 +17,8 @@ use crate::auth::Scheme;
 pub enum Task {
     /// To serve.
     Serve(Box<Args>),
+    /// To tell what a start would find.
+    Check(Box<Args>),
     /// To print the settings as a configuration file.
     Show(String),
     /// To print what stands for a password in a users file.
@@ -38,6 +40,12 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum OtherTask {
+    /// Tell what a server with these flags would find at its start, and start nothing; exit 1 when something is wrong
+    Check {
+        #[command(flatten)]
+        args: Box<Args>,
+    },
+
     /// Print the settings that a server with these flags would have, as a configuration file
     Show {
         /// Print with each setting what it does
@@ -109,6 +117,7 @@ impl Task {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Serve(Box::new(args)))
             }
+            Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))
