@@ -5,9 +5,10 @@ use std::cmp::Ordering;
 
 use siphasher::sip128::SipHasher13;
 
-/// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags.
+/// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags. On file systems that allow no colon
+/// in a name, such as FAT and SMB, mail programs write `;2,` or `!2,` instead.
 pub(super) fn base(name: &[u8]) -> &[u8] {
-    let end = memchr::memchr_iter(b':', name).find(|&at| name[at..].starts_with(b":2,"));
+    let end = memchr::memchr3_iter(b':', b';', b'!', name).find(|&at| name[at + 1..].starts_with(b"2,"));
     &name[..end.unwrap_or(name.len())]
 }
 
@@ -123,6 +124,12 @@ mod tests {
     fn flags_do_not_change_the_unique_id() {
         assert_eq!(&*maildir_unique_id(b"1.2.h:2,RS"), b"1.2.h");
         assert_eq!(&*maildir_unique_id(b"1.2.h,S=3:2,"), b"1.2.h,S=3");
+        for name in ["1.2.h;2,RS", "1.2.h!2,", "1.2.h!2,S:2,S", "1.2.h;2,:2,S", "1.2.h:2,!2,S"] {
+            assert_eq!(&*maildir_unique_id(name.as_bytes()), b"1.2.h", "{name}");
+        }
+        for name in ["1.2.h!3,S", "1.2.h;S", "1.2.h!", "1.2.h,2,S"] {
+            assert_eq!(&*maildir_unique_id(name.as_bytes()), name.as_bytes());
+        }
     }
 
     #[test]
@@ -166,8 +173,8 @@ mod tests {
         }
 
         #[test]
-        fn the_base_ends_at_the_first_mark(name in "[a:2,]{0,12}") {
-            let end = name.find(":2,").unwrap_or(name.len());
+        fn the_base_ends_at_the_first_mark(name in "[a:;!2,]{0,12}") {
+            let end = [":2,", ";2,", "!2,"].iter().filter_map(|mark| name.find(mark)).min().unwrap_or(name.len());
             prop_assert_eq!(base(name.as_bytes()), &name.as_bytes()[..end]);
         }
 
