@@ -80,11 +80,16 @@ pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// A unique-id of a name and the time of its file's last change: for a flat maildrop, where a name can be used again.
-/// For one of several Maildir messages with one base name the inode tells it from those of the same time; else it
-/// is 0.
-pub(super) fn hashed_unique_id(name: &[u8], modified: i64, inode: u64) -> Vec<u8> {
-    hash(&[name, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
+/// A flat message's unique-id. Names are used again in a flat maildrop, so size and modification time tell one message from
+/// the next. The time is in whole seconds: that is what programs such as GNU tar restore.
+pub(super) fn flat_unique_id(name: &[u8], size: u64, seconds: i64) -> Vec<u8> {
+    hash(&[name, &size.to_le_bytes(), &seconds.to_le_bytes()].concat())
+}
+
+/// The unique-id of a Maildir message whose base name another message had first. Its inode tells it from others of the
+/// same modification time.
+pub(super) fn namesake_unique_id(base: &[u8], modified: i64, inode: u64) -> Vec<u8> {
+    hash(&[base, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
 }
 
 /// 128 bits in hexadecimal. The keys are fixed: an id has to be the same after a restart.
@@ -160,7 +165,8 @@ mod tests {
 
     #[test]
     fn the_hash_never_changes_between_releases() {
-        assert_eq!(hashed_unique_id(b"mail1", 1_600_000_000, 0), b"e1967a05be3a996362ce435fd085ca5a");
+        assert_eq!(flat_unique_id(b"mail1", 2000, 1_600_000_000), b"7c0eba70753959b99ac06806e1f4a132");
+        assert_eq!(namesake_unique_id(b"mail1", 1_600_000_000, 0), b"e1967a05be3a996362ce435fd085ca5a");
         assert_eq!(&*maildir_unique_id(b"a b"), b"60f07cd54db345517fb72163c3edd8a4");
     }
 
