@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use pop3d::auth;
-use pop3d::config::{self, Args, Task};
+use pop3d::config::{Args, Task, UsageError};
 use pop3d::logging::Log;
 use pop3d::malloc;
 use pop3d::server::{Request, Server};
@@ -23,14 +23,15 @@ fn main() -> ExitCode {
     if let Some(error) = transform::launch(env::args_os()) {
         return ended(126, &error.to_string());
     }
-    let args = match Args::read() {
-        Ok(args) => args,
-        Err(error) if error.use_stderr() => return ended(2, &config::in_one_line(&error)),
-        Err(help) => help.exit(),
+    let task = match Task::read() {
+        Ok(task) => task,
+        Err(UsageError::Help(help)) => help.exit(),
+        Err(error) => return ended(2, &error.to_string()),
     };
-    let ended_well = match args.task {
-        Some(Task::Passwd { scheme }) => print_field(scheme),
-        None => serve(args),
+    let ended_well = match task {
+        Task::Serve(args) => serve(*args),
+        Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
+        Task::Passwd(scheme) => print_field(scheme),
     };
     match ended_well {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,15 +41,15 @@ fn main() -> ExitCode {
 
 /// Says why the program ends. A pipe or terminal that takes no output does not keep it from ending.
 fn ended(code: u8, why: &str) -> ExitCode {
-    let line = format!("pop3d: {why}\n");
+    let said: String = why.lines().map(|line| format!("pop3d: {line}\n")).collect();
     let (done, is_done) = crossbeam_channel::bounded(1);
     let say = {
-        let line = line.clone();
-        move || done.send(io::stderr().write_all(line.as_bytes()))
+        let said = said.clone();
+        move || done.send(io::stderr().write_all(said.as_bytes()))
     };
     let _ = match thread::Builder::new().spawn(say) {
         Ok(_) => is_done.recv_timeout(PATIENCE).unwrap_or(Ok(())),
-        Err(_) => io::stderr().write_all(line.as_bytes()),
+        Err(_) => io::stderr().write_all(said.as_bytes()),
     };
     ExitCode::from(code)
 }
