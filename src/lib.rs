@@ -12,7 +12,7 @@
 //!   (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
+//! [`logging`] writes the log, and [`malloc`] keeps so many threads small.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server but [`descriptors`], room for
 //! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not.
 
@@ -24,7 +24,7 @@ pub mod connections;
 pub mod cores;
 pub mod descriptors;
 pub mod guard;
-pub mod log_file;
+pub mod logging;
 pub mod maildrop;
 pub mod malloc;
 pub mod net;
