@@ -4,6 +4,8 @@
 mod accounts;
 // What goes wrong outside the server: connections, processes, disks.
 mod anomalies;
+// certbot's directories, and its deploy hook.
+mod certbot;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
