@@ -24,6 +24,8 @@ mod confinement;
 mod harness;
 // Dialogues as data, one for each rule.
 mod dialogues;
+// What hostile servers cannot do to the client programs.
+mod hostile;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // Who is let in, and the maildrop's lock.
