@@ -278,6 +278,7 @@ mod tests {
                 &["-t", "cat", "--transform-network", "--transform-limit", "cpu=1,files=9"],
             ),
             ("no-landlock = true", &["--no-landlock"]),
+            ("confine = true", &["--confine"]),
         ];
         let mut seen = String::new();
         for (file, arguments) in samples {
@@ -320,10 +321,7 @@ mod tests {
                 "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags, whose names the keys have",
             ),
             ("\nmax-connection = 1", "FILE:2:1: there is no setting \"max-connection\"; there is \"max-connections\""),
-            (
-                "config = 'x'",
-                "FILE:1:1: there is no setting \"config\": see pop3d --help for the flags, whose names the keys have",
-            ),
+            ("config = 'x'", "FILE:1:1: there is no setting \"config\"; there is \"confine\""),
             ("max-connections = 999", "FILE:1:19: max-connections: 999 is not in 1..=998"),
             ("pop3-port = '1110'", "FILE:1:13: pop3-port: it has to be a number, not a string"),
             ("mailbox = 5", "FILE:1:11: mailbox: it has to be a string, not a number"),
