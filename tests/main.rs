@@ -4,6 +4,8 @@
 mod accounts;
 // What goes wrong outside the server: connections, processes, disks.
 mod anomalies;
+// certbot's directories, and its deploy hook.
+mod certbot;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
@@ -22,6 +24,8 @@ mod confinement;
 mod harness;
 // Dialogues as data, one for each rule.
 mod dialogues;
+// What hostile servers cannot do to the client programs.
+mod hostile;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // Who is let in, and the maildrop's lock.
