@@ -8,7 +8,7 @@ use std::thread;
 
 use log::LevelFilter;
 use pop3d::auth;
-use pop3d::config::{self, Args, LogConfig, Task};
+use pop3d::config::{Args, LogConfig, Task, UsageError};
 use pop3d::log_file::LogFile;
 use pop3d::malloc;
 use pop3d::server::{Request, Server};
@@ -22,14 +22,15 @@ fn main() -> ExitCode {
     if let Some(error) = transform::launch(env::args_os()) {
         return ended(126, &error.to_string());
     }
-    let args = match Args::read() {
-        Ok(args) => args,
-        Err(error) if error.use_stderr() => return ended(2, &config::in_one_line(&error)),
-        Err(help) => help.exit(),
+    let task = match Task::read() {
+        Ok(task) => task,
+        Err(UsageError::Help(help)) => help.exit(),
+        Err(error) => return ended(2, &error.to_string()),
     };
-    let ended_well = match args.task {
-        Some(Task::Passwd { scheme }) => print_field(scheme),
-        None => serve(args),
+    let ended_well = match task {
+        Task::Serve(args) => serve(*args),
+        Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
+        Task::Passwd(scheme) => print_field(scheme),
     };
     match ended_well {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,7 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn ended(code: u8, why: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "pop3d: {why}");
+    for line in why.lines() {
+        let _ = writeln!(io::stderr(), "pop3d: {line}");
+    }
     ExitCode::from(code)
 }
 

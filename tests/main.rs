@@ -10,6 +10,8 @@ mod clients;
 mod fail2ban;
 // What strangers may do.
 mod guard;
+// The configuration file, and the settings that come of it.
+mod config;
 // System calls that fail, full disks, clocks that jump, kills under load.
 mod faults;
 // The fuzz targets with their seeds.

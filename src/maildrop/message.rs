@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::name;
+use super::names::Name;
 use super::root::Identity;
 
 /// Where in the user's directory a message is.
@@ -35,10 +36,10 @@ impl Folder {
 }
 
 /// A message's folder and the name of its file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) folder: Folder,
-    pub(super) name: Box<[u8]>,
+    pub(super) name: Name,
 }
 
 impl Place {
