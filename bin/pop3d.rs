@@ -11,6 +11,7 @@ use pop3d::auth;
 use pop3d::config::{self, Args, LogConfig, Task};
 use pop3d::log_file::LogFile;
 use pop3d::malloc;
+use pop3d::manual;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     };
     let ended_well = match args.task {
         Some(Task::Passwd { scheme }) => print_field(scheme),
+        Some(Task::Help { page }) => print_manual(page),
         None => serve(args),
     };
     match ended_well {
@@ -44,6 +46,10 @@ fn ended(code: u8, why: &str) -> ExitCode {
 
 fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
+}
+
+fn print_manual(page: Option<manual::Page>) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(page.map_or_else(manual::print_list, |page| manual::print_page(&page))?)
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {

@@ -27,6 +27,7 @@ pub mod guard;
 pub mod log_file;
 pub mod maildrop;
 pub mod malloc;
+pub mod manual;
 pub mod net;
 pub mod peep;
 pub mod pool;

@@ -24,6 +24,8 @@ mod dialogues;
 mod limits;
 // Who is let in, and the maildrop's lock.
 mod logins;
+// The manual's commands and tables, and `pop3d help`.
+mod manual;
 // Maildrops on disk, and what happens to them under a session.
 mod maildrops;
 // Messages to the octet, beside a naive reference.

@@ -24,6 +24,7 @@ use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::MailRoot;
+use crate::manual::Page;
 use crate::net::{Certificate, CertificateError};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
@@ -128,6 +129,11 @@ pub enum Task {
         /// What to make of the password
         #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
         scheme: Scheme,
+    },
+    /// Print a page of the manual, or the list of its pages
+    Help {
+        /// The page's name
+        page: Option<Page>,
     },
 }
 
