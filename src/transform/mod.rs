@@ -107,6 +107,14 @@ impl Transform {
         Some(Self { program, path, arguments: words.collect(), patience, restrictions: Vec::new() })
     }
 
+    /// Where its program is.
+    ///
+    /// # Errors
+    /// When it is nowhere.
+    pub fn program(&self) -> Result<&Path, String> {
+        self.path.as_deref().ok_or_else(|| format!("the program {:?} is not there", self.program))
+    }
+
     /// The same program with limits, and kept from what `fences` has. The kernel may know less, which is logged by
     /// [`Transform::log_gaps`].
     #[must_use]
