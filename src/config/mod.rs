@@ -1,8 +1,12 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
 mod accounts;
+mod check;
+mod command_line;
 mod confinement;
+mod file;
 mod limits;
+mod show;
 mod state;
 mod tls;
 
@@ -15,11 +19,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
-use crate::auth::{Credentials, Hidden, Scheme, UserName, Users};
+use crate::auth::{Credentials, Hidden, UserName, Users};
 use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
@@ -31,7 +34,10 @@ use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::{Limit, Transform};
 use accounts::AccountsArgs;
+pub use check::check;
+pub use command_line::{Task, UsageError};
 use confinement::{ConfinementArgs, Used};
+pub use file::{Fault, FileError};
 use limits::LimitArgs;
 use state::StateArgs;
 use tls::TlsArgs;
@@ -39,13 +45,16 @@ use tls::TlsArgs;
 /// The admin of a server that nobody has set one for; good for loopback only.
 const DEFAULT_ADMIN: &str = "root:root";
 
-/// Serves directories of mail over POP3.
+/// What the program is, for its help.
+const ABOUT: &str = "Serves directories of mail over POP3";
+
+/// The server's flags.
 #[derive(Debug, Parser)]
-#[command(name = "pop3d", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(name = "pop3d", about = ABOUT)]
 pub struct Args {
-    /// What to do instead of serving.
-    #[command(subcommand)]
-    pub task: Option<Task>,
+    /// Read settings from this file, in TOML: its keys have the names of the flags, which win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// A user who may log in; can be given many times. The password may contain ':'
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
@@ -117,38 +126,6 @@ pub struct Args {
 
     #[command(flatten)]
     confinement: ConfinementArgs,
-}
-
-/// What the program can do beside serving.
-#[derive(Debug, Clone, Copy, Subcommand)]
-#[command(disable_help_subcommand = true)]
-pub enum Task {
-    /// Ask for a password, or read one line of stdin, and print what stands for it in a file of users
-    Passwd {
-        /// What to make of the password
-        #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
-        scheme: Scheme,
-    },
-}
-
-/// A wrong command line in one line, without the passwords that may be in it.
-#[must_use]
-pub fn in_one_line(error: &clap::Error) -> String {
-    let said = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
-    let stray = match error.kind() {
-        ErrorKind::UnknownArgument => said(ContextKind::InvalidArg),
-        _ => said(ContextKind::InvalidSubcommand),
-    };
-    let mut text = error.to_string();
-    if !stray.is_empty() && !stray.starts_with('-') && Args::command().find_subcommand(&stray).is_none() {
-        // Perhaps a password, after a space too many.
-        text = "there is a word that no flag takes".to_owned();
-    } else if said(ContextKind::InvalidArg).contains("PASSWORD") {
-        text = text.replace(&format!(" '{}'", said(ContextKind::InvalidValue)), "");
-    }
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let line = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{line} (see --help)")
 }
 
 fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
@@ -324,16 +301,6 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Args {
-    /// Those of this process, checked as far as that goes without a look at files and ports.
-    ///
-    /// # Errors
-    /// When they are wrong, or ask for help.
-    pub fn read() -> Result<Self, clap::Error> {
-        let args = Self::try_parse()?;
-        args.check().map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
-        Ok(args)
-    }
-
     /// Checks what is wrong with several flags together.
     fn check(&self) -> Result<(), ConfigError> {
         let mut names = BTreeSet::new();
@@ -347,9 +314,8 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
-        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password.0) == DEFAULT_ADMIN;
         if let Some(&address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
-            if is_default {
+            if self.has_default_admin() {
                 return Err(ConfigError::DefaultAdmin(address));
             }
             if !(self.tls.peep_tls || self.tls.allow_cleartext) {
@@ -357,6 +323,33 @@ impl Args {
             }
         }
         Ok(())
+    }
+
+    /// Nobody has set another admin.
+    fn has_default_admin(&self) -> bool {
+        format!("{}:{}", self.peep_admin.name, self.peep_admin.password.0) == DEFAULT_ADMIN
+    }
+
+    /// Where the settings come from, for people to read.
+    fn configured_by(&self) -> String {
+        self.config.as_ref().map_or_else(|| "the command line".to_owned(), |path| path.display().to_string())
+    }
+
+    fn pop3_endpoint(&self) -> Endpoint {
+        self.endpoint_on(self.pop3_port)
+    }
+
+    fn pop3s_endpoint(&self) -> Option<Endpoint> {
+        self.tls.pop3s_port.map(|port| self.endpoint_on(port))
+    }
+
+    fn endpoint_on(&self, port: u16) -> Endpoint {
+        Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
+    }
+
+    fn peep_endpoint(&self) -> Endpoint {
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
     }
 
     /// How to log; needed before anything can be said.
@@ -401,6 +394,7 @@ impl Args {
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let transform = self.transform()?;
+        let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
             self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let state = state.transpose()?;
@@ -413,11 +407,6 @@ impl Args {
         for Account { name, password } in self.users {
             users.add_own(name, password.0.as_bytes());
         }
-        let peep =
-            Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
-        let pop3 = |port| {
-            Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
-        };
         Ok(Config {
             users,
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
@@ -426,8 +415,8 @@ impl Args {
             transform,
             timeout: seconds(self.timeout),
             max_connections: usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS),
-            pop3: pop3(self.pop3_port),
-            pop3s: self.tls.pop3s_port.map(pop3),
+            pop3,
+            pop3s,
             peep,
             peep_tls: self.tls.peep_tls,
             certificate: self.tls.certificate(state.as_ref())?,
@@ -534,27 +523,6 @@ mod tests {
         for good in [&[&admin[..], &["--allow-cleartext"]].concat()[..], &["-vv"], &["-qq"], &twice[..4]] {
             assert!(check(good).is_ok(), "{good:?}");
         }
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_in_one_line_without_passwords() {
-        for (arguments, line) in [
-            (&["hunter2"][..], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:x", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["--", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["passwd", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:"], "invalid value for '--user <NAME:PASSWORD>': the password is empty (see --help)"),
-            (
-                &["-u", "ana:hunter2", "passwd"],
-                "the subcommand 'passwd' cannot be used with '--user <NAME:PASSWORD>' (see --help)",
-            ),
-            (&["--unknown", "hunter2"], "unexpected argument '--unknown' found (see --help)"),
-        ] {
-            assert_eq!(in_one_line(&parse(arguments).unwrap_err()), line, "{arguments:?}");
-        }
-        let text = in_one_line(&parse(&["-u", "a/b:hunter2\n\nhunter2 hunter2"]).unwrap_err());
-        assert!(!text.contains("hunter2") && text.contains("--user"), "{text}");
     }
 
     #[test]

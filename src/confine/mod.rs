@@ -31,6 +31,15 @@ pub struct Confinement {
     pub landlock: Option<Landlock>,
 }
 
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.run_as {
+            Some(user) => write!(f, "runs as {user}"),
+            None => f.write_str("runs as the user who starts it"),
+        }
+    }
+}
+
 /// Why the server cannot be confined.
 #[derive(Debug)]
 pub enum ConfineError {
@@ -69,6 +78,12 @@ impl fmt::Display for ConfineError {
 impl std::error::Error for ConfineError {}
 
 impl Confinement {
+    /// The same for a process that is only to see whether it can be done: the server's own directory keeps its owner.
+    #[must_use]
+    pub fn without_own_directory(self) -> Self {
+        Self { own: None, ..self }
+    }
+
     /// Gives up what the server does not need any more. To be called when all ports are bound and before any thread
     /// is started.
     ///
@@ -79,6 +94,9 @@ impl Confinement {
         if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
             return Err(ConfineError::Threads);
         }
+        // Opened with the rights of the user that starts the server: a directory that only root may enter, such as
+        // that of a TLS key, is out of the other user's reach.
+        let rules = self.landlock.as_ref().map(Landlock::open).transpose()?;
         match &self.run_as {
             Some(user) => self.become_user(user)?,
             None if geteuid().is_root() => {
@@ -87,8 +105,8 @@ impl Confinement {
             None => {}
         }
         set_no_new_privs(true).map_err(|error| ConfineError::Kernel(error.to_string()))?;
-        match self.landlock {
-            Some(landlock) => landlock.enforce()?,
+        match rules {
+            Some(rules) => rules.enforce()?,
             None => log::warn!("--no-landlock: the server may reach all that its user may"),
         }
         Ok(())
