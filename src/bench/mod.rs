@@ -8,11 +8,15 @@
 //! | `options` | the command line, and the checked `Plan` made of it |
 //! | `security` | the command line's part about TLS, and what it means towards a server |
 //! | `users` | accounts by pattern or from a file, and who gets which |
-//! | `client` | one connection: status lines, multi-line replies, octets, failures |
+//! | `client` | one connection: status lines, multi-line replies, octets |
+//! | `intake`, `buffers` | where that connection's octets arrive |
+//! | `failure` | what can go wrong in a session |
 //! | `line` | that connection's octets, in clear or by TLS |
 //! | `tls` | TLS over a socket that never waits |
 //! | `reactor` | the event loop that runs many clients on one thread |
+//! | `exchange` | what a session asks the server: scans, unique-ids, messages |
 //! | `workload` | what a session does in each workload, and the clients that do it |
+//! | `run` | a run in progress, as its threads share it |
 //! | `tally` | times, totals and errors of a run |
 //! | `report` | a run's figures for people, as JSON and as CSV |
 //! | `compare` | two servers in turn, and the spread of their ratio |
@@ -21,13 +25,18 @@
 //!
 //! Nothing here knows the server of this package: only RFC 1939 stands between the two.
 
+mod buffers;
 mod client;
 mod compare;
+mod exchange;
+mod failure;
+mod intake;
 mod line;
 mod options;
 mod progress;
 mod reactor;
 mod report;
+mod run;
 mod security;
 mod system;
 mod tally;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::client::Failure;
+use super::failure::Failure;
 use super::tls::Agreed;
 
 /// What is timed.
