@@ -11,11 +11,15 @@ use std::sync::LazyLock;
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-use super::failure::{self, Failure};
+use super::failure::{self, Failure, quoted};
 use super::intake::Intake;
 use super::line::{Line, Stream};
 use super::security::Tls;
 use super::tls::Agreed;
+
+/// The most octets of a reply line, line end included. RFC 2449 (section 4) allows 512; a server that exceeds it a
+/// little is tolerated.
+const LINE_LIMIT: usize = 4096;
 
 static LINE_WITH_DOT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n."));
 
@@ -93,7 +97,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         }
         Err(match line.strip_prefix("-ERR") {
             Some(text) => Failure::Refusal { command, text: text.to_owned() },
-            None => Failure::Violation(format!("{command} was answered '{}'", line.escape_debug())),
+            None => Failure::Violation(format!("{command} was answered {}", quoted(line))),
         })
     }
 
@@ -184,8 +188,14 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
                 Some(position) => break searched + position,
                 None => searched = self.intake.unread().len(),
             }
+            if searched >= LINE_LIMIT {
+                break searched;
+            }
             self.fill().await?;
         };
+        if length >= LINE_LIMIT {
+            return Err(Failure::Violation(format!("a line of more than {LINE_LIMIT} octets")));
+        }
         let start = self.intake.start;
         self.intake.start += length + 1;
         let line = self.intake.buffer[start..start + length]

@@ -6,11 +6,15 @@ use std::time::Instant;
 use siphasher::sip::SipHasher13;
 
 use super::client::Connection;
-use super::failure::Failure;
+use super::failure::{self, Failure, quoted};
 use super::line::Line;
 use super::options::Plan;
 use super::security::Tls;
 use super::tally::{Record, Step};
+
+/// The most messages that a maildrop can have here. A server that tells of more is not believed, so that its listings
+/// cannot keep a client for ever.
+const MOST_MESSAGES: u64 = 10_000_000;
 
 /// What is looked at of each message: a server that lists a few octets more than it sends is borne unless verified.
 const TAIL_OCTETS: u64 = 1024;
@@ -35,45 +39,73 @@ pub(super) async fn secure(pop: &mut Pop<'_, '_>, tls: &Tls, record: &mut Record
     Ok(())
 }
 
-/// The octets of one message: `LIST n`.
+/// Asks for the octets of one message: `LIST n`.
 pub(super) async fn listed_octets(pop: &mut Pop<'_, '_>, number: u32) -> Result<u64, Failure> {
-    match two_numbers(pop.command_with("LIST", number).await?)? {
+    let answer = match pop.command_with("LIST", number).await {
+        // Without a response code, which would tell of another reason, RFC 1939 knows one reason only.
+        Err(Failure::Refusal { text, .. }) if failure::response_code(&text).is_none() => {
+            return Err(Failure::NothingToRetrieve(format!("there is no message {number}")));
+        }
+        answer => answer?,
+    };
+    match two_numbers(answer)? {
         (listed, octets) if listed == u64::from(number) => Ok(octets),
         (listed, _) => Err(Failure::Violation(format!("LIST {number} told of message {listed}"))),
     }
 }
 
-/// STAT and LIST of the whole maildrop, which must agree when `verify` asks for it.
-pub(super) async fn scan(pop: &mut Pop<'_, '_>, verify: bool, record: &mut Record) -> Result<Vec<Listed>, Failure> {
+/// A maildrop as STAT and LIST tell it.
+pub(super) struct Scan {
+    /// How many messages it has.
+    pub(super) messages: u64,
+    /// The first of them, as many as were wanted.
+    pub(super) first: Vec<Listed>,
+}
+
+/// STAT and LIST of the whole maildrop, which must agree when `verify` asks for it. Only the first `wanted` messages
+/// are kept, so that memory does not depend on what the server tells.
+pub(super) async fn scan(
+    pop: &mut Pop<'_, '_>,
+    verify: bool,
+    wanted: usize,
+    record: &mut Record,
+) -> Result<Scan, Failure> {
     let sent = Instant::now();
     let drop_listing = two_numbers(pop.command("STAT").await?)?;
     record.lap(Step::Stat, sent);
+    if drop_listing.0 > MOST_MESSAGES {
+        let absurd = format!("STAT told of {} messages, which is more than {MOST_MESSAGES}", drop_listing.0);
+        return Err(Failure::Violation(absurd));
+    }
 
     let sent = Instant::now();
     pop.command("LIST").await?;
-    let (mut messages, mut total) = (Vec::new(), 0u64);
+    let (mut messages, mut total, mut first) = (0, 0u64, Vec::new());
     pop.listing(|line| {
         let (number, octets) = two_numbers(line)?;
-        let number = u32::try_from(number).map_err(|_| Failure::Violation(format!("LIST: '{line}'")))?;
-        if messages.len() as u64 == drop_listing.0 {
+        let number = u32::try_from(number).map_err(|_| Failure::Violation(format!("LIST: {}", quoted(line))))?;
+        if messages == drop_listing.0 {
             return Err(Failure::Violation(format!("STAT told of {} messages, LIST of more", drop_listing.0)));
         }
+        messages += 1;
         total = total.saturating_add(octets);
-        messages.push(Listed { number, octets: Some(octets) });
+        if first.len() < wanted {
+            first.push(Listed { number, octets: Some(octets) });
+        }
         Ok(())
     })
     .await?;
     record.lap(Step::List, sent);
 
-    let listed = (messages.len() as u64, total);
+    let listed = (messages, total);
     if verify && drop_listing != listed {
         return Err(Failure::Violation(format!("STAT told {drop_listing:?} (messages, octets), LIST {listed:?}")));
     }
-    Ok(messages)
+    Ok(Scan { messages, first })
 }
 
 /// UIDL of the whole maildrop, which must have as many lines as LIST had.
-pub(super) async fn unique_ids(pop: &mut Pop<'_, '_>, messages: usize, record: &mut Record) -> Result<(), Failure> {
+pub(super) async fn unique_ids(pop: &mut Pop<'_, '_>, messages: u64, record: &mut Record) -> Result<(), Failure> {
     let sent = Instant::now();
     pop.command("UIDL").await?;
     let mut count = 0;
@@ -83,7 +115,7 @@ pub(super) async fn unique_ids(pop: &mut Pop<'_, '_>, messages: usize, record: &
             count += 1;
             Ok(())
         }
-        _ => Err(Failure::Violation(format!("UIDL: '{}'", line.escape_debug()))),
+        _ => Err(Failure::Violation(format!("UIDL: {}", quoted(line)))),
     })
     .await?;
     record.lap(Step::Uidl, sent);
@@ -145,7 +177,7 @@ fn two_numbers(text: &str) -> Result<(u64, u64), Failure> {
     let mut words = text.split_ascii_whitespace().map(str::parse);
     match (words.next(), words.next()) {
         (Some(Ok(first)), Some(Ok(second))) => Ok((first, second)),
-        _ => Err(Failure::Violation(format!("two numbers were expected in '{}'", text.escape_debug()))),
+        _ => Err(Failure::Violation(format!("two numbers were expected in {}", quoted(text)))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::printable::printable;
 use crate::trust;
 
 /// Why a session ended early.
@@ -18,8 +19,8 @@ pub(super) enum Failure {
     Violation(String),
     /// RETR did not bring what the scan listing promised.
     Octets { message: u32, listed: u64, received: u64 },
-    /// Messages were to be retrieved and there is none.
-    EmptyMaildrop,
+    /// The account has no message to retrieve, or not the one that was asked for: in words.
+    NothingToRetrieve(String),
 }
 
 impl Failure {
@@ -34,7 +35,7 @@ impl Failure {
             },
             Failure::Violation(_) => "protocol violation".to_owned(),
             Failure::Octets { .. } => "octet mismatch".to_owned(),
-            Failure::EmptyMaildrop => "empty maildrop".to_owned(),
+            Failure::NothingToRetrieve(_) => "nothing to retrieve".to_owned(),
         }
     }
 }
@@ -46,12 +47,11 @@ impl fmt::Display for Failure {
                 write!(f, "{error}: this host has no free port left, closed connections may hold them in TIME_WAIT")
             }
             Failure::Network(error) => write!(f, "{error}"),
-            Failure::Refusal { command, text } => write!(f, "{command} was answered -ERR{text}"),
-            Failure::Tls(what) | Failure::Violation(what) => write!(f, "{what}"),
+            Failure::Refusal { command, text } => write!(f, "{command} was answered -ERR{}", printable(text)),
+            Failure::Tls(what) | Failure::Violation(what) | Failure::NothingToRetrieve(what) => f.write_str(what),
             Failure::Octets { message, listed, received } => {
                 write!(f, "message {message} is listed with {listed} octets, {received} came")
             }
-            Failure::EmptyMaildrop => write!(f, "there is no message to retrieve"),
         }
     }
 }
@@ -76,10 +76,18 @@ fn network_kind(error: &io::Error) -> &'static str {
     }
 }
 
-/// The `IN-USE` of ` [IN-USE] …` (RFC 2449, section 8).
-fn response_code(text: &str) -> Option<&str> {
+/// The `IN-USE` of ` [IN-USE] …` (RFC 2449, section 8). A code that is not made of printable ASCII is ignored.
+pub(super) fn response_code(text: &str) -> Option<&str> {
     let (code, _) = text.trim_start().strip_prefix('[')?.split_once(']')?;
-    Some(code)
+    code.bytes().all(|octet| octet.is_ascii_graphic()).then_some(code)
+}
+
+/// The most characters that a message quotes of a server's line.
+const QUOTED: usize = 200;
+
+/// The beginning of a server's line for a message: in quotes, with everything that could steer a terminal escaped.
+pub(super) fn quoted(line: &str) -> String {
+    format!("'{}'", line.chars().take(QUOTED).collect::<String>().escape_debug())
 }
 
 pub(super) fn no_answer() -> Failure {

@@ -50,7 +50,7 @@ use std::process::ExitCode;
 pub use options::Args;
 
 use compare::Comparison;
-use options::{Output, Plan};
+use options::{Output, Plan, Target};
 use report::Report;
 
 const ERRORS_OCCURRED: u8 = 1;
@@ -72,19 +72,23 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("popbench: note: {note}");
     }
 
-    match &targets[..] {
+    measure(&plan, &targets).unwrap_or_else(|reason| fail(ERRORS_OCCURRED, &reason))
+}
+
+fn measure(plan: &Plan, targets: &[Target]) -> Result<ExitCode, String> {
+    Ok(match targets {
         [a, b] => {
-            let comparison = Comparison::run(&plan, a, b);
+            let comparison = Comparison::run(plan, a, b)?;
             let differing = comparison.differing_messages();
-            let printed = print(&plan, &comparison.reports(), Some(&comparison));
+            let printed = print(plan, &comparison.reports(), Some(&comparison));
             verdict(&comparison.reports(), differing > 0, printed)
         }
         single => {
-            let report = workload::run(&plan, &single[0], "");
-            let printed = print(&plan, &[&report], None);
+            let report = workload::run(plan, &single[0], "")?;
+            let printed = print(plan, &[&report], None);
             verdict(&[&report], false, printed)
         }
-    }
+    })
 }
 
 fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) -> io::Result<()> {

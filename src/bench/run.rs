@@ -1,5 +1,6 @@
 //! A run in progress, as its threads share it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ pub(super) struct Run<'a> {
     pub(super) tickets: AtomicU64,
     /// Tells idle sessions that they may leave.
     pub(super) released: AtomicBool,
+    /// Why the run makes no sense and no further session begins.
+    pub(super) given_up: OnceLock<String>,
 }
 
 impl Run<'_> {
@@ -28,6 +31,11 @@ impl Run<'_> {
         let mut tally = self.tally.lock();
         tally.add(record, result);
         tally.connections > 0
+    }
+
+    /// Lets no further session begin; the first reason is the one that is told.
+    pub(super) fn give_up(&self, reason: String) {
+        let _ = self.given_up.set(reason);
     }
 
     pub(super) fn released(&self) -> bool {

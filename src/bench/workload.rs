@@ -1,5 +1,6 @@
 //! The workloads: what a session does after its login, and the clients that run sessions side by side.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,8 +27,9 @@ use super::users::Account;
 /// A client whose connect failed waits this long, so as not to hammer a server that is down.
 const PAUSE_AFTER_FAILED_CONNECT: Duration = Duration::from_millis(10);
 
-/// Runs the plan's workload against one server; `label` tells the runs of a comparison apart.
-pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
+/// Runs the plan's workload against one server; `label` tells the runs of a comparison apart. A run that makes no sense
+/// ends early, without a report: the error tells why.
+pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Result<Report, String> {
     let began = Instant::now();
     let run = Run {
         plan,
@@ -37,6 +39,7 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
         target,
         tickets: AtomicU64::new(0),
         released: AtomicBool::new(false),
+        given_up: OnceLock::new(),
     };
     let cpu_before = system::cpu_time();
     // Nothing is ever sent here: the receivers learn that the last sender is gone.
@@ -61,8 +64,11 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
         (plan.workload == Workload::Idle).then(|| run.hold(&arrived)).flatten()
     });
 
+    if let Some(reason) = run.given_up.into_inner() {
+        return Err(format!("{}: {reason}; the run was stopped", target.address));
+    }
     let tally = run.tally.into_inner();
-    Report {
+    Ok(Report {
         workload: plan.workload,
         address: target.address.to_string(),
         clients: plan.clients,
@@ -72,7 +78,7 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Report {
         pss,
         hashed: plan.hash,
         tally,
-    }
+    })
 }
 
 impl Run<'_> {
@@ -137,14 +143,18 @@ impl<'a> Client<'a> {
                 Extent::Count(count) => self.run.tickets.fetch_add(1, Ordering::Relaxed) < count,
                 Extent::For(duration) => self.run.began.elapsed() < duration,
             };
-            if !another {
+            if !another || self.run.given_up.get().is_some() {
                 return;
             }
             let (index, account) = plan.users.deal(self.number, plan.clients, turn);
             self.record.clear();
             let result = self.session(index, account).await;
             self.arriving = None;
+            self.intake.clear();
 
+            if let Err(Failure::NothingToRetrieve(why)) = &result {
+                self.run.give_up(format!("nothing can be retrieved from the maildrop of {:?}: {why}", account.name));
+            }
             if !self.run.add(&self.record, result) {
                 return;
             }
@@ -195,18 +205,18 @@ impl<'a> Client<'a> {
                 retrieve(&mut pop, plan, account_index, &[message], record).await?;
             }
             Workload::Sessions => {
-                let messages = scan(&mut pop, plan.verify, record).await?;
-                if messages.is_empty() {
-                    return Err(Failure::EmptyMaildrop);
+                let maildrop = scan(&mut pop, plan.verify, plan.retr, record).await?;
+                if maildrop.messages == 0 {
+                    return Err(Failure::NothingToRetrieve("it has no messages".to_owned()));
                 }
-                let wanted: Vec<Listed> = messages.iter().copied().cycle().take(plan.retr).collect();
+                let wanted: Vec<Listed> = maildrop.first.iter().copied().cycle().take(plan.retr).collect();
                 retrieve(&mut pop, plan, account_index, &wanted, record).await?;
             }
             Workload::Logins => {}
             Workload::Maildrop => {
-                let messages = scan(&mut pop, plan.verify, record).await?.len();
+                let messages = scan(&mut pop, plan.verify, 0, record).await?.messages;
                 unique_ids(&mut pop, messages, record).await?;
-                record.messages = messages as u64;
+                record.messages = messages;
             }
             Workload::Idle => {
                 self.arriving = None;
