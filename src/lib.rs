@@ -12,9 +12,10 @@
 //!   (lines in, wire form out: octets to values and back).
 //!
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
+//! [`logging`] writes the log, and [`malloc`] keeps so many threads small.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server but [`descriptors`], room for
-//! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not.
+//! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not; so is
+//! [`mod@printable`], which keeps a server's text from steering the terminal.
 
 pub mod auth;
 pub mod bench;
@@ -24,7 +25,7 @@ pub mod connections;
 pub mod cores;
 pub mod descriptors;
 pub mod guard;
-pub mod log_file;
+pub mod logging;
 pub mod maildrop;
 pub mod malloc;
 pub mod manual;
@@ -32,6 +33,7 @@ pub mod net;
 pub mod peep;
 pub mod pool;
 pub mod pop3;
+pub mod printable;
 pub mod server;
 pub mod shared;
 pub mod state;

@@ -164,11 +164,47 @@ fn a_mail_directory_elsewhere_is_refused() {
     }
     assert_eq!(admin.value("m?"), allowed.path().to_str().unwrap());
     eventually("it is logged with the flag", || server.stderr().matches("--allow-dir").count() == 3);
+}
 
-    let server = Server::builder().flags(["--no-landlock"]).start();
+/// Whether PEEP may move the mail directory to another place than below the first one.
+fn mail_may_be_elsewhere(flags: &[&str]) -> bool {
+    let (server, elsewhere) = (Server::builder().flags(flags.iter().copied()).start(), TempDir::new().unwrap());
     let mut admin = server.admin();
     admin.send(&format!("m= {}", elsewhere.path().display()));
-    admin.expect("+");
+    match admin.line().as_str() {
+        "+" => true,
+        "-6" => false,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_quick_set_up_may_use_all_files_and_a_service_may_not() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().to_str().unwrap();
+    assert!(mail_may_be_elsewhere(&[]));
+    assert!(mail_may_be_elsewhere(&["-t", "cat", "--transform-limit", "files=20"]));
+    assert!(mail_may_be_elsewhere(&["--no-landlock"]));
+    assert!(!mail_may_be_elsewhere(&["--confine"]));
+    assert!(!mail_may_be_elsewhere(&["--allow-dir", path]));
+    assert!(!mail_may_be_elsewhere(&["-t", "cat", "--transform-path", path]));
+}
+
+#[test]
+fn the_log_says_at_the_start_whether_files_are_fenced_off() {
+    let quick = Server::start();
+    quick.expect_log("INFO", "it may use all files that its user may (see --confine)");
+    let service = Server::builder().flags(["--confine"]).start();
+    service.expect_log("INFO", "confined by Landlock to the files that it serves");
+    assert!(!service.stderr().contains("--confine"), "{}", service.stderr());
+}
+
+#[test]
+fn a_transform_of_a_quick_set_up_may_write_and_move_files() {
+    let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (one, other) = (one.path().join("file"), other.path().join("file"));
+    let program = format!("sh -c 'cat >{0} && mv {0} {1} && cat {1}'", one.display(), other.display());
+    assert_eq!(output(&program, &[]), "Subject: one\r\n\r\nbody\r\n");
 }
 
 #[test]
@@ -179,9 +215,9 @@ fn a_transform_reads_and_writes_nothing_else() {
     let program = |what: &str| format!("sh -c 'exec 2>/dev/null; {what} || echo no'");
     let read = program(&format!("cat {}", secret.display()));
     let write = program(&format!("echo yes >{0} && cat {0}", new.display()));
-    assert_eq!(output(&program("cat /etc/shadow"), &[]), "no\r\n");
-    assert_eq!(output(&read, &[]), "no\r\n");
-    assert_eq!(output(&write, &[]), "no\r\n");
+    assert_eq!(output(&program("cat /etc/shadow"), &["--confine"]), "no\r\n");
+    assert_eq!(output(&read, &["--confine"]), "no\r\n");
+    assert_eq!(output(&write, &["--confine"]), "no\r\n");
     assert!(!new.exists());
     let path = elsewhere.path().to_str().unwrap();
     assert_eq!(output(&read, &["--transform-path", path]), "secret\r\n");

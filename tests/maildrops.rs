@@ -6,6 +6,8 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
@@ -285,6 +287,44 @@ fn a_replaced_file_has_another_unique_id() {
     maildrop.set_modified(".new", 1_000_000_001);
     maildrop.rename(".new", "mail");
     assert_ne!(unique_ids(&mut server.session()), before);
+}
+
+/// GNU tar restores whole seconds only.
+#[test]
+fn a_flat_maildrop_restored_from_tar_has_its_unique_ids() {
+    let mail = MailRoot::new();
+    let maildrop = mail.maildrop(USER);
+    for number in 0..5 {
+        maildrop.put(&format!("{number}.eml"), MESSAGE);
+        let file = File::options().write(true).open(maildrop.path(&format!("{number}.eml"))).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789)).unwrap();
+    }
+    let ids = || unique_ids(&mut Server::builder().mail(&mail).start().session());
+    let before = ids();
+    let archive = mail.path().join("mail.tar");
+    let tar = |arguments: &[&str]| {
+        let mut command = Command::new("tar");
+        command.arg("-C").arg(mail.path()).arg("-f").arg(&archive).args(arguments).stdin(Stdio::null());
+        assert!(command.status().unwrap().success());
+    };
+    tar(&["-c", USER]);
+    fs::remove_dir_all(maildrop.path("")).unwrap();
+    tar(&["-x"]);
+    assert_eq!(ids(), before);
+}
+
+/// A file replaced within the same second is told from the old one by its size.
+#[test]
+fn a_file_replaced_by_one_of_another_size_has_another_unique_id() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    let mut ids = Vec::new();
+    for message in [MESSAGE, "Subject: b\r\n\r\n"] {
+        maildrop.put("mail", message);
+        maildrop.set_modified("mail", 1_000_000_000);
+        ids.extend(unique_ids(&mut server.session()));
+    }
+    assert_ne!(ids[0], ids[1]);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

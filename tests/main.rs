@@ -4,12 +4,16 @@
 mod accounts;
 // What goes wrong outside the server: connections, processes, disks.
 mod anomalies;
+// certbot's directories, and its deploy hook.
+mod certbot;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
 mod fail2ban;
 // What strangers may do.
 mod guard;
+// The configuration file, and the settings that come of it.
+mod config;
 // System calls that fail, full disks, clocks that jump, kills under load.
 mod faults;
 // The fuzz targets with their seeds.
@@ -20,6 +24,8 @@ mod confinement;
 mod harness;
 // Dialogues as data, one for each rule.
 mod dialogues;
+// What hostile servers cannot do to the client programs.
+mod hostile;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // Who is let in, and the maildrop's lock.

@@ -50,7 +50,6 @@ fn section_10_of_the_report() {
         .seen_from(&top.path().join("server"), "../directories/")
         .user("user", "pass")
         .flags(["-T", "0"])
-        .allow(top.path())
         .start();
 
     // The report's figure: 395 octets had been sent before, greeting and goodbye included.

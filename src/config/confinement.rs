@@ -34,8 +34,13 @@ pub(super) struct ConfinementArgs {
     #[arg(long, value_name = "NAME=N", value_delimiter = ',', requires = "transform")]
     pub(super) transform_limit: Vec<Limit>,
 
-    /// Do without Landlock, which keeps the server and its transform from all other files
+    /// Keep the server and its transform from all files but those that it serves and needs, so that PEEP cannot move
+    /// the mail directory elsewhere; --run-as, --allow-dir and --transform-path do so too
     #[arg(long)]
+    confine: bool,
+
+    /// Do without Landlock, which forbids other files, TCP connections, and signals to other processes
+    #[arg(long, conflicts_with = "confine")]
     no_landlock: bool,
 }
 
@@ -58,6 +63,12 @@ impl ConfinementArgs {
         twice.map_or(Ok(()), |n| Err(ConfigError::LimitTwice(limits[n].clone())))
     }
 
+    /// Whether the server runs as a service, which needs no other files than those that its flags name. In a quick local
+    /// set-up the admin may move the mail directory to wherever the server's user may.
+    fn is_service(&self) -> bool {
+        self.confine || self.run_as.is_some() || !self.allow_dir.is_empty() || !self.transform_path.is_empty()
+    }
+
     /// What a server that uses this, and this transform, is confined to.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
         let Used { mail_root, state, written, read_again } = used;
@@ -74,7 +85,8 @@ impl ConfinementArgs {
             add("--transform", transform.files(), Reach::Run);
             add("--transform-path", self.transform_path.clone(), Reach::Run);
         }
-        let landlock = Landlock { reach, programs: transform.is_some(), network: self.transform_network };
+        let (programs, files) = (transform.is_some(), self.is_service());
+        let landlock = Landlock { reach, programs, files, network: self.transform_network };
         Confinement {
             run_as: self.run_as.clone(),
             mail_root,

@@ -1,8 +1,11 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
 mod accounts;
+mod command_line;
 mod confinement;
+mod file;
 mod limits;
+mod show;
 mod state;
 mod tls;
 
@@ -15,16 +18,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
-use crate::auth::{Credentials, Hidden, Scheme, UserName, Users};
+use crate::auth::{Credentials, Hidden, UserName, Users};
 use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::MailRoot;
-use crate::manual::Page;
 use crate::net::{Certificate, CertificateError};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
@@ -32,7 +33,9 @@ use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::{Limit, Transform};
 use accounts::AccountsArgs;
+pub use command_line::{Task, UsageError};
 use confinement::{ConfinementArgs, Used};
+pub use file::{Fault, FileError};
 use limits::LimitArgs;
 use state::StateArgs;
 use tls::TlsArgs;
@@ -40,13 +43,16 @@ use tls::TlsArgs;
 /// The admin of a server that nobody has set one for; good for loopback only.
 const DEFAULT_ADMIN: &str = "root:root";
 
-/// Serves directories of mail over POP3.
+/// What the program is, for its help.
+const ABOUT: &str = "Serves directories of mail over POP3";
+
+/// The server's flags.
 #[derive(Debug, Parser)]
-#[command(name = "pop3d", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(name = "pop3d", about = ABOUT)]
 pub struct Args {
-    /// What to do instead of serving.
-    #[command(subcommand)]
-    pub task: Option<Task>,
+    /// Read settings from this file, in TOML: its keys have the names of the flags, which win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// A user who may log in; can be given many times. The password may contain ':'
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
@@ -118,43 +124,6 @@ pub struct Args {
 
     #[command(flatten)]
     confinement: ConfinementArgs,
-}
-
-/// What the program can do beside serving.
-#[derive(Debug, Clone, Copy, Subcommand)]
-#[command(disable_help_subcommand = true)]
-pub enum Task {
-    /// Ask for a password, or read one line of stdin, and print what stands for it in a file of users
-    Passwd {
-        /// What to make of the password
-        #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
-        scheme: Scheme,
-    },
-    /// Print a page of the manual, or the list of its pages
-    Help {
-        /// The page's name
-        page: Option<Page>,
-    },
-}
-
-/// A wrong command line in one line, without the passwords that may be in it.
-#[must_use]
-pub fn in_one_line(error: &clap::Error) -> String {
-    let said = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
-    let stray = match error.kind() {
-        ErrorKind::UnknownArgument => said(ContextKind::InvalidArg),
-        _ => said(ContextKind::InvalidSubcommand),
-    };
-    let mut text = error.to_string();
-    if !stray.is_empty() && !stray.starts_with('-') && Args::command().find_subcommand(&stray).is_none() {
-        // Perhaps a password, after a space too many.
-        text = "there is a word that no flag takes".to_owned();
-    } else if said(ContextKind::InvalidArg).contains("PASSWORD") {
-        text = text.replace(&format!(" '{}'", said(ContextKind::InvalidValue)), "");
-    }
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let line = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{line} (see --help)")
 }
 
 fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
@@ -330,16 +299,6 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Args {
-    /// Those of this process, checked as far as that goes without a look at files and ports.
-    ///
-    /// # Errors
-    /// When they are wrong, or ask for help.
-    pub fn read() -> Result<Self, clap::Error> {
-        let args = Self::try_parse()?;
-        args.check().map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
-        Ok(args)
-    }
-
     /// Checks what is wrong with several flags together.
     fn check(&self) -> Result<(), ConfigError> {
         let mut names = BTreeSet::new();
@@ -540,27 +499,6 @@ mod tests {
         for good in [&[&admin[..], &["--allow-cleartext"]].concat()[..], &["-vv"], &["-qq"], &twice[..4]] {
             assert!(check(good).is_ok(), "{good:?}");
         }
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_in_one_line_without_passwords() {
-        for (arguments, line) in [
-            (&["hunter2"][..], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:x", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["--", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["passwd", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:"], "invalid value for '--user <NAME:PASSWORD>': the password is empty (see --help)"),
-            (
-                &["-u", "ana:hunter2", "passwd"],
-                "the subcommand 'passwd' cannot be used with '--user <NAME:PASSWORD>' (see --help)",
-            ),
-            (&["--unknown", "hunter2"], "unexpected argument '--unknown' found (see --help)"),
-        ] {
-            assert_eq!(in_one_line(&parse(arguments).unwrap_err()), line, "{arguments:?}");
-        }
-        let text = in_one_line(&parse(&["-u", "a/b:hunter2\n\nhunter2 hunter2"]).unwrap_err());
-        assert!(!text.contains("hunter2") && text.contains("--user"), "{text}");
     }
 
     #[test]

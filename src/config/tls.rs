@@ -26,7 +26,7 @@ pub(super) struct TlsArgs {
     /// Use a certificate that the server makes for itself, once, and keeps in its state directory; NAME is what clients
     /// call the server [default: this host's name]
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, value_parser = server_name,
-          requires = "state", conflicts_with = "tls_cert")]
+          requires = "state", conflicts_with_all = ["tls_cert", "tls_key"])]
     tls_self_signed: Option<Option<String>>,
 
     /// A port for POP3 by TLS from the first octet on; commonly 995 (0: any free one)

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 
@@ -66,19 +66,23 @@ impl Reach {
     }
 }
 
-/// What the server may reach.
+/// What Landlock leaves to a process. Signals to other processes, and their abstract UNIX sockets, are always forbidden.
 #[derive(Debug, Default)]
 pub struct Landlock {
-    /// Each has to be there, and is told by its flag when it is not.
+    /// What the process uses of the file system. Each path has to exist; the error tells its flag when it does not.
     pub reach: Vec<(&'static str, Reach)>,
     /// Programs may be started: the system's own, beside those in `reach`.
     pub programs: bool,
+    /// All files that `reach` and `programs` do not name are forbidden.
+    pub files: bool,
     /// TCP connections may be made, and ports bound.
     pub network: bool,
 }
 
 impl Landlock {
-    pub(super) fn enforce(self) -> Result<(), ConfineError> {
+    /// Opens what the rules name, with the rights that the process has now. The rules hold no earlier than
+    /// [`Rules::enforce`].
+    pub(super) fn open(&self) -> Result<Rules, ConfineError> {
         for (flag, reach) in &self.reach {
             let fits = fs::metadata(reach.path()).and_then(|file| match reach {
                 Reach::Files(_) | Reach::All(_) if !file.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
@@ -86,24 +90,22 @@ impl Landlock {
             });
             fits.map_err(|error| ConfineError::Path(flag, reach.path().to_owned(), error))?;
         }
-        let status = self.restrict().map_err(|error| ConfineError::Kernel(error.to_string()))?;
-        match status.landlock {
-            LandlockStatus::Available { effective_abi, .. } => match unenforced(effective_abi) {
-                [] => log::info!("confined by Landlock to what it serves"),
-                gaps => log::warn!("confined by Landlock, but this kernel does not know how to {}", gaps.join(", ")),
-            },
-            _ => log::warn!("not confined: this kernel has no Landlock, or it is not enabled"),
-        }
-        Ok(())
+        let rules = self.rules().map_err(|error| ConfineError::Kernel(error.to_string()))?;
+        Ok(Rules { rules, files: self.files, network: self.network })
     }
 
-    fn restrict(&self) -> Result<RestrictionStatus, RulesetError> {
-        let mut ruleset =
-            Ruleset::default().handle_access(AccessFs::from_all(TESTED))?.scope(Scope::from_all(TESTED))?;
+    fn rules(&self) -> Result<RulesetCreated, RulesetError> {
+        let mut ruleset = Ruleset::default().scope(Scope::from_all(TESTED))?;
+        if self.files {
+            ruleset = ruleset.handle_access(AccessFs::from_all(TESTED))?;
+        }
         if !self.network {
             ruleset = ruleset.handle_access(AccessNet::from_all(TESTED))?;
         }
         let mut rules = ruleset.create()?;
+        if !self.files {
+            return Ok(rules);
+        }
         for (_, reach) in &self.reach {
             rules = rules.add_rules(path_beneath_rules([reach.path()], reach.access()))?;
         }
@@ -115,19 +117,61 @@ impl Landlock {
                 .add_rules(path_beneath_rules(RANDOM, read))?
                 .add_rules(path_beneath_rules(NOTHING, read | AccessFs::WriteFile))?;
         }
-        rules.restrict_self()
+        Ok(rules)
     }
 }
 
-/// What a kernel with this version of Landlock leaves open.
-fn unenforced(version: ABI) -> &'static [&'static str] {
-    const GAPS: [&str; 4] =
-        ["keep files from being truncated", "forbid TCP connections", "forbid ioctl on devices", "forbid signals"];
-    match version {
-        ABI::Unsupported | ABI::V1 | ABI::V2 => &GAPS,
-        ABI::V3 => &GAPS[1..],
-        ABI::V4 => &GAPS[2..],
-        ABI::V5 => &GAPS[3..],
-        _ => &[],
+/// Rules whose files are open.
+pub(super) struct Rules {
+    rules: RulesetCreated,
+    files: bool,
+    network: bool,
+}
+
+impl Rules {
+    /// Puts the rules in force, for good, and logs what they are.
+    pub(super) fn enforce(self) -> Result<(), ConfineError> {
+        let Self { rules, files, network } = self;
+        let status = rules.restrict_self().map_err(|error| ConfineError::Kernel(error.to_string()))?;
+        let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
+            log::warn!("not confined: this kernel has no Landlock, or it is not enabled");
+            return Ok(());
+        };
+        if files {
+            log::info!("confined by Landlock to the files that it serves");
+        } else {
+            log::info!(
+                "not confined to the files that it serves: it may use all files that its user may (see --confine)"
+            );
+        }
+        let gaps = unenforced(effective_abi, files, network);
+        if !gaps.is_empty() {
+            log::warn!("this kernel's Landlock does not know how to {}", gaps.join(", "));
+        }
+        Ok(())
+    }
+}
+
+/// What a kernel with this version of Landlock leaves open of what is asked of it.
+fn unenforced(version: ABI, files: bool, network: bool) -> Vec<&'static str> {
+    let asked = [
+        (files, ABI::V3, "keep files from being truncated"),
+        (!network, ABI::V4, "forbid TCP connections"),
+        (files, ABI::V5, "forbid ioctl on devices"),
+        (true, ABI::V6, "forbid signals"),
+    ];
+    asked.into_iter().filter(|(asked, since, _)| *asked && version < *since).map(|(.., what)| what).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_those_of_what_is_asked_for() {
+        assert_eq!(unenforced(ABI::V7, true, false), [""; 0]);
+        assert_eq!(unenforced(ABI::V5, false, false), ["forbid signals"]);
+        assert_eq!(unenforced(ABI::V1, false, true), ["forbid signals"]);
+        assert_eq!(unenforced(ABI::V1, true, false).len(), 4);
     }
 }

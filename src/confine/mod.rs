@@ -79,6 +79,9 @@ impl Confinement {
         if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
             return Err(ConfineError::Threads);
         }
+        // Opened with the rights of the user that starts the server: a directory that only root may enter, such as
+        // that of a TLS key, is out of the other user's reach.
+        let rules = self.landlock.as_ref().map(Landlock::open).transpose()?;
         match &self.run_as {
             Some(user) => self.become_user(user)?,
             None if geteuid().is_root() => {
@@ -87,8 +90,8 @@ impl Confinement {
             None => {}
         }
         set_no_new_privs(true).map_err(|error| ConfineError::Kernel(error.to_string()))?;
-        match self.landlock {
-            Some(landlock) => landlock.enforce()?,
+        match rules {
+            Some(rules) => rules.enforce()?,
             None => log::warn!("--no-landlock: the server may reach all that its user may"),
         }
         Ok(())

@@ -9,7 +9,8 @@
 //! checksum  u32          CRC-32 of all that follows
 //! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
 //! count     u32
-//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length u16, name
+//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
+//! names     one after another, as the entries are
 //! ```
 //!
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
@@ -17,6 +18,7 @@
 use std::io::{self, Read, Write};
 
 use super::message::{Content, Folder, Message, Place};
+use super::names::Names;
 use super::root::{self, Identity, Root, Stamp, Stamps, is_settled};
 
 /// The index's file in the user's directory, and the one that is to replace it.
@@ -26,10 +28,13 @@ const NEW_FILE: &[u8] = b".pop3d-index.new";
 const MAGIC: &[u8; 8] = b"pop3d-ix";
 
 /// To be raised with any change of the format, or of what octets and wire form mean.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Magic, version and checksum.
 const HEADER: usize = 16;
+
+/// An entry without its name.
+const ENTRY: usize = 44;
 
 /// A larger index is not read: that would be half a million messages.
 const SIZE_LIMIT: u64 = 1 << 26;
@@ -117,7 +122,7 @@ impl Index {
         }
         let count_at = index.len();
         index.extend_from_slice(&0u32.to_le_bytes());
-        let mut count = 0u32;
+        let (mut count, mut names) = (0u32, Vec::new());
         for Message { place, content: Content { identity, octets, wire_form, namesake }, .. } in entries {
             let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
@@ -128,9 +133,10 @@ impl Index {
             index.extend_from_slice(&identity.changed.to_le_bytes());
             index.extend_from_slice(&octets.to_le_bytes());
             index.extend_from_slice(&length.to_le_bytes());
-            index.extend_from_slice(&place.name);
+            names.extend_from_slice(&place.name);
             count += 1;
         }
+        index.extend_from_slice(&names);
         index[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
         let checksum = crc32fast::hash(&index[HEADER..]);
         let header = [&MAGIC[..], &VERSION.to_le_bytes(), &checksum.to_le_bytes()].concat();
@@ -149,9 +155,14 @@ impl Index {
         let (new, cur) = (stamp()?, stamp()?);
         let stamps =
             (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
-        let count = rest.u32()?;
-        let entries = (0..count).map(|_| rest.entry()).collect::<Option<Vec<_>>>()?;
-        rest.0.is_empty().then_some(Self { stamps, entries })
+        let count = usize::try_from(rest.u32()?).ok()?;
+        let mut fields = Fields(rest.octets(count.checked_mul(ENTRY)?)?);
+        let mut names = Names::new(rest.0.to_vec());
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            entries.push(fields.entry(&mut names)?);
+        }
+        names.is_at_end().then_some(Self { stamps, entries })
     }
 }
 
@@ -185,19 +196,17 @@ impl<'a> Fields<'a> {
         self.take().map(i64::from_le_bytes)
     }
 
-    fn entry(&mut self) -> Option<Message> {
+    fn entry(&mut self, names: &mut Names) -> Option<Message> {
         let folder = *Folder::ALL.get(usize::from(self.u8()?))?;
         let notes = self.u8()?;
         let (wire_form, namesake) = (notes & WIRE_FORM != 0, notes & NAMESAKE != 0);
         let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()?, changed: self.i64()? };
         let octets = self.u64()?;
         let length = u16::from_le_bytes(self.take()?);
-        let name = self.octets(usize::from(length))?;
+        let name = names.next(usize::from(length))?;
         // Whoever wrote this, it leads nowhere else.
-        let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, name).is_none();
-        plain.then(|| {
-            Message::new(Place { folder, name: name.into() }, Content { identity, octets, wire_form, namesake })
-        })
+        let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none();
+        plain.then(|| Message::new(Place { folder, name }, Content { identity, octets, wire_form, namesake }))
     }
 }
 

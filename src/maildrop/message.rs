@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::name;
+use super::names::Name;
 use super::root::Identity;
 
 /// Where in the user's directory a message is.
@@ -35,10 +36,10 @@ impl Folder {
 }
 
 /// A message's folder and the name of its file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) folder: Folder,
-    pub(super) name: Box<[u8]>,
+    pub(super) name: Name,
 }
 
 impl Place {
@@ -107,10 +108,13 @@ impl Message {
     /// Its unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
     #[must_use]
     pub fn unique_id(&self) -> Cow<'_, [u8]> {
-        let Identity { inode, modified, .. } = self.content.identity;
+        let Identity { inode, size, modified, .. } = self.content.identity;
         match self.place.folder {
-            Folder::Top => Cow::Owned(name::hashed_unique_id(&self.place.name, modified, 0)),
-            _ if self.content.namesake => Cow::Owned(name::hashed_unique_id(self.place.base(), modified, inode)),
+            Folder::Top => {
+                let seconds = modified.div_euclid(1_000_000_000);
+                Cow::Owned(name::flat_unique_id(&self.place.name, size, seconds))
+            }
+            _ if self.content.namesake => Cow::Owned(name::namesake_unique_id(self.place.base(), modified, inode)),
             _ => name::maildir_unique_id(&self.place.name),
         }
     }

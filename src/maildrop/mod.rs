@@ -8,6 +8,7 @@ mod lock;
 mod measure;
 mod message;
 mod name;
+mod names;
 mod root;
 mod scan;
 #[cfg(test)]

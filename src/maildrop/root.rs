@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
+
+use super::names::{Name, Names};
 
 /// The directory that holds a directory for each user, as the operator named it.
 #[derive(Debug)]
@@ -169,12 +172,12 @@ impl Directory {
     ///
     /// They come in the order of their inodes, which tends to be that of delivery, and so do the names in memory:
     /// what goes through a large maildrop in either order is then not waiting for memory at each name.
-    pub(super) fn messages(&self) -> io::Result<Vec<(Box<[u8]>, u64)>> {
+    pub(super) fn messages(&self) -> io::Result<Vec<(Name, u64)>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let listing = fs::openat(&self.0, ".", flags, Mode::empty())?;
         let mut buffer = Vec::with_capacity(LISTING_BUFFER);
         let mut listing = RawDir::new(listing, buffer.spare_capacity_mut());
-        let (mut names, mut found) = (Vec::new(), Vec::new());
+        let (mut listed, mut found) = (Vec::new(), Vec::new());
         while let Some(entry) = listing.next() {
             let entry = match entry {
                 Err(Errno::INTR) => continue,
@@ -183,13 +186,17 @@ impl Directory {
             };
             let name = entry.file_name().to_bytes();
             if !name.starts_with(b".") && self.is_file(name, entry.file_type())? {
-                let start = names.len();
-                names.extend_from_slice(name);
-                found.push((entry.ino(), start..names.len()));
+                let start = listed.len();
+                listed.extend_from_slice(name);
+                found.push((entry.ino(), start..listed.len()));
             }
         }
         found.sort_by_key(|&(inode, _)| inode); // one that was renamed meanwhile is where it was seen last
-        Ok(found.into_iter().map(|(inode, name)| (names[name].into(), inode)).collect())
+        let mut sorted = Vec::with_capacity(listed.len());
+        found.iter().for_each(|(_, name)| sorted.extend_from_slice(&listed[name.clone()]));
+        let mut names = Names::new(sorted);
+        let named = |(inode, name): (u64, Range<usize>)| Some((names.next(name.len())?, inode));
+        found.into_iter().map(named).collect::<Option<_>>().ok_or_else(|| Errno::FBIG.into())
     }
 
     /// Some file systems do not tell the type in a listing.

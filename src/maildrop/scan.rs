@@ -61,10 +61,15 @@ struct Found {
 impl Found {
     /// Adds the files that an earlier listing saw and this one did not.
     fn add_missed(&mut self, earlier: Vec<Message>) {
-        let file = |it: &Message| (Box::<[u8]>::from(it.place.base()), it.content.identity.inode);
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
-        self.messages.extend(earlier.into_iter().filter(|it| !seen.contains(&file(it))));
+        let missed: Vec<_> = earlier.into_iter().filter(|it| !seen.contains(&file(it))).collect();
+        self.messages.extend(missed);
     }
+}
+
+/// What a message is recognised by.
+fn file(message: &Message) -> (&[u8], u64) {
+    (message.place.base(), message.content.identity.inode)
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
@@ -238,8 +243,8 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn new(messages: &'a [Message]) -> Self {
-        let file = |message: &'a Message| ((message.place.base(), message.content.identity.inode), &message.content);
-        Self { by_file: messages.iter().map(file).collect(), used: 0 }
+        let known = |message: &'a Message| (file(message), &message.content);
+        Self { by_file: messages.iter().map(known).collect(), used: 0 }
     }
 }
 

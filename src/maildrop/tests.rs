@@ -203,6 +203,25 @@ fn moves_and_flags_change_neither_unique_id_nor_size() {
     }
 }
 
+/// Names of Maildirs on FAT and SMB, where a colon cannot be in a name.
+#[test]
+fn flags_after_other_separators_change_neither_unique_id_nor_session() {
+    for separator in [";2,", "!2,"] {
+        let mail = Mail::maildir();
+        let name = |flags: &str| mail.path(&format!("cur/1.M.h{separator}{flags}"));
+        fs::write(name(""), "one\n").unwrap();
+        mail.settle();
+        assert_eq!(mail.ids(), ["1.M.h"]);
+        let mut open = mail.open();
+        fs::rename(name(""), name("S")).unwrap();
+        assert_eq!(open.open_message(number(1)).unwrap().octets, 5);
+        assert!(open.mark(number(1)));
+        fs::rename(name("S"), name("RS")).unwrap();
+        assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+        assert!(mail.ids().is_empty());
+    }
+}
+
 #[test]
 fn a_message_that_was_moved_can_be_removed() {
     let mail = Mail::maildir();

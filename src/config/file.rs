@@ -1,0 +1,283 @@
+//! `--config FILE`: flags written as the keys of a TOML file.
+//!
+//! A key is the long name of a flag. A table's name is the beginning of its keys' names, so `cert` in `[tls]` is
+//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. The file is turned into the flags that it stands
+//! for, so that there is one place, the command line's, where a setting is declared and its value is checked.
+
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, Command};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// How alike two names have to be for one to be suggested in place of the other, from 0 to 1.
+const ALIKE: f64 = 0.75;
+
+/// A configuration file that cannot be used.
+#[derive(Debug)]
+pub enum FileError {
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// Everything that is wrong in it, in the order of the lines.
+    Faults(PathBuf, Vec<Fault>),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => {
+                write!(f, "cannot read the configuration file {}: {error}", path.display())
+            }
+            Self::Faults(path, faults) => {
+                for (index, fault) in faults.iter().enumerate() {
+                    let line_end = if index > 0 { "\n" } else { "" };
+                    write!(f, "{line_end}{}:{}: {}", path.display(), fault.at, fault.what)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// One thing that is wrong in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    at: Position,
+    what: String,
+}
+
+/// A line and a column of the file, both counted from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    line: usize,
+    column: usize,
+}
+
+impl Position {
+    fn of(text: &str, offset: usize) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// What a file says about one flag.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// The flag's long name.
+    pub(super) name: String,
+    /// The flag as it would stand on the command line; nothing for a switch that is off.
+    pub(super) arguments: Vec<String>,
+    at: Position,
+}
+
+/// A configuration file: its settings, each of a flag that exists and with a value that the flag takes.
+#[derive(Debug)]
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    pub(super) settings: Vec<Setting>,
+}
+
+impl ConfigFile {
+    /// Reads a file of settings of `command`'s flags.
+    pub(super) fn read(path: &Path, command: &Command) -> Result<Self, FileError> {
+        let text = fs::read_to_string(path).map_err(|error| FileError::Unreadable(path.to_owned(), error))?;
+        let (table, syntax_errors) = DeTable::parse_recoverable(&text);
+        let mut faults: Vec<_> = syntax_errors
+            .iter()
+            .map(|error| Fault {
+                at: Position::of(&text, error.span().map_or(0, |span| span.start)),
+                what: error.message().to_owned(),
+            })
+            .collect();
+        // One error often makes the parser see more in the same line.
+        faults.dedup_by_key(|fault| fault.at.line);
+        let mut reader = Reader { command, text: &text, settings: BTreeMap::new(), faults: Vec::new() };
+        // After an error of syntax the rest of the file may be misunderstood.
+        if faults.is_empty() {
+            reader.read_table(table.get_ref(), "");
+        }
+        faults.append(&mut reader.faults);
+        faults.sort_by_key(|fault| fault.at);
+        if faults.is_empty() {
+            Ok(Self { path: path.to_owned(), settings: reader.settings.into_values().collect() })
+        } else {
+            Err(FileError::Faults(path.to_owned(), faults))
+        }
+    }
+
+    /// The fault of a file whose settings do not go together, or not with the command line: at the setting that the
+    /// error names, else at the file's beginning.
+    pub(super) fn fault(&self, error: &clap::Error) -> FileError {
+        // Of a flag that another one needs, the usage at the end tells which that is.
+        let text = error.to_string();
+        let is_named = |setting: &&Setting| {
+            text.split([' ', '=', ',', '\'', '\n']).any(|word| word.strip_prefix("--") == Some(&setting.name))
+        };
+        let at = self.settings.iter().find(is_named).map_or(Position { line: 1, column: 1 }, |setting| setting.at);
+        FileError::Faults(self.path.clone(), vec![Fault { at, what: super::command_line::without_passwords(error) }])
+    }
+}
+
+/// Turns tables into settings.
+struct Reader<'a> {
+    command: &'a Command,
+    text: &'a str,
+    /// By the name of the flag.
+    settings: BTreeMap<String, Setting>,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn read_table(&mut self, table: &DeTable<'_>, prefix: &str) {
+        for (key, value) in table {
+            let name =
+                if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}-{}", key.get_ref()) };
+            match value.get_ref() {
+                DeValue::Table(inner) if self.is_beginning(&name) => self.read_table(inner, &name),
+                _ => self.read_key(&name, key.span().start, value),
+            }
+        }
+    }
+
+    /// Whether flags' names begin so.
+    fn is_beginning(&self, name: &str) -> bool {
+        keys(self.command).any(|flag| long(flag) == name || long(flag).starts_with(&format!("{name}-")))
+    }
+
+    fn read_key(&mut self, name: &str, offset: usize, value: &Spanned<DeValue<'_>>) {
+        let at = Position::of(self.text, offset);
+        let Some(flag) = find(self.command, name) else {
+            let what = match nearest(self.command, name) {
+                Some(near) => format!("there is no setting {name:?}; there is {near:?}"),
+                None => {
+                    format!("there is no setting {name:?}: see pop3d --help for the flags, whose names the keys have")
+                }
+            };
+            return self.faults.push(Fault { at, what });
+        };
+        match arguments(flag, value) {
+            Ok(arguments) => {
+                for (argument, offset) in &arguments {
+                    if let Err(what) = check(self.command, argument) {
+                        self.faults
+                            .push(Fault { at: Position::of(self.text, *offset), what: format!("{name}: {what}") });
+                    }
+                }
+                let arguments = arguments.into_iter().map(|(argument, _)| argument).collect();
+                let setting = Setting { name: long(flag).to_owned(), arguments, at };
+                if self.settings.insert(long(flag).to_owned(), setting).is_some() {
+                    self.faults.push(Fault { at, what: format!("{name} is set twice, under two of its names") });
+                }
+            }
+            Err((what, offset)) => {
+                self.faults.push(Fault { at: Position::of(self.text, offset), what: format!("{name}: {what}") });
+            }
+        }
+    }
+}
+
+/// The flags that can stand in a file.
+pub(super) fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
+    let only_typed = ["config", "explain", "help", "version"];
+    command.get_arguments().filter(move |flag| flag.get_long().is_some_and(|long| !only_typed.contains(&long)))
+}
+
+/// A flag's long name; each of [`keys`] has one.
+fn long(flag: &Arg) -> &str {
+    flag.get_long().unwrap_or_default()
+}
+
+fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    let name = name.strip_suffix("-command").unwrap_or(name);
+    keys(command).find(|flag| long(flag) == name || flag.get_all_aliases().unwrap_or_default().contains(&name))
+}
+
+fn nearest<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
+    let likeness = |flag: &&str| strsim::jaro_winkler(flag, name);
+    keys(command).map(long).filter(|flag| likeness(flag) >= ALIKE).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+}
+
+/// The flag as it would be typed, each with where its value is; or what is wrong with the value's type, and where.
+fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, usize)>, (String, usize)> {
+    let (long, at) = (long(flag), value.span().start);
+    let wrong = |expected: &str| Err((format!("it has to be {expected}, not {}", article(value.get_ref())), at));
+    match (flag.get_action(), value.get_ref()) {
+        (ArgAction::SetTrue, DeValue::Boolean(true)) => Ok(vec![(format!("--{long}"), at)]),
+        (ArgAction::SetTrue, DeValue::Boolean(false)) => Ok(Vec::new()),
+        (ArgAction::SetTrue, _) => wrong("true or false"),
+        (ArgAction::Count, DeValue::Integer(number)) => {
+            // No flag counts further than 2, and a larger number is too large in any case.
+            let times = number.as_str().parse::<u8>().map_or(u8::MAX, |times| times);
+            Ok((0..times).map(|_| (format!("--{long}"), at)).collect())
+        }
+        (ArgAction::Count, _) => wrong("a number"),
+        (ArgAction::Append, DeValue::Array(values)) => {
+            values.iter().map(|value| Ok((argument(flag, value)?, value.span().start))).collect()
+        }
+        (_, DeValue::Boolean(true)) if takes_no_value(flag) => Ok(vec![(format!("--{long}"), at)]),
+        (_, DeValue::Boolean(false)) if takes_no_value(flag) => Ok(Vec::new()),
+        _ => Ok(vec![(argument(flag, value)?, at)]),
+    }
+}
+
+/// Whether the flag's value is a number and nothing else.
+pub(super) fn is_number(flag: &Arg) -> bool {
+    [TypeId::of::<u16>(), TypeId::of::<u64>()].iter().any(|id| flag.get_value_parser().type_id() == *id)
+}
+
+/// A flag that can be given with a value or without one.
+fn takes_no_value(flag: &Arg) -> bool {
+    flag.get_num_args().is_some_and(|range| range.min_values() == 0)
+}
+
+/// `--FLAG=VALUE` of a single value.
+fn argument(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<String, (String, usize)> {
+    let text = match value.get_ref() {
+        DeValue::Integer(number) if is_number(flag) && number.radix() == 10 => number.as_str().to_owned(),
+        DeValue::String(text) if !is_number(flag) => text.to_string(),
+        other => {
+            let expected = if is_number(flag) { "a number" } else { "a string" };
+            return Err((format!("it has to be {expected}, not {}", article(other)), value.span().start));
+        }
+    };
+    Ok(format!("--{}={text}", long(flag)))
+}
+
+/// What a value is, for people to read.
+fn article(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(number) if number.radix() == 10 => "a number",
+        DeValue::Integer(_) => "a number in hexadecimal, octal or binary",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Whether the flag takes its value. What it needs beside it is not looked at: that may stand anywhere.
+fn check(command: &Command, argument: &str) -> Result<(), String> {
+    match command.clone().try_get_matches_from(["pop3d", argument]) {
+        Err(error) if !matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict) => {
+            Err(super::command_line::of_a_value(&error))
+        }
+        _ => Ok(()),
+    }
+}

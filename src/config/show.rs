@@ -1,0 +1,77 @@
+//! `pop3d show`: the settings in force as a configuration file.
+
+use std::ffi::OsStr;
+use std::fmt::Write;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
+
+use super::Args;
+use super::file::{is_number, keys};
+
+/// What stands in place of a password.
+const HIDDEN: &str = "(hidden)";
+
+/// The settings that these flags come to, as TOML. Defaults are comments, and so are settings with a password, which is
+/// not shown. With `explain` each comes with what it does.
+pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
+    let command = Args::command();
+    let mut text = String::new();
+    let mut heading = None;
+    for flag in keys(&command) {
+        if heading != flag.get_help_heading() {
+            heading = flag.get_help_heading();
+            let _ = write!(text, "\n## {}\n", heading.unwrap_or_default());
+        }
+        if explain {
+            let _ = write!(text, "\n{}", comment(&flag.get_help().map(ToString::to_string).unwrap_or_default()));
+        }
+        let line = format!("{} = {}", flag.get_long().unwrap_or_default(), value(flag, flags));
+        let is_set = flags.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let _ = writeln!(text, "{}{line}", if is_set && !has_password(flag) { "" } else { "# " });
+    }
+    text
+}
+
+/// A text as comments of at most 100 columns.
+fn comment(text: &str) -> String {
+    let mut lines = vec!["#".to_owned()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 100 => *line = format!("{line} {word}"),
+            _ => lines.push(format!("# {word}")),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn has_password(flag: &Arg) -> bool {
+    flag.get_value_names().unwrap_or_default().iter().any(|name| name.contains("PASSWORD"))
+}
+
+/// What the flag is set to, or its default, in TOML.
+fn value(flag: &Arg, flags: &ArgMatches) -> String {
+    let id = flag.get_id().as_str();
+    let values = || flags.get_raw(id).into_iter().flatten().map(|value| scalar(flag, value));
+    match flag.get_action() {
+        ArgAction::SetTrue => flags.get_flag(id).to_string(),
+        ArgAction::Count => flags.get_count(id).to_string(),
+        ArgAction::Append => format!("[{}]", values().collect::<Vec<_>>().join(", ")),
+        // A switch that can have a value, and has none.
+        _ if flags.value_source(id).is_some() => values().next().unwrap_or_else(|| "true".to_owned()),
+        _ if is_number(flag) => "0".to_owned(),
+        _ => "\"\"".to_owned(),
+    }
+}
+
+fn scalar(flag: &Arg, value: &OsStr) -> String {
+    let value = value.to_string_lossy();
+    if is_number(flag) {
+        return value.into_owned();
+    }
+    let shown = match value.split_once(':') {
+        Some((name, _)) if has_password(flag) => format!("{name}:{HIDDEN}"),
+        _ => value.into_owned(),
+    };
+    toml::Value::String(shown).to_string()
+}

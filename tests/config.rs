@@ -1,0 +1,70 @@
+//! The configuration file of a real server.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::harness::{PROGRAM, Server};
+
+/// What `pop3d` with these arguments prints and ends with; it has to be something that ends by itself.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_server_has_the_settings_of_its_file_and_of_its_command_line() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pop3d.toml");
+    fs::write(&path, "user = ['ana:from the file']\ntimeout = 77\nmax-connections = 5\n").unwrap();
+    let server = Server::builder().user("bob", "x").flags(["--config", path.to_str().unwrap(), "-T", "88"]).start();
+    let mut admin = server.admin();
+    assert_eq!(admin.value("t?"), "88");
+    assert_eq!(admin.value("c?"), "5");
+    // The users of the command line are in place of those of the file, not beside them.
+    assert_eq!(admin.values("u?"), ["bob"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_told_whole_and_nothing_is_started() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pop3d.toml");
+    let path = path.to_str().unwrap();
+    let (code, _, error) = run(&["--config", path]);
+    assert_eq!(code, Some(2));
+    let expected =
+        format!("pop3d: cannot read the configuration file {path}: No such file or directory (os error 2)\n");
+    assert_eq!(error, expected);
+    fs::write(path, "max-connection = 5\nuser = 'ana:'\n\n[tls]\nkey = 3\n").unwrap();
+    let (code, output, error) = run(&["--config", path, "-p", "0", "-P", "0"]);
+    assert_eq!((code, output.as_str()), (Some(2), ""));
+    let expected = [
+        ":1:1: there is no setting \"max-connection\"; there is \"max-connections\"",
+        ":2:8: user: the password is empty",
+        ":5:7: tls-key: it has to be a string, not a number",
+    ];
+    assert_eq!(error.lines().collect::<Vec<_>>(), expected.map(|what| format!("pop3d: {path}{what}")));
+}
+
+#[test]
+fn the_settings_shown_can_be_fed_back() {
+    let directory = TempDir::new().unwrap();
+    let (first, second) = (directory.path().join("first.toml"), directory.path().join("second.toml"));
+    let (code, shown, _) = run(&["show", "-T", "5", "--trusted", "192.0.2.0/24", "-u", "ana:hunter2"]);
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("\ntimeout = 5\n") && shown.contains("\ntrusted = [\"192.0.2.0/24\"]\n"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    fs::write(&first, shown.replace("# user = [\"ana:(hidden)\"]", "user = [\"ana:hunter2\"]")).unwrap();
+    let (code, again, error) = run(&["show", "--config", first.to_str().unwrap()]);
+    assert_eq!((code, again.as_str()), (Some(0), shown.as_str()), "{error}");
+    let (_, explained, _) = run(&["show", "--explain", "--config", first.to_str().unwrap()]);
+    assert!(
+        explained.contains("# How long a client may be idle, in seconds (0: for ever)\ntimeout = 5\n"),
+        "{explained}"
+    );
+    fs::write(&second, explained).unwrap();
+    let (code, _, error) = run(&["show", "--config", second.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{error}");
+}
