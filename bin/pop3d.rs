@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use pop3d::auth;
-use pop3d::config::{Args, Task, UsageError};
+use pop3d::config::{self, Args, Task, UsageError};
 use pop3d::logging::Log;
 use pop3d::malloc;
 use pop3d::manual;
@@ -31,6 +31,12 @@ fn main() -> ExitCode {
     };
     let ended_well = match task {
         Task::Serve(args) => serve(*args),
+        Task::Check(args) => {
+            return match config::check(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
         Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),
