@@ -14,7 +14,8 @@
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
 //! [`logging`] writes the log, and [`malloc`] keeps so many threads small.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server but [`descriptors`], room for
-//! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not.
+//! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not; so is
+//! [`mod@printable`], which keeps a server's text from steering the terminal.
 
 pub mod auth;
 pub mod bench;
@@ -27,10 +28,12 @@ pub mod guard;
 pub mod logging;
 pub mod maildrop;
 pub mod malloc;
+pub mod manual;
 pub mod net;
 pub mod peep;
 pub mod pool;
 pub mod pop3;
+pub mod printable;
 pub mod server;
 pub mod shared;
 pub mod state;

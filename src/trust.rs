@@ -14,6 +14,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use time::OffsetDateTime;
 
+use crate::printable::printable;
+
 /// The group that a program's flags for TLS are in: without one of them there is nobody to trust.
 pub const BY_TLS: &str = "by_tls";
 
@@ -184,8 +186,7 @@ fn names(presented: &[String]) -> String {
     }
     let bare = |name: &String| {
         let name = name.split_once('(').and_then(|(_, name)| name.strip_suffix(')')).unwrap_or(name);
-        // The server's text must not steer a terminal.
-        name.trim_matches('"').replace(char::is_control, "?")
+        printable(name.trim_matches('"')).into_owned()
     };
     presented.iter().map(bare).collect::<Vec<_>>().join(", ")
 }

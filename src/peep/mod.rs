@@ -25,12 +25,14 @@
 //! To anything before the login, and in place of an answer at once, -9: too many connections from the client's address,
 //! too many failed logins from there, too many lines. The connection is closed.
 
+mod answer;
 pub mod client;
 mod command;
 mod reply;
 mod session;
 
+pub use answer::{Answer, UnreadableAnswer, read_line};
 pub(crate) use command::is_argument;
 pub use command::{Command, LINE_LIMIT};
-pub use reply::{ErrorCode, Reply, UnreadableReply};
+pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};

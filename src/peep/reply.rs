@@ -1,7 +1,6 @@
-//! A PEEP answer as a value: written by the server, read by the client.
+//! A PEEP answer as the server writes it. The client reads it as an [`Answer`](super::Answer).
 
 use std::fmt;
-use std::io::{self, BufRead, Read};
 
 /// An answer line's most octets, CRLF included.
 const LINE_LIMIT: usize = 512;
@@ -60,7 +59,7 @@ impl ErrorCode {
         Self::TooMany,
     ];
 
-    fn from_number(number: u32) -> Self {
+    pub(super) fn from_number(number: u32) -> Self {
         let known = usize::try_from(number).ok().and_then(|index| Self::KNOWN.get(index));
         known.copied().unwrap_or(Self::Other(number))
     }
@@ -114,61 +113,7 @@ impl Reply {
             Self::Error(code) => line(out, "-", &code.number().to_string()),
         }
     }
-
-    /// Reads one answer; `with_lines` says whether the command is one that [answers lines].
-    ///
-    /// [answers lines]: super::Command::answers_lines
-    ///
-    /// # Errors
-    /// [`UnreadableReply`] when the connection ends or fails, or what came is no answer.
-    pub fn read(source: &mut impl BufRead, with_lines: bool) -> Result<Self, UnreadableReply> {
-        let first = read_line(source)?;
-        let nonsense = || UnreadableReply::Nonsense(first.clone());
-        if let Some(code) = first.strip_prefix('-') {
-            return Ok(Self::Error(ErrorCode::from_number(code.parse().map_err(|_| nonsense())?)));
-        }
-        let value = first.strip_prefix('+').ok_or_else(nonsense)?;
-        if with_lines {
-            let count: usize = value.parse().map_err(|_| nonsense())?;
-            return (0..count).map(|_| read_line(source)).collect::<Result<_, _>>().map(Self::Lines);
-        }
-        Ok(if value.is_empty() { Self::Done } else { Self::Value(value.to_owned()) })
-    }
 }
-
-/// Why no answer could be read.
-#[derive(Debug)]
-pub enum UnreadableReply {
-    /// The server closed the connection.
-    Closed,
-    /// The connection failed.
-    Failed(io::Error),
-    /// The server speaks TLS and we do not.
-    ByTls,
-    /// The line is not of the protocol.
-    Nonsense(String),
-}
-
-impl fmt::Display for UnreadableReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        match self {
-            Self::Closed => f.write_str("the server closed the connection"),
-            // The same, of a server that closed it with our command unread, or without TLS's farewell.
-            Self::Failed(error) if matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof) => {
-                f.write_str("the server closed the connection")
-            }
-            Self::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                f.write_str("the server does not answer")
-            }
-            Self::Failed(error) => write!(f, "the connection failed: {error}"),
-            Self::ByTls => f.write_str("the server speaks TLS here (see --tls)"),
-            Self::Nonsense(line) => write!(f, "the server's answer is not PEEP: {line:?}"),
-        }
-    }
-}
-
-impl std::error::Error for UnreadableReply {}
 
 /// Appends one answer line, its text made safe: no control characters, cut to the line limit.
 fn line(out: &mut Vec<u8>, sign: &str, text: &str) {
@@ -179,29 +124,9 @@ fn line(out: &mut Vec<u8>, sign: &str, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// How TLS answers what is not TLS: an alert record (RFC 8446 section 5.1).
-const TLS_ALERT: [u8; 2] = [21, 3];
-
-/// One line without its line end. A line over the limit is nonsense, so a wrong server cannot fill our memory.
-fn read_line(source: &mut impl BufRead) -> Result<String, UnreadableReply> {
-    let mut line = Vec::new();
-    source.take(LINE_LIMIT as u64).read_until(b'\n', &mut line).map_err(UnreadableReply::Failed)?;
-    let whole = line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    match whole {
-        Some(whole) => match std::str::from_utf8(whole) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(UnreadableReply::Nonsense(String::from_utf8_lossy(whole).into_owned())),
-        },
-        None if line.starts_with(&TLS_ALERT) => Err(UnreadableReply::ByTls),
-        None if line.len() < LINE_LIMIT => Err(UnreadableReply::Closed),
-        None => Err(UnreadableReply::Nonsense(String::from_utf8_lossy(&line).into_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn written(reply: &Reply) -> Vec<u8> {
         let mut out = Vec::new();
@@ -224,34 +149,5 @@ mod tests {
         let long = written(&Reply::Value("é".repeat(600)));
         assert!(long.len() <= LINE_LIMIT && long.ends_with(b"\r\n"));
         assert_eq!(written(&Reply::Value("a\r\n-1".into())), b"+a??-1\r\n");
-    }
-
-    #[test]
-    fn what_is_no_answer_is_told_from_a_lost_connection() {
-        let read = |octets: &[u8], lines| Reply::read(&mut &octets[..], lines);
-        assert!(matches!(read(b"", false), Err(UnreadableReply::Closed)));
-        assert!(matches!(read(b"+39", false), Err(UnreadableReply::Closed)));
-        assert!(matches!(read(b"+2\r\na\r\n", true), Err(UnreadableReply::Closed)));
-        for nonsense in [&b"HTTP/1.1 400\r\n"[..], b"\r\n", b"-x\r\n", b"-\r\n", b"+\xff\r\n", &[b'+'; 2000]] {
-            assert!(matches!(read(nonsense, false), Err(UnreadableReply::Nonsense(_))), "{nonsense:?}");
-        }
-        assert!(matches!(read(b"\x15\x03\x03\x00\x02\x02\x16", false), Err(UnreadableReply::ByTls)));
-        assert!(matches!(read(b"+many\r\n", true), Err(UnreadableReply::Nonsense(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_is_read_back(
-            reply in prop_oneof![
-                Just(Reply::Done),
-                "[ -~é]{1,200}".prop_map(Reply::Value),
-                proptest::collection::vec("[ -~é]{0,200}", 0..9).prop_map(Reply::Lines),
-                any::<u32>().prop_map(|number| Reply::Error(ErrorCode::from_number(number))),
-            ],
-        ) {
-            let octets = written(&reply);
-            let read = Reply::read(&mut &octets[..], matches!(reply, Reply::Lines(_)));
-            prop_assert_eq!(read.unwrap(), reply);
-        }
     }
 }

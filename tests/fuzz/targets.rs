@@ -73,17 +73,29 @@ pub fn peep_line(octets: &[u8]) {
     }
     for with_lines in [false, true] {
         let mut source = octets;
-        while let Ok(reply) = peep::Reply::read(&mut source, with_lines) {
+        while let Ok(reply) = read_reply(&mut source, with_lines) {
             // Written as a server would, without what could break a line, it is read and written the same.
             let written = |reply: &peep::Reply| {
                 let mut octets = Vec::new();
                 reply.write(&mut octets);
                 octets
             };
-            let again = peep::Reply::read(&mut &written(&reply)[..], with_lines).unwrap();
+            let again = read_reply(&mut &written(&reply)[..], with_lines).unwrap();
             assert_eq!(written(&again), written(&reply));
         }
     }
+}
+
+/// Reads an answer with all its lines, as the reply that the server wrote.
+fn read_reply(source: &mut &[u8], with_lines: bool) -> Result<peep::Reply, peep::UnreadableAnswer> {
+    Ok(match peep::Answer::read(source, with_lines)? {
+        peep::Answer::Done => peep::Reply::Done,
+        peep::Answer::Value(value) => peep::Reply::Value(value),
+        peep::Answer::Error(code) => peep::Reply::Error(code),
+        peep::Answer::Lines(count) => {
+            peep::Reply::Lines((0..count).map(|_| peep::read_line(source)).collect::<Result<_, _>>()?)
+        }
+    })
 }
 
 /// The lines of a stream; `None` for one that is too long.
@@ -369,7 +381,7 @@ pub fn peep_session(octets: &[u8]) {
         }
         let command = line.as_deref().map(|line| peep::Command::parse(line, authenticated));
         let with_lines = command.as_ref().is_some_and(|it| it.as_ref().is_ok_and(peep::Command::answers_lines));
-        let reply = peep::Reply::read(&mut answers, with_lines).expect("an answer");
+        let reply = read_reply(&mut answers, with_lines).expect("an answer");
         if let Some(Ok(peep::Command::Authenticate { .. })) = command {
             authenticated |= reply == peep::Reply::Done;
         }

@@ -10,10 +10,10 @@ mod phrases;
 mod prompt;
 
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
-use super::{Command, ErrorCode, Reply, UnreadableReply};
+use super::{Answer, Command, ErrorCode, UnreadableAnswer};
 use crate::trust;
 use connection::Connection;
 pub use options::Options;
@@ -36,13 +36,15 @@ pub fn run(options: &Options) -> ExitCode {
 
 /// Whether all went well; a person at the prompt has seen what did not.
 fn carry_out(options: &Options) -> Result<bool, Failure> {
-    let (stdin, mut stdout) = (io::stdin(), io::stdout());
+    let stdin = io::stdin();
+    let on_a_terminal = io::stdout().is_terminal();
+    let mut stdout = BufWriter::new(io::stdout());
     if let Some(words) = options.one_command() {
         once(&words, || Connection::open(options), &mut stdout)?;
         return Ok(true);
     }
     let mut server = Connection::open(options)?;
-    if stdin.is_terminal() && stdout.is_terminal() {
+    if stdin.is_terminal() && on_a_terminal {
         if options.trust.insecure {
             print(
                 &mut stdout,
@@ -63,10 +65,13 @@ fn once(
 ) -> Result<(), Failure> {
     match phrases::parse(words).map_err(Failure::Usage)? {
         Request::Help => print(out, &(phrases::help() + "\n")),
-        Request::Send(command) => match connect()?.call(&command)? {
-            Reply::Error(code) => Err(Failure::Answer(code)),
-            reply => print(out, &output::bare(&reply)),
-        },
+        Request::Send(command) => {
+            let mut server = connect()?;
+            match server.call(&command)? {
+                Answer::Error(code) => Err(Failure::Answer(code)),
+                answer => show(&answer, output::bare, &mut server, out),
+            }
+        }
     }
 }
 
@@ -86,24 +91,42 @@ fn converse(
             Err(error) => return Err(Failure::Input(error)),
         };
         let quit = matches!(request, Ok(Request::Send(Command::Quit)));
-        let answer = match request {
-            Ok(Request::Help) => phrases::help() + "\n",
+        match request {
+            Ok(Request::Help) => print(out, &(phrases::help() + "\n"))?,
             Ok(Request::Send(command)) => {
-                let reply = server.call(&command)?;
-                all_well &= !matches!(reply, Reply::Error(_));
-                output::labelled(&reply)
+                let answer = server.call(&command)?;
+                all_well &= !matches!(answer, Answer::Error(_));
+                show(&answer, output::labelled, server, out)?;
             }
             Err(error) => {
                 all_well = false;
-                output::error(&error)
+                print(out, &output::error(&error))?;
             }
-        };
-        print(out, &answer)?;
+        }
         if quit {
             break;
         }
     }
     Ok(all_well)
+}
+
+/// Prints an answer, the lines behind its first as they come: a listing takes no more memory than one of its lines.
+fn show(
+    answer: &Answer,
+    first_line: impl Fn(&Answer) -> String,
+    server: &mut Connection,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    out.write_all(first_line(answer).as_bytes()).map_err(Failure::Output)?;
+    let count = if let Answer::Lines(count) = answer { *count } else { 0 };
+    for _ in 0..count {
+        if server.is_drained() {
+            out.flush().map_err(Failure::Output)?; // the next line may take a while
+        }
+        let line = server.line()?;
+        out.write_all(output::line(&line).as_bytes()).map_err(Failure::Output)?;
+    }
+    out.flush().map_err(Failure::Output)
 }
 
 /// Flushed, because a program at the other end of a pipe may be waiting for the answer.
@@ -123,7 +146,7 @@ enum Failure {
     /// The server of this name does not come to terms with us on TLS.
     NoTls(String, io::Error),
     /// The server of this name gave no answer, or one that is not PEEP.
-    NoAnswer(String, UnreadableReply),
+    NoAnswer(String, UnreadableAnswer),
     /// Standard input.
     Input(io::Error),
     /// Standard output.
@@ -152,7 +175,7 @@ impl fmt::Display for Failure {
             Self::Unreachable(server, error) => write!(f, "peepclient: cannot connect to {server}: {error}"),
             Self::NoTls(server, error) => {
                 let reason = match error.kind() {
-                    io::ErrorKind::WouldBlock => "the server does not answer the TLS handshake".to_owned(),
+                    io::ErrorKind::TimedOut => "the server does not complete the TLS handshake".to_owned(),
                     io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                         "the server closed the connection in the TLS handshake".to_owned()
                     }

@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pass_file: Option<PathBuf>,
 
-    /// How long to wait for the server.
+    /// How long the server may take to connect and for each answer (a long listing: for each 1000 lines).
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86400))]
     timeout: u64,
 
@@ -84,7 +84,7 @@ impl Options {
         }
     }
 
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 

@@ -1,0 +1,180 @@
+//! The client programs against hostile servers: memory, time and the terminal are the client's own.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::PATIENCE;
+use crate::peepclient::{Ended, run};
+use crate::tls_peer::{Identity, secured};
+
+/// The address space of a program under test, in KiB. The programs need a third of it.
+const ADDRESS_SPACE: u32 = 150_000;
+
+/// A program that is killed after a minute and cannot take more memory than [`ADDRESS_SPACE`].
+fn bounded(program: &str) -> Command {
+    let mut command = Command::new("timeout");
+    let limits = format!("ulimit -v {ADDRESS_SPACE} && exec \"$@\"");
+    command.args(["-s", "KILL", "60", "bash", "-c", &limits, "bounded", program]);
+    // glibc would reserve 64 MiB for each thread.
+    command.env("MALLOC_ARENA_MAX", "1").env_remove("PEEP_PASSWORD");
+    command
+}
+
+fn peepclient(port: u16, arguments: &[&str]) -> Command {
+    let mut command = bounded(env!("CARGO_BIN_EXE_peepclient"));
+    command.args(["-address=127.0.0.1", &format!("-port={port}")]).args(arguments);
+    command
+}
+
+/// A server of one connection. Its thread ends when the client leaves, or with the test program.
+fn server(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        let (socket, _) = listener.accept()?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        serve(socket)
+    });
+    port
+}
+
+/// Takes the login and one command more, then answers with `first`, and with `more` again and again.
+fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u16 {
+    server(move |socket| {
+        let mut lines = BufReader::new(socket);
+        lines.read_line(&mut String::new())?;
+        lines.get_mut().write_all(b"+\r\n")?;
+        lines.read_line(&mut String::new())?;
+        lines.get_mut().write_all(first)?;
+        repeat(lines.get_mut(), more, pause)
+    })
+}
+
+fn repeat(to: &mut impl Write, octets: &[u8], pause: Duration) -> io::Result<()> {
+    loop {
+        to.write_all(octets)?; // until the client leaves
+        thread::sleep(pause);
+    }
+}
+
+/// Often enough that no single read is long, too seldom for an answer to be complete in time.
+const DRIP: Duration = Duration::from_millis(50);
+
+/// Asserts that the client gave up with this reason.
+#[track_caller]
+fn given_up(ended: &Ended, reason: &str) {
+    assert_eq!(ended.code, Some(3), "{reason}: {}", ended.stderr);
+    assert!(ended.stderr.ends_with(&format!(": {reason}\n")), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_line_without_end_is_given_up() {
+    let too_long = "the server's answer has a line of more than 4096 octets";
+    for first in [&b"+"[..], b"-", b"", b"+2\r\n", b"+2\r\none\r\n"] {
+        let port = peep_server(first, &[b'1'; 64 * 1024], Duration::ZERO);
+        given_up(&run(&mut peepclient(port, &["users"]), ""), too_long);
+        let port = peep_server(first, &[b'1'; 64 * 1024], Duration::ZERO);
+        given_up(&run(&mut peepclient(port, &[]), "users\n"), too_long);
+    }
+}
+
+#[test]
+fn an_absurd_number_of_lines_is_not_believed() {
+    let port = peep_server(b"+99999999999\r\n", b"name\r\n", Duration::ZERO);
+    let reason = "the server's answer announces 99999999999 lines, which is more than 10000000";
+    given_up(&run(&mut peepclient(port, &["users"]), ""), reason);
+}
+
+#[test]
+fn a_long_listing_is_printed_as_it_comes() {
+    // In all 200 MB, more than the client may have.
+    const LINE: &[u8] = &[b'u'; 400];
+    const COUNT: usize = 500_000;
+    let port = server(|socket| {
+        let mut lines = BufReader::new(socket);
+        lines.read_line(&mut String::new())?;
+        lines.get_mut().write_all(b"+\r\n")?;
+        lines.read_line(&mut String::new())?;
+        let piece = [LINE, b"\r\n"].concat().repeat(1000);
+        write!(lines.get_mut(), "+{COUNT}\r\n")?;
+        (0..COUNT / 1000).try_for_each(|_| lines.get_mut().write_all(&piece))
+    });
+    let mut child = peepclient(port, &["users"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a client");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
+    let (mut count, mut line) = (0, Vec::new());
+    while lines.read_until(b'\n', &mut line).expect("its output") > 0 {
+        assert_eq!(line.strip_suffix(b"\n"), Some(LINE));
+        line.clear();
+        count += 1;
+    }
+    assert_eq!((count, child.wait().expect("it ends").code()), (COUNT, Some(0)));
+}
+
+#[test]
+fn what_has_come_of_a_listing_is_shown_before_the_rest() {
+    let port = peep_server(b"+3\r\none\r\n", b"x", DRIP);
+    let ended = run(&mut peepclient(port, &["-timeout=1", "users"]), "");
+    assert_eq!(ended.stdout, "one\n");
+    given_up(&ended, "the server's answer takes longer than --timeout allows");
+}
+
+#[test]
+fn a_dripping_answer_is_given_up() {
+    let too_slow = "the server's answer takes longer than --timeout allows";
+    for (first, more) in [(&b"+"[..], &b"1"[..]), (b"+1000\r\n", b"u\r\n")] {
+        let port = peep_server(first, more, DRIP);
+        given_up(&run(&mut peepclient(port, &["-timeout=1", "users"]), ""), too_slow);
+    }
+    let login = server(|mut socket| repeat(&mut socket, b"1", DRIP));
+    given_up(&run(&mut peepclient(login, &["-timeout=1", "users"]), ""), too_slow);
+    // The record that these octets are the beginning of has 16 KiB.
+    let handshake = server(|mut socket| {
+        socket.write_all(&[22, 3, 3, 64, 0])?;
+        repeat(&mut socket, &[0], DRIP)
+    });
+    let ended = run(&mut peepclient(handshake, &["-tls", "-insecure", "-timeout=1", "users"]), "");
+    given_up(&ended, "the server does not complete the TLS handshake");
+    let identity = Identity::new();
+    let config = identity.config();
+    let by_tls = server(move |socket| {
+        let mut stream = secured(socket, config);
+        stream.read_exact(&mut [0])?;
+        repeat(&mut stream, b"1", DRIP)
+    });
+    given_up(&run(&mut peepclient(by_tls, &["-tls", "-insecure", "-timeout=1", "users"]), ""), too_slow);
+}
+
+/// A terminal obeys the first two, and the others change what a person believes to read.
+const UNSAFE: &str = "\u{1b}[2J\u{9b}1A\u{202e}\u{2066}\u{200e}\u{200f}\u{61c}\u{200b}\u{feff}\u{2028}\u{2029}\u{ad}";
+const ESCAPED: &str = "\\u{1b}[2J\\u{9b}1A\\u{202e}\\u{2066}\\u{200e}\\u{200f}\\u{61c}\\u{200b}\\u{feff}\\u{2028}\
+                       \\u{2029}\\u{ad}";
+
+#[test]
+fn text_of_a_server_cannot_steer_the_terminal() {
+    let answer = |answer: String| {
+        server(move |socket| {
+            let mut lines = BufReader::new(socket);
+            lines.read_line(&mut String::new())?;
+            lines.get_mut().write_all(b"+\r\n")?;
+            lines.read_line(&mut String::new())?;
+            lines.get_mut().write_all(answer.as_bytes())
+        })
+    };
+    let (value, listing) = (format!("+a{UNSAFE}b\r\n"), format!("+1\r\na{UNSAFE}b\r\n"));
+    let shown = format!("a{ESCAPED}b\n");
+    for (text, command, labelled, bare) in [
+        (&value, "maildir", format!("OK! {shown}"), &shown),
+        (&listing, "users", format!("OK! lines: 1\n{shown}"), &shown),
+    ] {
+        assert_eq!(run(&mut peepclient(answer(text.clone()), &[command]), "").stdout, *bare);
+        let ended = run(&mut peepclient(answer(text.clone()), &[]), command);
+        assert!(ended.stdout.ends_with(&labelled), "{}", ended.stdout);
+    }
+    let nonsense = run(&mut peepclient(answer(format!("{UNSAFE}\r\n")), &["maildir"]), "");
+    given_up(&nonsense, &format!("the server's answer is not PEEP: \"{ESCAPED}\""));
+}
