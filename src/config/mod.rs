@@ -388,8 +388,9 @@ impl Args {
 
     fn transform(&self) -> Result<Option<Transform>, ConfigError> {
         let Some(command) = &self.transform else { return Ok(None) };
-        let (patience, limits) = (seconds(self.transform_timeout), self.confinement.transform_limit.clone());
-        Transform::new(command, patience, limits).ok_or(ConfigError::Transform(command.clone())).map(Some)
+        let transform = Transform::new(command, seconds(self.transform_timeout));
+        let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
+        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
     }
 
     /// Opens what the server needs.

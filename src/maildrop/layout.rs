@@ -65,14 +65,15 @@ impl Layouts {
             None => Ok(()),
         }
     }
-}
 
-/// Refuses a flat maildrop whose sub-directory `name` is a Maildir.
-pub(super) fn refuse_maildir_in(directory: &Directory, name: &[u8]) -> io::Result<()> {
-    if [&b"/cur"[..], b"/new"].iter().any(|folder| directory.has_directory(&[name, folder].concat())) {
-        return Err(no_mail(&format!("its sub-directory {:?} is a Maildir", String::from_utf8_lossy(name))));
+    /// Refuses a flat maildrop whose sub-directory `name` is a Maildir.
+    pub(super) fn refuse_maildir_in(&self, directory: &Directory, name: &[u8]) -> io::Result<()> {
+        let is_directory = |folder: &[u8]| directory.has_directory(&[name, b"/", folder].concat());
+        if self.is_always_flat() || !(is_directory(b"cur") || is_directory(b"new")) {
+            return Ok(());
+        }
+        Err(no_mail(&format!("its sub-directory {:?} is a Maildir", String::from_utf8_lossy(name))))
     }
-    Ok(())
 }
 
 /// The files of a directory are not to be served as mail.
@@ -135,9 +136,9 @@ pub(super) fn lock_folder(root: &Root, user: &str, lock: &[u8]) -> io::Result<Op
     layouts.refuse_home(&directory)?;
     let path = Folder::Top.path(user);
     // Where the lock has been taken before, nothing is made anew, and the listing for the session tells the same.
-    if !layouts.is_always_flat() && root.stamp(&[&path, &b"/"[..], lock].concat()).is_err() {
+    if root.stamp(&[&path, &b"/"[..], lock].concat()).is_err() {
         let directory = root.directory(&path)?;
-        directory.messages(|name| refuse_maildir_in(&directory, name))?;
+        directory.messages(|name| layouts.refuse_maildir_in(&directory, name))?;
     }
     Ok(Some(Folder::Top))
 }

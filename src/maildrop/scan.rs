@@ -15,7 +15,7 @@ use std::mem;
 use std::time::SystemTime;
 
 use super::index::Index;
-use super::layout;
+use super::layout::{self, Layouts};
 use super::measure::{self, is_exhaustion};
 use super::message::{Content, Folder, Message, Place};
 use super::name;
@@ -80,15 +80,14 @@ fn file(message: &Message) -> (&[u8], u64) {
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
-pub(super) struct Folders {
+pub(super) struct Folders<'a> {
+    layouts: &'a Layouts,
     directories: Vec<(Folder, Directory)>,
-    /// The operator says that a maildrop is flat whatever else is there.
-    always_flat: bool,
 }
 
-impl Folders {
-    pub(super) fn open(root: &Root, user: &str) -> io::Result<Self> {
-        Ok(Self { directories: layout::folders(root, user)?, always_flat: root.layouts().is_always_flat() })
+impl<'a> Folders<'a> {
+    pub(super) fn open(root: &'a Root, user: &str) -> io::Result<Self> {
+        Ok(Self { layouts: root.layouts(), directories: layout::folders(root, user)? })
     }
 
     pub(super) fn directory(&self, folder: Folder) -> Option<&Directory> {
@@ -116,8 +115,8 @@ impl Folders {
         for &(folder, ref directory) in &self.directories {
             let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
             let messages = directory.messages(|name| match folder {
-                Folder::Top if !self.always_flat => layout::refuse_maildir_in(directory, name),
-                _ => Ok(()),
+                Folder::Top => self.layouts.refuse_maildir_in(directory, name),
+                Folder::New | Folder::Cur => Ok(()),
             });
             files.extend(messages?.into_iter().map(listed));
         }
