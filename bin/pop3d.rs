@@ -8,9 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use pop3d::auth;
-use pop3d::config::{Args, Task, UsageError};
+use pop3d::config::{self, Args, Task, UsageError};
 use pop3d::logging::Log;
 use pop3d::malloc;
+use pop3d::manual;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -30,8 +31,15 @@ fn main() -> ExitCode {
     };
     let ended_well = match task {
         Task::Serve(args) => serve(*args),
+        Task::Check(args) => {
+            return match config::check(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
+        Task::Help(page) => print_manual(page),
     };
     match ended_well {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,6 +64,10 @@ fn ended(code: u8, why: &str) -> ExitCode {
 
 fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
+}
+
+fn print_manual(page: Option<manual::Page>) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(page.map_or_else(manual::print_list, |page| manual::print_page(&page))?)
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {

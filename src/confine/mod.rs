@@ -31,6 +31,15 @@ pub struct Confinement {
     pub landlock: Option<Landlock>,
 }
 
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.run_as {
+            Some(user) => write!(f, "runs as {user}"),
+            None => f.write_str("runs as the user who starts it"),
+        }
+    }
+}
+
 /// Why the server cannot be confined.
 #[derive(Debug)]
 pub enum ConfineError {
@@ -69,6 +78,12 @@ impl fmt::Display for ConfineError {
 impl std::error::Error for ConfineError {}
 
 impl Confinement {
+    /// The same for a process that is only to see whether it can be done: the server's own directory keeps its owner.
+    #[must_use]
+    pub fn without_own_directory(self) -> Self {
+        Self { own: None, ..self }
+    }
+
     /// Gives up what the server does not need any more. To be called when all ports are bound and before any thread
     /// is started.
     ///

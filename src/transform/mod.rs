@@ -102,6 +102,14 @@ impl Transform {
         Some(Self { program, path, arguments: words.collect(), patience, limits })
     }
 
+    /// Where its program is.
+    ///
+    /// # Errors
+    /// When it is nowhere.
+    pub fn program(&self) -> Result<&Path, String> {
+        self.path.as_deref().ok_or_else(|| format!("the program {:?} is not there", self.program))
+    }
+
     /// What its command line names of the file system, for who has to allow it: the program's directory, files among
     /// the arguments, and what the limits need.
     #[must_use]
