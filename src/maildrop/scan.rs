@@ -247,8 +247,11 @@ impl Folders {
         self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
     }
 
+    /// When the directories were last changed. Their inodes are left out: some file systems give a directory another one
+    /// each time it is looked at.
     pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
-        self.0.iter().map(|(_, directory)| directory.stamp()).collect()
+        let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
+        self.0.iter().map(|(_, directory)| times(directory)).collect()
     }
 
     /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.
