@@ -50,6 +50,8 @@ mod pop3;
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// Maildrops that other programs use at the same time, and file systems that number their files anew.
+mod shared_maildrops;
 // The program itself: flags, refusals, log and end.
 mod programs;
 // What outlives a server.
