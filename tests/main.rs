@@ -20,6 +20,8 @@ mod faults;
 mod fuzz;
 // What the server and its transforms give up, and the lock that other servers see.
 mod confinement;
+// What a transform cannot do to the server and to the machine.
+mod fences;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.
@@ -32,6 +34,8 @@ mod limits;
 mod logins;
 // The log and the list of ports, when nothing takes them.
 mod log;
+// The manual's commands and tables, and `pop3d help`.
+mod manual;
 // Maildrops on disk, and what happens to them under a session.
 mod maildrops;
 // Messages to the octet, beside a naive reference.
