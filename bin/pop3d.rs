@@ -11,6 +11,7 @@ use pop3d::auth;
 use pop3d::config::{self, Args, Task, UsageError};
 use pop3d::logging::Log;
 use pop3d::malloc;
+use pop3d::manual;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
+        Task::Help(page) => print_manual(page),
     };
     match ended_well {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +64,10 @@ fn ended(code: u8, why: &str) -> ExitCode {
 
 fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
+}
+
+fn print_manual(page: Option<manual::Page>) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(page.map_or_else(manual::print_list, |page| manual::print_page(&page))?)
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {

@@ -30,6 +30,7 @@ pub mod guard;
 pub mod logging;
 pub mod maildrop;
 pub mod malloc;
+pub mod manual;
 pub mod net;
 pub mod peep;
 pub mod pool;

@@ -551,7 +551,7 @@ impl Drop for Server {
 }
 
 /// The lines of a pipe as they come; it is read to its end, so that the writer never blocks.
-fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {

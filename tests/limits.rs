@@ -1,6 +1,6 @@
 //! The most of everything: connections, places, descriptors; and that none of them is lost.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -358,6 +358,43 @@ fn threads_and_memory_are_bounded_from_the_start() {
     }
     assert_eq!(status(&server, "Threads"), threads);
     assert!(status(&server, "VmRSS") < 80 * 1024, "{} KiB", status(&server, "VmRSS"));
+}
+
+/// Lists of many messages are freed for the system, not only for the next login. There are several logins at once, as
+/// each thread frees memory in an arena of its own.
+#[test]
+fn memory_for_large_maildrops_is_given_back() {
+    const USERS: usize = 8;
+    const MESSAGES: usize = 12_000;
+    const ROUNDS: usize = 3;
+    let _alone = alone();
+    let server = server_with_users(USERS, &[]);
+    thread::scope(|scope| {
+        for number in 0..USERS {
+            let new = server.mail().maildrop(&format!("user{number}")).path("new");
+            scope.spawn(move || {
+                fs::create_dir_all(&new).unwrap();
+                for message in 0..MESSAGES {
+                    File::create(new.join(format!("{message}.M{message}P1_delivered.example.org"))).unwrap();
+                }
+            });
+        }
+    });
+    let at_start = status(&server, "VmRSS");
+    for _ in 0..ROUNDS {
+        let mut clients: Vec<_> = (0..USERS).map(|_| server.pop3()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send_all([&*format!("USER user{number}"), "PASS x", "STAT"]);
+        }
+        for client in &mut clients {
+            client.ok();
+            client.ok();
+            assert_eq!(client.ok(), format!("{MESSAGES} 0"));
+        }
+        clients.into_iter().for_each(|client| client.quit());
+    }
+    let kept = || status(&server, "VmRSS").saturating_sub(at_start);
+    eventually("what the sessions needed is given back", || kept() < 12 * 1024);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

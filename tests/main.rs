@@ -34,6 +34,8 @@ mod limits;
 mod logins;
 // The log and the list of ports, when nothing takes them.
 mod log;
+// The manual's commands and tables, and `pop3d help`.
+mod manual;
 // Maildrops on disk, and what happens to them under a session.
 mod maildrops;
 // Messages to the octet, beside a naive reference.

@@ -71,12 +71,26 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Whether a file in `folder` that is now what `identity` tells is this one, unchanged.
-    pub(super) fn is(&self, identity: &Identity, folder: Folder) -> bool {
-        let Identity { inode, size, modified, changed } = self.identity;
-        let same = (inode, size, modified) == (identity.inode, identity.size, identity.modified);
-        // In a Maildir messages are renamed, which is a change of the file as well.
-        same && (folder != Folder::Top || changed == identity.changed)
+    /// Whether a file of the same name still has this content. Its change time says nothing: it also changes when the file
+    /// is renamed, when another link to it is removed, and with its owner and permissions.
+    ///
+    /// A program that writes into a file in place and then sets its time back is therefore not noticed during a session.
+    /// What is sent is framed right all the same, as [`Self::is_measured`] asks for more.
+    pub(super) fn is(&self, identity: &Identity) -> bool {
+        (self.identity.size, self.identity.modified) == (identity.size, identity.modified)
+    }
+
+    /// Whether a file of the same name in `folder` has this content for certain, as far as anything but its octets can tell:
+    /// nobody can set its change time back.
+    pub(super) fn is_untouched(&self, identity: &Identity, folder: Folder) -> bool {
+        // In a Maildir messages are renamed, which changes that time, and are never written to.
+        self.is(identity) && (folder != Folder::Top || self.identity.changed == identity.changed)
+    }
+
+    /// Whether a file in `folder` is the very file that was measured, and untouched. Only then it is certain that it is in
+    /// wire form if this says so.
+    pub(super) fn is_measured(&self, identity: &Identity, folder: Folder) -> bool {
+        self.is_untouched(identity, folder) && self.identity.inode == identity.inode
     }
 }
 

@@ -219,7 +219,13 @@ impl Directory {
 
     /// Which file `name` is now, and in which state.
     pub(super) fn identity(&self, name: &[u8]) -> io::Result<Identity> {
-        Ok(Identity::new(&fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+        self.identity_and_links(name).map(|(identity, _)| identity)
+    }
+
+    /// The same, and how many links the file has.
+    pub(super) fn identity_and_links(&self, name: &[u8]) -> io::Result<(Identity, u64)> {
+        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((Identity::new(&stat), stat.st_nlink))
     }
 
     /// When the directory was last changed.
