@@ -1,7 +1,7 @@
 //! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
 //!
-//! `<mail directory>/<user>/` is a Maildir if it has `new/` or `cur/`, else flat: each regular file is a message. A
-//! missing directory is an empty maildrop.
+//! `<mail directory>/<user>/` is a Maildir if it has `new/` or `cur/`, else flat: each regular file is a message,
+//! unless [`Layouts`] refuses that. A missing directory is an empty maildrop.
 //!
 //! - [`MailRoot`] is the mail directory and [`Root`] its open descriptor; nothing is opened outside it.
 //! - [`Locks`] and [`Lock`] give one session the maildrop, in this process and towards others.
@@ -12,7 +12,9 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod homes;
 mod index;
+mod layout;
 mod lock;
 mod measure;
 mod message;
@@ -35,6 +37,7 @@ use rustix::io::Errno;
 
 use crate::auth::UserName;
 use index::Index;
+pub use layout::{LayoutChoice, Layouts};
 pub use lock::{Lock, Locks};
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use message::Folder;

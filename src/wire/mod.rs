@@ -8,12 +8,14 @@
 //!
 //! Sessions of both protocols use it, and [`crate::maildrop`] to measure messages.
 
+mod foreign;
 mod line_ends;
 mod lines;
 mod message;
 mod output;
 mod spare;
 
+pub use foreign::Foreign;
 pub use lines::{Line, Lines};
 pub use message::{Measure, Meter, Stuffer, Top};
 pub use output::{BLOCK, Block, Link, Output, Tls, is_timeout};
