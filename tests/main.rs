@@ -20,6 +20,8 @@ mod faults;
 mod fuzz;
 // What the server and its transforms give up, and the lock that other servers see.
 mod confinement;
+// What a transform cannot do to the server and to the machine.
+mod fences;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.

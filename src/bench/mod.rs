@@ -8,11 +8,15 @@
 //! | `options` | the command line, and the checked `Plan` made of it |
 //! | `security` | the command line's part about TLS, and what it means towards a server |
 //! | `users` | accounts by pattern or from a file, and who gets which |
-//! | `client` | one connection: status lines, multi-line replies, octets, failures |
+//! | `client` | one connection: status lines, multi-line replies, octets |
+//! | `intake`, `buffers` | where that connection's octets arrive |
+//! | `failure` | what can go wrong in a session |
 //! | `line` | that connection's octets, in clear or by TLS |
 //! | `tls` | TLS over a socket that never waits |
 //! | `reactor` | the event loop that runs many clients on one thread |
+//! | `exchange` | what a session asks the server: scans, unique-ids, messages |
 //! | `workload` | what a session does in each workload, and the clients that do it |
+//! | `run` | a run in progress, as its threads share it |
 //! | `tally` | times, totals and errors of a run |
 //! | `report` | a run's figures for people, as JSON and as CSV |
 //! | `compare` | two servers in turn, and the spread of their ratio |
@@ -21,13 +25,18 @@
 //!
 //! Nothing here knows the server of this package: only RFC 1939 stands between the two.
 
+mod buffers;
 mod client;
 mod compare;
+mod exchange;
+mod failure;
+mod intake;
 mod line;
 mod options;
 mod progress;
 mod reactor;
 mod report;
+mod run;
 mod security;
 mod system;
 mod tally;
@@ -41,7 +50,7 @@ use std::process::ExitCode;
 pub use options::Args;
 
 use compare::Comparison;
-use options::{Output, Plan};
+use options::{Output, Plan, Target};
 use report::Report;
 
 const ERRORS_OCCURRED: u8 = 1;
@@ -63,19 +72,23 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("popbench: note: {note}");
     }
 
-    match &targets[..] {
+    measure(&plan, &targets).unwrap_or_else(|reason| fail(ERRORS_OCCURRED, &reason))
+}
+
+fn measure(plan: &Plan, targets: &[Target]) -> Result<ExitCode, String> {
+    Ok(match targets {
         [a, b] => {
-            let comparison = Comparison::run(&plan, a, b);
+            let comparison = Comparison::run(plan, a, b)?;
             let differing = comparison.differing_messages();
-            let printed = print(&plan, &comparison.reports(), Some(&comparison));
+            let printed = print(plan, &comparison.reports(), Some(&comparison));
             verdict(&comparison.reports(), differing > 0, printed)
         }
         single => {
-            let report = workload::run(&plan, &single[0], "");
-            let printed = print(&plan, &[&report], None);
+            let report = workload::run(plan, &single[0], "")?;
+            let printed = print(plan, &[&report], None);
             verdict(&[&report], false, printed)
         }
-    }
+    })
 }
 
 fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) -> io::Result<()> {

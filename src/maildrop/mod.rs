@@ -1,9 +1,12 @@
 //! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
 //!
-//! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message. A
-//! missing directory is an empty maildrop. Nothing here removes a message but [`Maildrop::commit`].
+//! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message, unless
+//! something speaks against that (see [`Layouts`]). A missing directory is an empty maildrop. Nothing here removes a message
+//! but [`Maildrop::commit`].
 
+mod homes;
 mod index;
+mod layout;
 mod lock;
 mod measure;
 mod message;
@@ -26,6 +29,7 @@ use rustix::io::Errno;
 
 use crate::auth::UserName;
 use index::Index;
+pub use layout::{LayoutChoice, Layouts};
 pub use lock::{Lock, Locks};
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use message::Folder;

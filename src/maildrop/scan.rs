@@ -15,6 +15,7 @@ use std::mem;
 use std::time::SystemTime;
 
 use super::index::Index;
+use super::layout::{self, Layouts};
 use super::measure::{self, is_exhaustion};
 use super::message::{Content, Folder, Message, Place};
 use super::name;
@@ -47,6 +48,9 @@ fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
         Err(error) => error.kind() == io::ErrorKind::NotFound && stamp.is_none(),
     };
     let [new, cur] = stamps;
+    if root.layouts().is_always_flat() {
+        return false; // the index is from a time when it was not
+    }
     // With neither it is a flat maildrop by now.
     (new.is_some() || cur.is_some()) && is_still(Folder::New, new) && is_still(Folder::Cur, cur)
 }
@@ -81,32 +85,18 @@ fn file(message: &Message) -> (&[u8], u64) {
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
-pub(super) struct Folders(Vec<(Folder, Directory)>);
+pub(super) struct Folders<'a> {
+    layouts: &'a Layouts,
+    directories: Vec<(Folder, Directory)>,
+}
 
-impl Folders {
-    pub(super) fn open(root: &Root, user: &str) -> io::Result<Self> {
-        // new/ before cur/: a message that is moved while they are listed is then seen twice, but never missed.
-        let mut folders = Vec::new();
-        for folder in [Folder::New, Folder::Cur] {
-            match root.directory(&folder.path(user)) {
-                Ok(directory) => folders.push((folder, directory)),
-                // Not there; or a message of a flat maildrop that is called "new".
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if folders.is_empty() {
-            match root.directory(&Folder::Top.path(user)) {
-                Ok(directory) => folders.push((Folder::Top, directory)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self(folders))
+impl<'a> Folders<'a> {
+    pub(super) fn open(root: &'a Root, user: &str) -> io::Result<Self> {
+        Ok(Self { layouts: root.layouts(), directories: layout::folders(root, user)? })
     }
 
     pub(super) fn directory(&self, folder: Folder) -> Option<&Directory> {
-        self.0.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
+        self.directories.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
     }
 
     fn is_flat(&self) -> bool {
@@ -127,9 +117,13 @@ impl Folders {
     /// Every file that may be a message's.
     pub(super) fn listed(&self) -> io::Result<Vec<Listed>> {
         let mut files = Vec::new();
-        for &(folder, ref directory) in &self.0 {
+        for &(folder, ref directory) in &self.directories {
             let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
-            files.extend(directory.messages()?.into_iter().map(listed));
+            let messages = directory.messages(|name| match folder {
+                Folder::Top => self.layouts.refuse_maildir_in(directory, name),
+                Folder::New | Folder::Cur => Ok(()),
+            });
+            files.extend(messages?.into_iter().map(listed));
         }
         Ok(files)
     }
@@ -251,7 +245,7 @@ impl Folders {
     /// each time it is looked at.
     pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
         let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
-        self.0.iter().map(|(_, directory)| times(directory)).collect()
+        self.directories.iter().map(|(_, directory)| times(directory)).collect()
     }
 
     /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.

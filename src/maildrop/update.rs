@@ -137,7 +137,7 @@ impl Removal<'_> {
     }
 
     /// Removes every listed file of a message. Returns the message if there may be more of them.
-    fn settle(&mut self, mut message: Unsettled, listing: &Listing) -> Option<Unsettled> {
+    fn settle(&mut self, mut message: Unsettled, listing: &Listing<'_>) -> Option<Unsettled> {
         let (mut is_complete, mut is_other) = (listing.at_rest, false);
         for file in listing.of(self.maildrop.messages[message.index].place.base()) {
             match self.remove(listing.directory(file), &file.place.name, message.index) {
