@@ -6,6 +6,8 @@ mod accounts;
 mod anomalies;
 // certbot's directories, and its deploy hook.
 mod certbot;
+// Files that are never read and never written.
+mod frozen;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
