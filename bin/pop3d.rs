@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
-        Task::Help(page) => print_manual(page),
+        Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),
     };
     match ended_well {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,10 +65,6 @@ fn ended(code: u8, why: &str) -> ExitCode {
 
 fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
-}
-
-fn print_manual(page: Option<manual::Page>) -> Result<(), Box<dyn std::error::Error>> {
-    Ok(page.map_or_else(manual::print_list, |page| manual::print_page(&page))?)
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {

@@ -22,6 +22,8 @@ mod faults;
 mod fuzz;
 // What the server and its transforms give up, and the lock that other servers see.
 mod confinement;
+// What a transform cannot do to the server and to the machine.
+mod fences;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.
@@ -52,6 +54,8 @@ mod pop3;
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// Maildrops that other programs use at the same time, and file systems that number their files anew.
+mod shared_maildrops;
 // The program itself: flags, refusals, log and end.
 mod programs;
 // Files that may not become larger.

@@ -1,4 +1,11 @@
-//! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
+//! Configuration: from what the operator typed to what the server needs.
+//!
+//! - [`Task`] is what the program was asked to do: serve, or print settings, a check, a password's hash, the manual.
+//! - [`Args`] has every flag with its default and its limits, declared once with clap. The other files of this module
+//!   declare the flags of one topic each. A configuration file (`file`) is turned into the flags that it stands for.
+//! - [`Config`] is the result: checked, with files opened. [`ConfigError`] and [`UsageError`] say what is wrong.
+//!
+//! `bin/pop3d.rs` reads a [`Task`] and passes the [`Config`] to [`crate::server`].
 
 mod accounts;
 mod check;
@@ -26,7 +33,7 @@ use crate::auth::{Credentials, Hidden, UserName, Users};
 use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
-use crate::maildrop::MailRoot;
+use crate::maildrop::{LayoutChoice, Layouts, MailRoot};
 use crate::net::{Certificate, CertificateError, ListenAddress};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
@@ -63,6 +70,10 @@ pub struct Args {
     /// The directory that holds a directory of mail for each user
     #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
     mailbox: PathBuf,
+
+    /// How users' directories hold mail
+    #[arg(long, value_enum, default_value = "auto")]
+    layout: LayoutChoice,
 
     /// The admin, who may log in by PEEP
     #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN, value_parser = admin)]
@@ -384,8 +395,9 @@ impl Args {
 
     fn transform(&self) -> Result<Option<Transform>, ConfigError> {
         let Some(command) = &self.transform else { return Ok(None) };
-        let (patience, limits) = (seconds(self.transform_timeout), self.confinement.transform_limit.clone());
-        Transform::new(command, patience, limits).ok_or(ConfigError::Transform(command.clone())).map(Some)
+        let transform = Transform::new(command, seconds(self.transform_timeout));
+        let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
+        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
     }
 
     /// Opens what the server needs.
@@ -410,7 +422,7 @@ impl Args {
         Ok(Config {
             users,
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
-            mail_root: MailRoot::open(self.mailbox.clone())
+            mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
             transform,
             timeout: seconds(self.timeout),

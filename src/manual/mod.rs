@@ -1,9 +1,8 @@
 //! The manual: pages in Markdown that `pop3d help PAGE` prints and that this documentation contains.
 //!
-//! The text of a page is a file beside this one, whose first line is `# NAME: SUMMARY`; `pop3d help` lists
-//! that summary. [`Page::named`] finds a page and [`print_page`] and [`print_list`] write to
-//! standard output; `bin/pop3d.rs` calls them. `tests/manual.rs` runs every command of the pages and compares the tables
-//! of flags with the command lines that the programs really have.
+//! The text of a page is a file beside this one, whose first line is `# NAME: SUMMARY`; `pop3d help` lists the
+//! summaries. [`Page::named`] finds a page, [`print()`] writes it to standard output; `config` and `bin/pop3d.rs` call
+//! them. `tests/manual.rs` runs every command of the pages and compares their tables of flags with the programs'.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -67,29 +66,22 @@ impl fmt::Display for UnknownPage {
 
 impl std::error::Error for UnknownPage {}
 
-/// Prints the text of a page.
+/// Prints a page, or the names of all pages, each with its summary.
 ///
 /// # Errors
 /// When standard output cannot be written. A reader that has read enough, as `head` does, is no error.
-pub fn print_page(page: &Page) -> io::Result<()> {
-    print(page.text)
-}
-
-/// Prints the names of all pages, each with its summary.
-///
-/// # Errors
-/// As for [`print_page`].
-pub fn print_list() -> io::Result<()> {
-    let lines: String = PAGES.iter().map(|page| format!("  {:<15} {}\n", page.name, page.summary())).collect();
-    print(&format!("pop3d help PAGE prints a page of the manual:\n\n{lines}\npop3d --help lists the flags.\n"))
-}
-
-fn print(text: &str) -> io::Result<()> {
+pub fn print(page: Option<&Page>) -> io::Result<()> {
+    let text = page.map_or_else(list, |page| page.text.to_owned());
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+fn list() -> String {
+    let lines: String = PAGES.iter().map(|page| format!("  {:<15} {}\n", page.name, page.summary())).collect();
+    format!("pop3d help PAGE prints a page of the manual:\n\n{lines}\npop3d --help lists the flags.\n")
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
-//! PEEP, the protocol by which an admin watches and changes the server while it runs: the server's side and a client.
+//! PEEP, the protocol with which an admin watches and changes the server while it runs: the server's side and a client.
+//!
+//! - [`Command`] and [`Reply`] are the grammar, used by both sides; [`ErrorCode`] has the errors.
+//! - [`serve`] runs an admin's session; a thread of [`crate::pool`] calls it. The settings and counters that it changes
+//!   and reads are in [`crate::shared`].
+//! - [`client`] is `peepclient`; [`Answer`] is a reply as a client reads it.
 //!
 //! A command is one line: a *commencement* (lowercase letters, then perhaps one of `+ - = ?`), then up to two
 //! arguments, each after one space. An answer is `+`, `+VALUE`, `+n` followed by n lines, or `-N`, an error.
@@ -21,6 +26,9 @@
 //! | `cu?` | `+n`, n names | | users logged in now |
 //! | `hc?` | `+N` | | POP3 connections ever |
 //! | `hu?` | `+N` | | logins ever |
+//!
+//! Before the login the first line that is not `a`, `cap?` or `q` with proper arguments is answered by its error, and the
+//! connection is closed: it may be of another protocol, with lines in it that an attacker has chosen.
 //!
 //! To anything before the login, and in place of an answer at once, -9: too many connections from the client's address,
 //! too many failed logins from there, too many lines. The connection is closed.
