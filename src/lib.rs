@@ -4,8 +4,9 @@
 //! three layers; a module uses only modules of its own layer or of a layer below.
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (acceptors, signals,
-//!   shutdown), [`records`] and [`reload`] (threads that write the counters and read the certificate again), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
-//!   up rights), [`logging`] (the log), [`malloc`] (settings of the C library's allocator).
+//!   shutdown), [`records`] and [`reload`] (threads that write the counters and read the certificate again), [`pool`]
+//!   (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives up rights),
+//!   [`logging`] (the log), [`malloc`] (settings of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
