@@ -330,7 +330,7 @@ impl Builder {
         let served = this.command(Path::new(PROGRAM));
         let mut command = namespace();
         command.arg(format!("{bind} && exec \"$@\"")).arg(passwd).arg(served.get_program()).args(served.get_args());
-        Some(Server::spawn(command, this.mail, None))
+        Some(Server::spawn(command, this.mail, None).0)
     }
 
     /// Starts one that ends at once, as it cannot do as it is told. One that does not is killed: it has no exit code.
