@@ -1,4 +1,11 @@
-//! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
+//! Configuration: from what the operator typed to what the server needs.
+//!
+//! - [`Task`] is what the program was asked to do: serve, or print settings, a check, a password's hash, the manual.
+//! - [`Args`] has every flag with its default and its limits, declared once with clap. The other files of this module
+//!   declare the flags of one topic each. A configuration file (`file`) is turned into the flags that it stands for.
+//! - [`Config`] is the result: checked, with files opened. [`ConfigError`] and [`UsageError`] say what is wrong.
+//!
+//! `bin/pop3d.rs` reads a [`Task`] and passes the [`Config`] to [`crate::server`].
 
 mod accounts;
 mod check;

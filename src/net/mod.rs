@@ -1,4 +1,12 @@
-//! Sockets: binding, accepting, and a connection as sessions see it, in clear or by TLS.
+//! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
+//!
+//! - [`bind`] and [`Listener`] make listening sockets and take connections from them.
+//! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
+//!   implements what [`crate::wire`] needs, so sessions do not know sockets.
+//! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
+//! - [`refuse`] and [`discard_input`] end a connection so that the client still gets the last reply.
+//!
+//! [`crate::server`] is the caller.
 
 mod certificate;
 mod listener;
