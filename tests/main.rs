@@ -44,6 +44,8 @@ mod peepclient;
 mod popbench;
 // The program itself: flags, refusals, log and end.
 mod programs;
+// The scripts that people start by hand.
+mod scripts;
 // What outlives a server.
 mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.
