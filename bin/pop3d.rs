@@ -1,22 +1,24 @@
 //! The server program.
 
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
-use log::LevelFilter;
 use pop3d::auth;
-use pop3d::config::{Args, LogConfig, Task, UsageError};
-use pop3d::log_file::LogFile;
+use pop3d::config::{self, Args, Task, UsageError};
+use pop3d::logging::Log;
 use pop3d::malloc;
+use pop3d::manual;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode, WriteLogger};
-use time::macros::format_description;
+
+/// How long the program waits for the reader of stderr when it ends because of an error.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if let Some(error) = transform::launch(env::args_os()) {
@@ -29,8 +31,15 @@ fn main() -> ExitCode {
     };
     let ended_well = match task {
         Task::Serve(args) => serve(*args),
+        Task::Check(args) => {
+            return match config::check(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
+        Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),
     };
     match ended_well {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,10 +47,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says why the program ends. A pipe or terminal that takes no output does not keep it from ending.
 fn ended(code: u8, why: &str) -> ExitCode {
-    for line in why.lines() {
-        let _ = writeln!(io::stderr(), "pop3d: {line}");
-    }
+    let said: String = why.lines().map(|line| format!("pop3d: {line}\n")).collect();
+    let (done, is_done) = crossbeam_channel::bounded(1);
+    let say = {
+        let said = said.clone();
+        move || done.send(io::stderr().write_all(said.as_bytes()))
+    };
+    let _ = match thread::Builder::new().spawn(say) {
+        Ok(_) => is_done.recv_timeout(PATIENCE).unwrap_or(Ok(())),
+        Err(_) => io::stderr().write_all(said.as_bytes()),
+    };
     ExitCode::from(code)
 }
 
@@ -51,7 +68,8 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let bloated = malloc::restart_with_small_caches();
-    let log_file = start_log(args.log())?;
+    let config = args.log();
+    let mut log = Log::start(config.level, config.file)?;
     if let Some(error) = bloated {
         log::debug!("cannot be started again with small caches, so it may take more memory: {error}");
     }
@@ -62,13 +80,15 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::bind(args.resolve()?)?;
     // Threads have the rights of the thread that starts them, so there are none before.
     confinement.enforce()?;
+    log.start_writing().map_err(no_thread)?;
 
     let (ask, requests) = crossbeam_channel::unbounded();
+    let reopener = log.reopener();
     let listen = move || {
         for signal in signals.forever() {
             let _ = ask.send(match signal {
                 SIGHUP => {
-                    log_file.iter().for_each(reopen);
+                    reopener.reopen();
                     Request::Reload
                 }
                 SIGINT => Request::Stop("SIGINT"),
@@ -76,40 +96,21 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
             });
         }
     };
-    thread::Builder::new().spawn(listen).map_err(|error| format!("cannot start a thread: {error}"))?;
-
-    let mut stdout = io::stdout().lock();
-    for endpoint in server.endpoints() {
-        writeln!(stdout, "{endpoint}")?;
-    }
-    drop(stdout);
+    thread::Builder::new().spawn(listen).map_err(no_thread)?;
+    print(server.endpoints())?;
     Ok(server.run(&requests)?)
 }
 
-/// Starts to log. Returns the file that it is logged to.
-fn start_log(log: LogConfig) -> Result<Option<LogFile>, Box<dyn std::error::Error>> {
-    let time = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    let off = LevelFilter::Off;
-    let config = ConfigBuilder::new()
-        .set_time_format_custom(time)
-        .set_target_level(off)
-        .set_thread_level(off)
-        .set_location_level(off)
-        .build();
-    let Some(path) = log.file else {
-        let colour = if io::stderr().is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
-        TermLogger::init(log.level, config, TerminalMode::Stderr, colour)?;
-        return Ok(None);
-    };
-    let cannot_open = |error| format!("cannot open the log file {}: {error}", path.display());
-    let file = LogFile::open(path.clone()).map_err(cannot_open)?;
-    WriteLogger::init(log.level, config, file.clone())?;
-    Ok(Some(file))
+fn no_thread(error: io::Error) -> String {
+    format!("cannot start a thread: {error}")
 }
 
-fn reopen(log: &LogFile) {
-    match log.reopen() {
-        Ok(()) => log::info!("the log file has been opened again"),
-        Err(error) => log::error!("the log stays in its old file, a new one cannot be opened: {error}"),
-    }
+/// Prints lines on stdout, as far as that is possible. A thread of its own does it: the server also serves when stdout is
+/// closed, or is a pipe or a terminal that takes no output.
+fn print(lines: Vec<String>) -> Result<(), String> {
+    let print = move || {
+        let mut stdout = io::stdout().lock();
+        let _ = lines.iter().try_for_each(|line| writeln!(stdout, "{line}"));
+    };
+    thread::Builder::new().spawn(print).map(drop).map_err(no_thread)
 }

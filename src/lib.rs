@@ -11,12 +11,14 @@
 //!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]
 //!   (lines in, wire form out: octets to values and back).
 //!
+//! [`records`] writes the counters to files, and [`reload`] reads the certificate again, each in a thread of its own.
 //! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`log_file`] is where the log may go, and [`malloc`] keeps so many threads small.
+//! [`logging`] writes the log, [`append`] opens its file and that of the counters, and [`malloc`] keeps so many threads small.
 //! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server but [`descriptors`], room for
 //! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not; so is
 //! [`mod@printable`], which keeps a server's text from steering the terminal.
 
+pub mod append;
 pub mod auth;
 pub mod bench;
 pub mod config;
@@ -25,14 +27,17 @@ pub mod connections;
 pub mod cores;
 pub mod descriptors;
 pub mod guard;
-pub mod log_file;
+pub mod logging;
 pub mod maildrop;
 pub mod malloc;
+pub mod manual;
 pub mod net;
 pub mod peep;
 pub mod pool;
 pub mod pop3;
 pub mod printable;
+pub mod records;
+pub mod reload;
 pub mod server;
 pub mod shared;
 pub mod state;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{PROGRAM, Server};
+use crate::harness::{Certificate, PROGRAM, Server};
 
 /// What `pop3d` with these arguments prints and ends with; it has to be something that ends by itself.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -67,4 +67,80 @@ fn the_settings_shown_can_be_fed_back() {
     fs::write(&second, explained).unwrap();
     let (code, _, error) = run(&["show", "--config", second.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{error}");
+}
+
+/// What `pop3d check` with these arguments says, and whether it is content.
+fn check(arguments: &[&str]) -> (bool, String) {
+    let (code, output, error) = run(&[&["check", "-p", "0", "-P", "0"], arguments].concat());
+    assert!(matches!(code, Some(0 | 1)), "{error}");
+    (code == Some(0), output)
+}
+
+#[track_caller]
+fn assert_says(output: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(output.lines().any(|it| it.starts_with(line)), "{line}: {output}");
+    }
+}
+
+#[test]
+fn check_tells_what_a_start_would_find() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (root, state) = (directory.path().to_str().unwrap(), directory.path().join("state"));
+    let users = file("users", "ana:{PLAIN}x\nbob:{PLAIN}y\n");
+    let certificate = Certificate::new();
+    let (chain, key) = (certificate.chain(), certificate.key());
+    let (chain, key) = (chain.to_str().unwrap(), key.to_str().unwrap());
+    let flags =
+        ["-m", root, "--users", &users, "-t", "cat", "--state", state.to_str().unwrap(), "--peep-admin", "boss:x"];
+    let (good, output) = check(&[&flags[..], &["--tls-cert", chain, "--tls-key", key, "--pop3s-port", "0"]].concat());
+    assert!(good, "{output}");
+    assert_says(
+        &output,
+        &[
+            "ok       configuration: the command line",
+            &format!("ok       mail directory: {root}"),
+            &format!("ok       accounts: 2 in {users}"),
+            "ok       certificate: valid until ",
+            "ok       transform: /",
+            "ok       admin: boss",
+            "ok       POP3: 0.0.0.0:",
+            "ok       POP3S: 0.0.0.0:",
+            "ok       PEEP: 127.0.0.1:",
+            "ok       confinement: runs as the user who starts it",
+        ],
+    );
+    assert!(!state.exists(), "check has made the state directory");
+}
+
+#[test]
+fn check_tells_all_that_is_wrong() {
+    let directory = TempDir::new().unwrap();
+    let users = directory.path().join("users");
+    fs::write(&users, "ana:{PLAIN}x\nno account\nbob:{NONE}y\n").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let flags = ["--users", users.to_str().unwrap(), "-m", "/nowhere", "--tls-cert", "no", "--tls-key", "no"];
+    let flags = [&flags[..], &["-t", "no-such-program", "--address", "127.0.0.1", "--pop3s-port", &port]].concat();
+    let (good, output) = check(&flags);
+    assert!(!good, "{output}");
+    assert_says(
+        &output,
+        &[
+            "error    mail directory: /nowhere: No such file",
+            &format!("error    accounts: {} line 2: ", users.display()),
+            &format!("error    accounts: {} line 3: ", users.display()),
+            &format!("ok       accounts: 1 in {}", users.display()),
+            "error    certificate: cannot use the TLS certificate: cannot read no: No such file",
+            "error    transform: the program \"no-such-program\" is not there",
+            "warning  admin: root:root is the admin",
+            "ok       POP3: 127.0.0.1:",
+            &format!("error    POP3S: cannot listen on 127.0.0.1:{port}: "),
+        ],
+    );
 }

@@ -16,7 +16,7 @@ use targets::Target;
 const MUTATIONS: usize = 1000;
 
 /// Words that mutations put in, as chance does not find them.
-const WORDS: [&[u8]; 16] = [
+const WORDS: [&[u8]; 18] = [
     b"USER u\r\n",
     b"PASS p\r\n",
     b"STAT\r\n",
@@ -32,6 +32,8 @@ const WORDS: [&[u8]; 16] = [
     b"a root root\r\n",
     b"u+ x y\r\n",
     b"4294967296",
+    b"\x16\x03\x01",
+    b" HTTP/1.1\r\n",
     b"\0",
 ];
 

@@ -204,6 +204,7 @@ pub(crate) struct Builder {
     seen_from: Option<(PathBuf, String)>,
     descriptors: Option<u64>,
     environment: Vec<(String, String)>,
+    stderr_is_read: bool,
 }
 
 impl Builder {
@@ -281,6 +282,12 @@ impl Builder {
         self
     }
 
+    /// Leaves its stderr unread until [`Server::read_stderr`].
+    pub(crate) fn unread_stderr(mut self) -> Self {
+        self.stderr_is_read = false;
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Server {
@@ -295,7 +302,38 @@ impl Builder {
                 (path, Some(directory))
             }
         };
-        Server::spawn(self.command(&program), self.mail, copy)
+        let (mut server, lines) = Server::spawn(self.command(&program), self.mail, copy);
+        if self.stderr_is_read {
+            server.read_stderr();
+        }
+        server.wait_for_addresses(&lines);
+        server
+    }
+
+    /// Starts it where `passwd` is /etc/passwd: in a mount namespace of its own. `None`, which is said, where there can be
+    /// no such namespace.
+    #[track_caller]
+    pub(crate) fn start_with_passwd(self, passwd: &Path) -> Option<Server> {
+        let bind = "mount --bind \"$0\" /etc/passwd";
+        let namespace = || {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount"][if geteuid().is_root() { 2.. } else { 0.. }].iter());
+            command.args(["sh", "-c"]).stdin(Stdio::null());
+            command
+        };
+        let tried = namespace().arg(bind).arg(passwd).output().unwrap();
+        if !tried.status.success() {
+            eprintln!("SKIPPED, there are no mount namespaces here: {}", String::from_utf8_lossy(&tried.stderr));
+            return None;
+        }
+        let this = if self.users.is_empty() { self.user(USER, PASSWORD) } else { self };
+        let served = this.command(Path::new(PROGRAM));
+        let mut command = namespace();
+        command.arg(format!("{bind} && exec \"$@\"")).arg(passwd).arg(served.get_program()).args(served.get_args());
+        let (mut server, lines) = Server::spawn(command, this.mail, None);
+        server.read_stderr();
+        server.wait_for_addresses(&lines);
+        Some(server)
     }
 
     /// Starts one that ends at once, as it cannot do as it is told. One that does not is killed: it has no exit code.
@@ -390,6 +428,7 @@ impl Server {
             seen_from: None,
             descriptors: None,
             environment: Vec::new(),
+            stderr_is_read: true,
         }
     }
 
@@ -399,21 +438,29 @@ impl Server {
         Self::builder().start()
     }
 
-    #[track_caller]
-    fn spawn(mut command: Command, mail: MailRoot, program: Option<TempDir>) -> Self {
+    /// Gives what it prints, too.
+    fn spawn(mut command: Command, mail: MailRoot, program: Option<TempDir>) -> (Self, mpsc::Receiver<String>) {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
-        let stderr = gathered(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, mail, pop3: unknown, pop3s: unknown, peep: unknown, stderr, _program: program };
-        while server.pop3 == unknown || server.peep == unknown {
+        let stderr = Arc::default();
+        (Self { child, mail, pop3: unknown, pop3s: unknown, peep: unknown, stderr, _program: program }, lines)
+    }
+
+    /// Reads its stderr from now on.
+    pub(crate) fn read_stderr(&mut self) {
+        gather(self.child.stderr.take().unwrap(), Arc::clone(&self.stderr));
+    }
+
+    #[track_caller]
+    fn wait_for_addresses(&mut self, lines: &mpsc::Receiver<String>) {
+        while self.pop3.port() == 0 || self.peep.port() == 0 {
             match lines.recv_timeout(PATIENCE) {
-                Ok(line) => server.note_address(&line),
-                Err(error) => panic!("the server did not say where it listens ({error}): {}", server.stderr()),
+                Ok(line) => self.note_address(&line),
+                Err(error) => panic!("the server did not say where it listens ({error}): {}", self.stderr()),
             }
         }
-        server
     }
 
     /// Keeps the first address of each protocol from lines like `POP3 listening on 127.0.0.1:41234`.
@@ -530,7 +577,7 @@ impl Drop for Server {
 }
 
 /// The lines of a pipe as they come; it is read to its end, so that the writer never blocks.
-fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -540,17 +587,14 @@ fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// The octets of a pipe as they come.
-fn gathered(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
-    let gathered = Arc::new(Mutex::new(Vec::new()));
-    let octets = Arc::clone(&gathered);
+/// Adds the octets of a pipe to `gathered` as they come.
+fn gather(mut pipe: impl Read + Send + 'static, gathered: Arc<Mutex<Vec<u8>>>) {
     thread::spawn(move || {
         let mut piece = [0; 4096];
         while let Ok(length @ 1..) = pipe.read(&mut piece) {
-            octets.lock().unwrap().extend_from_slice(&piece[..length]);
+            gathered.lock().unwrap().extend_from_slice(&piece[..length]);
         }
     });
-    gathered
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

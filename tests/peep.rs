@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,15 +65,14 @@ fn is_silent(client: &Client) {
 fn before_login_only_a_cap_and_q_are_known() {
     let server = Server::start();
     let mut client = server.peep();
-    for line in "u+ x y,+a x y,u- x,u?,c= 5,c?,m= .,m?,t= 5,t?,rb?,re?,xe?,cc?,cu?,hc?,hu?".split(',') {
-        play(&mut client, [(line, "-0")]);
-    }
-    for line in ["", " ", "u+", "nonsense", "A root root", "CAP?", "cap", "quit", " q", "a? x y", "a\troot root"] {
-        play(&mut client, [(line, "-0")]);
-    }
-    play(&mut client, [("cap?", CAPABILITIES)]);
-    for line in ["a", "a ", "a root", "a root ", "a  root root", "a root  root", "a root root ", "a ro\x01ot root"] {
-        play(&mut client, [(line, "-1")]);
+    let later = "u+ x y,+a x y,u- x,u?,c= 5,c?,m= .,m?,t= 5,t?,rb?,re?,xe?,cc?,cu?,hc?,hu?".split(',');
+    let others = ["", " ", "u+", "nonsense", "A root root", "CAP?", "cap", "quit", " q", "a? x y", "a\troot root"];
+    let malformed = ["a", "a ", "a root", "a root ", "a  root root", "a root  root", "a root root ", "a ro\x01ot root"];
+    let unknown = later.chain(others).map(|line| (line, "-0"));
+    for (line, answer) in unknown.chain(malformed.map(|line| (line, "-1"))) {
+        play(&mut client, [("cap?", CAPABILITIES), (line, answer)]);
+        client.closed();
+        client = server.peep();
     }
     for lines in
         [["a root wrong", "a wrong root"], ["a root Root", "a ROOT root"], ["a root rootroot", "a mrose tanstaaf"]]
@@ -80,7 +80,7 @@ fn before_login_only_a_cap_and_q_are_known() {
         client = server.peep();
         play(&mut client, lines.map(|line| (line, "-2")));
     }
-    play(&mut client, [("u?", "-0"), ("a root root", "+"), ("u?", "+1\r\nmrose")]);
+    play(&mut client, [("a root root", "+"), ("u?", "+1\r\nmrose")]);
     client = server.peep();
     play(&mut client, [("q", "+")]);
     client.closed();
@@ -95,8 +95,10 @@ fn too_much_before_login_ends_the_connection() {
     (0..3).for_each(|_| client.expect("-2"));
     client.closed();
     client = server.peep();
-    client.send_all(["u?"; 52]);
-    (0..50).for_each(|_| client.expect("-0"));
+    client.send_all(["cap?"; 52]);
+    for line in [CAPABILITIES; 50].iter().flat_map(|answer| answer.split("\r\n")) {
+        client.expect(line);
+    }
     client.expect("-9");
     client.closed();
     play(&mut server.admin(), [("hc?", "+0"); 60]);
@@ -197,8 +199,12 @@ fn an_argument_has_128_characters_at_most() {
     client.login(&longest, &longest);
     play(&mut admin, [("cu?", &*format!("+1\r\n{longest}")), (&*format!("u- {longest}"), "+")]);
     let mut client = server.peep();
-    play(&mut client, [(&*format!("a {longest} {longest}"), "-2"), (&*format!("a {over} root"), "-1")]);
-    play(&mut client, [(&*format!("a root {over}"), "-1"), ("a root root", "+")]);
+    play(&mut client, [(&*format!("a {longest} {longest}"), "-2"), ("a root root", "+")]);
+    for line in [format!("a {over} root"), format!("a root {over}")] {
+        let mut client = server.peep();
+        play(&mut client, [(&*line, "-1")]);
+        client.closed();
+    }
 }
 
 #[test]
@@ -230,8 +236,9 @@ fn a_line_has_268_octets_at_most() {
     }
     assert_eq!(admin_answers(&server, line_of(267, "\n")), "+998\r\n");
     assert_eq!(admin_answers(&server, line_of(269, "\n")), "-1\r\n");
-    let before_login = format!("{}u?\r\n{}", line_of(269, "\r\n"), "x".repeat(300));
-    assert_eq!(answers(&server, before_login), "-1\r\n-0\r\n-1\r\n");
+    for before_login in [line_of(269, "\r\n") + "a root root\r\n", "x".repeat(300)] {
+        assert_eq!(answers(&server, before_login), "-1\r\n");
+    }
 }
 
 #[test]
@@ -259,7 +266,7 @@ fn a_longer_line_is_refused_before_it_ends() {
 }
 
 /// Commands of all shapes, good and bad, and a login in between.
-const SESSION: &str = "cap?\r\nu?\r\n\r\na root\r\na root wrong\r\na root root\r\nu?\r\nu+ ana x\r\nu+ ana x\r\nu- ana\r\n\
+const SESSION: &str = "cap?\r\na root wrong\r\ncap? x\r\na root root\r\nu?\r\n\r\na root\r\nu+ ana x\r\nu+ ana x\r\nu- ana\r\n\
                        c= 0\r\nc= 998\r\nc?\r\nt= 99999\r\nt= 600\r\nt?\r\nm= \r\nhc?\r\ncu?\r\nnonsense\r\n  \r\ncap?\r\nq\r\n";
 
 #[test]
@@ -644,17 +651,75 @@ fn an_admin_who_leaves_takes_nothing_along() {
     play(&mut server.admin(), [("c?", "+998")]);
 }
 
-/// A web page can make a browser send a form to any port of its own machine, and choose the form's path and text.
+// ---------------------------------------------------------------------------------------------------------------------
+// Other protocols
+
+/// Sends `octets` to the PEEP port and expects one error in return; the server closes the connection by itself.
+#[track_caller]
+fn is_refused_once(server: &Server, octets: &[u8]) {
+    let mut client = server.peep();
+    // The server may have closed before the last of the octets.
+    let _ = client.try_write(octets);
+    let mut answers = Vec::new();
+    while let Ok(Some(answer)) = client.try_line() {
+        answers.push(answer);
+    }
+    assert!(matches!(&answers[..], [answer] if answer.starts_with(b"-")), "{answers:?} to {}", octets.escape_ascii());
+    assert_eq!(server.admin().values("u?"), [USER], "after {}", octets.escape_ascii());
+}
+
+/// Lines that would add a user if they were taken for commands.
+const INJECTED: &str = "\na root root\nu+ eve evil\n";
+
+/// A web page can make a browser send a form to any port of its own machine, and choose the form's path and text; a
+/// page from the same host can choose the method, too.
 #[test]
 fn a_web_page_cannot_speak_peep() {
     let server = Server::start();
-    for path in ["/", &format!("/{}", "a".repeat(300))] {
-        let mut browser = server.peep();
-        browser.write(format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\na root root\r\nu+ evil pw\r\n"));
-        // The connection ends after that, by a reset or not.
-        while let Ok(Some(answer)) = browser.try_line() {
-            assert!(answer.starts_with(b"-"), "{}", String::from_utf8_lossy(&answer));
+    let long = format!("/{}", "a".repeat(300));
+    for (method, path) in [("POST", "/"), ("POST", &*long), ("GET", "/"), ("a", "/root"), ("q", "/"), ("cap?", "/")] {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r");
+        is_refused_once(&server, format!("{head}{INJECTED}").as_bytes());
+    }
+}
+
+/// A TLS client chooses many octets of its first message, such as the name of a pre-shared key or of the server.
+#[test]
+fn a_tls_handshake_is_no_commands() {
+    let server = Server::start();
+    let head = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for before in [0, 1, 200, 255, 300, 2000] {
+        let filling = vec![b'x'; before];
+        is_refused_once(&server, &[&head[..], &filling, INJECTED.as_bytes()].concat());
+    }
+    // No line end ever comes.
+    is_refused_once(&server, head);
+    is_refused_once(&server, &[&head[..], &[b'x'; 500]].concat());
+    // However the octets come, and whatever the protocol is.
+    for octets in [&head[..], b"\0\x01", b"SSH-2.0-x\r", b"EHLO x\r", b"\r", b"*1\r\n$4\r\nPING\r"] {
+        let lines = [octets, INJECTED.as_bytes()].concat();
+        assert_eq!(answers_to_segments(&server, &lines, 1).lines().count(), 1, "{}", octets.escape_ascii());
+        assert_eq!(server.admin().values("u?"), [USER]);
+    }
+}
+
+/// The same by a real TLS client.
+#[test]
+fn openssl_cannot_be_made_to_speak_peep() {
+    let server = Server::start();
+    let address = server.peep_address().to_string();
+    let identity = "x\na root root\nu+ eve evil\n";
+    for arguments in [&["-tls1_3", "-psk", "00112233", "-psk_identity", identity][..], &["-servername", identity]] {
+        let mut openssl = Command::new("timeout");
+        openssl.args(["10", "openssl", "s_client", "-connect", &address]).args(arguments);
+        let output = openssl.stdin(Stdio::null()).output().expect("timeout(1) is there");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(127) {
+            eprintln!("passed over: openssl is not installed ({said})");
+            return;
         }
+        assert!(said.contains("CONNECTED"), "{said}");
+        assert_ne!(output.status.code(), Some(124), "the server has not closed the connection");
         assert_eq!(server.admin().values("u?"), [USER]);
     }
 }

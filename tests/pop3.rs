@@ -456,3 +456,45 @@ fn the_reply_to_quit_comes_with_the_end_of_the_connection() {
         assert_eq!(client.read(&mut part).unwrap(), 0);
     }
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Other protocols
+
+/// A browser that a web page has sent here, or a client that begins with TLS, is told once and closed: none of what
+/// follows is taken for a command, and the connection slot is free at once.
+#[test]
+fn another_protocol_before_login_ends_the_connection() {
+    let server = Server::start();
+    server.maildrop().put("1", "one\r\n");
+    let injected = format!("\nUSER {USER}\nPASS {PASSWORD}\nDELE 1\nQUIT\n");
+    let http =
+        ["GET / HTTP/1.0", "POST /x HTTP/1.1", "USER /x HTTP/1.1", "Host: localhost"].map(|line| line.to_owned());
+    let handshake = "\x16\x03\x01\x02\0\x01\0\x01\u{c}\x03\x03";
+    let tls = [0, 500, 600, 3000].map(|more| format!("{handshake}{}", "x".repeat(more)));
+    for (protocol, begin) in http.iter().map(|line| ("HTTP", line)).chain(tls.iter().map(|octets| ("TLS", octets))) {
+        for segment in [1, usize::MAX] {
+            let mut client = server.pop3();
+            for piece in format!("{begin}{injected}").as_bytes().chunks(segment) {
+                let _ = client.try_write(piece); // the server may have closed
+            }
+            assert!(client.err().contains(protocol), "{begin:?}");
+            // By a reset, if the server closed before it had read all.
+            assert!(!matches!(client.try_line(), Ok(Some(_))), "more than one answer to {begin:?}");
+        }
+    }
+    // A handshake that has no line end in it is not waited for.
+    let mut client = server.pop3();
+    client.write(handshake);
+    client.err();
+    client.closed();
+    server.expect_log("INFO", "end: client speaks TLS");
+    server.expect_log("INFO", "end: client speaks HTTP");
+    assert_eq!(server.session().call("STAT"), "1 5");
+
+    // A user who has logged in is told of a wrong line, as ever.
+    let mut session = server.session();
+    session.refused("GET / HTTP/1.1");
+    session.write("\x16\x03\r\n");
+    session.err();
+    session.quit();
+}

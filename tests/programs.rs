@@ -640,7 +640,7 @@ fn what_clients_say_cannot_break_a_line() {
     client.err();
     client.quit();
     let mut peep = server.peep();
-    peep.write("a evil\u{2028}name\u{9b}x x\r\na ev\u{202e}il x\r\na root root\r\nm= /\u{2028}x\r\nq\r\n");
+    peep.write("a evil\u{2028}name x\r\na ev\u{202e}il x\r\na root root\r\nm= /\u{2028}x\r\nu- \u{9b}x\r\nq\r\n");
     peep.rest();
     logged(&server, &["end: quit"]);
     logged(&server, &["#2", "end"]);

@@ -1,4 +1,4 @@
-//! Accounts: who there is, and what proves it.
+//! Accounts and the ways to log in to them.
 //!
 //! [`Users`] are those of the command line and those of a users file, which is Dovecot's passwd-file. It is read again
 //! when it has changed, and PEEP changes it. [`sasl`] are the exchanges of AUTH.
@@ -22,10 +22,10 @@ pub use passwd::make_field;
 pub use secret::Scheme;
 pub use users::{Abilities, Denied, Unchanged, Users};
 
-/// Octets that nobody can guess.
+/// Random octets from the kernel, which cannot be predicted.
 ///
 /// # Panics
-/// When the kernel gives none, which no Linux of today does.
+/// When the kernel has no random octets, which does not happen on current versions of Linux.
 #[must_use]
 pub fn random<const N: usize>() -> [u8; N] {
     let mut octets = [0; N];

@@ -11,16 +11,21 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
+use crate::manual::Page;
 
 /// What was asked for.
 #[derive(Debug)]
 pub enum Task {
     /// To serve.
     Serve(Box<Args>),
+    /// To tell what a start would find.
+    Check(Box<Args>),
     /// To print the settings as a configuration file.
     Show(String),
     /// To print what stands for a password in a users file.
     Passwd(Scheme),
+    /// To print a page of the manual, or the list of its pages.
+    Help(Option<Page>),
 }
 
 /// The command line as it is typed.
@@ -38,6 +43,12 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum OtherTask {
+    /// Tell what a server with these flags would find at its start, and start nothing; exit 1 when something is wrong
+    Check {
+        #[command(flatten)]
+        args: Box<Args>,
+    },
+
     /// Print the settings that a server with these flags would have, as a configuration file
     Show {
         /// Print with each setting what it does
@@ -53,6 +64,12 @@ enum OtherTask {
         /// What to make of the password
         #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
         scheme: Scheme,
+    },
+
+    /// Print a page of the manual, or the list of its pages
+    Help {
+        /// The page's name
+        page: Option<Page>,
     },
 }
 
@@ -109,11 +126,13 @@ impl Task {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Serve(Box::new(args)))
             }
+            Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))
             }
             Some(OtherTask::Passwd { scheme }) => Ok(Self::Passwd(scheme)),
+            Some(OtherTask::Help { page }) => Ok(Self::Help(page)),
         }
     }
 }
@@ -269,6 +288,8 @@ mod tests {
                 &["-t", "cat", "--transform-network", "--transform-limit", "cpu=1,files=9"],
             ),
             ("no-landlock = true", &["--no-landlock"]),
+            ("confine = true", &["--confine"]),
+            ("layout = 'flat'", &["--layout", "flat"]),
         ];
         let mut seen = String::new();
         for (file, arguments) in samples {
@@ -311,10 +332,7 @@ mod tests {
                 "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags, whose names the keys have",
             ),
             ("\nmax-connection = 1", "FILE:2:1: there is no setting \"max-connection\"; there is \"max-connections\""),
-            (
-                "config = 'x'",
-                "FILE:1:1: there is no setting \"config\": see pop3d --help for the flags, whose names the keys have",
-            ),
+            ("config = 'x'", "FILE:1:1: there is no setting \"config\"; there is \"confine\""),
             ("max-connections = 999", "FILE:1:19: max-connections: 999 is not in 1..=998"),
             ("pop3-port = '1110'", "FILE:1:13: pop3-port: it has to be a number, not a string"),
             ("mailbox = 5", "FILE:1:11: mailbox: it has to be a string, not a number"),

@@ -1,6 +1,7 @@
 //! The command line: what was typed ([`Args`]) and what it comes to ([`Config`]), each default and limit here.
 
 mod accounts;
+mod check;
 mod command_line;
 mod confinement;
 mod file;
@@ -25,7 +26,7 @@ use crate::auth::{Credentials, Hidden, UserName, Users};
 use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
-use crate::maildrop::MailRoot;
+use crate::maildrop::{LayoutChoice, Layouts, MailRoot};
 use crate::net::{Certificate, CertificateError};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
@@ -33,6 +34,7 @@ use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::{Limit, Transform};
 use accounts::AccountsArgs;
+pub use check::check;
 pub use command_line::{Task, UsageError};
 use confinement::{ConfinementArgs, Used};
 pub use file::{Fault, FileError};
@@ -61,6 +63,10 @@ pub struct Args {
     /// The directory that holds a directory of mail for each user
     #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
     mailbox: PathBuf,
+
+    /// How users' directories hold mail
+    #[arg(long, value_enum, default_value = "auto")]
+    layout: LayoutChoice,
 
     /// The admin, who may log in by PEEP
     #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN, value_parser = admin)]
@@ -312,9 +318,8 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
-        let is_default = format!("{}:{}", self.peep_admin.name, self.peep_admin.password.0) == DEFAULT_ADMIN;
         if let Some(&address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
-            if is_default {
+            if self.has_default_admin() {
                 return Err(ConfigError::DefaultAdmin(address));
             }
             if !(self.tls.peep_tls || self.tls.allow_cleartext) {
@@ -322,6 +327,33 @@ impl Args {
             }
         }
         Ok(())
+    }
+
+    /// Nobody has set another admin.
+    fn has_default_admin(&self) -> bool {
+        format!("{}:{}", self.peep_admin.name, self.peep_admin.password.0) == DEFAULT_ADMIN
+    }
+
+    /// Where the settings come from, for people to read.
+    fn configured_by(&self) -> String {
+        self.config.as_ref().map_or_else(|| "the command line".to_owned(), |path| path.display().to_string())
+    }
+
+    fn pop3_endpoint(&self) -> Endpoint {
+        self.endpoint_on(self.pop3_port)
+    }
+
+    fn pop3s_endpoint(&self) -> Option<Endpoint> {
+        self.tls.pop3s_port.map(|port| self.endpoint_on(port))
+    }
+
+    fn endpoint_on(&self, port: u16) -> Endpoint {
+        Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
+    }
+
+    fn peep_endpoint(&self) -> Endpoint {
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
     }
 
     /// How to log; needed before anything can be said.
@@ -356,8 +388,9 @@ impl Args {
 
     fn transform(&self) -> Result<Option<Transform>, ConfigError> {
         let Some(command) = &self.transform else { return Ok(None) };
-        let (patience, limits) = (seconds(self.transform_timeout), self.confinement.transform_limit.clone());
-        Transform::new(command, patience, limits).ok_or(ConfigError::Transform(command.clone())).map(Some)
+        let transform = Transform::new(command, seconds(self.transform_timeout));
+        let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
+        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
     }
 
     /// Opens what the server needs.
@@ -366,6 +399,7 @@ impl Args {
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let transform = self.transform()?;
+        let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
             self.state.state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let state = state.transpose()?;
@@ -378,21 +412,16 @@ impl Args {
         for Account { name, password } in self.users {
             users.add_own(name, password.0.as_bytes());
         }
-        let peep =
-            Endpoint::new(self.peep_address, [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], self.peep_port);
-        let pop3 = |port| {
-            Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
-        };
         Ok(Config {
             users,
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
-            mail_root: MailRoot::open(self.mailbox.clone())
+            mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
             transform,
             timeout: seconds(self.timeout),
             max_connections: usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS),
-            pop3: pop3(self.pop3_port),
-            pop3s: self.tls.pop3s_port.map(pop3),
+            pop3,
+            pop3s,
             peep,
             peep_tls: self.tls.peep_tls,
             certificate: self.tls.certificate(state.as_ref())?,

@@ -54,6 +54,11 @@ impl TlsArgs {
         of("--tls-cert", &self.tls_cert).into_iter().chain(of("--tls-key", &self.tls_key))
     }
 
+    /// The server is to make its certificate.
+    pub(super) fn is_self_signed(&self) -> bool {
+        self.tls_self_signed.is_some()
+    }
+
     /// The certificate that the flags name; `state` is there when they have the server make it.
     pub(super) fn certificate(&self, state: Option<&StateDir>) -> Result<Option<Certificate>, ConfigError> {
         let (chain, key) = match (&self.tls_cert, &self.tls_key, state) {

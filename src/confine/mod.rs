@@ -7,7 +7,7 @@ mod user;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -27,8 +27,19 @@ pub struct Confinement {
     pub own: Option<PathBuf>,
     /// Files that are read again while the server runs.
     pub read_again: Vec<PathBuf>,
+    /// A program that the server starts again and again.
+    pub launcher: Option<&'static Path>,
     /// What may be reached, if not all.
     pub landlock: Option<Landlock>,
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.run_as {
+            Some(user) => write!(f, "runs as {user}"),
+            None => f.write_str("runs as the user who starts it"),
+        }
+    }
 }
 
 /// Why the server cannot be confined.
@@ -44,6 +55,8 @@ pub enum ConfineError {
     Own(PathBuf, RunAs, io::Error),
     /// There would be no mail to serve.
     MailRoot(PathBuf, RunAs, io::Error),
+    /// The user could not start transforms.
+    Launcher(RunAs, io::Error),
     /// There is no such directory to reach, or no file, for the flag.
     Path(&'static str, PathBuf, io::Error),
     /// The kernel could, but does not.
@@ -60,6 +73,9 @@ impl fmt::Display for ConfineError {
             Self::MailRoot(path, user, error) => {
                 write!(f, "{user} cannot use {} as mail directory: {error}", path.display())
             }
+            Self::Launcher(user, error) => {
+                write!(f, "{user} cannot start transforms, as it may not run this server's own program: {error}")
+            }
             Self::Path(flag, path, error) => write!(f, "cannot use {} for {flag}: {error}", path.display()),
             Self::Kernel(error) => write!(f, "cannot be confined by Landlock (--no-landlock does without): {error}"),
         }
@@ -69,6 +85,12 @@ impl fmt::Display for ConfineError {
 impl std::error::Error for ConfineError {}
 
 impl Confinement {
+    /// The same for a process that is only to see whether it can be done: the server's own directory keeps its owner.
+    #[must_use]
+    pub fn without_own_directory(self) -> Self {
+        Self { own: None, ..self }
+    }
+
     /// Gives up what the server does not need any more. To be called when all ports are bound and before any thread
     /// is started.
     ///
@@ -107,6 +129,9 @@ impl Confinement {
         }
         access(&self.mail_root, Access::EXEC_OK)
             .map_err(|error| ConfineError::MailRoot(self.mail_root.clone(), user.clone(), error.into()))?;
+        if let Some(launcher) = self.launcher {
+            access(launcher, Access::EXEC_OK).map_err(|error| ConfineError::Launcher(user.clone(), error.into()))?;
+        }
         for path in &self.read_again {
             if let Err(error) = access(path, Access::READ_OK) {
                 log::warn!("{user} cannot read {} again when it changes: {error}", path.display());

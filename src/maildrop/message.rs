@@ -71,12 +71,26 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Whether a file in `folder` that is now what `identity` tells is this one, unchanged.
-    pub(super) fn is(&self, identity: &Identity, folder: Folder) -> bool {
-        let Identity { inode, size, modified, changed } = self.identity;
-        let same = (inode, size, modified) == (identity.inode, identity.size, identity.modified);
-        // In a Maildir messages are renamed, which is a change of the file as well.
-        same && (folder != Folder::Top || changed == identity.changed)
+    /// Whether a file of the same name still has this content. Its change time says nothing: it also changes when the file
+    /// is renamed, when another link to it is removed, and with its owner and permissions.
+    ///
+    /// A program that writes into a file in place and then sets its time back is therefore not noticed during a session.
+    /// What is sent is framed right all the same, as [`Self::is_measured`] asks for more.
+    pub(super) fn is(&self, identity: &Identity) -> bool {
+        (self.identity.size, self.identity.modified) == (identity.size, identity.modified)
+    }
+
+    /// Whether a file of the same name in `folder` has this content for certain, as far as anything but its octets can tell:
+    /// nobody can set its change time back.
+    pub(super) fn is_untouched(&self, identity: &Identity, folder: Folder) -> bool {
+        // In a Maildir messages are renamed, which changes that time, and are never written to.
+        self.is(identity) && (folder != Folder::Top || self.identity.changed == identity.changed)
+    }
+
+    /// Whether a file in `folder` is the very file that was measured, and untouched. Only then it is certain that it is in
+    /// wire form if this says so.
+    pub(super) fn is_measured(&self, identity: &Identity, folder: Folder) -> bool {
+        self.is_untouched(identity, folder) && self.identity.inode == identity.inode
     }
 }
 
@@ -85,12 +99,11 @@ impl Content {
 pub struct Message {
     pub(super) place: Place,
     pub(super) content: Content,
-    pub(super) deleted: bool,
 }
 
 impl Message {
     pub(super) fn new(place: Place, content: Content) -> Self {
-        Self { place, content, deleted: false }
+        Self { place, content }
     }
 
     /// When its file was last written to, in ns since 1970.
@@ -108,10 +121,13 @@ impl Message {
     /// Its unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
     #[must_use]
     pub fn unique_id(&self) -> Cow<'_, [u8]> {
-        let Identity { inode, modified, .. } = self.content.identity;
+        let Identity { inode, size, modified, .. } = self.content.identity;
         match self.place.folder {
-            Folder::Top => Cow::Owned(name::hashed_unique_id(&self.place.name, modified, 0)),
-            _ if self.content.namesake => Cow::Owned(name::hashed_unique_id(self.place.base(), modified, inode)),
+            Folder::Top => {
+                let seconds = modified.div_euclid(1_000_000_000);
+                Cow::Owned(name::flat_unique_id(&self.place.name, size, seconds))
+            }
+            _ if self.content.namesake => Cow::Owned(name::namesake_unique_id(self.place.base(), modified, inode)),
             _ => name::maildir_unique_id(&self.place.name),
         }
     }

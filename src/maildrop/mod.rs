@@ -1,20 +1,25 @@
 //! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
 //!
-//! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message. A
-//! missing directory is an empty maildrop. Nothing here removes a message but [`Maildrop::commit`].
+//! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message, unless
+//! something speaks against that (see [`Layouts`]). A missing directory is an empty maildrop. Nothing here removes a message
+//! but [`Maildrop::commit`].
 
+mod homes;
 mod index;
+mod layout;
 mod lock;
+mod marks;
 mod measure;
 mod message;
+mod moved;
 mod name;
 mod names;
 mod root;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod update;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -25,12 +30,15 @@ use rustix::io::Errno;
 
 use crate::auth::UserName;
 use index::Index;
+pub use layout::{LayoutChoice, Layouts};
 pub use lock::{Lock, Locks};
+use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
+use message::Folder;
 pub use message::Message;
-use message::{Folder, Place};
-use root::{Directory, Identity};
+use root::Identity;
 pub use root::{MailRoot, Root, RootId};
+pub use update::Update;
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,24 +84,17 @@ pub enum OpenError {
     Io(io::Error),
 }
 
-/// What the UPDATE state did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Update {
-    /// Messages removed.
-    pub removed: u64,
-    /// Messages marked that are still there.
-    pub failed: u64,
-}
-
 /// A user's messages as they were at login, and which of them are marked as deleted.
 #[derive(Debug)]
 pub struct Maildrop {
     root: Arc<Root>,
     user: UserName,
+    /// When it was opened, in ns since 1970.
+    opened: i64,
     messages: Vec<Message>,
-    marked: usize,
-    /// Of the messages that are not marked.
-    octets: u64,
+    marks: Marks,
+    /// Of the messages that are not marked. An index may tell sizes that 64 bits do not hold together.
+    octets: u128,
 }
 
 impl Maildrop {
@@ -102,53 +103,50 @@ impl Maildrop {
     /// # Errors
     /// When the directory is there and cannot be read.
     pub fn open(root: Arc<Root>, user: UserName) -> io::Result<Self> {
+        let opened = scan::nanoseconds_since_1970();
         let messages = scan::messages(&root, user.as_str())?;
-        let mut maildrop = Self { root, user, messages, marked: 0, octets: 0 };
-        maildrop.reset();
-        Ok(maildrop)
+        let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
+        Ok(Self { root, user, opened, messages, marks: Marks::default(), octets })
     }
 
     /// How many messages are not marked as deleted.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.messages.len() - self.marked
+        self.messages.len() - self.marks.len()
     }
 
     /// The octets of the messages that are not marked as deleted.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        self.octets
+        u64::try_from(self.octets).unwrap_or(u64::MAX)
     }
 
     /// The message with that number, unless it is marked as deleted. The only door to a single message.
     #[must_use]
     pub fn message(&self, number: MessageNumber) -> Option<&Message> {
-        self.messages.get(number.index()).filter(|message| !message.deleted)
+        self.messages.get(number.index()).filter(|_| !self.marks.contains(number.index()))
     }
 
     /// The messages that are not marked as deleted, with their numbers.
     pub fn messages(&self) -> impl Iterator<Item = (usize, &Message)> {
-        (1..).zip(&self.messages).filter(|(_, message)| !message.deleted)
+        (1..).zip(&self.messages).filter(|&(number, _)| !self.marks.contains(number - 1))
     }
 
     /// Marks a message as deleted. False when there is none of that number that is not marked yet.
     pub fn mark(&mut self, number: MessageNumber) -> bool {
-        let Some(message) = self.messages.get_mut(number.index()).filter(|message| !message.deleted) else {
-            return false;
-        };
-        message.deleted = true;
-        self.marked += 1;
-        self.octets = self.octets.saturating_sub(message.octets());
-        true
+        let Some(message) = self.messages.get(number.index()) else { return false };
+        let is_new = self.marks.insert(number.index());
+        if is_new {
+            self.octets -= u128::from(message.octets());
+        }
+        is_new
     }
 
     /// Takes all marks back.
     pub fn reset(&mut self) {
-        for message in &mut self.messages {
-            message.deleted = false;
+        for index in self.marks.take() {
+            self.octets += u128::from(self.messages[index].octets());
         }
-        self.marked = 0;
-        self.octets = self.messages.iter().map(Message::octets).fold(0, u64::saturating_add);
     }
 
     /// Opens a message for sending; one that a mail program has moved within the Maildir is found.
@@ -156,25 +154,40 @@ impl Maildrop {
     /// # Errors
     /// When it has gone, changed or cannot be read; the rest of the maildrop is not concerned.
     pub fn open_message(&mut self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
-        let opened = match self.open_file(number) {
-            Err(error) if is_missing(&error) => {
-                self.find_moved().map_err(OpenError::Io)?;
-                self.open_file(number)
-            }
+        let opened = match self.open_here(number) {
+            Err(error) if self.may_be_elsewhere(number, &error) => self.open_moved(number),
             result => result,
         };
-        let (file, identity) = opened.map_err(|error| match Errno::from_io_error(&error) {
-            // A link where its file was, or where the way to it led.
-            Some(Errno::LOOP | Errno::NOTDIR) => OpenError::Changed,
-            _ => OpenError::Io(error),
-        })?;
-        let Message { place, content, .. } = &self.messages[number.index()];
-        if !content.is(&identity, place.folder) {
+        if matches!(opened, Err(OpenError::Changed)) {
             // The index will tell the same again: the next login has to read the messages anew.
             Index::forget(&self.root, self.user.as_str());
+        }
+        opened
+    }
+
+    /// Opens a message where the session knows it to be.
+    fn open_here(&self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
+        let Message { place, content, .. } = &self.messages[number.index()];
+        let (file, identity) = self.root.file(&place.path(self.user.as_str())).map_err(|error| {
+            match Errno::from_io_error(&error) {
+                // A link where its file was, or where the way to it led.
+                Some(Errno::LOOP | Errno::NOTDIR) => OpenError::Changed,
+                _ => OpenError::Io(error),
+            }
+        })?;
+        if !self.is_message(number.index(), &identity) {
             return Err(OpenError::Changed);
         }
-        Ok(OpenMessage { file, stored: identity.size, octets: content.octets, wire_form: content.wire_form })
+        let wire_form = content.wire_form && content.is_measured(&identity, place.folder);
+        Ok(OpenMessage { file, stored: identity.size, octets: content.octets, wire_form })
+    }
+
+    fn may_be_elsewhere(&self, number: MessageNumber, error: &OpenError) -> bool {
+        let is_missing = match error {
+            OpenError::Changed => true,
+            OpenError::Io(error) => is_missing(error),
+        };
+        is_missing && self.messages[number.index()].place.folder != Folder::Top
     }
 
     /// A message that is the same file as at login turned out to have `octets` on the wire: its name told something
@@ -193,109 +206,17 @@ impl Maildrop {
         }
     }
 
-    /// The UPDATE state: removes the marked messages, and those only.
-    #[must_use]
-    pub fn commit(mut self) -> Update {
-        let mut update = Update::default();
-        if self.marked == 0 {
-            return update;
-        }
-        let mut missing = self.remove_marked(&mut update);
-        if missing > 0 {
-            match self.find_moved() {
-                Ok(()) => missing = self.remove_marked(&mut update),
-                Err(error) => {
-                    log::error!("cannot look for messages of {}: {error}", self.user);
-                    update.failed += std::mem::take(&mut missing);
-                }
-            }
-        }
-        if missing > 0 {
-            log::info!("{}: {missing} messages marked as deleted had gone already", self.user);
-        }
-        update
+    /// Whether a file with the message's base name is the message: see [`update`] for how a file is recognised.
+    fn is_message(&self, index: usize, identity: &Identity) -> bool {
+        let content = &self.messages[index].content;
+        content.is(identity) && (content.identity.inode == identity.inode || self.is_alone(index))
     }
 
-    /// Removes what it can and takes the marks of those off; returns how many files are not where they were.
-    fn remove_marked(&mut self, update: &mut Update) -> u64 {
-        let mut missing = 0;
-        update.failed = 0;
-        for folder in Folder::ALL {
-            let is_due = |message: &&mut Message| message.deleted && message.place.folder == folder;
-            let due = self.messages.iter_mut().filter(is_due).count() as u64;
-            if due == 0 {
-                continue;
-            }
-            let path = folder.path(self.user.as_str());
-            let directory = match self.root.directory(&path) {
-                Ok(directory) => directory,
-                Err(error) if is_missing(&error) => {
-                    missing += due;
-                    continue;
-                }
-                Err(error) => {
-                    update.failed += due;
-                    log::error!("cannot remove messages from {}: {error}", root::display(&path));
-                    continue;
-                }
-            };
-            let mut changed = false;
-            for message in self.messages.iter_mut().filter(is_due) {
-                match remove(&directory, message) {
-                    Ok(()) => {
-                        message.deleted = false;
-                        update.removed += 1;
-                    }
-                    Err(error) if is_missing(&error) => missing += 1,
-                    Err(error) => {
-                        update.failed += 1;
-                        changed |= error.kind() == io::ErrorKind::InvalidData;
-                        log::error!(
-                            "cannot remove {}: {error}",
-                            root::display(&message.place.path(self.user.as_str()))
-                        );
-                    }
-                }
-            }
-            if changed {
-                Index::forget(&self.root, self.user.as_str());
-            }
-        }
-        missing
+    /// Whether no other message has the message's base name. Those that have it are beside it.
+    fn is_alone(&self, index: usize) -> bool {
+        let base = |index: usize| self.messages.get(index).map(|message| message.place.base());
+        base(index) != base(index + 1) && (index == 0 || base(index) != base(index - 1))
     }
-
-    fn open_file(&self, number: MessageNumber) -> io::Result<(File, Identity)> {
-        self.root.file(&self.messages[number.index()].place.path(self.user.as_str()))
-    }
-
-    /// Looks again where a Maildir's messages are: a mail program moves them from new/ to cur/ and renames them
-    /// when their flags change.
-    fn find_moved(&mut self) -> io::Result<()> {
-        if self.messages.iter().all(|message| message.place.folder == Folder::Top) {
-            return Ok(());
-        }
-        let places = scan::places(&self.root, self.user.as_str())?;
-        let mut by_base: HashMap<&[u8], Vec<&Place>> = HashMap::new();
-        for place in &places {
-            by_base.entry(place.base()).or_default().push(place);
-        }
-        for message in &mut self.messages {
-            // Two of one base name are not told apart: they stay where they were.
-            if let Some(&[place]) = by_base.get(message.place.base()).map(Vec::as_slice) {
-                message.place = place.clone();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Removes a message's file if it is still that message.
-fn remove(directory: &Directory, message: &Message) -> io::Result<()> {
-    let Message { place, content, .. } = message;
-    if !content.is(&directory.identity(&place.name)?, place.folder) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since login"));
-    }
-    directory.unlink(&place.name)
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -5,9 +5,10 @@ use std::cmp::Ordering;
 
 use siphasher::sip128::SipHasher13;
 
-/// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags.
+/// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags. On file systems that allow no colon
+/// in a name, such as FAT and SMB, mail programs write `;2,` or `!2,` instead.
 pub(super) fn base(name: &[u8]) -> &[u8] {
-    let end = memchr::memchr_iter(b':', name).find(|&at| name[at..].starts_with(b":2,"));
+    let end = memchr::memchr3_iter(b':', b';', b'!', name).find(|&at| name[at + 1..].starts_with(b"2,"));
     &name[..end.unwrap_or(name.len())]
 }
 
@@ -79,11 +80,16 @@ pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// A unique-id of a name and the time of its file's last change: for a flat maildrop, where a name can be used again.
-/// For one of several Maildir messages with one base name the inode tells it from those of the same time; else it
-/// is 0.
-pub(super) fn hashed_unique_id(name: &[u8], modified: i64, inode: u64) -> Vec<u8> {
-    hash(&[name, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
+/// A flat message's unique-id. Names are used again in a flat maildrop, so size and modification time tell one message from
+/// the next. The time is in whole seconds: that is what programs such as GNU tar restore.
+pub(super) fn flat_unique_id(name: &[u8], size: u64, seconds: i64) -> Vec<u8> {
+    hash(&[name, &size.to_le_bytes(), &seconds.to_le_bytes()].concat())
+}
+
+/// The unique-id of a Maildir message whose base name another message had first. Its inode tells it from others of the
+/// same modification time.
+pub(super) fn namesake_unique_id(base: &[u8], modified: i64, inode: u64) -> Vec<u8> {
+    hash(&[base, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
 }
 
 /// 128 bits in hexadecimal. The keys are fixed: an id has to be the same after a restart.
@@ -123,6 +129,12 @@ mod tests {
     fn flags_do_not_change_the_unique_id() {
         assert_eq!(&*maildir_unique_id(b"1.2.h:2,RS"), b"1.2.h");
         assert_eq!(&*maildir_unique_id(b"1.2.h,S=3:2,"), b"1.2.h,S=3");
+        for name in ["1.2.h;2,RS", "1.2.h!2,", "1.2.h!2,S:2,S", "1.2.h;2,:2,S", "1.2.h:2,!2,S"] {
+            assert_eq!(&*maildir_unique_id(name.as_bytes()), b"1.2.h", "{name}");
+        }
+        for name in ["1.2.h!3,S", "1.2.h;S", "1.2.h!", "1.2.h,2,S"] {
+            assert_eq!(&*maildir_unique_id(name.as_bytes()), name.as_bytes());
+        }
     }
 
     #[test]
@@ -153,7 +165,8 @@ mod tests {
 
     #[test]
     fn the_hash_never_changes_between_releases() {
-        assert_eq!(hashed_unique_id(b"mail1", 1_600_000_000, 0), b"e1967a05be3a996362ce435fd085ca5a");
+        assert_eq!(flat_unique_id(b"mail1", 2000, 1_600_000_000), b"7c0eba70753959b99ac06806e1f4a132");
+        assert_eq!(namesake_unique_id(b"mail1", 1_600_000_000, 0), b"e1967a05be3a996362ce435fd085ca5a");
         assert_eq!(&*maildir_unique_id(b"a b"), b"60f07cd54db345517fb72163c3edd8a4");
     }
 
@@ -166,8 +179,8 @@ mod tests {
         }
 
         #[test]
-        fn the_base_ends_at_the_first_mark(name in "[a:2,]{0,12}") {
-            let end = name.find(":2,").unwrap_or(name.len());
+        fn the_base_ends_at_the_first_mark(name in "[a:;!2,]{0,12}") {
+            let end = [":2,", ";2,", "!2,"].iter().filter_map(|mark| name.find(mark)).min().unwrap_or(name.len());
             prop_assert_eq!(base(name.as_bytes()), &name.as_bytes()[..end]);
         }
 

@@ -1,8 +1,12 @@
 //! Finding a user's messages, and having those measured that the index does not know.
 //!
 //! Maildir: a message never changes under its name, so the same name on the same inode is a message that the index
-//! knows, and directories that have not changed since the index was written need not even be listed. Flat: names
-//! are used again and files are written to, so the index is good for a file only while its identity is the same.
+//! knows, and directories that have not changed since the index was written need not even be listed. Only a restore puts
+//! other files under the same names, and their inodes may be those of the removed ones: a sample of the files shows that.
+//! Flat: names are used again and files are written to, so the index is good for a file only while its size and times
+//! are the same.
+//!
+//! Some file systems number their files anew each time. There a file is known by its name, size and times.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -11,6 +15,7 @@ use std::mem;
 use std::time::SystemTime;
 
 use super::index::Index;
+use super::layout::{self, Layouts};
 use super::measure::{self, is_exhaustion};
 use super::message::{Content, Folder, Message, Place};
 use super::name;
@@ -18,6 +23,14 @@ use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
 
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
+
+/// How often it is listed if files were renamed before they could be measured.
+const MORE_LISTINGS: usize = 200;
+
+/// How many files of a Maildir are compared with the index before it is believed for all of them. That takes about 1 ms
+/// and finds every change that concerns a hundredth of a large Maildir. A change that it misses is found when such a
+/// message is retrieved: that is refused, and the next login measures everything again.
+const SAMPLE: usize = 1000;
 
 /// The user's messages, in the maildrop's order.
 pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
@@ -35,20 +48,17 @@ fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
         Err(error) => error.kind() == io::ErrorKind::NotFound && stamp.is_none(),
     };
     let [new, cur] = stamps;
+    if root.layouts().is_always_flat() {
+        return false; // the index is from a time when it was not
+    }
     // With neither it is a flat maildrop by now.
     (new.is_some() || cur.is_some()) && is_still(Folder::New, new) && is_still(Folder::Cur, cur)
 }
 
-/// Where the user's messages are now.
-pub(super) fn places(root: &Root, user: &str) -> io::Result<Vec<Place>> {
-    let files = Folders::open(root, user)?.files()?;
-    Ok(files.into_iter().map(|file| file.place).collect())
-}
-
 /// A message's file as a listing tells it.
-struct Listed {
-    place: Place,
-    inode: u64,
+pub(super) struct Listed {
+    pub(super) place: Place,
+    pub(super) inode: u64,
 }
 
 /// What one listing has found.
@@ -56,6 +66,8 @@ struct Found {
     messages: Vec<Message>,
     changed: bool,
     complete: bool,
+    /// A listed file was not there when it was to be measured.
+    lost: bool,
 }
 
 impl Found {
@@ -73,32 +85,18 @@ fn file(message: &Message) -> (&[u8], u64) {
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
-struct Folders(Vec<(Folder, Directory)>);
+pub(super) struct Folders<'a> {
+    layouts: &'a Layouts,
+    directories: Vec<(Folder, Directory)>,
+}
 
-impl Folders {
-    fn open(root: &Root, user: &str) -> io::Result<Self> {
-        // new/ before cur/: a message that is moved while they are listed is then seen twice, but never missed.
-        let mut folders = Vec::new();
-        for folder in [Folder::New, Folder::Cur] {
-            match root.directory(&folder.path(user)) {
-                Ok(directory) => folders.push((folder, directory)),
-                // Not there; or a message of a flat maildrop that is called "new".
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if folders.is_empty() {
-            match root.directory(&Folder::Top.path(user)) {
-                Ok(directory) => folders.push((Folder::Top, directory)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self(folders))
+impl<'a> Folders<'a> {
+    pub(super) fn open(root: &'a Root, user: &str) -> io::Result<Self> {
+        Ok(Self { layouts: root.layouts(), directories: layout::folders(root, user)? })
     }
 
-    fn directory(&self, folder: Folder) -> Option<&Directory> {
-        self.0.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
+    pub(super) fn directory(&self, folder: Folder) -> Option<&Directory> {
+        self.directories.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
     }
 
     fn is_flat(&self) -> bool {
@@ -116,23 +114,45 @@ impl Folders {
         Ok(stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, now)).then_some(stamps))
     }
 
+    /// Every file that may be a message's.
+    pub(super) fn listed(&self) -> io::Result<Vec<Listed>> {
+        let mut files = Vec::new();
+        for &(folder, ref directory) in &self.directories {
+            let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
+            let messages = directory.messages(|name| match folder {
+                Folder::Top => self.layouts.refuse_maildir_in(directory, name),
+                Folder::New | Folder::Cur => Ok(()),
+            });
+            files.extend(messages?.into_iter().map(listed));
+        }
+        Ok(files)
+    }
+
     /// Every message's file, in the order of their inodes: that is about their order on the disk.
     fn files(&self) -> io::Result<Vec<Listed>> {
-        let mut files = Vec::new();
-        for &(folder, ref directory) in &self.0 {
-            let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
-            files.extend(directory.messages()?.into_iter().map(listed));
-        }
+        let mut files = self.listed()?;
         files.sort_by(|a, b| a.inode.cmp(&b.inode).then_with(|| a.place.base().cmp(b.place.base())));
         // One that was seen twice is where it was seen last.
         files.dedup_by(|later, earlier| {
             let same = later.inode == earlier.inode && later.place.base() == earlier.place.base();
+            let same = same && !self.are_two_files(later, earlier);
             if same {
                 mem::swap(later, earlier);
             }
             same
         });
         Ok(files)
+    }
+
+    /// Whether two names that a listing gives the same inode are two files after all. There are file systems whose listings
+    /// give all files the same one.
+    fn are_two_files(&self, a: &Listed, b: &Listed) -> bool {
+        matches!((self.identity(a), self.identity(b)), (Some(a), Some(b)) if a.inode != b.inode)
+    }
+
+    /// Which file is listed, and in which state. `None` when it is not there any more.
+    fn identity(&self, Listed { place, .. }: &Listed) -> Option<Identity> {
+        self.directory(place.folder)?.identity(&place.name).ok()
     }
 
     /// Brings messages into the maildrop's order.
@@ -153,7 +173,7 @@ impl Folders {
         let stamps = self.stamps(now)?; // before they are listed
         let Index { stamps: old_stamps, entries: mut messages } = index.unwrap_or_default();
         let (mut changed, mut complete) = (false, true);
-        for _ in 0..LISTINGS {
+        for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(user, &messages)?;
             changed |= found.changed;
@@ -164,11 +184,11 @@ impl Folders {
                 found.add_missed(messages);
             }
             messages = found.messages;
-            if undisturbed {
+            self.sort(&mut messages);
+            if undisturbed || (listing >= LISTINGS && !found.lost) {
                 break;
             }
         }
-        self.sort(&mut messages);
         note_namesakes(&mut messages);
         // A file that was written to just now may be again, without a trace in its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
@@ -183,12 +203,13 @@ impl Folders {
 
     /// Lists the messages once and measures those that are not `known`.
     fn found(&self, user: &str, known: &[Message]) -> io::Result<Found> {
-        let mut index = Known::new(known);
+        let index = Known::new(known);
         let files = self.files()?;
-        let contents: Vec<Option<&Content>> = files.iter().map(|file| self.known_content(&mut index, file)).collect();
+        let believed = !self.is_flat() && self.confirm(&index, &files);
+        let contents: Vec<_> = files.iter().map(|file| self.known_content(&index, file, believed)).collect();
         let unknown: Vec<&Listed> =
             files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
-        let changed = !unknown.is_empty() || index.used != known.len();
+        let changed = !unknown.is_empty() || files.len() != known.len();
         // Their unique-ids are taken, also by files that are younger.
         let taken: HashSet<&[u8]> = files
             .iter()
@@ -200,12 +221,12 @@ impl Folders {
         let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
         let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true, lost: false };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
                 Ok(content) => found.messages.push(Message::new(place, content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => found.lost = true,
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&place.path(user)));
@@ -220,31 +241,71 @@ impl Folders {
         self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
     }
 
-    fn times(&self) -> io::Result<Vec<Stamp>> {
-        self.0.iter().map(|(_, directory)| directory.stamp()).collect()
+    /// When the directories were last changed. Their inodes are left out: some file systems give a directory another one
+    /// each time it is looked at.
+    pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
+        let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
+        self.directories.iter().map(|(_, directory)| times(directory)).collect()
     }
 
-    fn known_content<'k>(&self, known: &mut Known<'k>, Listed { place, inode }: &Listed) -> Option<&'k Content> {
-        let content = *known.by_file.get(&(place.base(), *inode))?;
-        let unchanged = || Some(content.is(&self.directory(place.folder)?.identity(&place.name).ok()?, place.folder));
-        if self.is_flat() && !unchanged()? {
-            return None;
+    /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.
+    fn confirm(&self, known: &Known<'_>, files: &[Listed]) -> bool {
+        let is_as_known = |file: &Listed| {
+            let Some(content) = known.by_inode(file) else { return true };
+            self.identity(file).is_none_or(|identity| content.is(&identity))
+        };
+        files.iter().step_by(files.len().div_ceil(SAMPLE).max(1)).all(is_as_known)
+    }
+
+    /// What the index knows of a file. A Maildir's index that is `believed` need not be compared with the file.
+    fn known_content<'k>(&self, known: &Known<'k>, file: &Listed, believed: bool) -> Option<&'k Content> {
+        let by_inode = known.by_inode(file);
+        if believed && by_inode.is_some() {
+            return by_inode;
         }
-        known.used += 1;
-        Some(content)
+        let content = by_inode.or_else(|| known.by_name(file))?;
+        let identity = self.identity(file)?;
+        // A file of another inode is another file, which is measured, unless inodes mean nothing here: then the listing
+        // tells another one than the file itself. Times that nobody can set back are as good as an inode.
+        let is_recognised = by_inode.is_some() || self.is_flat() || identity.inode != file.inode;
+        (is_recognised && content.is_untouched(&identity, file.place.folder)).then_some(content)
     }
 }
 
-/// What the index knows, by what a message is recognised by.
+/// What the index knows of the messages, which are in the maildrop's order.
 struct Known<'a> {
-    by_file: HashMap<(&'a [u8], u64), &'a Content>,
-    used: usize,
+    messages: &'a [Message],
+    /// Where the messages with a base name begin.
+    by_base: HashMap<&'a [u8], usize>,
 }
 
 impl<'a> Known<'a> {
     fn new(messages: &'a [Message]) -> Self {
-        let known = |message: &'a Message| (file(message), &message.content);
-        Self { by_file: messages.iter().map(known).collect(), used: 0 }
+        let mut by_base = HashMap::with_capacity(messages.len());
+        for (index, message) in messages.iter().enumerate() {
+            by_base.entry(message.place.base()).or_insert(index);
+        }
+        Self { messages, by_base }
+    }
+
+    fn namesakes(&self, base: &[u8]) -> &'a [Message] {
+        let Some(&start) = self.by_base.get(base) else { return &[] };
+        let rest = &self.messages[start..];
+        let end = rest.iter().position(|message| message.place.base() != base);
+        &rest[..end.unwrap_or(rest.len())]
+    }
+
+    fn by_inode(&self, file: &Listed) -> Option<&'a Content> {
+        let mut contents = self.namesakes(file.place.base()).iter().map(|message| &message.content);
+        contents.find(|content| content.identity.inode == file.inode)
+    }
+
+    /// By the base name alone, if only one message has it.
+    fn by_name(&self, file: &Listed) -> Option<&'a Content> {
+        match self.namesakes(file.place.base()) {
+            [only] => Some(&only.content),
+            _ => None,
+        }
     }
 }
 
@@ -259,7 +320,7 @@ fn note_namesakes(messages: &mut [Message]) {
     }
 }
 
-fn nanoseconds_since_1970() -> i64 {
+pub(super) fn nanoseconds_since_1970() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+mod update;
+
 use super::*;
 
 struct Mail {
@@ -200,6 +202,25 @@ fn moves_and_flags_change_neither_unique_id_nor_size() {
         assert_eq!((mail.ids(), mail.octets()), (ids.clone(), octets.clone()));
         settle_again();
         assert_eq!((mail.ids(), mail.octets()), (ids.clone(), octets.clone()));
+    }
+}
+
+/// Names of Maildirs on FAT and SMB, where a colon cannot be in a name.
+#[test]
+fn flags_after_other_separators_change_neither_unique_id_nor_session() {
+    for separator in [";2,", "!2,"] {
+        let mail = Mail::maildir();
+        let name = |flags: &str| mail.path(&format!("cur/1.M.h{separator}{flags}"));
+        fs::write(name(""), "one\n").unwrap();
+        mail.settle();
+        assert_eq!(mail.ids(), ["1.M.h"]);
+        let mut open = mail.open();
+        fs::rename(name(""), name("S")).unwrap();
+        assert_eq!(open.open_message(number(1)).unwrap().octets, 5);
+        assert!(open.mark(number(1)));
+        fs::rename(name("S"), name("RS")).unwrap();
+        assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+        assert!(mail.ids().is_empty());
     }
 }
 
@@ -491,4 +512,31 @@ fn a_marked_message_that_cannot_be_looked_for_is_not_removed() {
     fs::rename(mail.path("new"), mail.path("elsewhere")).unwrap();
     symlink("elsewhere", mail.path("new")).unwrap();
     assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
+}
+
+#[test]
+fn octets_are_exact_after_marks_however_many_there_are() {
+    let mail = Mail::maildir();
+    for n in 1..4 {
+        mail.put(&format!("cur/{n}.M.h:2,S"), "one\n");
+    }
+    mail.settle();
+    assert_eq!(mail.octets(), [5; 3]);
+    let root = MailRoot::open(mail.root.path().to_owned()).unwrap().current().unwrap();
+    let mut index = Index::load(&root, "ana").unwrap();
+    index.entries[..2].iter_mut().for_each(|entry| entry.content.octets = u64::MAX);
+    Index::save(&root, "ana", index.stamps, index.entries.iter());
+    let mut open = mail.open();
+    assert_eq!(open.octets(), u64::MAX);
+    for (marked, octets) in [(1, u64::MAX), (2, 5), (3, 0)] {
+        assert!(open.mark(number(marked)) && !open.mark(number(marked)));
+        assert_eq!(open.octets(), octets);
+    }
+    open.reset();
+    assert_eq!((open.count(), open.octets()), (3, u64::MAX));
+}
+
+#[test]
+fn a_message_takes_little_memory() {
+    assert!(size_of::<Message>() <= 72);
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustls::client::WebPkiServerVerifier;
@@ -22,7 +23,14 @@ use crate::trust;
 pub struct Certificate {
     chain: PathBuf,
     key: PathBuf,
-    config: RwLock<Arc<ServerConfig>>,
+    loaded: RwLock<Loaded>,
+}
+
+/// What the files have told.
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    expiry: Option<UnixTime>,
 }
 
 /// Why a certificate cannot be used.
@@ -118,8 +126,8 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`]
     pub fn open(chain: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
-        let config = RwLock::new(Arc::new(load(&chain, &key)?));
-        Ok(Self { chain, key, config })
+        let loaded = RwLock::new(load(&chain, &key)?);
+        Ok(Self { chain, key, loaded })
     }
 
     /// Reads the files again, for connections from now on.
@@ -127,18 +135,24 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`]; the old certificate stays.
     pub fn reload(&self) -> Result<(), CertificateError> {
-        let config = load(&self.chain, &self.key)?;
-        *self.config.write() = Arc::new(config);
+        let loaded = load(&self.chain, &self.key)?;
+        *self.loaded.write() = loaded;
         Ok(())
+    }
+
+    /// When the server's own certificate expires.
+    #[must_use]
+    pub fn expiry(&self) -> Option<UnixTime> {
+        self.loaded.read().expiry
     }
 
     /// What a new connection uses.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.read())
+        Arc::clone(&self.loaded.read().config)
     }
 }
 
-fn load(chain: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
+fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
@@ -168,7 +182,7 @@ fn load(chain: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
     };
     // Sessions are resumed by tickets, which need no memory here.
     config.ticketer = Ticketer::new().map_err(unusable)?;
-    Ok(config)
+    Ok(Loaded { config: Arc::new(config), expiry: expiry(own) })
 }
 
 fn config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, rustls::Error> {
@@ -193,15 +207,30 @@ fn warn_of_dates(chain: &Path, own: &CertificateDer<'_>) {
     }
 }
 
-/// A client that trusts the certificate itself looks at its dates first.
 fn fault_of_dates(own: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
+    trust::explain_dates(&fault_at(own, now)?)
+}
+
+/// When the certificate expires.
+fn expiry(own: &CertificateDer<'_>) -> Option<UnixTime> {
+    // There is no certificate that is still valid then, as its dates have four digits for the year.
+    let far_future = UnixTime::since_unix_epoch(Duration::from_secs(1 << 40));
+    match fault_at(own, far_future)? {
+        rustls::CertificateError::ExpiredContext { not_after, .. } => Some(not_after),
+        _ => None,
+    }
+}
+
+/// What a client sees wrong in the certificate at that time. One that trusts the certificate itself looks at its dates
+/// first.
+fn fault_at(own: &CertificateDer<'_>, now: UnixTime) -> Option<rustls::CertificateError> {
     let mut roots = RootCertStore::empty();
     roots.add(own.clone().into_owned()).ok()?;
     let client =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build().ok()?;
     let any_name = ServerName::try_from("localhost").ok()?;
     match client.verify_server_cert(own, &[], &any_name, &[], now) {
-        Err(rustls::Error::InvalidCertificate(error)) => trust::explain_dates(&error),
+        Err(rustls::Error::InvalidCertificate(error)) => Some(error),
         _ => None,
     }
 }
@@ -291,8 +320,10 @@ mod tests {
         for own in [params.self_signed(&key).unwrap(), params.signed_by(&key, &authority).unwrap()] {
             let fault = |time: time::OffsetDateTime| {
                 let seconds = time.unix_timestamp().cast_unsigned();
-                fault_of_dates(own.der(), UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+                fault_of_dates(own.der(), UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
             };
+            let last = datetime!(2021-01-01 0:00 UTC).unix_timestamp().cast_unsigned();
+            assert_eq!(expiry(own.der()).map(|time| time.as_secs()), Some(last));
             assert_eq!(fault(datetime!(2020-06-01 0:00 UTC)), None);
             assert_eq!(fault(datetime!(2022-01-01 0:00 UTC)).unwrap(), "has expired: 2021-01-01 was its last day");
             assert!(fault(datetime!(2019-01-01 0:00 UTC)).unwrap().starts_with("is not valid before 2020-01-01"));

@@ -8,9 +8,8 @@ use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::guard::{Probation, Visit};
-use crate::maildrop::MailRoot;
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
-use crate::wire::{Line, Lines, Link, Output, is_timeout};
+use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
 /// What a client is told at once when there are too many from its address: [`ErrorCode::TooMany`].
 pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
@@ -25,21 +24,16 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
     loop {
-        while let Some(line) = lines.next() {
-            // A web page can make a browser on this machine send a request here whose body is PEEP.
-            let browser = matches!(line, Line::Complete(line) if !session.authenticated && is_http(line));
-            let babble = !session.authenticated && !session.probation.may_go_on();
-            let command = match line {
-                _ if babble => Err(ErrorCode::TooMany),
-                Line::Complete(line) => Command::parse(line, session.authenticated),
-                Line::TooLong => Err(ErrorCode::BadSyntax),
-            };
-            let quit = browser || command == Ok(Command::Quit);
+        while let Some(command) = session.next_command(&mut lines) {
+            // Before authentication a line that is no command may belong to another protocol, whose next line may have
+            // been chosen by an attacker: see `Foreign`. Nothing that follows it is read.
+            let is_foreign = !session.authenticated && command.is_err();
+            let last = is_foreign || command == Ok(Command::Quit);
             let reply = command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
             output.flush_if_large()?;
             let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
-            if quit || refused || shared.connections.is_closing() {
+            if last || refused || shared.connections.is_closing() {
                 return output.flush();
             }
         }
@@ -61,12 +55,6 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
     }
 }
 
-/// Whether a line is of the head of an HTTP request: `POST / HTTP/1.1`, `Host: localhost`.
-fn is_http(line: &[u8]) -> bool {
-    let first_word = line.split(|&octet| octet == b' ').next().unwrap_or_default();
-    first_word.ends_with(b":") || memchr::memmem::find(line, b" HTTP/").is_some()
-}
-
 struct Session<'a> {
     shared: &'a Shared,
     name: &'a str,
@@ -75,6 +63,25 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Reads the next line, if a whole one has come in, as a command of the session's state.
+    fn next_command(&mut self, lines: &mut Lines) -> Option<Result<Command, ErrorCode>> {
+        if !self.authenticated && lines.begin_tls() {
+            return Some(Err(ErrorCode::UnknownCommand));
+        }
+        let line = lines.next()?;
+        if !self.authenticated && !self.probation.may_go_on() {
+            return Some(Err(ErrorCode::TooMany));
+        }
+        Some(match line {
+            // Such a line can look like a login: `a /name HTTP/1.1`.
+            Line::Complete(line) if !self.authenticated && Foreign::of(line).is_some() => {
+                Err(ErrorCode::UnknownCommand)
+            }
+            Line::Complete(line) => Command::parse(line, self.authenticated),
+            Line::TooLong => Err(ErrorCode::BadSyntax),
+        })
+    }
+
     fn carry_out(&mut self, command: Command) -> Result<Reply, ErrorCode> {
         let Shared { settings, users, locks, stats, connections, admin, .. } = self.shared;
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
@@ -116,7 +123,7 @@ impl Session<'_> {
             }
             Command::MaxConnections => return value(connections.limit() as u64),
             Command::SetMaildir(path) => {
-                let root = MailRoot::open(PathBuf::from(&path)).map_err(|error| {
+                let root = settings.mail_root().elsewhere(PathBuf::from(&path)).map_err(|error| {
                     log::warn!("{} mail directory {path:?} refused: {error}", self.name);
                     ErrorCode::BadMaildir
                 })?;

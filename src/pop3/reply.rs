@@ -12,6 +12,7 @@ use crate::auth::Denied;
 use crate::auth::sasl::{self, Failure, Mechanism};
 
 use crate::guard::Penalty;
+use crate::wire::Foreign;
 
 /// The greeting. A `<…>` in it announces APOP (RFC 1939 section 7).
 pub(super) const GREETING: &str = "pop3d ready";
@@ -114,6 +115,8 @@ pub(super) enum Refusal {
     NotRemoved,
     /// The command line is longer than the limit.
     TooLong,
+    /// The client does not speak POP3.
+    Foreign(Foreign),
 }
 
 impl From<Denied> for Refusal {
@@ -139,6 +142,8 @@ impl From<&io::Error> for Fault {
         match Errno::from_io_error(error) {
             // The last is for a symbolic link where a directory or a message should be.
             Some(Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::LOOP) => Self::Permanent,
+            // A directory that is not to be taken for a maildrop.
+            None if error.kind() == io::ErrorKind::PermissionDenied => Self::Permanent,
             _ => Self::Temporary,
         }
     }
@@ -179,6 +184,8 @@ impl fmt::Display for Refusal {
             Self::Transform => write!(f, "{} the message could not be transformed", Fault::Temporary),
             Self::NotRemoved => write!(f, "{} some deleted messages were not removed", Fault::Temporary),
             Self::TooLong => f.write_str("command line too long"),
+            Self::Foreign(Foreign::Http) => f.write_str("this is POP3, not HTTP"),
+            Self::Foreign(Foreign::Tls) => f.write_str("TLS is started by STLS on this port"),
         }
     }
 }

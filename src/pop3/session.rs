@@ -17,7 +17,7 @@ use crate::guard::{Probation, Visit};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
-use crate::wire::{Line, Lines, Link, Output, Tls, is_timeout};
+use crate::wire::{Foreign, Line, Lines, Link, Output, Tls, is_timeout};
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub enum End {
     FailedLogins,
     /// It said much, but did not log in.
     Babble,
+    /// It spoke another protocol before it had logged in.
+    Foreign(Foreign),
     /// The server is shutting down.
     ShuttingDown,
     /// The client's TLS handshake did not succeed.
@@ -63,6 +65,7 @@ impl fmt::Display for End {
             Self::Stalled => f.write_str("client reads too slowly"),
             Self::FailedLogins => f.write_str("too many failed logins"),
             Self::Babble => f.write_str("too many commands before login"),
+            Self::Foreign(protocol) => write!(f, "client speaks {protocol}"),
             Self::ShuttingDown => f.write_str("server shutting down"),
             Self::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
             Self::Failed(error) => write!(f, "failed: {error}"),
@@ -127,6 +130,13 @@ struct Session<'a, L> {
     summary: Summary,
 }
 
+/// A line that is no command.
+struct NoCommand {
+    why: String,
+    /// The other protocol that it belongs to, if it looks like one.
+    protocol: Option<Foreign>,
+}
+
 enum State {
     Authorization(Authorization),
     Transaction(Transaction),
@@ -155,14 +165,14 @@ impl<L: Link> Session<'_, L> {
             None => self.ok(reply::GREETING),
         }
         loop {
-            while let Some(command) = self.next_command() {
+            while let Some(command) = self.next_command(matches!(state, State::Authorization(_))) {
                 if self.shared.connections.is_closing() {
                     self.output.flush()?;
                     return Err(End::ShuttingDown);
                 }
                 match &command {
                     Ok(command) => log::debug!("{} {command}", self.name),
-                    Err(text) => log::debug!("{} no command: {text}", self.name),
+                    Err(no_command) => log::debug!("{} no command: {}", self.name, no_command.why),
                 }
                 state = match state {
                     State::Authorization(authorization) => self.authorization(authorization, command)?,
@@ -179,10 +189,18 @@ impl<L: Link> Session<'_, L> {
     }
 
     /// The next command that has come in whole; an `Err` has been a line, but no command.
-    fn next_command(&mut self) -> Option<Result<Command, String>> {
+    fn next_command(&mut self, before_login: bool) -> Option<Result<Command, NoCommand>> {
+        if before_login && self.lines.begin_tls() {
+            return Some(Err(NoCommand {
+                why: Refusal::Foreign(Foreign::Tls).to_string(),
+                protocol: Some(Foreign::Tls),
+            }));
+        }
         Some(match self.lines.next()? {
-            Line::Complete(line) => Command::parse(line).map_err(|error| error.to_string()),
-            Line::TooLong => Err(Refusal::TooLong.to_string()),
+            Line::Complete(line) => {
+                Command::parse(line).map_err(|error| NoCommand { why: error.to_string(), protocol: Foreign::of(line) })
+            }
+            Line::TooLong => Err(NoCommand { why: Refusal::TooLong.to_string(), protocol: None }),
         })
     }
 
@@ -214,7 +232,7 @@ impl<L: Link> Session<'_, L> {
         }
     }
 
-    fn authorization(&mut self, state: Authorization, command: Result<Command, String>) -> Result<State, End> {
+    fn authorization(&mut self, state: Authorization, command: Result<Command, NoCommand>) -> Result<State, End> {
         if !self.probation.may_go_on() {
             self.err(Refusal::TooManyCommands);
             self.output.flush()?;
@@ -271,9 +289,17 @@ impl<L: Link> Session<'_, L> {
                 | Command::Top { .. }
                 | Command::Uidl(_),
             ) => self.err(Refusal::LoginFirst),
-            Err(text) => self.err(text),
+            Err(NoCommand { protocol: Some(protocol), .. }) => return self.end_foreign(protocol),
+            Err(NoCommand { why, .. }) => self.err(why),
         }
         Ok(State::Authorization(Authorization::default()))
+    }
+
+    /// Ends the session of a client that speaks another protocol, before anything of it is taken for a command.
+    fn end_foreign<T>(&mut self, protocol: Foreign) -> Result<T, End> {
+        self.err(Refusal::Foreign(protocol));
+        self.output.flush()?;
+        Err(End::Foreign(protocol))
     }
 
     /// A password in clear is for this machine or by TLS only, unless the operator has it otherwise.
@@ -435,7 +461,7 @@ impl<L: Link> Session<'_, L> {
         Ok(())
     }
 
-    fn transaction(&mut self, mut state: Transaction, command: Result<Command, String>) -> Result<State, End> {
+    fn transaction(&mut self, mut state: Transaction, command: Result<Command, NoCommand>) -> Result<State, End> {
         match command {
             Ok(Command::Quit) => {
                 self.update(state);
@@ -477,7 +503,7 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::User(_) | Command::Pass(_) | Command::Apop { .. } | Command::Auth(_) | Command::Stls) => {
                 self.err(Refusal::LoggedIn)
             }
-            Err(text) => self.err(text),
+            Err(NoCommand { why, .. }) => self.err(why),
         }
         Ok(State::Transaction(state))
     }

@@ -7,6 +7,8 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
+use super::foreign::Foreign;
+
 /// Room for many pipelined commands a read, small enough to keep one for each idle session.
 const BUFFER: usize = 2048;
 
@@ -95,6 +97,12 @@ impl Lines {
         let read = source.read(&mut self.buffer[self.end..])?;
         self.end += read;
         Ok(read)
+    }
+
+    /// Whether the next line begins with a TLS handshake, which need not have a line end in it.
+    #[must_use]
+    pub fn begin_tls(&self) -> bool {
+        !self.discarding && Foreign::begins_tls(&self.buffer[self.start..self.end])
     }
 
     /// Forgets what is buffered.

@@ -136,6 +136,8 @@ fn a_log_file_on_a_full_disk() {
     eventually("the log goes on", || {
         fs::read_to_string(&log).unwrap().ends_with("end: quit; retrieved=0 octets=0 deleted=0\n")
     });
+    let log = fs::read_to_string(&log).unwrap();
+    assert_eq!(log.matches(" lines of the log were lost\n").count(), 1, "{log}");
     drop((server, disk));
 }
 

@@ -21,7 +21,7 @@ use pop3d::config::Args;
 use pop3d::guard::Visit;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
-use pop3d::wire::{Line, Lines, Link, Meter, Stuffer, Tls, Top};
+use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
 use pop3d::{peep, pop3};
 use tempfile::TempDir;
 
@@ -330,7 +330,8 @@ fn check_pop3_answers(input: &[u8], output: &[u8]) {
         let ok = status.starts_with(b"+OK ");
         strange_lines += usize::from(!logged_in);
         failed_logins += usize::from(status.starts_with(b"-ERR [AUTH] wrong"));
-        if strange_lines > 50 || failed_logins == 3 {
+        let is_foreign = matches!((&command, &line), (Some(Err(_)), Some(line)) if Foreign::of(line).is_some());
+        if strange_lines > 50 || failed_logins == 3 || (!logged_in && (is_foreign || status == TLS_REFUSED)) {
             assert!(!ok);
             break;
         }
@@ -347,8 +348,14 @@ fn check_pop3_answers(input: &[u8], output: &[u8]) {
             break;
         }
     }
-    assert_eq!(answers.next(), None, "more answers than commands");
+    // A TLS handshake is answered before its line has an end.
+    let begins_tls = input.rsplit(|&octet| octet == b'\n').next().and_then(Foreign::of) == Some(Foreign::Tls);
+    let more = answers.next();
+    assert!(more.is_none() || (begins_tls && !logged_in && more == Some(TLS_REFUSED)), "more answers than commands");
 }
+
+/// What a client is told that begins with a TLS handshake.
+const TLS_REFUSED: &[u8] = b"-ERR TLS is started by STLS on this port";
 
 /// What follows such a line may be no command, or is not in the clear.
 fn is_no_single_command(line: &[u8]) -> bool {
@@ -377,16 +384,22 @@ pub fn peep_session(octets: &[u8]) {
     let mut authenticated = false;
     for line in lines(input, peep::LINE_LIMIT) {
         if answers.is_empty() {
-            return; // a web page's request, or the end
+            return;
         }
         let command = line.as_deref().map(|line| peep::Command::parse(line, authenticated));
         let with_lines = command.as_ref().is_some_and(|it| it.as_ref().is_ok_and(peep::Command::answers_lines));
         let reply = read_reply(&mut answers, with_lines).expect("an answer");
+        if !authenticated && !matches!(command, Some(Ok(_))) {
+            assert!(matches!(reply, peep::Reply::Error(_)));
+            break; // it may be of another protocol, so nothing behind it is carried out
+        }
         if let Some(Ok(peep::Command::Authenticate { .. })) = command {
             authenticated |= reply == peep::Reply::Done;
         }
     }
-    assert!(answers.is_empty(), "more answers than commands");
+    // A TLS handshake is answered before its line has an end.
+    let begins_tls = input.rsplit(|&octet| octet == b'\n').next().and_then(Foreign::of) == Some(Foreign::Tls);
+    assert!(answers.is_empty() || (begins_tls && !authenticated && answers == b"-0\r\n"), "more answers than commands");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

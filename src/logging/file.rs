@@ -1,21 +1,20 @@
 //! The file that the log is appended to. When it has been moved away it can be opened anew.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::append::append_to;
 
 /// For the owner, and the group that reads logs: there are addresses and names in it.
 const MODE: u32 = 0o640;
 
-/// The file; clones share it.
-#[derive(Debug, Clone)]
-pub struct LogFile {
+/// The log file.
+#[derive(Debug)]
+pub(super) struct LogFile {
     path: PathBuf,
-    file: Arc<Mutex<File>>,
+    file: File,
 }
 
 impl LogFile {
@@ -23,8 +22,8 @@ impl LogFile {
     ///
     /// # Errors
     /// Those of open(2).
-    pub fn open(path: PathBuf) -> io::Result<Self> {
-        let file = Arc::new(Mutex::new(append_to(&path)?));
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        let file = append_to(&path, MODE)?;
         Ok(Self { path, file })
     }
 
@@ -32,24 +31,15 @@ impl LogFile {
     ///
     /// # Errors
     /// Those of open(2).
-    pub fn reopen(&self) -> io::Result<()> {
-        let file = append_to(&self.path)?;
-        *self.file.lock() = file;
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.file = append_to(&self.path, MODE)?;
         Ok(())
     }
 }
 
-fn append_to(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(MODE).open(path)
-}
-
-impl Write for LogFile {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.file.lock().write(octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.lock().flush()
+impl AsFd for LogFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -57,17 +47,18 @@ impl Write for LogFile {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::Write;
 
     #[test]
     fn it_goes_on_in_a_new_file_when_told() {
         let directory = tempfile::tempdir().unwrap();
         let (path, moved) = (directory.path().join("log"), directory.path().join("log.1"));
         let mut log = LogFile::open(path.clone()).unwrap();
-        log.write_all(b"one\n").unwrap();
+        log.file.write_all(b"one\n").unwrap();
         fs::rename(&path, &moved).unwrap();
-        log.write_all(b"two\n").unwrap();
+        log.file.write_all(b"two\n").unwrap();
         log.reopen().unwrap();
-        log.write_all(b"three\n").unwrap();
+        log.file.write_all(b"three\n").unwrap();
         assert_eq!(fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
     }
@@ -80,7 +71,7 @@ mod tests {
         fs::rename(&path, &moved).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(log.reopen().is_err());
-        log.write_all(b"one\n").unwrap();
+        log.file.write_all(b"one\n").unwrap();
         assert_eq!(fs::read_to_string(&moved).unwrap(), "one\n");
     }
 }

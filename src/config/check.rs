@@ -1,0 +1,160 @@
+//! `pop3d check`: does what a start does, up to serving, and tells in a line each what is in order and what is not.
+//!
+//! Nothing is made or changed: a state directory that is missing is left missing, and so is a certificate that the
+//! server would make for itself.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use log::{Level, LevelFilter, Metadata, Record};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use super::{Args, ConfigError, DEFAULT_ADMIN, Endpoint};
+use crate::auth::Users;
+use crate::maildrop::MailRoot;
+use crate::net;
+
+/// A certificate that expires in fewer days is worth a warning. Let's Encrypt's are renewed 30 days before.
+const SOON: i64 = 14;
+
+/// Prints what a server with these settings would find at its start. True when it would start, and all is in order but
+/// for warnings.
+///
+/// # Errors
+/// Those of `output`.
+pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
+    static LOG: Log = Log(Mutex::new(Vec::new()));
+    if log::set_logger(&LOG).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
+    let mut report = Report { output, log: &LOG, good: true };
+    report.line("configuration", args.check().map(|()| args.configured_by()))?;
+    report.line("mail directory", mail_directory(args))?;
+    report.line("accounts", accounts(args))?;
+    if let Some(certificate) = certificate(args) {
+        report.line("certificate", certificate)?;
+    }
+    if let Some(path) = &args.state.state {
+        let described = if path.exists() { "it is there" } else { "the server will make it" };
+        report.line("state directory", Ok::<_, String>(format!("{}: {described}", path.display())))?;
+    }
+    if let Some(transform) = args.transform().ok().flatten() {
+        report.line("transform", transform.program().map(|program| program.display().to_string()))?;
+    }
+    report.line("admin", admin(args))?;
+    report.line("POP3", ports(&args.pop3_endpoint()))?;
+    if let Some(endpoint) = args.pop3s_endpoint() {
+        report.line("POP3S", ports(&endpoint))?;
+    }
+    report.line("PEEP", ports(&args.peep_endpoint()))?;
+    // The last one, as it gives up what the others need.
+    report.line("confinement", confinement(args))?;
+    Ok(report.good)
+}
+
+fn mail_directory(args: &Args) -> Result<String, String> {
+    let root = MailRoot::open(args.mailbox.clone()).map_err(|error| format!("{}: {error}", args.mailbox.display()))?;
+    Ok(root.path().display().to_string())
+}
+
+fn accounts(args: &Args) -> Result<String, String> {
+    let file = args.accounts.users_file.clone();
+    let shown = file.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default();
+    let users = Users::open(file).map_err(|error| format!("{error}{shown}"))?;
+    let typed = match args.users.len() {
+        0 => String::new(),
+        count => format!("{count} by --user, "),
+    };
+    let count = users.names().len();
+    if count + args.users.len() == 0 {
+        log::warn!("there are none, so nobody can log in until one is added by PEEP");
+    }
+    Ok(format!("{typed}{count}{shown}"))
+}
+
+/// `None` without TLS.
+fn certificate(args: &Args) -> Option<Result<String, ConfigError>> {
+    if args.tls.is_self_signed() {
+        return Some(Ok("the server makes it for itself".to_owned()));
+    }
+    let certificate = args.tls.certificate(None).transpose()?;
+    Some(certificate.map(|certificate| {
+        let Some(expiry) = certificate.expiry().and_then(|time| i64::try_from(time.as_secs()).ok()) else {
+            return "its last day is not known".to_owned();
+        };
+        let Ok(last) = OffsetDateTime::from_unix_timestamp(expiry) else {
+            return "its last day is beyond all calendars".to_owned();
+        };
+        let days = (last - OffsetDateTime::now_utc()).whole_days();
+        if (0..SOON).contains(&days) {
+            log::warn!("it expires soon, on {}", last.date());
+        }
+        format!("valid until {} ({days} days)", last.date())
+    }))
+}
+
+fn admin(args: &Args) -> Result<String, String> {
+    if args.has_default_admin() {
+        log::warn!("{DEFAULT_ADMIN} is the admin as long as no --peep-admin is set");
+    }
+    Ok(args.peep_admin.name.to_string())
+}
+
+/// Binds the ports, and gives them up at once.
+fn ports(endpoint: &Endpoint) -> Result<String, String> {
+    let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required).map_err(|error| error.to_string())?;
+    Ok(bound.iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>().join(", "))
+}
+
+fn confinement(args: &Args) -> Result<String, String> {
+    let confinement = args.confinement().map_err(|error| error.to_string())?;
+    let described = confinement.to_string();
+    if args.state.state.as_ref().is_some_and(|directory| !directory.exists()) {
+        return Ok(format!("{described}; not tried, as the state directory is yet to be made"));
+    }
+    confinement.without_own_directory().enforce().map_err(|error| error.to_string())?;
+    Ok(described)
+}
+
+/// The lines, and whether all was in order so far.
+struct Report<'a, W> {
+    output: &'a mut W,
+    log: &'a Log,
+    good: bool,
+}
+
+impl<W: Write> Report<'_, W> {
+    /// Tells what has come of one part, and before that what was logged about it.
+    fn line(&mut self, part: &str, outcome: Result<String, impl Display>) -> io::Result<()> {
+        for (level, text) in self.log.0.lock().drain(..) {
+            self.good &= level != Level::Error;
+            let word = if level == Level::Error { "error" } else { "warning" };
+            writeln!(self.output, "{word:<8} {part}: {text}")?;
+        }
+        match outcome {
+            Ok(text) => writeln!(self.output, "{:<8} {part}: {text}", "ok"),
+            Err(error) => {
+                self.good = false;
+                writeln!(self.output, "{:<8} {part}: {error}", "error")
+            }
+        }
+    }
+}
+
+/// Keeps what is logged for the report.
+struct Log(Mutex<Vec<(Level, String)>>);
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().push((record.level(), record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
