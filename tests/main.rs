@@ -60,6 +60,8 @@ mod shared_maildrops;
 mod programs;
 // Files that may not become larger.
 mod sizes;
+// The scripts that people start by hand.
+mod scripts;
 // What outlives a server.
 mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.
