@@ -5,13 +5,15 @@
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (acceptors, signals,
 //!   shutdown), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
-//!   up rights), [`logging`] (the log), [`malloc`] (settings of the C library's allocator).
+//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the certificate
+//!   again), [`malloc`] (settings of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`guard`] (limits by address and before login), [`stats`] (counters),
-//!   [`state`] (the state directory), [`descriptors`] (the limit of open files).
+//!   [`state`] (the state directory), [`descriptors`] (the limit of open files), [`append`] (opens files that
+//!   lines are appended to).
 //!
 //! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). Both use [`trust`] to check
 //! certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
@@ -21,6 +23,7 @@
 //! [`pop3::serve`] or [`peep::serve`], and its slot is released when that returns. [`manual::architecture`] tells more;
 //! the [`manual`] also has everything that users see.
 
+pub mod append;
 pub mod auth;
 pub mod bench;
 pub mod config;
@@ -38,6 +41,8 @@ pub mod peep;
 pub mod pool;
 pub mod pop3;
 pub mod printable;
+pub mod records;
+pub mod reload;
 pub mod server;
 pub mod shared;
 pub mod state;

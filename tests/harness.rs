@@ -330,7 +330,10 @@ impl Builder {
         let served = this.command(Path::new(PROGRAM));
         let mut command = namespace();
         command.arg(format!("{bind} && exec \"$@\"")).arg(passwd).arg(served.get_program()).args(served.get_args());
-        Some(Server::spawn(command, this.mail, None))
+        let (mut server, lines) = Server::spawn(command, this.mail, None);
+        server.read_stderr();
+        server.wait_for_addresses(&lines);
+        Some(server)
     }
 
     /// Starts one that ends at once, as it cannot do as it is told. One that does not is killed: it has no exit code.

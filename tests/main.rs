@@ -6,6 +6,8 @@ mod accounts;
 mod anomalies;
 // certbot's directories, and its deploy hook.
 mod certbot;
+// Files that are never read and never written.
+mod frozen;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
@@ -50,6 +52,8 @@ mod pop3;
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// Maildrops that other programs use at the same time, and file systems that number their files anew.
+mod shared_maildrops;
 // The program itself: flags, refusals, log and end.
 mod programs;
 // What outlives a server.

@@ -24,6 +24,9 @@ use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
 
+/// How often it is listed if files were renamed before they could be measured.
+const MORE_LISTINGS: usize = 200;
+
 /// How many files of a Maildir are compared with the index before it is believed for all of them. That takes about 1 ms
 /// and finds every change that concerns a hundredth of a large Maildir. A change that it misses is found when such a
 /// message is retrieved: that is refused, and the next login measures everything again.
@@ -63,6 +66,8 @@ struct Found {
     messages: Vec<Message>,
     changed: bool,
     complete: bool,
+    /// A listed file was not there when it was to be measured.
+    lost: bool,
 }
 
 impl Found {
@@ -168,7 +173,7 @@ impl<'a> Folders<'a> {
         let stamps = self.stamps(now)?; // before they are listed
         let Index { stamps: old_stamps, entries: mut messages } = index.unwrap_or_default();
         let (mut changed, mut complete) = (false, true);
-        for _ in 0..LISTINGS {
+        for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(user, &messages)?;
             changed |= found.changed;
@@ -180,7 +185,7 @@ impl<'a> Folders<'a> {
             }
             messages = found.messages;
             self.sort(&mut messages);
-            if undisturbed {
+            if undisturbed || (listing >= LISTINGS && !found.lost) {
                 break;
             }
         }
@@ -216,12 +221,12 @@ impl<'a> Folders<'a> {
         let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
         let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true, lost: false };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
                 Ok(content) => found.messages.push(Message::new(place, content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => found.lost = true,
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&place.path(user)));
@@ -236,8 +241,11 @@ impl<'a> Folders<'a> {
         self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
     }
 
+    /// When the directories were last changed. Their inodes are left out: some file systems give a directory another one
+    /// each time it is looked at.
     pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
-        self.directories.iter().map(|(_, directory)| directory.stamp()).collect()
+        let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
+        self.directories.iter().map(|(_, directory)| times(directory)).collect()
     }
 
     /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.

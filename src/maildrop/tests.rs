@@ -513,3 +513,30 @@ fn a_marked_message_that_cannot_be_looked_for_is_not_removed() {
     symlink("elsewhere", mail.path("new")).unwrap();
     assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
 }
+
+#[test]
+fn octets_are_exact_after_marks_however_many_there_are() {
+    let mail = Mail::maildir();
+    for n in 1..4 {
+        mail.put(&format!("cur/{n}.M.h:2,S"), "one\n");
+    }
+    mail.settle();
+    assert_eq!(mail.octets(), [5; 3]);
+    let root = MailRoot::open(mail.root.path().to_owned()).unwrap().current().unwrap();
+    let mut index = Index::load(&root, "ana").unwrap();
+    index.entries[..2].iter_mut().for_each(|entry| entry.content.octets = u64::MAX);
+    Index::save(&root, "ana", index.stamps, index.entries.iter());
+    let mut open = mail.open();
+    assert_eq!(open.octets(), u64::MAX);
+    for (marked, octets) in [(1, u64::MAX), (2, 5), (3, 0)] {
+        assert!(open.mark(number(marked)) && !open.mark(number(marked)));
+        assert_eq!(open.octets(), octets);
+    }
+    open.reset();
+    assert_eq!((open.count(), open.octets()), (3, u64::MAX));
+}
+
+#[test]
+fn a_message_takes_little_memory() {
+    assert!(size_of::<Message>() <= 72);
+}

@@ -123,7 +123,13 @@ impl Listener {
         mut serve: impl FnMut(Place, TcpStream, SocketAddr),
     ) {
         let mut rest = FIRST_REST;
-        while let Some(place) = connections.reserve(protocol) {
+        let reserve = || {
+            if protocol == Protocol::Peep {
+                self.wait(); // another client may lose its place to the one that is waiting now
+            }
+            connections.reserve(protocol)
+        };
+        while let Some(place) = reserve() {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     rest = FIRST_REST;

@@ -227,7 +227,10 @@ impl Link for Socket<'_> {
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String> {
         let certificate = self.certificate.ok_or(io::ErrorKind::Unsupported)?;
         let stream = &self.connection.stream;
-        let tls = TlsLayer::accept(certificate.config(), stream, deadline)?;
+        self.connection.set_waiting(Some(Instant::now()));
+        let tls = TlsLayer::accept(certificate.config(), stream, deadline);
+        self.connection.set_waiting(None);
+        let tls = tls?;
         stream.set_read_timeout(self.timeout)?;
         let agreed = tls.agreed();
         self.tls = Some(Box::new(tls));

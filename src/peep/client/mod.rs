@@ -67,7 +67,8 @@ fn once(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     match phrases::parse(words).map_err(Failure::Usage)? {
-        Request::Help => print(out, &(phrases::help() + "\n")),
+        Request::Help => print(out, &help()),
+        Request::HelpAbout(typed) => print(out, &phrases::help_table(&typed)),
         Request::Send(command) => {
             let mut server = connect()?;
             match server.call(&command)? {
@@ -95,7 +96,8 @@ fn converse(
         };
         let quit = matches!(request, Ok(Request::Send(Command::Quit)));
         match request {
-            Ok(Request::Help) => print(out, &(phrases::help() + "\n"))?,
+            Ok(Request::Help) => print(out, &help())?,
+            Ok(Request::HelpAbout(typed)) => print(out, &phrases::help_table(&typed))?,
             Ok(Request::Send(command)) => {
                 let answer = server.call(&command)?;
                 all_well &= !matches!(answer, Answer::Error(_));
@@ -111,6 +113,11 @@ fn converse(
         }
     }
     Ok(all_well)
+}
+
+/// The list of all commands: for a person a line for each, for a program the one line of the report.
+fn help() -> String {
+    if io::stdout().is_terminal() { phrases::help_table("") } else { phrases::help_line() }
 }
 
 /// Prints an answer, the lines behind its first as they come: a listing takes no more memory than one of its lines.
