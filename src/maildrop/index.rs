@@ -90,7 +90,7 @@ impl Index {
     ) {
         let octets = Self::encode(stamps, entries);
         let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
-            let mut file = directory.create(NEW_FILE)?;
+            let mut file = directory.replace(NEW_FILE)?;
             let written = file.write_all(&octets).and_then(|()| directory.rename(NEW_FILE, FILE));
             written.inspect_err(|_| directory.unlink(NEW_FILE).unwrap_or(()))
         });

@@ -8,6 +8,7 @@ mod homes;
 mod index;
 mod layout;
 mod lock;
+mod lock_file;
 mod measure;
 mod message;
 mod moved;
@@ -112,6 +113,12 @@ impl Maildrop {
     #[must_use]
     pub fn count(&self) -> usize {
         self.messages.len() - self.marked
+    }
+
+    /// How many messages are marked as deleted.
+    #[must_use]
+    pub fn marked(&self) -> usize {
+        self.marked
     }
 
     /// The octets of the messages that are not marked as deleted.
