@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -26,6 +26,14 @@ pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
 /// loopback mostly, and each could hold a place until it has to be logged in.
 const MAX_PEEP_STRANGERS: usize = 32;
 
+/// A client that takes nothing at all for this long while it is being sent something is given up; a POP3 client sooner if
+/// the autologout timer is shorter.
+pub const WRITE_STALL: Duration = Duration::from_secs(120);
+
+/// How long a PEEP client may take to authenticate while an admin waits for its slot: a few round trips, so that admins
+/// who connect at the same time do not close each other.
+const PEEP_HEAD_START: Duration = Duration::from_millis(500);
+
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -42,6 +50,8 @@ pub struct Connections {
     /// A place has become free, the limit has changed, or the server is closing.
     changed: Condvar,
     closing: AtomicBool,
+    /// [`WRITE_STALL`] of POP3 clients, in milliseconds.
+    write_stall: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -62,21 +72,50 @@ impl State {
         self.taken < limit && (protocol == Protocol::Peep || self.pop3 + 1 < limit)
     }
 
+    /// The PEEP connections that have not authenticated, each with its number.
+    fn peep_strangers(&self) -> impl Iterator<Item = (u64, &Connection)> {
+        let is_stranger = |connection: &Connection| {
+            connection.protocol == Protocol::Peep && !connection.logged_in.load(Ordering::Acquire)
+        };
+        self.open.iter().filter(move |(_, connection)| is_stranger(connection)).map(|(id, it)| (*id, &**it))
+    }
+
     /// Of too many that have not authenticated the oldest has to go. An admin is not among them for long: who comes to
     /// authenticate does so at once.
     fn bound_peep_strangers(&self) {
-        let is_stranger = |connection: &Connection| {
-            connection.protocol == Protocol::Peep
-                && !connection.logged_in.load(Ordering::Acquire)
-                && !connection.reading_is_ended()
-        };
-        let strangers = || self.open.iter().filter(|(_, connection)| is_stranger(connection));
+        let strangers = || self.peep_strangers().filter(|(_, connection)| !connection.reading_is_ended());
         if strangers().count() > MAX_PEEP_STRANGERS
-            && let Some((_, oldest)) = strangers().min_by_key(|(id, _)| **id)
+            && let Some((_, oldest)) = strangers().min_by_key(|(id, _)| *id)
         {
             oldest.end_reading();
         }
     }
+
+    /// An admin waits and there is no room: closes the oldest PEEP connection that has not authenticated. One at a time
+    /// is closed; while it ends this does nothing.
+    fn make_room_for_admin(&self, now: Instant) -> ForAdmin {
+        if self.peep_strangers().any(|(_, connection)| connection.reading_is_ended()) {
+            return ForAdmin::Wait;
+        }
+        let Some((id, oldest)) = self.peep_strangers().min_by_key(|(id, _)| *id) else { return ForAdmin::Wait };
+        let until = oldest.accepted + PEEP_HEAD_START;
+        if now < until {
+            return ForAdmin::TryAgain(until);
+        }
+        oldest.end_reading();
+        ForAdmin::Closed(id)
+    }
+}
+
+/// What can be done for an admin who waits for a connection slot.
+#[derive(Debug, PartialEq, Eq)]
+enum ForAdmin {
+    /// This connection is being closed.
+    Closed(u64),
+    /// A connection has not had the time to authenticate yet.
+    TryAgain(Instant),
+    /// Only the end of another connection, or a higher limit, makes room.
+    Wait,
 }
 
 /// An open connection, shared between its session and the registry.
@@ -86,7 +125,7 @@ pub struct Connection {
     pub stream: TcpStream,
     protocol: Protocol,
     accepted: Instant,
-    /// Since when its session waits for a command, if it does.
+    /// Since when its session waits for a command or for a part of the TLS handshake, if it does.
     waiting_since: Mutex<Option<Instant>>,
     /// The server itself has ended the reading.
     reading_ended: AtomicBool,
@@ -109,7 +148,7 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Read);
     }
 
-    /// The session waits for a command since `since`, or does not wait.
+    /// The session waits for the client since `since`, or does not wait.
     pub fn set_waiting(&self, since: Option<Instant>) {
         *self.waiting_since.lock() = since;
     }
@@ -139,10 +178,24 @@ impl Connections {
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         let state = State { limit, ceiling: MAX_CONNECTIONS, taken: 0, pop3: 0, next_id: 1, open: HashMap::new() };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), closing: AtomicBool::new(false) })
+        let connections = Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            closing: AtomicBool::new(false),
+            write_stall: AtomicU64::default(),
+        };
+        connections.set_write_stall(WRITE_STALL);
+        Arc::new(connections)
     }
 
-    /// Waits for a place. `None` when the server is closing.
+    /// Sets how long a POP3 client may take nothing of what it is sent, also for writes that are going on.
+    pub fn set_write_stall(&self, stall: Duration) {
+        let milliseconds = stall.min(WRITE_STALL).as_millis();
+        self.write_stall.store(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Waits for a place. `None` when the server is closing. To be called for PEEP when a client is waiting, as one that
+    /// has not authenticated may lose its place to it.
     #[must_use]
     pub fn reserve(self: &Arc<Self>, protocol: Protocol) -> Option<Place> {
         let mut state = self.state.lock();
@@ -152,7 +205,19 @@ impl Connections {
                 state.pop3 += usize::from(protocol == Protocol::Pop3);
                 return Some(Place { connections: Arc::clone(self), protocol });
             }
-            self.changed.wait(&mut state);
+            if protocol == Protocol::Pop3 {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            match state.make_room_for_admin(Instant::now()) {
+                ForAdmin::Closed(id) => MutexGuard::unlocked(&mut state, || {
+                    log::warn!(
+                        "all places are taken and an admin waits: #{id}, which has not authenticated, is closed"
+                    );
+                }),
+                ForAdmin::TryAgain(at) => drop(self.changed.wait_until(&mut state, at)),
+                ForAdmin::Wait => self.changed.wait(&mut state),
+            }
         }
         None
     }
@@ -194,11 +259,11 @@ impl Connections {
     }
 
     /// When all of POP3's places are taken: ends the reading of those connections that have been waited for longer than
-    /// `patience` and have not logged in. Returns how many.
+    /// `patience` and have not logged in, be it in a TLS handshake. Those of PEEP are among them when they have places
+    /// that POP3 clients could have. Returns how many.
     pub fn make_room(&self, patience: Duration) -> usize {
         let loiters = |connection: &Connection| {
-            connection.protocol == Protocol::Pop3
-                && !connection.logged_in.load(Ordering::Acquire)
+            !connection.logged_in.load(Ordering::Acquire)
                 && !connection.reading_is_ended()
                 && connection.accepted.elapsed() > patience
                 && connection.waiting_since.lock().is_some()
@@ -207,7 +272,12 @@ impl Connections {
         if state.has_room(Protocol::Pop3) {
             return 0;
         }
-        state.open.values().filter(|connection| loiters(connection)).map(|connection| connection.end_reading()).count()
+        let of_peep_too = state.pop3 + 1 < state.limit.min(state.ceiling);
+        let loiterers = state
+            .open
+            .values()
+            .filter(|connection| (of_peep_too || connection.protocol == Protocol::Pop3) && loiters(connection));
+        loiterers.map(|connection| connection.end_reading()).count()
     }
 
     /// Closes connections whose client takes what it is sent too slowly, so that it holds its thread and its maildrop
@@ -328,6 +398,15 @@ impl Slot {
         self.place.protocol
     }
 
+    /// How long the client may take nothing of what it is sent.
+    #[must_use]
+    pub fn write_stall(&self) -> Duration {
+        match self.protocol() {
+            Protocol::Pop3 => Duration::from_millis(self.place.connections.write_stall.load(Ordering::Relaxed)),
+            Protocol::Peep => WRITE_STALL,
+        }
+    }
+
     /// The connection itself.
     #[must_use]
     pub fn connection(&self) -> &Connection {
@@ -389,6 +468,42 @@ mod tests {
         assert_eq!(connections.make_room(Duration::ZERO), 1);
         assert_eq!([user, at_work, silent].map(Connection::reading_is_ended), [false, false, true]);
         assert_eq!(connections.make_room(Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn peep_clients_make_room_for_pop3_only_where_that_helps() {
+        let connections = Connections::new(3);
+        let slots = [Protocol::Pop3, Protocol::Peep, Protocol::Peep].map(|protocol| slot(&connections, protocol));
+        let [_, silent, admin] = slots.each_ref().map(|slot| slot.connection());
+        admin.set_logged_in();
+        slots.iter().for_each(|slot| slot.connection().set_waiting(Some(Instant::now())));
+        slots[0].connection().set_logged_in();
+        connections.set_limit(2);
+        assert_eq!(connections.make_room(Duration::ZERO), 0);
+        connections.set_limit(3);
+        assert_eq!(connections.make_room(Duration::ZERO), 1);
+        assert_eq!([silent, admin].map(Connection::reading_is_ended), [true, false]);
+    }
+
+    #[test]
+    fn the_oldest_unauthenticated_peep_client_makes_room_for_an_admin() {
+        let connections = Connections::new(4);
+        let [admin, first, second] = [(); 3].map(|()| slot(&connections, Protocol::Peep));
+        let _client = slot(&connections, Protocol::Pop3);
+        admin.connection().set_logged_in();
+        let room = |now| connections.state.lock().make_room_for_admin(now);
+        let (accepted, later) = (first.connection().accepted, Instant::now() + PEEP_HEAD_START);
+        // It may be about to authenticate.
+        assert_eq!(room(accepted), ForAdmin::TryAgain(accepted + PEEP_HEAD_START));
+        assert_eq!(room(later), ForAdmin::Closed(first.id));
+        assert!(first.connection().reading_is_ended());
+        // While it ends, no other one is closed.
+        assert_eq!(room(later), ForAdmin::Wait);
+        drop(first);
+        assert_eq!(room(later), ForAdmin::Closed(second.id));
+        drop(second);
+        assert_eq!(room(later), ForAdmin::Wait);
+        assert!(!admin.connection().reading_is_ended());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use pop3d::shared::CROWDED_LOGIN_LIMIT;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, PASSWORD, PATIENCE, Server, USER, eventually, reset};
+use crate::harness::{Certificate, Client, PASSWORD, PATIENCE, Server, USER, eventually, reset};
 
 /// The most connections at once.
 const MOST: usize = 998;
@@ -293,16 +293,78 @@ fn a_signal_ends_all_of_them_in_time() {
 /// When places are wanted they are not kept for as long as otherwise for who does not log in; users keep theirs.
 #[test]
 fn the_silent_make_room_for_others() {
-    let server = Server::builder().user(USER, PASSWORD).user("other", "pass").flags(["-c", "4"]).start();
-    let (mut user, mut silent) = (server.session(), [server.pop3(), server.pop3()]);
-    // Both are overdue before anybody waits for a place, so that they are found at once.
+    let certificate = Certificate::new();
+    let server = Server::builder().user(USER, PASSWORD).user("other", "pass").flags(["-c", "8"]);
+    let server = server.flags(["--pop3s-port", "0", "--tls-cert", certificate.chain().to_str().unwrap()]);
+    let server = server.flags(["--tls-key", certificate.key().to_str().unwrap()]).start();
+    let mut user = server.session();
+    // Silent before the login, in the handshake of POP3S, in that of STLS, and on the port of PEEP.
+    let mut silent = vec![server.pop3(), server.pop3(), Client::connect(server.pop3s_address()), server.pop3()];
+    silent[3].call("STLS");
+    silent.extend([server.peep(), server.peep(), server.peep()]);
+    // All are overdue before a client waits for a slot, so that they are found at once.
     thread::sleep(CROWDED_LOGIN_LIMIT);
     let mut other = Client::connect(server.pop3_address());
     other.ok();
     other.login("other", "pass");
     silent.iter_mut().for_each(Client::closed);
     user.call("NOOP");
-    server.expect_log("WARN", "all places are taken: 2 connections are closed");
+    server.expect_log("WARN", "all places are taken: 7 connections are closed");
+}
+
+/// Clients that connect to PEEP and say nothing keep no admin out: when no slot is left, the oldest of them is closed.
+#[test]
+fn silent_peep_clients_make_room_for_an_admin() {
+    let certificate = Certificate::new();
+    for by_tls in [false, true] {
+        let mut builder = Server::builder().flags(["-c", "3"]);
+        if by_tls {
+            builder = builder.tls(&certificate);
+        }
+        let server = builder.start();
+        let connect = |server: &Server| match by_tls {
+            true => server.peep().tls(&certificate),
+            false => server.peep(),
+        };
+        let log_in = |mut client: Client| {
+            client.send("a root root");
+            client.expect("+");
+            client
+        };
+        let mut first = log_in(connect(&server));
+        // With TLS they are silent in the handshake.
+        let mut silent = [server.peep(), server.peep()];
+        let mut second = log_in(connect(&server));
+        silent[0].closed();
+        let mut third = log_in(connect(&server));
+        silent[1].closed();
+        for admin in [&mut first, &mut second, &mut third] {
+            assert_eq!(admin.value("c?"), "3");
+        }
+        // An admin who has authenticated keeps the slot.
+        let mut waiting = server.peep();
+        waiting.write("a");
+        leave(first);
+        if !by_tls {
+            waiting.send(" root root");
+            waiting.expect("+");
+        }
+        for admin in [&mut second, &mut third] {
+            assert_eq!(admin.value("c?"), "3");
+        }
+    }
+}
+
+/// With one slot, admins that connect at the same time are served one after the other, and none closes another one
+/// that is about to authenticate.
+#[test]
+fn admins_who_come_together_are_served_in_turn() {
+    let server = Server::builder().flags(["-c", "1"]).start();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..5).for_each(|_| leave(server.admin())));
+        }
+    });
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod accounts;
 mod anomalies;
 // certbot's directories, and its deploy hook.
 mod certbot;
+// Files that are never read and never written.
+mod frozen;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
@@ -28,6 +30,8 @@ mod harness;
 mod dialogues;
 // What hostile servers cannot do to the client programs.
 mod hostile;
+// Link-local addresses and clients on other machines.
+mod namespaces;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // Who is let in, and the maildrop's lock.
@@ -50,8 +54,14 @@ mod pop3;
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// Maildrops that other programs use at the same time, and file systems that number their files anew.
+mod shared_maildrops;
 // The program itself: flags, refusals, log and end.
 mod programs;
+// Files that may not become larger.
+mod sizes;
+// The scripts that people start by hand.
+mod scripts;
 // What outlives a server.
 mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.

@@ -252,9 +252,11 @@ impl Run {
     }
 }
 
+/// Runs the program; it is killed after two minutes.
 fn popbench(arguments: &str) -> Run {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_popbench")).args(arguments.split_whitespace()).output().unwrap();
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "120", env!("CARGO_BIN_EXE_popbench")]).args(arguments.split_whitespace());
+    let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |octets| String::from_utf8(octets).unwrap();
     Run { code: status.code(), out: text(stdout), err: text(stderr) }
 }

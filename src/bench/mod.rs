@@ -1,18 +1,19 @@
 //! `popbench`: a load generator for any POP3 server.
 //!
-//! A run is N clients that repeat one workload's session until a count or a time is used up. What they see is
-//! added up in one tally, and the report is arithmetic over that tally.
+//! In a run N clients repeat the session of one workload until a count or a time is used up. Their results are added up
+//! in one tally, and the report is computed from that tally. [`Args`] are the arguments and [`run()`] is the program;
+//! `bin/popbench.rs` calls it.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `options` | the command line, and the checked `Plan` made of it |
-//! | `security` | the command line's part about TLS, and what it means towards a server |
-//! | `users` | accounts by pattern or from a file, and who gets which |
+//! | `security` | the command line's part about TLS, and the settings for one server |
+//! | `users` | accounts by pattern or from a file, and which client gets which |
 //! | `client` | one connection: status lines, multi-line replies, octets |
 //! | `intake`, `buffers` | where that connection's octets arrive |
 //! | `failure` | what can go wrong in a session |
-//! | `line` | that connection's octets, in clear or by TLS |
-//! | `tls` | TLS over a socket that never waits |
+//! | `line` | that connection's octets, unencrypted or with TLS |
+//! | `tls` | TLS over a non-blocking socket |
 //! | `reactor` | the event loop that runs many clients on one thread |
 //! | `exchange` | what a session asks the server: scans, unique-ids, messages |
 //! | `workload` | what a session does in each workload, and the clients that do it |
@@ -20,10 +21,10 @@
 //! | `tally` | times, totals and errors of a run |
 //! | `report` | a run's figures for people, as JSON and as CSV |
 //! | `compare` | two servers in turn, and the spread of their ratio |
-//! | `progress` | the line that moves on a terminal |
+//! | `progress` | the progress line on a terminal |
 //! | `system` | this process's limits and CPU time, a server's memory |
 //!
-//! Nothing here knows the server of this package: only RFC 1939 stands between the two.
+//! It does not depend on the server of this package: it speaks RFC 1939 to any server.
 
 mod buffers;
 mod client;

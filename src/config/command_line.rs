@@ -289,6 +289,7 @@ mod tests {
             ),
             ("no-landlock = true", &["--no-landlock"]),
             ("confine = true", &["--confine"]),
+            ("layout = 'flat'", &["--layout", "flat"]),
         ];
         let mut seen = String::new();
         for (file, arguments) in samples {

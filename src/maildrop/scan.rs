@@ -8,6 +8,7 @@
 //!
 //! Some file systems number their files anew each time. There a file is known by its name, size and times.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -23,6 +24,9 @@ use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
 
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
+
+/// How often it is listed if files were renamed before they could be measured.
+const MORE_LISTINGS: usize = 200;
 
 /// How many files of a Maildir are compared with the index before it is believed for all of them. That takes about 1 ms
 /// and finds every change that concerns a hundredth of a large Maildir. A change that it misses is found when such a
@@ -61,15 +65,16 @@ pub(super) struct Listed {
 /// What one listing has found.
 struct Found {
     messages: Vec<Message>,
-    changed: bool,
     complete: bool,
+    /// A listed file was not there when it was to be measured.
+    lost: bool,
 }
 
 impl Found {
     /// Adds the files that an earlier listing saw and this one did not.
-    fn add_missed(&mut self, earlier: Vec<Message>) {
+    fn add_missed(&mut self, earlier: &[Message]) {
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
-        let missed: Vec<_> = earlier.into_iter().filter(|it| !seen.contains(&file(it))).collect();
+        let missed: Vec<_> = earlier.iter().filter(|it| !seen.contains(&file(it))).cloned().collect();
         self.messages.extend(missed);
     }
 }
@@ -77,6 +82,11 @@ impl Found {
 /// What a message is recognised by.
 fn file(message: &Message) -> (&[u8], u64) {
     (message.place.base(), message.content.identity.inode)
+}
+
+/// What an index is good for, wherever a mail program has moved the message meanwhile.
+fn base_and_content(message: &Message) -> (&[u8], &Content) {
+    (message.place.base(), &message.content)
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
@@ -166,32 +176,34 @@ impl<'a> Folders<'a> {
     /// anything.
     fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
         let stamps = self.stamps(now)?; // before they are listed
-        let Index { stamps: old_stamps, entries: mut messages } = index.unwrap_or_default();
-        let (mut changed, mut complete) = (false, true);
-        for _ in 0..LISTINGS {
+        let index = index.unwrap_or_default();
+        let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
+        for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(user, &messages)?;
-            changed |= found.changed;
             complete = found.complete;
             let undisturbed = self.times()? == before;
             if !undisturbed {
                 // What is not seen now has been renamed meanwhile, or removed: better one too many.
-                found.add_missed(messages);
+                found.add_missed(&messages);
             }
-            messages = found.messages;
-            self.sort(&mut messages);
-            if undisturbed {
+            self.sort(&mut found.messages);
+            messages = Cow::Owned(found.messages);
+            if undisturbed || (listing >= LISTINGS && !found.lost) {
                 break;
             }
         }
+        let mut messages = messages.into_owned();
         note_namesakes(&mut messages);
         // A file that was written to just now may be again, without a trace in its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
         // With a message left out the directories' times do not tell when it can be read.
         let complete = complete && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
-        if changed || (stamps.is_some() && stamps != old_stamps) {
-            Index::save(root, user, stamps, messages.iter().filter(settled));
+        let entries = messages.iter().filter(settled);
+        let is_known = entries.clone().map(base_and_content).eq(index.entries.iter().map(base_and_content));
+        if !is_known || (stamps.is_some() && stamps != index.stamps) {
+            Index::save(root, user, stamps, entries);
         }
         Ok(messages)
     }
@@ -204,7 +216,6 @@ impl<'a> Folders<'a> {
         let contents: Vec<_> = files.iter().map(|file| self.known_content(&index, file, believed)).collect();
         let unknown: Vec<&Listed> =
             files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
-        let changed = !unknown.is_empty() || files.len() != known.len();
         // Their unique-ids are taken, also by files that are younger.
         let taken: HashSet<&[u8]> = files
             .iter()
@@ -216,12 +227,12 @@ impl<'a> Folders<'a> {
         let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
         let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), complete: true, lost: false };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
                 Ok(content) => found.messages.push(Message::new(place, content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => found.lost = true,
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&place.path(user)));
@@ -236,8 +247,11 @@ impl<'a> Folders<'a> {
         self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
     }
 
+    /// When the directories were last changed. Their inodes are left out: some file systems give a directory another one
+    /// each time it is looked at.
     pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
-        self.directories.iter().map(|(_, directory)| directory.stamp()).collect()
+        let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
+        self.directories.iter().map(|(_, directory)| times(directory)).collect()
     }
 
     /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.
