@@ -25,6 +25,7 @@ mod name;
 mod names;
 mod root;
 mod scan;
+mod system;
 #[cfg(test)]
 mod tests;
 mod update;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::homes::Named;
 use super::layout::Layouts;
 use super::names::{Name, Names};
+use super::system;
 use crate::owner;
 
 /// The directory that holds a directory for each user, as the operator named it.
@@ -31,7 +32,7 @@ impl MailRoot {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// When `path` is not a directory that can be searched.
+    /// When `path` is not a directory that can be searched, or is one of the system's.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         Self::with_layouts(path, Arc::default())
     }
@@ -99,6 +100,7 @@ impl Root {
         // Links on the way to the root are the operator's own and are followed. Opening "." below it asks for
         // the permission to search.
         let directory = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        system::refuse(&directory)?;
         if is_fenced_off(&directory) {
             let why = "the server may not reach it (--allow-dir at its start would let it)";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
