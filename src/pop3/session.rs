@@ -583,7 +583,7 @@ impl<L: Link> Session<'_, L> {
 
     fn transfer(
         &mut self,
-        state: &Transaction,
+        state: &mut Transaction,
         number: MessageNumber,
         message: OpenMessage,
         body: Body,
