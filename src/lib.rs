@@ -4,14 +4,16 @@
 //! three layers; a module uses only modules of its own layer or of a layer below.
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (acceptors, signals,
-//!   shutdown), [`records`] and [`reload`] (threads that write the counters and read the certificate again), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
-//!   up rights), [`logging`] (the log), [`malloc`] (settings of the C library's allocator).
+//!   shutdown), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
+//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the certificate
+//!   again), [`malloc`] (settings of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`guard`] (limits by address and before login), [`stats`] (counters),
-//!   [`state`] (the state directory), [`append`] (files that grow by lines), [`descriptors`] (the limit of open files).
+//!   [`state`] (the state directory), [`descriptors`] (the limit of open files), [`append`] (opens files that
+//!   lines are appended to).
 //!
 //! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). Both use [`trust`] to check
 //! certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares

@@ -1,7 +1,7 @@
 //! `popbench`: a load generator for any POP3 server.
 //!
 //! In a run N clients repeat the session of one workload until a count or a time is used up. Their results are added up
-//! in one tally, and the report is computed from that tally. [`Args`] are the arguments and [`run`] is the program;
+//! in one tally, and the report is computed from that tally. [`Args`] are the arguments and [`run()`] is the program;
 //! `bin/popbench.rs` calls it.
 //!
 //! | module | holds |

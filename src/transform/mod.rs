@@ -5,7 +5,7 @@
 //!   the environment that [`Subject`] describes, without a shell, as the leader of a process group.
 //! - [`Running`] reads its output. The group is killed when the program ends or fails, writes nothing for too long, or
 //!   its [`Client`] has left; the program is always reaped. [`Failure`] says what went wrong.
-//! - [`Limit`] is one `--transform-limit`; [`launch`] applies them in the new process.
+//! - [`Limit`] is one `--transform-limit`; [`launch()`] applies them in the new process.
 //!
 //! The RETR and TOP of [`crate::pop3`] are the callers.
 

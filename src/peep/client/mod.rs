@@ -4,7 +4,7 @@
 //! scripts), from a terminal (`prompt`), or from any other standard input, one command a line. `connection` sends it and
 //! reads the answer within a deadline, `output` prints that safely.
 //!
-//! [`Options`] are the arguments and [`run`] is the program; `bin/peepclient.rs` calls it.
+//! [`Options`] are the arguments and [`run()`] is the program; `bin/peepclient.rs` calls it.
 
 mod connection;
 mod options;
