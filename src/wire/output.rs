@@ -104,6 +104,14 @@ pub trait Link: Read + Write {
     /// Whether nobody on the way can read what is said: it goes by TLS, or does not leave this machine.
     fn is_private(&self) -> bool;
 
+    /// The user whose program the client is. Only for a client on this machine.
+    ///
+    /// # Errors
+    /// When that cannot be told; such a client is to be taken for any user's.
+    fn client_user(&self) -> io::Result<u32> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// How it stands with TLS.
     fn tls(&self) -> Tls;
 
