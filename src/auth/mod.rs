@@ -7,6 +7,7 @@ mod apop;
 mod file;
 mod hidden;
 mod name;
+mod on_disk;
 mod passwd;
 pub mod sasl;
 mod scram;
