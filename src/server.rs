@@ -13,13 +13,15 @@ use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
-use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot};
+use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
 use crate::guard::Visit;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
+use crate::net::{self, Certificate, Listener, Socket};
 use crate::pool::Pool;
+use crate::records::Records;
+use crate::reload::Reloader;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
-use crate::stats::{Kept, StatsLog};
+use crate::stats::Kept;
 use crate::wire::Link;
 use crate::{cores, descriptors, peep, pop3};
 
@@ -41,27 +43,6 @@ pub struct Server {
     certificate: Option<Arc<Certificate>>,
     listeners: Vec<(Service, Listener)>,
     records: Records,
-}
-
-/// What is written down of the counters.
-#[derive(Debug)]
-struct Records {
-    kept: Option<Kept>,
-    log: Option<StatsLog>,
-}
-
-impl Records {
-    /// Keeps the counters if they have changed, and logs them when it is time to, or for the last time.
-    fn keep(&mut self, shared: &Shared, last: bool) {
-        if let Some(kept) = &mut self.kept {
-            kept.save(&shared.stats);
-        }
-        if let Some(log) = &mut self.log
-            && (last || log.is_due(Instant::now()))
-        {
-            log.write(&shared.sample());
-        }
-    }
 }
 
 /// What is spoken on a port.
@@ -146,11 +127,13 @@ impl Server {
     /// # Errors
     /// When threads cannot be started.
     pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
-        let Self { shared, certificate, listeners, mut records } = self;
+        let Self { shared, certificate, listeners, records } = self;
         let sessions = {
             let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
             Pool::start(MAX_CONNECTIONS, move |guest| serve(guest, &shared, certificate.as_deref()))?
         };
+        let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
+        let reloader = Reloader::start(certificate).map_err(no_thread)?;
         thread::scope(|scope| {
             for (service, listener) in &listeners {
                 let (shared, sessions) = (&shared, &sessions);
@@ -169,38 +152,39 @@ impl Server {
                 let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
                 if let Err(error) = acceptor {
                     close(shared, &listeners);
-                    return Err(io::Error::new(error.kind(), format!("cannot start a thread: {error}")));
+                    return Err(no_thread(error));
                 }
             }
-            records.keep(&shared, false);
+            enforce_timeout(&shared);
             let ticks = tick(TICK);
             let why = loop {
                 select! {
                     recv(requests) -> request => match request {
-                        Ok(Request::Reload) => reload(certificate.as_deref()),
+                        Ok(Request::Reload) => reloader.ask(),
                         Ok(Request::Stop(why)) => break why,
                         Err(_) => break "the program ends",
                     },
                     recv(ticks) -> _ => {
-                        if let Some(timeout) = shared.settings.timeout() {
-                            shared.connections.end_overdue(timeout);
-                        }
+                        enforce_timeout(&shared);
                         if let Some(least) = shared.min_rate {
                             shared.connections.end_slow(least);
                         }
                         if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_knocks()) {
                             make_room(&shared.connections);
                         }
-                        records.keep(&shared, false);
                     }
                 }
             };
             log::info!("shutting down: {why}");
             close(&shared, &listeners);
-            records.keep(&shared, true);
+            recorder.end();
             Ok(())
         })
     }
+}
+
+fn no_thread(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
 }
 
 /// A connection on its way to its session.
@@ -223,6 +207,16 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Share
     }
 }
 
+/// Has open sessions follow the autologout timer, which PEEP may have changed: those that wait for a command, and those
+/// whose client takes nothing of what it is sent.
+fn enforce_timeout(shared: &Shared) {
+    let timeout = shared.settings.timeout();
+    shared.connections.set_write_stall(timeout.unwrap_or(WRITE_STALL));
+    if let Some(timeout) = timeout {
+        shared.connections.end_overdue(timeout);
+    }
+}
+
 /// Somebody waits for a place; silent strangers are not to keep one for as long as they have otherwise.
 fn make_room(connections: &Connections) {
     let closed = connections.make_room(CROWDED_LOGIN_LIMIT);
@@ -239,15 +233,6 @@ fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
     listeners.iter().for_each(|(_, listener)| listener.wake());
     if !shared.connections.close(GRACE, LAST_GRACE) {
         log::warn!("some sessions did not end in time");
-    }
-}
-
-/// Sessions that have begun go on with the certificate that they have.
-fn reload(certificate: Option<&Certificate>) {
-    match certificate.map(Certificate::reload) {
-        Some(Ok(())) => log::info!("the TLS certificate has been read again"),
-        Some(Err(error)) => log::error!("the TLS certificate stays the old one: {error}"),
-        None => log::info!("there is no TLS certificate to read again"),
     }
 }
 
@@ -285,11 +270,6 @@ fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option
 }
 
 fn serve_pop3(socket: Socket<'_>, shared: &Shared, visit: &Visit, name: &str) {
-    if let Some(timeout) = shared.settings.timeout().filter(|timeout| *timeout < WRITE_STALL)
-        && let Err(error) = socket.set_write_timeout(timeout)
-    {
-        log::warn!("{name} no write timeout: {error}");
-    }
     let summary = pop3::serve(socket, shared, visit, name);
     log::info!("{name} {summary}");
 }

@@ -310,6 +310,32 @@ impl Builder {
         server
     }
 
+    /// Starts it where `passwd` is /etc/passwd: in a mount namespace of its own. `None`, which is said, where there can be
+    /// no such namespace.
+    #[track_caller]
+    pub(crate) fn start_with_passwd(self, passwd: &Path) -> Option<Server> {
+        let bind = "mount --bind \"$0\" /etc/passwd";
+        let namespace = || {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount"][if geteuid().is_root() { 2.. } else { 0.. }].iter());
+            command.args(["sh", "-c"]).stdin(Stdio::null());
+            command
+        };
+        let tried = namespace().arg(bind).arg(passwd).output().unwrap();
+        if !tried.status.success() {
+            eprintln!("SKIPPED, there are no mount namespaces here: {}", String::from_utf8_lossy(&tried.stderr));
+            return None;
+        }
+        let this = if self.users.is_empty() { self.user(USER, PASSWORD) } else { self };
+        let served = this.command(Path::new(PROGRAM));
+        let mut command = namespace();
+        command.arg(format!("{bind} && exec \"$@\"")).arg(passwd).arg(served.get_program()).args(served.get_args());
+        let (mut server, lines) = Server::spawn(command, this.mail, None);
+        server.read_stderr();
+        server.wait_for_addresses(&lines);
+        Some(server)
+    }
+
     /// Starts one that ends at once, as it cannot do as it is told. One that does not is killed: it has no exit code.
     pub(crate) fn refused(self) -> Output {
         let mut command = self.command(Path::new(PROGRAM));
@@ -551,7 +577,7 @@ impl Drop for Server {
 }
 
 /// The lines of a pipe as they come; it is read to its end, so that the writer never blocks.
-fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {

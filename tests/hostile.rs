@@ -42,6 +42,49 @@ fn server(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> u
     port
 }
 
+/// A POP3 server that answers each line with what `answer` makes of it; how many lines came before is told with it.
+/// After an answer that has no line end or more than one line it says `more` again and again.
+fn pop3_server(answer: impl Fn(&str, usize) -> String + Send + 'static, more: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        let mut heard = 0;
+        for socket in listener.incoming().flatten() {
+            let _ = pop3_session(socket, &answer, more, &mut heard); // the client leaves as it likes
+        }
+    });
+    port
+}
+
+fn pop3_session(
+    socket: TcpStream,
+    answer: impl Fn(&str, usize) -> String,
+    more: &[u8],
+    heard: &mut usize,
+) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let mut lines = BufReader::new(socket);
+    lines.get_mut().write_all(b"+OK\r\n")?;
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 0 {
+        let text = answer(line.trim_end(), *heard);
+        *heard += 1;
+        lines.get_mut().write_all(text.as_bytes())?;
+        if !more.is_empty() && text.matches("\r\n").count() != 1 {
+            repeat(lines.get_mut(), &more.repeat(1000), Duration::ZERO)?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+fn popbench(port: u16, arguments: &str) -> Ended {
+    let mut command = bounded(env!("CARGO_BIN_EXE_popbench"));
+    command.args(arguments.split(' ')).args(["--threads=1", "--quiet", &format!("--address=127.0.0.1:{port}")]);
+    run(&mut command, "")
+}
+
 /// Takes the login and one command more, then answers with `first`, and with `more` again and again.
 fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u16 {
     server(move |socket| {
@@ -177,4 +220,68 @@ fn text_of_a_server_cannot_steer_the_terminal() {
     }
     let nonsense = run(&mut peepclient(answer(format!("{UNSAFE}\r\n")), &["maildir"]), "");
     given_up(&nonsense, &format!("the server's answer is not PEEP: \"{ESCAPED}\""));
+}
+
+#[test]
+fn popbench_does_not_believe_an_absurd_number_of_messages() {
+    let answer = |line: &str, _| match line {
+        "STAT" => "+OK 4000000000 4000000000\r\n".to_owned(),
+        "LIST" => "+OK\r\n1 1\r\n".to_owned(),
+        _ => "+OK\r\n".to_owned(),
+    };
+    let port = pop3_server(answer, b"1 1\r\n");
+    for workload in ["sessions -c 1 -n 1", "maildrop"] {
+        let ended = popbench(port, workload);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let why = "1 × protocol violation; the first: STAT told of 4000000000 messages, which is more than 10000000\n";
+        assert!(ended.stdout.ends_with(why), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn popbench_needs_no_memory_for_the_messages_of_a_listing() {
+    // As a list of numbers and sizes more than the program may have.
+    const COUNT: usize = 5_000_000;
+    let answer = |line: &str, _| match line {
+        "STAT" => format!("+OK {COUNT} {COUNT}\r\n"),
+        "LIST" => format!("+OK\r\n{}.\r\n", "1 1\r\n".repeat(COUNT)),
+        "UIDL" => "-ERR no\r\n".to_owned(),
+        _ => "+OK\r\n".to_owned(),
+    };
+    let ended = popbench(pop3_server(answer, b""), "maildrop");
+    assert!(ended.stdout.contains("1 × -ERR to UIDL"), "{}{}", ended.stdout, ended.stderr);
+}
+
+#[test]
+fn popbench_gives_up_a_line_without_end() {
+    for endless in ["USER", "PASS", "LIST 1"] {
+        let answer = move |line: &str, _| if line.starts_with(endless) { "+OK" } else { "+OK\r\n" }.to_owned();
+        let ended = popbench(pop3_server(answer, b"1"), "retr --users user");
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let why = "1 × protocol violation; the first: a line of more than 4096 octets\n";
+        assert!(ended.stdout.ends_with(why), "{endless}: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn popbench_shows_text_of_a_server_escaped() {
+    for (answer, shown) in [
+        (format!("-ERR {UNSAFE}\r\n"), format!("-ERR to USER; the first: USER was answered -ERR {ESCAPED}")),
+        (format!("-ERR [{UNSAFE}] x\r\n"), format!("-ERR to USER; the first: USER was answered -ERR [{ESCAPED}] x")),
+        (format!("{UNSAFE}\r\n"), format!("protocol violation; the first: USER was answered '{ESCAPED}'")),
+    ] {
+        let port = pop3_server(move |_, _| answer.clone(), b"");
+        let ended = popbench(port, "logins -c 1 -n 1");
+        assert!(ended.stdout.ends_with(&format!("    1 × {shown}\n")), "{}", ended.stdout);
+        let json = popbench(port, "logins -c 1 -n 1 --json").stdout;
+        assert!(!json.contains(|c: char| UNSAFE.contains(c) && !c.is_ascii_graphic()), "{json}");
+    }
+}
+
+#[test]
+fn popbench_counts_made_up_kinds_of_errors_together() {
+    let port = pop3_server(|_, heard| format!("-ERR [X-{heard}] no\r\n"), b"");
+    let ended = popbench(port, "logins -c 1 -n 300");
+    assert!(ended.stdout.contains("    1 × -ERR [X-7]; the first: "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("    200 × other errors; the first: "), "{}", ended.stdout);
 }

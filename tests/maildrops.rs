@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, Server, USER};
+use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, Server, USER, eventually};
 
 const MESSAGE: &str = "Subject: a\r\n\r\nbody\r\n";
 
@@ -41,8 +41,8 @@ fn unique_ids(session: &mut Client) -> Vec<String> {
 
 /// Puts beside the messages of `folder` all that is not a message but looks like one.
 fn put_what_is_no_message(folder: &Path, outside: &Path) {
-    fs::create_dir_all(folder.join("1000000001.directory/new")).unwrap();
-    fs::write(folder.join("1000000001.directory/new/1"), MESSAGE).unwrap();
+    fs::create_dir_all(folder.join("1000000001.directory/below")).unwrap();
+    fs::write(folder.join("1000000001.directory/below/1"), MESSAGE).unwrap();
     fs::write(folder.join(".1000000002.hidden"), MESSAGE).unwrap();
     symlink(outside, folder.join("1000000003.link")).unwrap();
     symlink(outside.parent().unwrap(), folder.join("1000000004.link")).unwrap();
@@ -140,6 +140,108 @@ fn what_is_no_directory_is_no_maildrop() {
         let text = client.refused("PASS pass");
         assert!(text.starts_with("[SYS/PERM]"), "{user}: {text}");
     }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Layouts
+
+/// The server refuses the login of [`USER`], which does not count as a wrong password, and logs `why`.
+#[track_caller]
+fn no_maildrop(server: &Server, why: &str) {
+    let mut client = server.pop3();
+    for _ in 0..8 {
+        client.call(&format!("USER {USER}"));
+        assert_eq!(client.refused(&format!("PASS {PASSWORD}")), "[SYS/PERM] the maildrop cannot be opened");
+    }
+    client.call("QUIT");
+    eventually("it is logged why, and what to do", || {
+        let log = server.stderr();
+        log.contains(why) && log.contains("serve them all the same with --layout flat")
+    });
+}
+
+/// The names in a directory, sorted.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = entries.collect();
+    names.sort();
+    names
+}
+
+/// What a directory with a Maildir in it holds beside that is not mail.
+#[test]
+fn documents_beside_a_maildir_are_not_served() {
+    for (folder, maildir) in [("Maildir", "cur"), ("Maildir", "new"), (".maildir", "cur")] {
+        let server = Server::start();
+        let maildrop = server.maildrop();
+        maildrop.put("thesis.odt", "a document");
+        fs::create_dir_all(maildrop.path(&format!("{folder}/{maildir}"))).unwrap();
+        no_maildrop(&server, &format!("its sub-directory {folder:?} is a Maildir"));
+        assert_eq!(names_in(&maildrop.path("")), [folder, "thesis.odt"].map(str::to_owned), "something was written");
+    }
+}
+
+/// A sub-directory becomes a Maildir after the maildrop was served as a flat one.
+#[test]
+fn a_flat_maildrop_that_gets_a_maildir_below_is_refused() {
+    let server = Server::start();
+    let maildrop = server.maildrop();
+    maildrop.put("1.eml", MESSAGE);
+    fs::create_dir_all(maildrop.path("other/folder")).unwrap();
+    assert_eq!(server.session().call("STAT"), "1 20");
+    fs::create_dir(maildrop.path("other/cur")).unwrap();
+    no_maildrop(&server, "its sub-directory \"other\" is a Maildir");
+}
+
+#[test]
+fn the_operator_may_name_the_layout() {
+    let mail = MailRoot::new();
+    let maildrop = mail.maildrop(USER);
+    maildrop.put("1.eml", "flat\r\n");
+    maildrop.put("new/1000000000.a", MESSAGE);
+    fs::create_dir_all(maildrop.path("other/cur")).unwrap();
+    let octets = |layout: &str| {
+        let server = Server::builder().mail(&mail).flags(["--layout", layout]).start();
+        server.session().listing("LIST")
+    };
+    // Each finds what the others have left in the index.
+    for _ in 0..2 {
+        for (layout, expected) in [("auto", "1 20"), ("flat", "1 6"), ("maildir", "1 20")] {
+            assert_eq!(octets(layout), [expected], "{layout}");
+            for directory in ["", "new", "cur"] {
+                maildrop.set_modified_directory(directory, 1_000_000_000);
+            }
+        }
+    }
+    for folder in ["new", "cur"] {
+        fs::rename(maildrop.path(folder), maildrop.path(&format!("no-{folder}"))).unwrap();
+    }
+    assert!(octets("maildir").is_empty());
+}
+
+/// As `adduser` makes them, below /home. The server and its system's accounts are in a mount namespace of their own.
+#[test]
+fn a_home_directory_is_no_flat_maildrop() {
+    let mail = MailRoot::new();
+    let maildrop = mail.maildrop(USER);
+    maildrop.put("thesis.odt", "a document");
+    fs::set_permissions(mail.path(), Permissions::from_mode(0o755)).unwrap();
+    let home = maildrop.path("");
+    // The account's name, its uid, and when it is made.
+    let start = |account: &str, uid: u32, flags: &[&str]| {
+        let passwd = mail.path().join("passwd");
+        let line = format!("{account}:x:{uid}:{uid}::{}/./:/bin/sh\n", home.display());
+        fs::write(&passwd, format!("{}{line}", fs::read_to_string("/etc/passwd").unwrap())).unwrap();
+        Server::builder().mail(&mail).flags(flags.iter().copied()).start_with_passwd(&passwd)
+    };
+    let owner = fs::metadata(&home).unwrap().uid();
+    for (account, uid) in [(USER, 54321), ("of-the-owner", owner), ("anybody", 54321)] {
+        let Some(server) = start(account, uid, &[]) else { return };
+        no_maildrop(&server, &format!("the directory is the home of the account \"{account}\""));
+        assert_eq!(names_in(&home), ["thesis.odt"], "something was written");
+    }
+    let server = start(USER, owner, &["--layout", "flat"]).unwrap();
+    assert_eq!(server.session().call("STAT"), "1 12");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ mod accounts;
 mod anomalies;
 // certbot's directories, and its deploy hook.
 mod certbot;
+// Files that are never read and never written.
+mod frozen;
 // Real client programs, from curl to fetchmail, each with the same odd messages.
 mod clients;
 // Its filter for fail2ban.
@@ -20,18 +22,24 @@ mod faults;
 mod fuzz;
 // What the server and its transforms give up, and the lock that other servers see.
 mod confinement;
+// What a transform cannot do to the server and to the machine.
+mod fences;
 // The real server, clients and mail.
 mod harness;
 // Dialogues as data, one for each rule.
 mod dialogues;
 // What hostile servers cannot do to the client programs.
 mod hostile;
+// Link-local addresses and clients on other machines.
+mod namespaces;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // The log and the list of ports, when nothing takes them.
 mod log;
+// The manual's commands and tables, and `pop3d help`.
+mod manual;
 // Maildrops on disk, and what happens to them under a session.
 mod maildrops;
 // Messages to the octet, beside a naive reference.
@@ -46,8 +54,14 @@ mod pop3;
 mod peepclient;
 // The load generator against a scripted server.
 mod popbench;
+// Maildrops that other programs use at the same time, and file systems that number their files anew.
+mod shared_maildrops;
 // The program itself: flags, refusals, log and end.
 mod programs;
+// Files that may not become larger.
+mod sizes;
+// The scripts that people start by hand.
+mod scripts;
 // What outlives a server.
 mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.

@@ -13,9 +13,10 @@ use crate::tls_peer::{Identity, NAMES, Stream, secured};
 
 const BANNER: &str = "Connected successfully to server through PEEP!\nSee available commands with 'help'\n";
 
-/// `peepclient` for this port, with nothing of the environment that changes what it does.
+/// `peepclient` for this port, with nothing of the environment that changes what it does. It is killed after a minute.
 pub(crate) fn peepclient(port: u16) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peepclient"));
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_peepclient")]);
     command.env_remove("PEEP_PASSWORD").args(["-address", "127.0.0.1", "-port", &port.to_string()]);
     command
 }
@@ -190,6 +191,8 @@ fn what_needs_no_server_does_not_look_for_one() {
     let help = run(peepclient(1).arg("help"), "");
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     assert!(help.stdout.starts_with("capa | quit | ") && help.stdout.ends_with(" | all time logged amount\n"));
+    let about = "  add user <username> <password>  add an account\n";
+    assert_eq!(run(peepclient(1).args(["help", "add"]), ""), ended(0, about, ""));
     for (words, error) in [
         (&["foo"][..], "Unknown client command, see available commands with 'help'"),
         (&["timeout", "5"], "Wrong number of arguments, the command is: timeout"),
@@ -404,6 +407,22 @@ fn a_prompt_can_be_edited_completed_and_recalled() {
     let again = [LOGIN, ("c?", "+998\r\n"), ("q", "+\r\n")];
     let ended = at_the_prompt(state.path(), &again, &[("", &format!("{UP}\r")), ("OK! 998\r\n", "quit\r")]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+}
+
+#[test]
+fn a_person_is_helped_with_one_command_or_all() {
+    let state = tempfile::tempdir().expect("a folder");
+    let dialogue = [
+        ("with 'help'\r\n", "help\r"),
+        ("all time logged amount          logins since the start\r\n", "help add\r"),
+        ("add user <username> <password>  add an account\r\n", "help del\t\r"),
+        ("delete user <username>          remove an account, its mail stays\r\n", "?\r"),
+        ("all time logged amount          logins since the start\r\n", "help nothing\r"),
+        ("ERROR! Unknown client command, see available commands with 'help'\r\n", "exit\r"),
+    ];
+    let ended = at_the_prompt(state.path(), &[LOGIN, ("q", "+\r\n"), ("", HANG_UP)], &dialogue);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("OK!\r\n") && !ended.stdout.contains("capa | "), "{}", ended.stdout);
 }
 
 #[test]

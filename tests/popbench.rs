@@ -252,9 +252,11 @@ impl Run {
     }
 }
 
+/// Runs the program; it is killed after two minutes.
 fn popbench(arguments: &str) -> Run {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_popbench")).args(arguments.split_whitespace()).output().unwrap();
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "120", env!("CARGO_BIN_EXE_popbench")]).args(arguments.split_whitespace());
+    let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |octets| String::from_utf8(octets).unwrap();
     Run { code: status.code(), out: text(stdout), err: text(stderr) }
 }
@@ -380,7 +382,6 @@ fn errors_are_told_by_kind() {
         (Manner::SpeakImap, "protocol violation"),
         (Manner::BareLineFeeds, "protocol violation"),
         (Manner::StatDisagrees, "protocol violation"),
-        (Manner::EmptyMaildrop, "empty maildrop"),
     ];
     for (manner, kind) in kinds {
         Server::start(manner).bench("sessions -c 1 -n 2 --json").fails_with(1, kind);
@@ -392,6 +393,30 @@ fn errors_are_told_by_kind() {
     Server::start(Manner::EndlessBody).bench("sessions -c 1 -n 2 --json").fails_with(1, "octet mismatch");
     Server::start(Manner::SilentAtRetr).bench("retr --timeout 100ms --json").fails_with(1, "timeout");
     Server::start(Manner::ChangingContent).bench("retr -n 2 --hash --json").fails_with(1, "content changed");
+}
+
+#[test]
+fn an_account_without_mail_ends_the_run_with_one_note() {
+    let (empty, full) = (Server::start(Manner::EmptyMaildrop), Server::start(Manner::Correct));
+    let start = format!("popbench: {}: nothing can be retrieved from the maildrop of \"u", empty.address);
+    for (arguments, why) in [
+        ("sessions -c 8 -d 60s --users u{0..7}".to_owned(), "it has no messages"),
+        ("sessions -c 1 -d 60s --json --users u".to_owned(), "it has no messages"),
+        ("retr -d 60s --users u".to_owned(), "there is no message 1"),
+        ("storm -c 20 --quiet --users u{0..19}".to_owned(), "there is no message 1"),
+        (format!("retr -d 60s --users u --compare {}", full.address), "there is no message 1"),
+    ] {
+        let run = empty.bench(&arguments);
+        assert_eq!((run.code, run.out.as_str()), (Some(1), ""), "{arguments}");
+        assert!(run.err.starts_with(&start), "{arguments}: {}", run.err);
+        assert!(run.err.ends_with(&format!(": {why}; the run was stopped\n")), "{arguments}: {}", run.err);
+        assert_eq!(run.err.lines().count(), 1, "{arguments}: {}", run.err);
+    }
+    // A message that is not there is a note too, a maildrop that is not to be retrieved from is none.
+    let run = full.bench("retr --message 9");
+    assert!(run.err.ends_with(": there is no message 9; the run was stopped\n"), "{}", run.err);
+    empty.bench("maildrop -n 2 --json").fine();
+    empty.bench("logins -c 1 -n 2 --json").fine();
 }
 
 #[test]

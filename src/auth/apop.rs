@@ -10,7 +10,7 @@ use rustix::system::uname;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// This host's name, where it can stand in a timestamp.
+/// This host's name, or `localhost` if the name has characters that a timestamp cannot have.
 static HOST: LazyLock<String> = LazyLock::new(|| {
     let name = uname();
     let host = name.nodename().to_str().unwrap_or_default();
@@ -18,7 +18,7 @@ static HOST: LazyLock<String> = LazyLock::new(|| {
     if is_plain && !host.is_empty() && host.len() <= 255 { host } else { "localhost" }.to_owned()
 });
 
-/// A timestamp that no other greeting has had: `<process.count.random@host>`.
+/// A timestamp for one greeting, different from those of all other greetings: `<process.count.random@host>`.
 #[must_use]
 pub fn timestamp() -> String {
     let (process, count) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -26,7 +26,8 @@ pub fn timestamp() -> String {
     format!("<{process}.{count}.{random:016x}@{host}>", host = *HOST)
 }
 
-/// What proves that the password is known: MD5 in lower-case hexadecimal.
+/// The digest by which a client proves that it knows the password: MD5 of timestamp and password, in lower-case
+/// hexadecimal.
 pub(super) fn digest(timestamp: &str, password: &[u8]) -> String {
     let digest = Md5::digest([timestamp.as_bytes(), password].concat());
     digest.iter().fold(String::new(), |mut text, octet| {

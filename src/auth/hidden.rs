@@ -1,8 +1,8 @@
-//! Passwords, and what could be used like them, where they are parts of values that may be shown.
+//! A wrapper for passwords and other secrets, so that they do not get into logs with the values that contain them.
 
 use std::fmt;
 
-/// Something that a Debug text does not show.
+/// A value that `Debug` prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hidden<T>(pub T);
 
@@ -35,7 +35,7 @@ mod tests {
             (format!("{:?}", Credentials::new("ana", b"hunter2")), true),
             (format!("{users:?}"), true),
         ] {
-            // Octets are shown as numbers.
+            // `Debug` prints octets as numbers, so the text is searched for these, too.
             let is_shown = |what: &str| {
                 let numbers = format!("{:?}", what.as_bytes());
                 text.contains(what) || text.contains(numbers.trim_matches(['[', ']']))

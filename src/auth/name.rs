@@ -8,13 +8,14 @@ use subtle::ConstantTimeEq;
 
 use super::hidden::Hidden;
 
-/// A user's name. It is a directory below the mail root, so it is one path component and no hidden one; where
-/// accounts are written `NAME:PASSWORD` a `:` would end it, and a `#` in front would make it a comment.
+/// A user's name. It is also the name of a directory in the mail directory, so it is a single path component without a
+/// leading dot. It has no `:`, which ends the name in `NAME:PASSWORD`, and no leading `#`, which begins a comment in a
+/// users file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(Arc<str>);
 
 impl UserName {
-    /// A name's most octets: what fits a PEEP argument.
+    /// The most octets that a name can have. This is the limit of an argument in PEEP.
     const LIMIT: usize = 128;
 
     /// The name itself.
@@ -40,7 +41,7 @@ impl fmt::Display for UserName {
     }
 }
 
-/// Not a user's name.
+/// The error for a text that cannot be a user's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidName;
 
@@ -54,7 +55,7 @@ impl fmt::Display for InvalidName {
 
 impl std::error::Error for InvalidName {}
 
-/// A name and what proves it.
+/// The admin's name and password.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     name: String,
@@ -62,13 +63,14 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Any name, any password.
+    /// Makes credentials from any name and any password.
     #[must_use]
     pub fn new(name: &str, password: &[u8]) -> Self {
         Self { name: name.to_owned(), password: Hidden(password.to_owned()) }
     }
 
-    /// Whether these are they; takes as long for a wrong name as for a wrong password.
+    /// Returns whether name and password are the right ones. A wrong name takes as long as a wrong password, so that the
+    /// time does not tell which of them was wrong.
     #[must_use]
     pub fn match_with(&self, name: &[u8], password: &[u8]) -> bool {
         bool::from(self.name.as_bytes().ct_eq(name) & self.password.0.ct_eq(password))

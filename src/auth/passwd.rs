@@ -7,7 +7,7 @@ use super::Scheme;
 /// Asks twice without echo on a terminal, and reads one line elsewhere.
 ///
 /// # Errors
-/// When no password comes, or not twice the same, or one that the scheme would cut off.
+/// When no password is given, when the two passwords differ, or when the scheme would ignore the end of the password.
 pub fn make_field(scheme: Scheme) -> io::Result<String> {
     let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
     let password = if io::stdin().is_terminal() {

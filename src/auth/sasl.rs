@@ -1,7 +1,8 @@
-//! The server's side of SASL exchanges (RFC 4422): octets in, what to do next out.
+//! The server's side of SASL exchanges (RFC 4422). It takes the client's responses and tells the session what to do
+//! next; it does no I/O.
 //!
-//! PLAIN is RFC 4616, SCRAM-SHA-256 RFC 5802 and RFC 7677, without channel binding. How they travel in POP3 is
-//! RFC 5034's.
+//! The mechanisms are PLAIN (RFC 4616) and SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677). RFC 5034 tells how
+//! an exchange is transmitted in POP3.
 
 use std::fmt;
 
@@ -10,16 +11,16 @@ use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use super::users::{Denied, Users};
 use super::{Hidden, UserName, random};
 
-/// A response's most octets with its CRLF: PLAIN's three parts of 255 octets in base64 are 1026, and SCRAM's messages
-/// are no longer but for odd nonces.
+/// The most octets of a response's line, with its CRLF. A response of PLAIN has up to 1,026 octets (three parts of 255
+/// octets in base64), and SCRAM's messages are shorter unless their nonces are unusually long.
 pub const LINE_LIMIT: usize = 2048;
 
-/// A mechanism that the server knows.
+/// A mechanism that the server supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
-    /// Name and password.
+    /// The client sends name and password.
     Plain,
-    /// A proof that the password is known, of both sides.
+    /// Client and server prove to each other that they know the password, or its keys.
     ScramSha256,
 }
 
@@ -27,7 +28,7 @@ impl Mechanism {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Plain, Self::ScramSha256];
 
-    /// The mechanism of a name, in any letter case.
+    /// Returns the mechanism with this name, in any letter case.
     #[must_use]
     pub fn named(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|mechanism| name.eq_ignore_ascii_case(mechanism.name().as_bytes()))
@@ -47,37 +48,37 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// A challenge as it stands in a line.
+/// Encodes a challenge for a line of the protocol.
 #[must_use]
 pub fn encode(challenge: &[u8]) -> String {
     BASE64.encode(challenge)
 }
 
-/// What the server does next.
+/// What the session has to do next.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Sends this, and continues with the response.
+    /// Send this challenge, and continue the exchange with the response.
     Challenge(Vec<u8>, Exchange<'a>),
-    /// Logs the client in if this name and this password belong together.
+    /// Check this name and this password, and log the client in if they are right.
     Password(Vec<u8>, Hidden<Vec<u8>>),
-    /// Verifies this, and continues with what comes of it.
+    /// Verify this proof, and continue with the result.
     Proof(Proof<'a>),
-    /// Logs the client in.
+    /// Log the client in.
     Proven(UserName),
-    /// Does not log the client in, who says to be this and wants to act as somebody else: that is nobody's right here.
+    /// Refuse the login. The client gave this name but asked to act as another user, which no user may.
     Denied(Vec<u8>),
-    /// Gives up.
+    /// End the exchange with an error.
     Failed(Failure),
 }
 
-/// Why an exchange comes to nothing.
+/// Why an exchange fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The client wants no more of it.
+    /// The client has cancelled it.
     Cancelled,
     /// The response is not base64.
     NotBase64,
-    /// The response is not of the mechanism.
+    /// The response does not have the mechanism's format.
     Malformed,
     /// The line is longer than [`LINE_LIMIT`].
     TooLong,
@@ -88,13 +89,13 @@ impl fmt::Display for Failure {
         f.write_str(match self {
             Self::Cancelled => "the exchange is cancelled",
             Self::NotBase64 => "the response is not base64",
-            Self::Malformed => "the response is not as the mechanism has it",
+            Self::Malformed => "the response does not have the mechanism's format",
             Self::TooLong => "the response is too long",
         })
     }
 }
 
-/// An exchange that waits for a response.
+/// An exchange that waits for the client's next response.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     users: &'a Users,
@@ -106,23 +107,23 @@ enum State {
     Plain,
     ScramFirst,
     ScramFinal(ScramExchange),
-    /// The server has proven itself, and the client has to agree.
+    /// The server has sent its signature, and the client has to confirm it with an empty response.
     ScramEnd(UserName),
 }
 
-/// What the two first messages have settled.
+/// What is known after the first message of each side.
 #[derive(Debug)]
 struct ScramExchange {
     name: Vec<u8>,
     nonce: String,
-    /// The base64 of the client's header, which it has to repeat.
+    /// The client's header in base64. The client has to repeat it.
     header: String,
-    /// Both first messages, as the proof takes them in.
+    /// Both first messages, which are part of what the proof signs.
     messages: String,
 }
 
 impl<'a> Exchange<'a> {
-    /// The client speaks first in both mechanisms.
+    /// Begins an exchange. In both mechanisms the client sends the first message.
     #[must_use]
     pub fn new(mechanism: Mechanism, users: &'a Users) -> Self {
         let state = match mechanism {
@@ -132,7 +133,7 @@ impl<'a> Exchange<'a> {
         Self { users, state }
     }
 
-    /// Takes the line of a response in.
+    /// Continues with a response, given as the line that the client sent.
     #[must_use]
     pub fn respond(self, line: &[u8]) -> Step<'a> {
         match BASE64.decode(line) {
@@ -142,7 +143,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Takes the response on the command line in, where `=` is an empty one.
+    /// Continues with the response that stands in the AUTH command itself, where `=` means an empty response.
     #[must_use]
     pub fn respond_initially(self, argument: &[u8]) -> Step<'a> {
         if argument == b"=" { self.take(&[]) } else { self.respond(argument) }
@@ -163,7 +164,7 @@ impl<'a> Exchange<'a> {
         let message = std::str::from_utf8(response).ok()?;
         let (binding, rest) = message.split_once(',')?;
         let (authzid, bare) = rest.split_once(',')?;
-        // y: the client could bind channels and has seen that we cannot. p= needs it.
+        // `y` means that the client supports channel binding and saw that the server does not. `p=` requires it.
         if !matches!(binding, "n" | "y") {
             return None;
         }
@@ -220,19 +221,19 @@ impl ScramExchange {
     }
 }
 
-/// SCRAM's proof that the password is known, not looked at yet.
+/// A client's proof in SCRAM that has not been verified yet.
 #[derive(Debug)]
 pub struct Proof<'a> {
     users: &'a Users,
-    /// Who the client says to be.
+    /// The name that the client gave.
     pub name: Vec<u8>,
-    /// All that both have said.
+    /// All messages of the exchange so far.
     exchange: String,
     proof: Hidden<Vec<u8>>,
 }
 
 impl<'a> Proof<'a> {
-    /// Verifies it. It is answered by `v=SIGNATURE`, which tells the client that it is right.
+    /// Verifies the proof. A right one is answered by `v=SIGNATURE`.
     ///
     /// # Errors
     /// [`Denied`]
@@ -243,7 +244,7 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// A name as SCRAM writes it, `=2C` for a comma and `=3D` for `=`, prepared by SASLprep where that is possible.
+/// Decodes a name as SCRAM writes it, with `=2C` for a comma and `=3D` for `=`, and prepares it by SASLprep if possible.
 fn scram_name(written: &str) -> Option<String> {
     let mut pieces = written.split('=');
     let mut name = pieces.next()?.to_owned();
@@ -279,7 +280,7 @@ mod tests {
         users
     }
 
-    /// What comes of PLAIN with this response.
+    /// The step that follows on this response of PLAIN.
     fn plain(response: &str) -> Result<UserName, String> {
         let users = users();
         let shown = |name: &[u8], denied| format!("{} {denied:?}", String::from_utf8_lossy(name));
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(plain("\0ana\0a b:c").unwrap().as_str(), NAME);
         assert_eq!(plain("ana\0ana\0a b:c").unwrap().as_str(), NAME);
         assert_eq!(plain("\0ana\0a b").unwrap_err(), "ana Credentials");
-        // RFC 4616 section 2, checklist 90: to act as somebody else takes a right that nobody has.
+        // RFC 4616 section 2: acting as another user needs a right, and no user has it here.
         assert_eq!(plain("bob\0ana\0a b:c").unwrap_err(), "ana Credentials");
         for malformed in ["", "ana", "\0ana", "\0ana\0a b:c\0", "\0\0a b:c", "\0ana\0", "\0\0", "\0\0\0"] {
             assert_eq!(plain(malformed).unwrap_err(), "Failed(Malformed)", "{malformed:?}");
@@ -315,7 +316,7 @@ mod tests {
         }
     }
 
-    /// A client of RFC 5802, told from the server by what it is made of: it knows the password only.
+    /// A client written from RFC 5802, independently of the server's code: it knows the password only.
     struct Client {
         bare: String,
         password: &'static str,
@@ -326,7 +327,7 @@ mod tests {
             Self { bare: format!("n={name},r=fyko+d2lbbFgONRv9qkxdawL"), password }
         }
 
-        /// The last message for a challenge, and what the server has to answer.
+        /// The client's last message for a challenge, and the answer that the server has to give.
         fn last(&self, header: &str, challenge: &str) -> (String, String) {
             let field = |key: &str| challenge.split(',').find_map(|field| field.strip_prefix(key)).unwrap();
             let salt = BASE64.decode(field("s=")).unwrap();

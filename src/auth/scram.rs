@@ -11,21 +11,22 @@ use subtle::ConstantTimeEq;
 
 use crate::state::StateDir;
 
-/// How often a password is hashed for keys that are made here; RFC 7677's least, and what Dovecot takes.
+/// The number of iterations for keys that are made here. RFC 7677 asks for at least as many, and Dovecot uses the same
+/// number.
 pub(super) const ITERATIONS: u32 = 4096;
 
-/// More would hold a client, which has to do them too, for seconds.
+/// The most iterations that are accepted. The client has to do as many, and more would take it seconds.
 const ITERATIONS_LIMIT: u32 = 1_000_000;
 
-/// Octets of a salt that is made here.
+/// The length in octets of a salt that is made here.
 pub(super) const SALT: usize = 16;
 
-/// What the state directory calls the key that makes salts.
+/// The name of the file in the state directory that has the key for making salts.
 const SALT_KEY: &str = "scram-salt-key";
 
 type Key = [u8; 32];
 
-/// The key that makes salts, of a state directory; made there the first time.
+/// Returns the key for making salts from the state directory. It is created there the first time.
 pub(super) fn kept_salt_key(state: &StateDir) -> io::Result<Key> {
     let kept = match fs::read(state.file(SALT_KEY)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -40,7 +41,7 @@ pub(super) fn kept_salt_key(state: &StateDir) -> io::Result<Key> {
     }
 }
 
-/// The keys of one account. They prove a password, and are of no use to log in with.
+/// The keys of one account. The server can check a password with them, but nobody can log in with them.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct ScramKeys {
     pub(super) iterations: u32,
@@ -50,7 +51,8 @@ pub(super) struct ScramKeys {
 }
 
 impl ScramKeys {
-    /// Those of a password, which both sides prepare by SASLprep (RFC 4013) where that is possible.
+    /// Makes the keys of a password. Client and server first prepare the password with SASLprep (RFC 4013), if it has a
+    /// prepared form.
     pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: u32) -> Self {
         let prepared = std::str::from_utf8(password).ok().and_then(|text| stringprep::saslprep(text).ok());
         let password = prepared.as_ref().map_or(password, |text| text.as_bytes());
@@ -69,13 +71,13 @@ impl ScramKeys {
         Some(Self { iterations, salt, stored_key: key(stored_key)?, server_key: key(server_key)? })
     }
 
-    /// Whether they are this password's.
+    /// Returns whether these are the keys of this password.
     pub(super) fn match_password(&self, password: &[u8]) -> bool {
         let keys = Self::derive(password, self.salt.clone(), self.iterations);
         keys.stored_key.ct_eq(&self.stored_key).into()
     }
 
-    /// Whether a client's proof for an exchange shows that it has the password.
+    /// Returns whether the client's proof for an exchange is right, that is, whether the client knows the password.
     pub(super) fn match_proof(&self, exchange: &[u8], proof: &[u8]) -> bool {
         let Ok(proof) = Key::try_from(proof) else { return false };
         let signature = hmac(&self.stored_key, exchange);
@@ -83,13 +85,13 @@ impl ScramKeys {
         Sha256::digest(client_key).ct_eq(&self.stored_key).into()
     }
 
-    /// What shows the client that the server knows the keys.
+    /// The signature for an exchange, by which the client sees that the server knows the keys.
     pub(super) fn server_signature(&self, exchange: &[u8]) -> Key {
         hmac(&self.server_key, exchange)
     }
 }
 
-/// As they are stored.
+/// The keys in the form in which [`ScramKeys::parse`] reads them.
 impl fmt::Display for ScramKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [salt, stored_key, server_key] =
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn passwords_are_prepared() {
-        // RFC 4013 section 3: a soft hyphen is nothing, a feminine ordinal is an a.
+        // Examples from RFC 4013 section 3: a soft hyphen is removed, a feminine ordinal becomes an a.
         let derived = |password: &str| ScramKeys::derive(password.as_bytes(), vec![1; SALT], 1).to_string();
         assert_eq!(derived("I\u{ad}X"), derived("IX"));
         assert_eq!(derived("\u{aa}"), derived("a"));

@@ -1,4 +1,5 @@
-//! What proves a user, as it is stored: `{SCHEME}` and what the scheme makes of the password, as Dovecot writes it.
+//! The password field of an account as it is stored: `{SCHEME}` followed by what the scheme makes of the password, in
+//! Dovecot's format.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,28 +14,28 @@ use subtle::ConstantTimeEq;
 
 use super::scram::{self, ScramKeys};
 
-/// Verifications that take longer than about this, in microseconds, are refused: one wrong line of a users file shall
-/// not keep a core busy with each login.
+/// The longest verification that is accepted, in microseconds. Without a limit one wrong line of a users file could keep
+/// a core busy at each login.
 const COST_LIMIT: u64 = 5_000_000;
 
-/// The most memory of a verification, in KiB.
+/// The most memory that a verification may need, in KiB.
 const MEMORY_LIMIT: u32 = 256 * 1024;
 
-/// glibc maps allocations of more than 32 MiB by themselves, whatever it has learnt of a program. (What is not touched
-/// of them costs nothing.)
+/// The size of an allocation that glibc always gets from the kernel directly, and gives back at once. Pages of it that
+/// are not touched cost nothing.
 const RETURNED_AT_ONCE: usize = 33 << 20;
 
-/// A verification of more microseconds counts as costly.
+/// A verification that takes more microseconds than this counts as costly.
 const CHEAP: u64 = 100;
 
-/// Rounds of SHA-512-crypt when a hash does not say, and when we make one.
+/// The rounds of SHA-512-crypt if a hash does not name them. New hashes have as many.
 const CRYPT_ROUNDS: u32 = 5000;
 const NEW_CRYPT_ROUNDS: u32 = 100_000;
 
-/// Of bcrypt, for new hashes: some 50 ms.
+/// The cost of new bcrypt hashes. A verification takes some 50 ms with it.
 const NEW_BCRYPT_COST: u32 = 10;
 
-/// What bcrypt takes of a password, in octets. It drops the rest without a word, in verifications as well.
+/// The number of octets of a password that bcrypt uses. It ignores the rest, also when it verifies a password.
 const BCRYPT_LIMIT: usize = 72;
 
 /// A stored secret.
@@ -42,7 +43,7 @@ const BCRYPT_LIMIT: usize = 72;
 pub(super) enum Secret {
     /// The password itself.
     Readable(Vec<u8>),
-    /// A digest of the password and the salt behind it.
+    /// A digest of the password followed by the salt.
     Digest(Hash, Vec<u8>, Vec<u8>),
     /// ARGON2ID or ARGON2I.
     Argon2(Box<PasswordHash>),
@@ -80,14 +81,14 @@ impl Hash {
     }
 }
 
-/// Why a password field proves nobody. None of these texts has any of the hash in it.
+/// Why a password field cannot be used. The texts do not contain any part of the hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BadSecret {
-    /// There is no `{SCHEME}` in front.
+    /// It does not begin with `{SCHEME}`.
     NoScheme,
-    /// The scheme is not among those that are understood.
+    /// The scheme is not supported.
     UnknownScheme(String),
-    /// What follows is not of the scheme.
+    /// The rest of the field is not valid for the scheme.
     Malformed(String),
     /// A verification would take too long, or too much memory.
     TooCostly(String),
@@ -122,7 +123,7 @@ impl Secret {
         let digest = |hash: Hash, salted: bool| {
             let value = match &decoded {
                 Some(value) => value.clone(),
-                // Dovecot tells hexadecimal digits by their number.
+                // Dovecot recognises hexadecimal digits by their number, and so does this.
                 None if !salted && stored.len() == 2 * hash.length() => hex(stored)?,
                 None => BASE64.decode(stored).ok()?,
             };
@@ -177,13 +178,13 @@ impl Secret {
     }
 
     fn bcrypt(text: &str) -> Option<Self> {
-        // $2x$ marks the hashes of an old fault, which nobody should rely on.
+        // $2x$ marks hashes made by a faulty version of bcrypt, which are not safe.
         let known = ["$2y$", "$2b$", "$2a$"].iter().any(|prefix| text.starts_with(prefix));
         let parts = bcrypt::HashParts::from_str(text).ok().filter(|_| known)?;
         Some(Self::Bcrypt(text.to_owned(), parts.get_cost()))
     }
 
-    /// Whether it is this password's.
+    /// Returns whether the field belongs to this password.
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         match self {
             Self::Readable(stored) => stored.ct_eq(password).into(),
@@ -195,8 +196,8 @@ impl Secret {
         }
     }
 
-    /// About how long a verification takes, in microseconds on a core of 2020: to compare schemes, and to refuse what
-    /// nobody can mean.
+    /// An estimate of how long a verification takes, in microseconds on a core of 2020. It serves to compare schemes and to
+    /// refuse fields with absurd costs.
     pub(super) fn cost(&self) -> u64 {
         match self {
             Self::Readable(_) | Self::Digest(..) => 1,
@@ -209,7 +210,7 @@ impl Secret {
         }
     }
 
-    /// Whether a verification takes long enough to need bounds.
+    /// Returns whether a verification takes so long that the number of simultaneous ones is limited.
     pub(super) fn is_costly(&self) -> bool {
         self.cost() > CHEAP
     }
@@ -221,7 +222,7 @@ impl Secret {
         }
     }
 
-    /// The password, where it is stored as it is.
+    /// The password, if the scheme stores the password itself.
     pub(super) fn readable(&self) -> Option<&[u8]> {
         match self {
             Self::Readable(password) => Some(password),
@@ -229,7 +230,7 @@ impl Secret {
         }
     }
 
-    /// The keys, where these are stored.
+    /// The keys for SCRAM, if the scheme stores these.
     pub(super) fn scram_keys(&self) -> Option<&ScramKeys> {
         match self {
             Self::Scram(keys) => Some(keys),
@@ -238,14 +239,14 @@ impl Secret {
     }
 }
 
-/// Secrets are for nobody's eyes.
+/// Does not show the secret.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
 }
 
-/// `{SCHEME}` and what follows.
+/// Splits a field into the scheme's name and the rest.
 fn split(field: &[u8]) -> Option<(&str, &[u8])> {
     let end = field.iter().position(|&octet| octet == b'}')?;
     let scheme = std::str::from_utf8(field[..end].strip_prefix(b"{")?).ok()?;
@@ -263,8 +264,8 @@ fn argon2_matches(hash: &PasswordHash, password: &[u8]) -> Option<bool> {
     Some(computed.ct_eq(expected.as_bytes()).into())
 }
 
-/// Runs it in memory that goes back to the system at once. The allocator keeps what is smaller for the thread that has
-/// freed it, and hundreds of threads come here in turn.
+/// Runs Argon2 in memory that is given back to the system at once. The allocator would keep smaller pieces for the thread
+/// that freed them, and hundreds of threads call this function in turn.
 fn run_argon2(argon2: &Argon2<'_>, password: &[u8], salt: &[u8], hash: &mut [u8]) -> argon2::Result<()> {
     let blocks = argon2.params().block_count();
     let mut memory = Vec::with_capacity(blocks.max(RETURNED_AT_ONCE / Block::SIZE));
@@ -281,35 +282,35 @@ fn hex(digits: &[u8]) -> Option<Vec<u8>> {
 /// The schemes that password fields are made in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scheme {
-    /// The best there is for passwords sent over TLS
+    /// The strongest for passwords that are sent over TLS
     #[value(name = "ARGON2ID")]
     Argon2id,
     /// bcrypt, for sharing a file with older programs
     #[value(name = "BLF-CRYPT")]
     BlfCrypt,
-    /// What crypt(3) of any Linux takes
+    /// Understood by crypt(3) of every Linux
     #[value(name = "SHA512-CRYPT")]
     Sha512Crypt,
     /// Keys for AUTH SCRAM-SHA-256
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The password itself: for APOP, and SCRAM-SHA-256 too
+    /// The password itself, which APOP needs; SCRAM-SHA-256 works with it, too
     #[value(name = "PLAIN")]
     Plain,
 }
 
 impl Scheme {
-    /// The most octets that a password may have, if there is a most.
+    /// The most octets that a password may have, if the scheme has such a limit.
     pub(super) fn limit(self) -> Option<usize> {
         (self == Self::BlfCrypt).then_some(BCRYPT_LIMIT)
     }
 
-    /// A new password field.
+    /// Makes a password field.
     pub(super) fn field(self, password: &[u8]) -> String {
         let salt: [u8; scram::SALT] = super::random();
         match self {
             Self::Argon2id => {
-                // The parameters are the crate's, which are OWASP's: 19 MiB, two passes.
+                // The crate's default parameters, which OWASP recommends: 19 MiB and two passes.
                 let params = argon2::Params::default();
                 let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
                 let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -343,7 +344,7 @@ impl Scheme {
 mod tests {
     use super::*;
 
-    /// Password fields by `doveadm pw -s SCHEME -p PASSWORD` of Dovecot 2.3.19.
+    /// Password fields made by `doveadm pw -s SCHEME -p PASSWORD` of Dovecot 2.3.19.
     #[rustfmt::skip]
     const DOVECOTS: &[(&str, &str)] = &[
         ("secret", "{PLAIN}secret"),
@@ -423,7 +424,7 @@ mod tests {
         assert_ne!(Scheme::Argon2id.field(b"secret"), Scheme::Argon2id.field(b"secret"));
     }
 
-    /// As with Dovecot and crypt(3).
+    /// Dovecot and crypt(3) do the same.
     #[test]
     fn of_a_long_password_bcrypt_takes_what_it_can() {
         let long = "x".repeat(BCRYPT_LIMIT);

@@ -1,4 +1,5 @@
-//! Costly verifications: so many at a time as there are cores, and none for a password that was right just now.
+//! Limits how many costly password verifications run at the same time, and remembers passwords that were right a short
+//! while ago, so that they need none.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,22 +11,22 @@ use parking_lot::{Condvar, Mutex};
 
 use super::scram::hmac;
 
-/// How long a login waits for its turn. More would only lengthen the queue that it stands in.
+/// How long a login waits until it may verify its password. A longer wait would only make the queue longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Verifications at a time, however many cores there are: each may take much memory.
+/// The most verifications at the same time on machines with many cores. Each verification may need much memory.
 const AT_MOST: usize = 16;
 
-/// How many passwords that were right are remembered, twice, and how long, once or twice: a mail program asks every
-/// few minutes.
+/// The size and the age at which a generation of remembered passwords is replaced. There are two generations, so a
+/// password is remembered for once or twice this time. Mail programs log in every few minutes.
 const REMEMBERED: usize = 10_000;
 const MEMORY: Duration = Duration::from_secs(30 * 60);
 
-/// All verifiers are busy, and have been for too long.
+/// The error of a login that could not verify its password in time, because other logins were verifying theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Busy;
 
-/// Permits to verify.
+/// The permits to run a costly verification.
 #[derive(Debug)]
 pub(super) struct Permits {
     free: Mutex<usize>,
@@ -43,7 +44,7 @@ impl Permits {
         Self { free: Mutex::new(free), returned: Condvar::new(), patience }
     }
 
-    /// Runs a costly verification, in its turn.
+    /// Waits for a permit and runs a costly verification.
     pub(super) fn run<T>(&self, verify: impl FnOnce() -> T) -> Result<T, Busy> {
         let deadline = Instant::now() + self.patience;
         let mut free = self.free.lock();
@@ -59,7 +60,7 @@ impl Permits {
     }
 }
 
-/// Returned by drop, as a verification may panic.
+/// A permit. It is given back when it is dropped, so also when a verification panics.
 struct Permit<'a>(&'a Permits);
 
 impl Drop for Permit<'_> {
@@ -69,7 +70,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Passwords that were right a short while ago, as hashes that mean nothing outside of this process.
+/// Passwords that were right a short while ago. Only hashes with a key of this process are kept.
 pub(super) struct Recent {
     key: [u8; 32],
     remembered: Mutex<Remembered>,
@@ -78,7 +79,7 @@ pub(super) struct Recent {
 struct Remembered {
     new: HashSet<[u8; 32]>,
     old: HashSet<[u8; 32]>,
-    /// When `new` was begun.
+    /// When the newer generation was begun.
     since: Instant,
 }
 
@@ -88,7 +89,8 @@ impl Recent {
         Self { key, remembered: Mutex::new(remembered) }
     }
 
-    /// What a right password is remembered as. It is bound to the stored field, so one that was changed is not.
+    /// Returns the hash under which a right password is remembered. The stored field goes into it, so the password is
+    /// forgotten when the field changes.
     pub(super) fn mark(&self, name: &str, field: &[u8], password: &[u8]) -> [u8; 32] {
         let length = |octets: &[u8]| octets.len().to_le_bytes();
         let parts = [name.as_bytes(), field, password];
@@ -109,7 +111,7 @@ impl Recent {
 }
 
 impl Remembered {
-    /// Lets the old ones go when the new ones are many or have been for long.
+    /// Forgets the older generation when the newer one is large or old enough.
     fn forget(&mut self, now: Instant) {
         let age = now.duration_since(self.since);
         if age >= MEMORY || self.new.len() >= REMEMBERED {
@@ -120,7 +122,7 @@ impl Remembered {
     }
 }
 
-/// The key is for nobody's eyes.
+/// Does not show the key.
 impl fmt::Debug for Recent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Recent")

@@ -1,250 +1,27 @@
-//! One POP3 connection as a client sees it: commands out, status lines and multi-line replies in, and what
-//! can go wrong between them.
+//! One POP3 connection as a client sees it: commands out, status lines and multi-line replies in.
 //!
 //! A message's body is looked at a receive buffer at a time. The only sequence that needs attention is CRLF
 //! followed by a dot (a stuffed line or the end), so a substring search finds it and everything between is
 //! handed on in large pieces.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::io::{self, Write};
-use std::mem;
+use std::io::Write;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use memchr::memchr;
 use memchr::memmem::Finder;
 
+use super::failure::{self, Failure, quoted};
+use super::intake::Intake;
 use super::line::{Line, Stream};
-use super::reactor::Readiness;
 use super::security::Tls;
 use super::tls::Agreed;
-use crate::trust;
 
-/// Enough that a system call moves much at once, small enough to stay in a core's second-level cache. A
-/// client that receives little touches only the first pages of it.
-const BUFFER_OCTETS: usize = 256 * 1024;
-
-/// As much as is read at once when messages are not looked into: the next status line, with little else to copy.
-const GLANCE_OCTETS: usize = 4096;
+/// The most octets of a reply line, line end included. RFC 2449 (section 4) allows 512; a server that exceeds it a
+/// little is tolerated.
+const LINE_LIMIT: usize = 4096;
 
 static LINE_WITH_DOT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n."));
-
-/// Why a session ended early.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The network, or the server hanging up.
-    Network(io::Error),
-    /// The server's certificate, or other things that TLS does not bear.
-    Tls(String),
-    /// `-ERR` to this command, with the rest of its line.
-    Refusal { command: &'static str, text: String },
-    /// The server said something that RFC 1939 does not allow.
-    Violation(String),
-    /// RETR did not bring what the scan listing promised.
-    Octets { message: u32, listed: u64, received: u64 },
-    /// Messages were to be retrieved and there is none.
-    EmptyMaildrop,
-}
-
-impl Failure {
-    /// What this is counted under.
-    pub(super) fn kind(&self) -> String {
-        match self {
-            Failure::Network(error) => network_kind(error).to_owned(),
-            Failure::Tls(_) => "TLS".to_owned(),
-            Failure::Refusal { command, text } => match response_code(text) {
-                Some(code) => format!("-ERR [{code}]"),
-                None => format!("-ERR to {command}"),
-            },
-            Failure::Violation(_) => "protocol violation".to_owned(),
-            Failure::Octets { .. } => "octet mismatch".to_owned(),
-            Failure::EmptyMaildrop => "empty maildrop".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Network(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                write!(f, "{error}: this host has no free port left, closed connections may hold them in TIME_WAIT")
-            }
-            Failure::Network(error) => write!(f, "{error}"),
-            Failure::Refusal { command, text } => write!(f, "{command} was answered -ERR{text}"),
-            Failure::Tls(what) | Failure::Violation(what) => write!(f, "{what}"),
-            Failure::Octets { message, listed, received } => {
-                write!(f, "message {message} is listed with {listed} octets, {received} came")
-            }
-            Failure::EmptyMaildrop => write!(f, "there is no message to retrieve"),
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        match trust::explain(&error) {
-            Some(reason) => Failure::Tls(reason),
-            None => Failure::Network(error),
-        }
-    }
-}
-
-fn network_kind(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "refused",
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "reset",
-        io::ErrorKind::TimedOut => "timeout",
-        io::ErrorKind::UnexpectedEof => "hang-up",
-        io::ErrorKind::AddrNotAvailable => "no free local port",
-        _ => "network",
-    }
-}
-
-/// The `IN-USE` of ` [IN-USE] …` (RFC 2449, section 8).
-fn response_code(text: &str) -> Option<&str> {
-    let (code, _) = text.trim_start().strip_prefix('[')?.split_once(']')?;
-    Some(code)
-}
-
-/// Receive buffers of one thread. A client keeps one only while it has octets not yet used, so that a few of
-/// them, warm in the cache, serve thousands of clients.
-pub(super) struct Buffers {
-    idle: RefCell<Vec<Box<[u8]>>>,
-    octets: usize,
-}
-
-impl Buffers {
-    pub(super) fn new() -> Buffers {
-        Buffers::of(BUFFER_OCTETS)
-    }
-
-    fn of(octets: usize) -> Buffers {
-        Buffers { idle: RefCell::default(), octets }
-    }
-
-    pub(super) fn take(&self) -> Box<[u8]> {
-        self.idle.borrow_mut().pop().unwrap_or_else(|| vec![0; self.octets].into())
-    }
-
-    pub(super) fn give_back(&self, buffer: Box<[u8]>) {
-        if !buffer.is_empty() {
-            self.idle.borrow_mut().push(buffer);
-        }
-    }
-}
-
-/// Where a client's octets arrive: those received and not yet used.
-pub(super) struct Intake<'a> {
-    /// Empty while there is nothing in it.
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    buffers: &'a Buffers,
-    /// How many octets a read takes at most.
-    at_once: usize,
-    readiness: &'a Readiness,
-    timeout: Duration,
-    /// When the run is over for good.
-    deadline: Option<Instant>,
-    received: &'a AtomicU64,
-}
-
-impl<'a> Intake<'a> {
-    /// Each wait for octets ends after `timeout`, and none is waited for after `deadline`; `received` counts them as
-    /// they come off the wire.
-    pub(super) fn new(
-        buffers: &'a Buffers,
-        readiness: &'a Readiness,
-        timeout: Duration,
-        deadline: Option<Instant>,
-        received: &'a AtomicU64,
-    ) -> Intake<'a> {
-        let at_once = buffers.octets;
-        Intake { buffer: Box::default(), start: 0, end: 0, buffers, at_once, readiness, timeout, deadline, received }
-    }
-
-    /// Reads little at once, so that much is left to be thrown away.
-    pub(super) fn glancing(self) -> Self {
-        Intake { at_once: GLANCE_OCTETS, ..self }
-    }
-
-    fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    /// Forgets what was not used.
-    fn clear(&mut self) {
-        (self.start, self.end) = (0, 0);
-        self.buffers.give_back(mem::take(&mut self.buffer));
-    }
-
-    /// Receives once behind the octets not yet used, which move to the front: never more than a partial
-    /// line. Returns 0 at the end of the stream.
-    async fn fill<S: Stream>(&mut self, stream: &mut S) -> Result<usize, Failure> {
-        if self.unread().is_empty() {
-            self.clear();
-        }
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let count = self.receive(stream, self.at_once, S::read).await?;
-        self.end += count;
-        Ok(count)
-    }
-
-    /// Throws away what has come of the next `octets`, when nothing unused is left. Returns 0 at the end of
-    /// the stream.
-    async fn discard<S: Stream>(&mut self, stream: &mut S, octets: u64) -> Result<usize, Failure> {
-        self.clear();
-        self.receive(stream, usize::try_from(octets).unwrap_or(usize::MAX), S::discard).await
-    }
-
-    /// Waits for the stream and has `read` take at most so many octets from it once, into the buffer's free room.
-    async fn receive<S: Stream>(
-        &mut self,
-        stream: &mut S,
-        most: usize,
-        mut read: impl FnMut(&mut S, &mut [u8]) -> io::Result<usize>,
-    ) -> Result<usize, Failure> {
-        loop {
-            let give_up = Instant::now() + self.timeout;
-            let until = self.deadline.map_or(give_up, |deadline| deadline.min(give_up));
-            let ready = self.readiness.before(until, || false).await;
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(unfinished());
-            }
-            if !ready {
-                return Err(no_answer());
-            }
-            if self.buffer.is_empty() {
-                self.buffer = self.buffers.take();
-            }
-            if self.end == self.buffer.len() {
-                return Err(Failure::Violation("a line without end".to_owned()));
-            }
-            let free = &mut self.buffer[self.end..];
-            let room = most.min(free.len());
-            match read(stream, &mut free[..room]) {
-                Ok(count) => {
-                    // That saves asking again.
-                    self.readiness.set(!stream.is_drained(count < room));
-                    self.received.fetch_add(count as u64, Ordering::Relaxed);
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readiness.set(false);
-                    if self.unread().is_empty() {
-                        self.clear();
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
 
 /// A connection over any stream.
 pub(super) struct Connection<'a, 'i, S> {
@@ -320,7 +97,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         }
         Err(match line.strip_prefix("-ERR") {
             Some(text) => Failure::Refusal { command, text: text.to_owned() },
-            None => Failure::Violation(format!("{command} was answered '{}'", line.escape_debug())),
+            None => Failure::Violation(format!("{command} was answered {}", quoted(line))),
         })
     }
 
@@ -385,7 +162,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
                 count
             } else {
                 match self.intake.discard(&mut self.stream, octets).await? {
-                    0 => return Err(hang_up()),
+                    0 => return Err(failure::hang_up()),
                     count => count,
                 }
             };
@@ -411,8 +188,14 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
                 Some(position) => break searched + position,
                 None => searched = self.intake.unread().len(),
             }
+            if searched >= LINE_LIMIT {
+                break searched;
+            }
             self.fill().await?;
         };
+        if length >= LINE_LIMIT {
+            return Err(Failure::Violation(format!("a line of more than {LINE_LIMIT} octets")));
+        }
         let start = self.intake.start;
         self.intake.start += length + 1;
         let line = self.intake.buffer[start..start + length]
@@ -424,22 +207,10 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
     /// Receives more; the end of the stream is a hang-up here, because something is still awaited.
     async fn fill(&mut self) -> Result<(), Failure> {
         match self.intake.fill(&mut self.stream).await? {
-            0 => Err(hang_up()),
+            0 => Err(failure::hang_up()),
             _ => Ok(()),
         }
     }
-}
-
-pub(super) fn no_answer() -> Failure {
-    io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time").into()
-}
-
-fn unfinished() -> Failure {
-    io::Error::new(io::ErrorKind::TimedOut, "the session went on long after the time of the run").into()
-}
-
-fn hang_up() -> Failure {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up in the middle").into()
 }
 
 /// How many octets at the end may be the beginning of CRLF and a dot.
@@ -453,10 +224,14 @@ fn undecided(octets: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::buffers::Buffers;
+    use super::super::reactor::Readiness;
     use super::*;
-    use std::io::Read;
+    use std::io::{self, Read};
     use std::pin::pin;
+    use std::sync::atomic::AtomicU64;
     use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
 
     /// A server's answers, arriving in two pieces; what the client sends is dropped.
     struct Split<'a>(&'a [u8], &'a [u8]);
@@ -618,10 +393,6 @@ mod tests {
                 assert_eq!(counted, kind, "{answer:?}");
             }
         }
-        let of = |kind| Failure::from(io::Error::from(kind)).kind();
-        assert_eq!(of(io::ErrorKind::ConnectionRefused), "refused");
-        assert_eq!(of(io::ErrorKind::TimedOut), "timeout");
-        assert_eq!(of(io::ErrorKind::AddrNotAvailable), "no free local port");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Two servers in turn, A B A B, so that what changes on the machine meanwhile meets both alike.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -23,12 +24,13 @@ struct Spread {
 }
 
 impl Comparison {
-    pub(super) fn run(plan: &Plan, a: &Target, b: &Target) -> Comparison {
+    /// Runs both servers in turn. A run that makes no sense ends the comparison; the error tells why.
+    pub(super) fn run(plan: &Plan, a: &Target, b: &Target) -> Result<Comparison, String> {
         let round = |number| {
             let label = |server| format!("{server} {number}/{} ", plan.rounds);
-            (workload::run(plan, a, &label("A")), workload::run(plan, b, &label("B")))
+            Ok((workload::run(plan, a, &label("A"))?, workload::run(plan, b, &label("B"))?))
         };
-        Comparison { rounds: (1..=plan.rounds).map(round).collect() }
+        Ok(Comparison { rounds: (1..=plan.rounds).map(round).collect::<Result<_, String>>()? })
     }
 
     /// All runs in the order they were made.
@@ -43,6 +45,17 @@ impl Comparison {
             None => return 0,
         };
         a.iter().filter(|(message, hash)| b.get(message).is_some_and(|other| other != *hash)).count()
+    }
+
+    /// The errors of all rounds by server and kind: how many, and the first in full.
+    fn errors(&self) -> BTreeMap<(&'static str, &str), (u64, &str)> {
+        let mut all = BTreeMap::new();
+        for (name, report) in self.rounds.iter().flat_map(|(a, b)| [("A", a), ("B", b)]) {
+            for (kind, errors) in &report.tally.errors {
+                all.entry((name, &**kind)).or_insert((0, &*errors.example)).0 += errors.count;
+            }
+        }
+        all
     }
 
     fn ratios(&self) -> Vec<f64> {
@@ -91,10 +104,8 @@ impl fmt::Display for Comparison {
             let unit = first_a.figure().unit;
             writeln!(f, "\nIn {unit} A is {median:.3} times as good as B (from {min:.3} to {max:.3}).")?;
         }
-        for (name, report) in self.rounds.iter().flat_map(|(a, b)| [("A", a), ("B", b)]) {
-            for (kind, errors) in &report.tally.errors {
-                writeln!(f, "{name}: {} × {kind}; the first: {}", errors.count, errors.example)?;
-            }
+        for ((name, kind), (count, example)) in self.errors() {
+            writeln!(f, "{name}: {count} × {kind}; the first: {example}")?;
         }
         match self.differing_messages() {
             0 => Ok(()),
@@ -128,6 +139,14 @@ mod tests {
         assert_eq!(of(&[1.0, f64::INFINITY]), None);
         assert_eq!(of(&[0.0, 1.0]), None);
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn errors_of_all_rounds_are_told_in_one_line_for_each_server() {
+        let round = || (example(Workload::Retr), example(Workload::Retr));
+        let text = Comparison { rounds: vec![round(), round()] }.to_string();
+        let errors: Vec<_> = text.lines().filter(|line| line.contains("hang-up")).collect();
+        assert_eq!(errors, ["A: 2 × hang-up; the first: the first", "B: 2 × hang-up; the first: the first"]);
     }
 
     #[test]

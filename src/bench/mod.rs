@@ -1,33 +1,43 @@
 //! `popbench`: a load generator for any POP3 server.
 //!
-//! A run is N clients that repeat one workload's session until a count or a time is used up. What they see is
-//! added up in one tally, and the report is arithmetic over that tally.
+//! In a run N clients repeat the session of one workload until a count or a time is used up. Their results are added up
+//! in one tally, and the report is computed from that tally. [`Args`] are the arguments and [`run()`] is the program;
+//! `bin/popbench.rs` calls it.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `options` | the command line, and the checked `Plan` made of it |
-//! | `security` | the command line's part about TLS, and what it means towards a server |
-//! | `users` | accounts by pattern or from a file, and who gets which |
-//! | `client` | one connection: status lines, multi-line replies, octets, failures |
-//! | `line` | that connection's octets, in clear or by TLS |
-//! | `tls` | TLS over a socket that never waits |
+//! | `security` | the command line's part about TLS, and the settings for one server |
+//! | `users` | accounts by pattern or from a file, and which client gets which |
+//! | `client` | one connection: status lines, multi-line replies, octets |
+//! | `intake`, `buffers` | where that connection's octets arrive |
+//! | `failure` | what can go wrong in a session |
+//! | `line` | that connection's octets, unencrypted or with TLS |
+//! | `tls` | TLS over a non-blocking socket |
 //! | `reactor` | the event loop that runs many clients on one thread |
+//! | `exchange` | what a session asks the server: scans, unique-ids, messages |
 //! | `workload` | what a session does in each workload, and the clients that do it |
+//! | `run` | a run in progress, as its threads share it |
 //! | `tally` | times, totals and errors of a run |
 //! | `report` | a run's figures for people, as JSON and as CSV |
 //! | `compare` | two servers in turn, and the spread of their ratio |
-//! | `progress` | the line that moves on a terminal |
+//! | `progress` | the progress line on a terminal |
 //! | `system` | this process's limits and CPU time, a server's memory |
 //!
-//! Nothing here knows the server of this package: only RFC 1939 stands between the two.
+//! It does not depend on the server of this package: it speaks RFC 1939 to any server.
 
+mod buffers;
 mod client;
 mod compare;
+mod exchange;
+mod failure;
+mod intake;
 mod line;
 mod options;
 mod progress;
 mod reactor;
 mod report;
+mod run;
 mod security;
 mod system;
 mod tally;
@@ -41,7 +51,7 @@ use std::process::ExitCode;
 pub use options::Args;
 
 use compare::Comparison;
-use options::{Output, Plan};
+use options::{Output, Plan, Target};
 use report::Report;
 
 const ERRORS_OCCURRED: u8 = 1;
@@ -63,19 +73,23 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("popbench: note: {note}");
     }
 
-    match &targets[..] {
+    measure(&plan, &targets).unwrap_or_else(|reason| fail(ERRORS_OCCURRED, &reason))
+}
+
+fn measure(plan: &Plan, targets: &[Target]) -> Result<ExitCode, String> {
+    Ok(match targets {
         [a, b] => {
-            let comparison = Comparison::run(&plan, a, b);
+            let comparison = Comparison::run(plan, a, b)?;
             let differing = comparison.differing_messages();
-            let printed = print(&plan, &comparison.reports(), Some(&comparison));
+            let printed = print(plan, &comparison.reports(), Some(&comparison));
             verdict(&comparison.reports(), differing > 0, printed)
         }
         single => {
-            let report = workload::run(&plan, &single[0], "");
-            let printed = print(&plan, &[&report], None);
+            let report = workload::run(plan, &single[0], "")?;
+            let printed = print(plan, &[&report], None);
             verdict(&[&report], false, printed)
         }
-    }
+    })
 }
 
 fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) -> io::Result<()> {

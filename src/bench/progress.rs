@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::termios::tcgetwinsize;
 
 use super::options::{Extent, Plan, Workload};
-use super::workload::Run;
+use super::run::Run;
 
 /// Often enough to look alive, too seldom to cost anything.
 const REDRAW: Duration = Duration::from_millis(250);

@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, Error, SupportedCipherSuite};
 
-use super::client::Buffers;
+use super::buffers::Buffers;
 use super::tls::{TlsLayer, iana_name};
 use crate::trust::{BY_TLS, Trust};
 

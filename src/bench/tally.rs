@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::client::Failure;
+use super::failure::Failure;
 use super::tls::Agreed;
 
 /// What is timed.
@@ -69,6 +69,12 @@ impl Record {
         self.hashes.clear();
     }
 }
+
+/// The most kinds of errors that are told apart. A server can make up new ones without end.
+const MOST_KINDS: usize = 100;
+
+/// What further kinds are counted under.
+const OTHER_KINDS: &str = "other errors";
 
 /// How often something went wrong, and the first case in full.
 #[derive(Debug)]
@@ -138,6 +144,8 @@ impl Tally {
 
     /// Counts an error of this kind.
     pub(super) fn fail(&mut self, kind: &str, example: impl FnOnce() -> String) {
+        let is_new = !self.errors.contains_key(kind);
+        let kind = if is_new && self.errors.len() >= MOST_KINDS { OTHER_KINDS } else { kind };
         match self.errors.get_mut(kind) {
             Some(errors) => errors.count += 1,
             None => {
@@ -188,6 +196,14 @@ mod tests {
         assert_eq!(tally.errors["-ERR [IN-USE]"].example, "PASS was answered -ERR [IN-USE] first");
         assert_eq!(tally.errors["-ERR to PASS"].count, 1);
         assert_eq!(tally.sessions, 0);
+    }
+
+    #[test]
+    fn a_server_cannot_make_up_kinds_of_errors_without_end() {
+        let mut tally = Tally::new();
+        (0..1000).for_each(|number| tally.fail(&number.to_string(), || "an example".to_owned()));
+        assert_eq!((tally.errors.len(), tally.failed()), (MOST_KINDS + 1, 1000));
+        assert_eq!(tally.errors[OTHER_KINDS].count, 900);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, Error, HandshakeKind};
 
-use super::client::Buffers;
+use super::buffers::Buffers;
 
 /// More than a record's header, padding and tag together (RFC 8446, section 5.2; RFC 5246, section 6.2.3).
 const RECORD_OVERHEAD: usize = 512;
@@ -141,7 +141,7 @@ impl<'a> TlsLayer<'a> {
         if taken == 0 && !self.ended { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
-    /// Sends all of `plain`. Like [`Connection::send`](super::client::Connection::send), which says why there is room.
+    /// Sends all of `plain`. It does not wait: the server has been heard out before, so the socket has room for it.
     pub(super) fn write(&mut self, socket: &TcpStream, plain: &[u8]) -> io::Result<usize> {
         self.advance(socket, plain, |_| 0)?;
         Ok(plain.len())

@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
+use crate::manual::Page;
 
 /// What was asked for.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub enum Task {
     Show(String),
     /// To print what stands for a password in a users file.
     Passwd(Scheme),
+    /// To print a page of the manual, or the list of its pages.
+    Help(Option<Page>),
 }
 
 /// The command line as it is typed.
@@ -61,6 +64,12 @@ enum OtherTask {
         /// What to make of the password
         #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
         scheme: Scheme,
+    },
+
+    /// Print a page of the manual, or the list of its pages
+    Help {
+        /// The page's name
+        page: Option<Page>,
     },
 }
 
@@ -123,6 +132,7 @@ impl Task {
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))
             }
             Some(OtherTask::Passwd { scheme }) => Ok(Self::Passwd(scheme)),
+            Some(OtherTask::Help { page }) => Ok(Self::Help(page)),
         }
     }
 }
@@ -279,6 +289,7 @@ mod tests {
             ),
             ("no-landlock = true", &["--no-landlock"]),
             ("confine = true", &["--confine"]),
+            ("layout = 'flat'", &["--layout", "flat"]),
         ];
         let mut seen = String::new();
         for (file, arguments) in samples {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::ConfigError;
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
-use crate::transform::{Limit, Transform};
+use crate::transform::{Fences, Limit, Transform};
 
 /// How the server is confined.
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(super) struct ConfinementArgs {
     #[arg(long, value_name = "PATH", requires = "transform")]
     transform_path: Vec<PathBuf>,
 
-    /// Let the transform use TCP
+    /// Let the transform use the network, and sockets of other programs of this machine
     #[arg(long, requires = "transform")]
     transform_network: bool,
 
@@ -69,6 +69,19 @@ impl ConfinementArgs {
         self.confine || self.run_as.is_some() || !self.allow_dir.is_empty() || !self.transform_path.is_empty()
     }
 
+    /// The transform with its limits, kept from what it has no need of. Where files are fenced off it reads mail and
+    /// programs, and changes nothing but what is below an allowed directory.
+    pub(super) fn restricted(&self, transform: Transform, mail_root: &Path) -> Transform {
+        let flag = "--transform";
+        let mut reach = vec![(flag, Reach::Read(mail_root.to_owned()))];
+        reach.extend(transform.files().into_iter().map(|path| (flag, Reach::Run(path))));
+        reach.extend(self.transform_path.iter().map(|path| (flag, Reach::Run(path.clone()))));
+        reach.extend(self.allow_dir.iter().map(|path| (flag, Reach::All(path.clone()))));
+        let landlock = Landlock { reach, programs: true, files: self.is_service(), network: self.transform_network };
+        let fences = Fences { landlock: (!self.no_landlock).then_some(landlock), sockets: self.transform_network };
+        transform.restricted(&self.transform_limit, &fences)
+    }
+
     /// What a server that uses this, and this transform, is confined to.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
         let Used { mail_root, state, written, read_again } = used;
@@ -82,7 +95,9 @@ impl ConfinementArgs {
         read_again.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Read));
         add("--allow-dir", self.allow_dir.clone(), Reach::All);
         if let Some(transform) = transform {
+            transform.log_gaps();
             add("--transform", transform.files(), Reach::Run);
+            add("--transform", transform.launcher().map(Path::to_owned).into_iter().collect(), Reach::Run);
             add("--transform-path", self.transform_path.clone(), Reach::Run);
         }
         let (programs, files) = (transform.is_some(), self.is_service());
@@ -91,6 +106,7 @@ impl ConfinementArgs {
             run_as: self.run_as.clone(),
             mail_root,
             own: state,
+            launcher: transform.and_then(Transform::launcher),
             read_again: read_again.into_iter().map(|(_, file)| file).collect(),
             landlock: (!self.no_landlock).then_some(landlock),
         }

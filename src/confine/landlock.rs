@@ -67,7 +67,7 @@ impl Reach {
 }
 
 /// What Landlock leaves to a process. Signals to other processes, and their abstract UNIX sockets, are always forbidden.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Landlock {
     /// What the process uses of the file system. Each path has to exist; the error tells its flag when it does not.
     pub reach: Vec<(&'static str, Reach)>,
@@ -92,6 +92,15 @@ impl Landlock {
         }
         let rules = self.rules().map_err(|error| ConfineError::Kernel(error.to_string()))?;
         Ok(Rules { rules, files: self.files, network: self.network })
+    }
+
+    /// Puts the rules in force at once, for a process that has no log. Paths that are not there are passed over.
+    ///
+    /// # Errors
+    /// When the kernel has Landlock and refuses the rules.
+    pub fn restrict(&self) -> Result<(), String> {
+        let restricted = self.rules().and_then(RulesetCreated::restrict_self);
+        restricted.map(|_| ()).map_err(|error| error.to_string())
     }
 
     fn rules(&self) -> Result<RulesetCreated, RulesetError> {

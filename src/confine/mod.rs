@@ -1,5 +1,11 @@
-//! What the server gives up once its ports are bound and its files opened: its user's rights, all ways to new ones,
-//! and all of the machine but what it is there for. Programs that it starts inherit the loss.
+//! What the server gives up once its ports are bound and its files are opened, so that little is lost if it is taken
+//! over. Programs that it starts inherit the confinement.
+//!
+//! - [`Confinement`] is everything to give up; [`Confinement::enforce`] does it before the first session thread starts.
+//! - [`RunAs`] is the user and group of `--run-as`.
+//! - [`Landlock`] is what the kernel still allows, [`Reach`] one part of the file system in it.
+//!
+//! [`crate::config`] makes the [`Confinement`] from the flags, `bin/pop3d.rs` enforces it.
 
 mod landlock;
 mod user;
@@ -7,7 +13,7 @@ mod user;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -27,6 +33,8 @@ pub struct Confinement {
     pub own: Option<PathBuf>,
     /// Files that are read again while the server runs.
     pub read_again: Vec<PathBuf>,
+    /// A program that the server starts again and again.
+    pub launcher: Option<&'static Path>,
     /// What may be reached, if not all.
     pub landlock: Option<Landlock>,
 }
@@ -53,6 +61,8 @@ pub enum ConfineError {
     Own(PathBuf, RunAs, io::Error),
     /// There would be no mail to serve.
     MailRoot(PathBuf, RunAs, io::Error),
+    /// The user could not start transforms.
+    Launcher(RunAs, io::Error),
     /// There is no such directory to reach, or no file, for the flag.
     Path(&'static str, PathBuf, io::Error),
     /// The kernel could, but does not.
@@ -68,6 +78,9 @@ impl fmt::Display for ConfineError {
             Self::Own(path, user, error) => write!(f, "cannot give {} to {user}: {error}", path.display()),
             Self::MailRoot(path, user, error) => {
                 write!(f, "{user} cannot use {} as mail directory: {error}", path.display())
+            }
+            Self::Launcher(user, error) => {
+                write!(f, "{user} cannot start transforms, as it may not run this server's own program: {error}")
             }
             Self::Path(flag, path, error) => write!(f, "cannot use {} for {flag}: {error}", path.display()),
             Self::Kernel(error) => write!(f, "cannot be confined by Landlock (--no-landlock does without): {error}"),
@@ -122,6 +135,9 @@ impl Confinement {
         }
         access(&self.mail_root, Access::EXEC_OK)
             .map_err(|error| ConfineError::MailRoot(self.mail_root.clone(), user.clone(), error.into()))?;
+        if let Some(launcher) = self.launcher {
+            access(launcher, Access::EXEC_OK).map_err(|error| ConfineError::Launcher(user.clone(), error.into()))?;
+        }
         for path in &self.read_again {
             if let Err(error) = access(path, Access::READ_OK) {
                 log::warn!("{user} cannot read {} again when it changes: {error}", path.display());

@@ -1,13 +1,11 @@
 //! The file that the log is appended to. When it has been moved away it can be opened anew.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use crate::append::append_to;
 
 /// For the owner, and the group that reads logs: there are addresses and names in it.
 const MODE: u32 = 0o640;
@@ -25,7 +23,7 @@ impl LogFile {
     /// # Errors
     /// Those of open(2).
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let file = append_to(&path)?;
+        let file = append_to(&path, MODE)?;
         Ok(Self { path, file })
     }
 
@@ -34,19 +32,9 @@ impl LogFile {
     /// # Errors
     /// Those of open(2).
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        self.file = append_to(&self.path)?;
+        self.file = append_to(&self.path, MODE)?;
         Ok(())
     }
-}
-
-/// Does not wait for a reader if it is a FIFO: without one that is an error.
-fn append_to(path: &Path) -> io::Result<File> {
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().create(true).append(true).mode(MODE).custom_flags(nonblocking).open(path);
-    file.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::NXIO) => io::Error::other("it is a FIFO that no program reads"),
-        _ => error,
-    })
 }
 
 impl AsFd for LogFile {
@@ -60,7 +48,6 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::Write;
-    use std::process::Command;
 
     #[test]
     fn it_goes_on_in_a_new_file_when_told() {
@@ -86,13 +73,5 @@ mod tests {
         assert!(log.reopen().is_err());
         log.file.write_all(b"one\n").unwrap();
         assert_eq!(fs::read_to_string(&moved).unwrap(), "one\n");
-    }
-
-    #[test]
-    fn a_fifo_that_no_program_reads_is_not_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-        assert_eq!(LogFile::open(path).unwrap_err().to_string(), "it is a FIFO that no program reads");
     }
 }

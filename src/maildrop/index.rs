@@ -15,7 +15,10 @@
 //!
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
+
+use parking_lot::Mutex;
 
 use super::message::{Content, Folder, Message, Place};
 use super::names::Names;
@@ -30,14 +33,15 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 /// To be raised with any change of the format, or of what octets and wire form mean.
 const VERSION: u32 = 2;
 
-/// Magic, version and checksum.
+/// Octets of magic, version and checksum; of the stamps and the octet before them; of the count; of an entry without
+/// its name.
 const HEADER: usize = 16;
-
-/// An entry without its name.
+const STAMPS: usize = 49;
+const COUNT: usize = 4;
 const ENTRY: usize = 44;
 
-/// A larger index is not read: that would be half a million messages.
-const SIZE_LIMIT: u64 = 1 << 26;
+/// The limits of every index that is written or read: two million messages with names of 90 octets.
+const LIMITS: Limits = Limits { messages: 2_000_000, octets: 1 << 28 };
 
 /// In the octet before the stamps: there are stamps.
 const STAMPED: u8 = 0x80;
@@ -58,12 +62,12 @@ impl Index {
     /// The user's index, if there is one that can be trusted.
     pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
         let (mut file, identity) = root.file(&path(user)).ok()?;
-        if identity.size > SIZE_LIMIT {
+        if identity.size > LIMITS.octets {
             return None;
         }
         let mut octets = vec![0; usize::try_from(identity.size).ok()?];
         file.read_exact(&mut octets).ok()?;
-        let Some(mut index) = Self::decode(&octets) else {
+        let Some(mut index) = Self::decode(&octets, LIMITS) else {
             log::debug!("{} cannot be used and is made anew", root::display(&path(user)));
             return None;
         };
@@ -86,9 +90,11 @@ impl Index {
         root: &Root,
         user: &str,
         stamps: Option<Stamps>,
-        entries: impl Iterator<Item = &'a Message>,
+        entries: impl Iterator<Item = &'a Message> + Clone,
     ) {
-        let octets = Self::encode(stamps, entries);
+        let Some(octets) = Self::encode(stamps, entries, LIMITS) else {
+            return warn_of_size(&path(user));
+        };
         let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
             let mut file = directory.create(NEW_FILE)?;
             let written = file.write_all(&octets).and_then(|()| directory.rename(NEW_FILE, FILE));
@@ -110,8 +116,20 @@ impl Index {
         }
     }
 
-    fn encode<'a>(stamps: Option<Stamps>, entries: impl Iterator<Item = &'a Message>) -> Vec<u8> {
-        let mut index = vec![0; HEADER];
+    /// `None` when the index would be too large to be read again.
+    fn encode<'a>(
+        stamps: Option<Stamps>,
+        entries: impl Iterator<Item = &'a Message> + Clone,
+        limits: Limits,
+    ) -> Option<Vec<u8>> {
+        let (count, names) =
+            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.place.name.len()));
+        let size = HEADER + STAMPS + COUNT + count * ENTRY + names;
+        if !limits.allow(count, size) {
+            return None;
+        }
+        let mut index = Vec::with_capacity(size);
+        index.resize(HEADER, 0);
         let [new, cur] = stamps.unwrap_or_default();
         index.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
         for stamp in [new, cur] {
@@ -120,10 +138,8 @@ impl Index {
             index.extend_from_slice(&stamp.modified.to_le_bytes());
             index.extend_from_slice(&stamp.changed.to_le_bytes());
         }
-        let count_at = index.len();
-        index.extend_from_slice(&0u32.to_le_bytes());
-        let (mut count, mut names) = (0u32, Vec::new());
-        for Message { place, content: Content { identity, octets, wire_form, namesake }, .. } in entries {
+        index.extend_from_slice(&u32::try_from(count).ok()?.to_le_bytes());
+        for Message { place, content: Content { identity, octets, wire_form, namesake } } in entries.clone() {
             let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
             index.extend_from_slice(&[place.folder as u8, notes]);
@@ -133,18 +149,17 @@ impl Index {
             index.extend_from_slice(&identity.changed.to_le_bytes());
             index.extend_from_slice(&octets.to_le_bytes());
             index.extend_from_slice(&length.to_le_bytes());
-            names.extend_from_slice(&place.name);
-            count += 1;
         }
-        index.extend_from_slice(&names);
-        index[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        for Message { place, .. } in entries {
+            index.extend_from_slice(&place.name);
+        }
         let checksum = crc32fast::hash(&index[HEADER..]);
         let header = [&MAGIC[..], &VERSION.to_le_bytes(), &checksum.to_le_bytes()].concat();
         index[..HEADER].copy_from_slice(&header);
-        index
+        Some(index)
     }
 
-    fn decode(octets: &[u8]) -> Option<Self> {
+    fn decode(octets: &[u8], limits: Limits) -> Option<Self> {
         let mut rest = Fields(octets);
         let trusted = rest.take()? == *MAGIC && rest.u32()? == VERSION && rest.u32()? == crc32fast::hash(rest.0);
         if !trusted {
@@ -155,7 +170,7 @@ impl Index {
         let (new, cur) = (stamp()?, stamp()?);
         let stamps =
             (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
-        let count = usize::try_from(rest.u32()?).ok()?;
+        let count = usize::try_from(rest.u32()?).ok().filter(|&count| limits.allow(count, octets.len()))?;
         let mut fields = Fields(rest.octets(count.checked_mul(ENTRY)?)?);
         let mut names = Names::new(rest.0.to_vec());
         let mut entries = Vec::with_capacity(count);
@@ -210,6 +225,36 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// How large an index may be. Reading it takes memory, and its file may be anybody's who can write to the maildrop.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    messages: usize,
+    octets: u64,
+}
+
+impl Limits {
+    fn allow(self, messages: usize, octets: usize) -> bool {
+        messages <= self.messages && octets as u64 <= self.octets
+    }
+}
+
+/// Says that an index is not written, once for each.
+fn warn_of_size(path: &[u8]) {
+    static WARNED: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
+    if is_first(&WARNED, path) {
+        let Limits { messages, octets } = LIMITS;
+        let path = root::display(path);
+        log::warn!(
+            "{path} is not written, as it would have more than {messages} messages or {octets} octets: \
+             every login reads the messages anew"
+        );
+    }
+}
+
+fn is_first(warned: &Mutex<BTreeSet<Vec<u8>>>, path: &[u8]) -> bool {
+    warned.lock().insert(path.to_vec())
+}
+
 fn path(user: &str) -> Vec<u8> {
     [&Folder::Top.path(user), &b"/"[..], FILE].concat()
 }
@@ -240,13 +285,17 @@ mod tests {
     }
 
     fn encoded(index: &Index) -> Vec<u8> {
-        Index::encode(index.stamps, index.entries.iter())
+        Index::encode(index.stamps, index.entries.iter(), LIMITS).unwrap()
+    }
+
+    fn decoded(octets: &[u8]) -> Option<Index> {
+        Index::decode(octets, LIMITS)
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         for index in [sample(), Index::default(), Index { stamps: Some([None, None]), ..Index::default() }] {
-            assert_eq!(Index::decode(&encoded(&index)), Some(index));
+            assert_eq!(decoded(&encoded(&index)), Some(index));
         }
     }
 
@@ -254,16 +303,16 @@ mod tests {
     fn no_damage_goes_unnoticed() {
         let good = encoded(&sample());
         for length in 0..good.len() {
-            assert_eq!(Index::decode(&good[..length]), None, "cut to {length}");
+            assert_eq!(decoded(&good[..length]), None, "cut to {length}");
         }
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert_eq!(Index::decode(&bad), None, "bit {bit} of octet {at}");
+                assert_eq!(decoded(&bad), None, "bit {bit} of octet {at}");
             }
         }
-        assert_eq!(Index::decode(&[good, vec![0]].concat()), None);
+        assert_eq!(decoded(&[good, vec![0]].concat()), None);
     }
 
     #[test]
@@ -271,15 +320,53 @@ mod tests {
         for name in ["", ".hidden", "..", "a/b", "../x", "a\0b"] {
             let mut index = sample();
             index.entries[0].place.name = name.as_bytes().into();
-            assert_eq!(Index::decode(&encoded(&index)), None, "{name:?}");
+            assert_eq!(decoded(&encoded(&index)), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn an_index_is_written_only_if_it_can_be_read() {
+        let index = sample();
+        let size = encoded(&index).len();
+        let (messages, octets) = (index.entries.len(), size as u64);
+        let limits = |messages, octets| Limits { messages, octets };
+        for (limits, allowed) in [
+            (limits(messages, octets), true),
+            (limits(messages - 1, octets), false),
+            (limits(messages, octets - 1), false),
+        ] {
+            let written = Index::encode(index.stamps, index.entries.iter(), limits);
+            assert_eq!(written.is_some(), allowed, "{limits:?}");
+            assert_eq!(Index::decode(&encoded(&index), limits).is_some(), allowed, "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_that_is_not_written_is_warned_of_once() {
+        let warned = Mutex::default();
+        let paths = ["ana", "bob", "ana", "bob"].map(path);
+        assert_eq!(paths.map(|path| is_first(&warned, &path)), [true, true, false, false]);
     }
 
     proptest! {
         #[test]
+        fn any_entries_are_read_back(
+            names in proptest::collection::vec(("[!-.0-~][!-.0-~]{0,80}", 0..3usize, any::<[i64; 5]>(), any::<[bool; 2]>()), 0..20)
+        ) {
+            let entries = names.iter().filter(|(name, ..)| !name.starts_with('.'));
+            let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, namesake])| {
+                let identity = Identity { inode: *a as u64, size: *b as u64, modified: *modified, changed: *changed };
+                let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
+                Message::new(Place { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
+            });
+            let index = Index { stamps: None, entries: entries.collect() };
+            prop_assert_eq!(decoded(&encoded(&index)), Some(index));
+        }
+
+        #[test]
         fn no_octets_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let checksum = crc32fast::hash(&body).to_le_bytes();
-            let _ = Index::decode(&[&MAGIC[..], &VERSION.to_le_bytes(), &checksum, &body].concat());
+            let _ = decoded(&[&MAGIC[..], &VERSION.to_le_bytes(), &checksum, &body].concat());
         }
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
+use super::layout;
 use super::message::Folder;
 use super::root::{self, Root};
 use super::{RootId, is_missing};
@@ -45,8 +46,10 @@ impl Locks {
     /// another one keeps it.
     ///
     /// # Errors
-    /// When it cannot be told whether another server has it.
+    /// When it cannot be told whether another server has it, or the user's directory is not to be taken for a maildrop.
     pub fn lock(self: &Arc<Self>, user: UserName, root: &Root) -> io::Result<Option<Lock>> {
+        // First, as nothing is to be written into a directory that is no maildrop.
+        layout::lock_folder(root, user.as_str(), FILE)?;
         let deadline = Instant::now() + PATIENCE;
         let Some(mut lock) = self.lock_here(user, root.id(), deadline) else { return Ok(None) };
         match lock_everywhere(root, lock.user(), deadline)? {

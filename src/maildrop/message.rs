@@ -95,16 +95,15 @@ impl Content {
 }
 
 /// One message of the maildrop.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub(super) place: Place,
     pub(super) content: Content,
-    pub(super) deleted: bool,
 }
 
 impl Message {
     pub(super) fn new(place: Place, content: Content) -> Self {
-        Self { place, content, deleted: false }
+        Self { place, content }
     }
 
     /// When its file was last written to, in ns since 1970.

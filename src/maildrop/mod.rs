@@ -1,10 +1,22 @@
 //! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
 //!
-//! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message. A
-//! missing directory is an empty maildrop. Nothing here removes a message but [`Maildrop::commit`].
+//! `<mail directory>/<user>/` is a Maildir if it has `new/` or `cur/`, else flat: each regular file is a message,
+//! unless [`Layouts`] refuses that. A missing directory is an empty maildrop.
+//!
+//! - [`MailRoot`] is the mail directory and [`Root`] its open descriptor; nothing is opened outside it.
+//! - [`Locks`] and [`Lock`] give one session the maildrop, in this process and towards others.
+//! - [`Maildrop`] is the list. `scan` finds the files, `measure` their sizes on the wire, `index` remembers these.
+//! - [`Message`] is one of them, by [`MessageNumber`]; [`Maildrop::open_message`] gives [`OpenMessage`], or
+//!   [`OpenError`] when the file has changed since login. `moved` finds messages that were renamed since.
+//! - [`Maildrop::commit`] removes what is marked and returns an [`Update`]. No other code removes messages.
+//!
+//! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod homes;
 mod index;
+mod layout;
 mod lock;
+mod marks;
 mod measure;
 mod message;
 mod moved;
@@ -26,7 +38,9 @@ use rustix::io::Errno;
 
 use crate::auth::UserName;
 use index::Index;
+pub use layout::{LayoutChoice, Layouts};
 pub use lock::{Lock, Locks};
+use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use message::Folder;
 pub use message::Message;
@@ -86,9 +100,9 @@ pub struct Maildrop {
     /// When it was opened, in ns since 1970.
     opened: i64,
     messages: Vec<Message>,
-    marked: usize,
-    /// Of the messages that are not marked.
-    octets: u64,
+    marks: Marks,
+    /// Of the messages that are not marked. An index may tell sizes that 64 bits do not hold together.
+    octets: u128,
 }
 
 impl Maildrop {
@@ -99,52 +113,48 @@ impl Maildrop {
     pub fn open(root: Arc<Root>, user: UserName) -> io::Result<Self> {
         let opened = scan::nanoseconds_since_1970();
         let messages = scan::messages(&root, user.as_str())?;
-        let mut maildrop = Self { root, user, opened, messages, marked: 0, octets: 0 };
-        maildrop.reset();
-        Ok(maildrop)
+        let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
+        Ok(Self { root, user, opened, messages, marks: Marks::default(), octets })
     }
 
     /// How many messages are not marked as deleted.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.messages.len() - self.marked
+        self.messages.len() - self.marks.len()
     }
 
     /// The octets of the messages that are not marked as deleted.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        self.octets
+        u64::try_from(self.octets).unwrap_or(u64::MAX)
     }
 
     /// The message with that number, unless it is marked as deleted. The only door to a single message.
     #[must_use]
     pub fn message(&self, number: MessageNumber) -> Option<&Message> {
-        self.messages.get(number.index()).filter(|message| !message.deleted)
+        self.messages.get(number.index()).filter(|_| !self.marks.contains(number.index()))
     }
 
     /// The messages that are not marked as deleted, with their numbers.
     pub fn messages(&self) -> impl Iterator<Item = (usize, &Message)> {
-        (1..).zip(&self.messages).filter(|(_, message)| !message.deleted)
+        (1..).zip(&self.messages).filter(|&(number, _)| !self.marks.contains(number - 1))
     }
 
     /// Marks a message as deleted. False when there is none of that number that is not marked yet.
     pub fn mark(&mut self, number: MessageNumber) -> bool {
-        let Some(message) = self.messages.get_mut(number.index()).filter(|message| !message.deleted) else {
-            return false;
-        };
-        message.deleted = true;
-        self.marked += 1;
-        self.octets = self.octets.saturating_sub(message.octets());
-        true
+        let Some(message) = self.messages.get(number.index()) else { return false };
+        let is_new = self.marks.insert(number.index());
+        if is_new {
+            self.octets -= u128::from(message.octets());
+        }
+        is_new
     }
 
     /// Takes all marks back.
     pub fn reset(&mut self) {
-        for message in &mut self.messages {
-            message.deleted = false;
+        for index in self.marks.take() {
+            self.octets += u128::from(self.messages[index].octets());
         }
-        self.marked = 0;
-        self.octets = self.messages.iter().map(Message::octets).fold(0, u64::saturating_add);
     }
 
     /// Opens a message for sending; one that a mail program has moved within the Maildir is found.

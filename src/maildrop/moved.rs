@@ -26,15 +26,15 @@ const TICK: Duration = Duration::from_millis(20);
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
 /// The files of a maildrop as they were listed during a session.
-pub(super) struct Listing {
-    folders: Folders,
+pub(super) struct Listing<'a> {
+    folders: Folders<'a>,
     /// In the order of their base names.
     files: Vec<Listed>,
     /// Nothing was renamed while they were listed.
     pub(super) at_rest: bool,
 }
 
-impl Listing {
+impl Listing<'_> {
     /// The files with a base name: usually one, several if messages share it or if a file has several links.
     pub(super) fn of(&self, base: &[u8]) -> &[Listed] {
         let start = self.files.partition_point(|file| file.place.base() < base);
@@ -64,7 +64,7 @@ impl<'a> Search<'a> {
     }
 
     /// The maildrop's files as they are now. `None` when the time is over; the first call always lists them.
-    pub(super) fn list(&mut self) -> io::Result<Option<Listing>> {
+    pub(super) fn list(&mut self) -> io::Result<Option<Listing<'a>>> {
         if Instant::now() + self.pause > self.deadline {
             return Ok(None);
         }
@@ -125,7 +125,7 @@ impl Maildrop {
     }
 
     /// Notes where a message is now. False when the listing does not have it.
-    fn follow(&mut self, index: usize, listing: &Listing) -> bool {
+    fn follow(&mut self, index: usize, listing: &Listing<'_>) -> bool {
         let Message { place, content, .. } = &self.messages[index];
         let found = match listing.of(place.base()) {
             [only] => Some(only),

@@ -14,21 +14,43 @@ use parking_lot::Mutex;
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::homes::Named;
+use super::layout::Layouts;
+
 use super::names::{Name, Names};
 
 /// The directory that holds a directory for each user, as the operator named it.
 #[derive(Debug)]
 pub struct MailRoot {
     path: PathBuf,
+    layouts: Arc<Layouts>,
     directory: Mutex<Arc<Root>>,
 }
 
 impl MailRoot {
+    /// Opens the directory at `path`.
+    ///
     /// # Errors
     /// When `path` is not a directory that can be searched.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        let directory = Mutex::new(Arc::new(Root::open(&path)?));
-        Ok(Self { path, directory })
+        Self::with_layouts(path, Arc::default())
+    }
+
+    /// Opens the directory at `path`, in which maildrops have these layouts.
+    ///
+    /// # Errors
+    /// As of [`MailRoot::open`].
+    pub fn with_layouts(path: PathBuf, layouts: Arc<Layouts>) -> io::Result<Self> {
+        let directory = Mutex::new(Arc::new(Root::open(&path, &layouts)?));
+        Ok(Self { path, layouts, directory })
+    }
+
+    /// Opens another directory, in which maildrops have the same layouts.
+    ///
+    /// # Errors
+    /// As of [`MailRoot::open`].
+    pub fn elsewhere(&self, path: PathBuf) -> io::Result<Self> {
+        Self::with_layouts(path, Arc::clone(&self.layouts))
     }
 
     /// As the operator named it.
@@ -45,7 +67,7 @@ impl MailRoot {
         let now = RootId::new(&fs::stat(&self.path)?);
         let mut directory = self.directory.lock();
         if directory.id != now {
-            *directory = Arc::new(Root::open(&self.path)?);
+            *directory = Arc::new(Root::open(&self.path, &self.layouts)?);
         }
         Ok(Arc::clone(&directory))
     }
@@ -56,9 +78,10 @@ impl MailRoot {
 pub struct Root {
     directory: OwnedFd,
     id: RootId,
+    layouts: Arc<Layouts>,
 }
 
-/// Tells a mail root from another, whatever path leads to it.
+/// Tells a directory, such as a mail root, from another, whatever path leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootId {
     pub(crate) device: u64,
@@ -66,13 +89,13 @@ pub struct RootId {
 }
 
 impl RootId {
-    fn new(stat: &Stat) -> Self {
+    pub(super) fn new(stat: &Stat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 
 impl Root {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
         // Links on the way to the root are the operator's own and are followed. Opening "." below it asks for
         // the permission to search.
         let directory = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -81,13 +104,47 @@ impl Root {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         let id = RootId::new(&fs::statat(&directory, ".", AtFlags::empty())?);
-        Ok(Self { directory, id })
+        Ok(Self { directory, id, layouts: Arc::clone(layouts) })
     }
 
     /// Which directory it is.
     #[must_use]
     pub fn id(&self) -> RootId {
         self.id
+    }
+
+    /// What decides on the layout of its maildrops.
+    pub(super) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// Whether there is a directory at `path` below the root.
+    ///
+    /// # Errors
+    /// When that cannot be told, or there is a link: none is followed.
+    pub(super) fn has_directory(&self, path: &[u8]) -> io::Result<bool> {
+        match fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_symlink() => Err(Errno::LOOP.into()),
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode).is_dir()),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The directory of `user`, if it is there.
+    ///
+    /// # Errors
+    /// When that cannot be told, or something else is there.
+    pub(super) fn named(&self, user: &str) -> io::Result<Option<Named>> {
+        match fs::statat(&self.directory, user, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Ok(Some(named(&stat, user))),
+                FileType::Symlink => Err(Errno::LOOP.into()),
+                _ => Err(Errno::NOTDIR.into()),
+            },
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens the directory at `path` below the root, for listing it.
@@ -116,6 +173,10 @@ impl Root {
     pub(super) fn is_writable(&self, path: &[u8]) -> bool {
         fs::accessat(&self.directory, path, Access::WRITE_OK, AtFlags::empty()).is_ok()
     }
+}
+
+fn named(stat: &Stat, user: &str) -> Named {
+    Named { id: RootId::new(stat), user: user.to_owned(), owner: stat.st_uid }
 }
 
 /// Whether it is Landlock that keeps the server from a directory: its user may read it, and it may not.
@@ -172,7 +233,9 @@ impl Directory {
     ///
     /// They come in the order of their inodes, which tends to be that of delivery, and so do the names in memory:
     /// what goes through a large maildrop in either order is then not waiting for memory at each name.
-    pub(super) fn messages(&self) -> io::Result<Vec<(Name, u64)>> {
+    ///
+    /// Each sub-directory, hidden ones too, is shown to `check`, which may refuse the directory for it.
+    pub(super) fn messages(&self, check: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<Vec<(Name, u64)>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let listing = fs::openat(&self.0, ".", flags, Mode::empty())?;
         let mut buffer = Vec::with_capacity(LISTING_BUFFER);
@@ -185,7 +248,10 @@ impl Directory {
                 entry => entry?,
             };
             let name = entry.file_name().to_bytes();
-            if !name.starts_with(b".") && self.is_file(name, entry.file_type())? {
+            let kind = self.kind(name, entry.file_type())?;
+            if kind.is_dir() && name != b"." && name != b".." {
+                check(name)?;
+            } else if kind.is_file() && !name.starts_with(b".") {
                 let start = listed.len();
                 listed.extend_from_slice(name);
                 found.push((entry.ino(), start..listed.len()));
@@ -199,16 +265,27 @@ impl Directory {
         found.into_iter().map(named).collect::<Option<_>>().ok_or_else(|| Errno::FBIG.into())
     }
 
-    /// Some file systems do not tell the type in a listing.
-    fn is_file(&self, name: &[u8], listed: FileType) -> io::Result<bool> {
+    /// What `name` is. Some file systems do not tell that in a listing.
+    fn kind(&self, name: &[u8], listed: FileType) -> io::Result<FileType> {
         if listed != FileType::Unknown {
-            return Ok(listed.is_file());
+            return Ok(listed);
         }
         match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode).is_file()),
-            Err(Errno::NOENT) => Ok(false),
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
+            Err(Errno::NOENT) => Ok(FileType::Unknown),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether there is a directory at `path` below it.
+    pub(super) fn has_directory(&self, path: &[u8]) -> bool {
+        let found = fs::statat(&self.0, path, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+    }
+
+    /// What tells it from others, as the directory of `user`.
+    pub(super) fn named(&self, user: &str) -> io::Result<Named> {
+        Ok(named(&fs::fstat(&self.0)?, user))
     }
 
     /// Opens the message `name` of a listing for reading.

@@ -8,6 +8,7 @@
 //!
 //! Some file systems number their files anew each time. There a file is known by its name, size and times.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -15,6 +16,7 @@ use std::mem;
 use std::time::SystemTime;
 
 use super::index::Index;
+use super::layout::{self, Layouts};
 use super::measure::{self, is_exhaustion};
 use super::message::{Content, Folder, Message, Place};
 use super::name;
@@ -22,6 +24,9 @@ use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
 
 /// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
 const LISTINGS: usize = 5;
+
+/// How often it is listed if files were renamed before they could be measured.
+const MORE_LISTINGS: usize = 200;
 
 /// How many files of a Maildir are compared with the index before it is believed for all of them. That takes about 1 ms
 /// and finds every change that concerns a hundredth of a large Maildir. A change that it misses is found when such a
@@ -44,6 +49,9 @@ fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
         Err(error) => error.kind() == io::ErrorKind::NotFound && stamp.is_none(),
     };
     let [new, cur] = stamps;
+    if root.layouts().is_always_flat() {
+        return false; // the index is from a time when it was not
+    }
     // With neither it is a flat maildrop by now.
     (new.is_some() || cur.is_some()) && is_still(Folder::New, new) && is_still(Folder::Cur, cur)
 }
@@ -57,15 +65,16 @@ pub(super) struct Listed {
 /// What one listing has found.
 struct Found {
     messages: Vec<Message>,
-    changed: bool,
     complete: bool,
+    /// A listed file was not there when it was to be measured.
+    lost: bool,
 }
 
 impl Found {
     /// Adds the files that an earlier listing saw and this one did not.
-    fn add_missed(&mut self, earlier: Vec<Message>) {
+    fn add_missed(&mut self, earlier: &[Message]) {
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
-        let missed: Vec<_> = earlier.into_iter().filter(|it| !seen.contains(&file(it))).collect();
+        let missed: Vec<_> = earlier.iter().filter(|it| !seen.contains(&file(it))).cloned().collect();
         self.messages.extend(missed);
     }
 }
@@ -75,33 +84,24 @@ fn file(message: &Message) -> (&[u8], u64) {
     (message.place.base(), message.content.identity.inode)
 }
 
-/// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
-pub(super) struct Folders(Vec<(Folder, Directory)>);
+/// What an index is good for, wherever a mail program has moved the message meanwhile.
+fn base_and_content(message: &Message) -> (&[u8], &Content) {
+    (message.place.base(), &message.content)
+}
 
-impl Folders {
-    pub(super) fn open(root: &Root, user: &str) -> io::Result<Self> {
-        // new/ before cur/: a message that is moved while they are listed is then seen twice, but never missed.
-        let mut folders = Vec::new();
-        for folder in [Folder::New, Folder::Cur] {
-            match root.directory(&folder.path(user)) {
-                Ok(directory) => folders.push((folder, directory)),
-                // Not there; or a message of a flat maildrop that is called "new".
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if folders.is_empty() {
-            match root.directory(&Folder::Top.path(user)) {
-                Ok(directory) => folders.push((Folder::Top, directory)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self(folders))
+/// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
+pub(super) struct Folders<'a> {
+    layouts: &'a Layouts,
+    directories: Vec<(Folder, Directory)>,
+}
+
+impl<'a> Folders<'a> {
+    pub(super) fn open(root: &'a Root, user: &str) -> io::Result<Self> {
+        Ok(Self { layouts: root.layouts(), directories: layout::folders(root, user)? })
     }
 
     pub(super) fn directory(&self, folder: Folder) -> Option<&Directory> {
-        self.0.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
+        self.directories.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
     }
 
     fn is_flat(&self) -> bool {
@@ -122,9 +122,13 @@ impl Folders {
     /// Every file that may be a message's.
     pub(super) fn listed(&self) -> io::Result<Vec<Listed>> {
         let mut files = Vec::new();
-        for &(folder, ref directory) in &self.0 {
+        for &(folder, ref directory) in &self.directories {
             let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
-            files.extend(directory.messages()?.into_iter().map(listed));
+            let messages = directory.messages(|name| match folder {
+                Folder::Top => self.layouts.refuse_maildir_in(directory, name),
+                Folder::New | Folder::Cur => Ok(()),
+            });
+            files.extend(messages?.into_iter().map(listed));
         }
         Ok(files)
     }
@@ -172,32 +176,34 @@ impl Folders {
     /// anything.
     fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
         let stamps = self.stamps(now)?; // before they are listed
-        let Index { stamps: old_stamps, entries: mut messages } = index.unwrap_or_default();
-        let (mut changed, mut complete) = (false, true);
-        for _ in 0..LISTINGS {
+        let index = index.unwrap_or_default();
+        let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
+        for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(user, &messages)?;
-            changed |= found.changed;
             complete = found.complete;
             let undisturbed = self.times()? == before;
             if !undisturbed {
                 // What is not seen now has been renamed meanwhile, or removed: better one too many.
-                found.add_missed(messages);
+                found.add_missed(&messages);
             }
-            messages = found.messages;
-            self.sort(&mut messages);
-            if undisturbed {
+            self.sort(&mut found.messages);
+            messages = Cow::Owned(found.messages);
+            if undisturbed || (listing >= LISTINGS && !found.lost) {
                 break;
             }
         }
+        let mut messages = messages.into_owned();
         note_namesakes(&mut messages);
         // A file that was written to just now may be again, without a trace in its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
         // With a message left out the directories' times do not tell when it can be read.
         let complete = complete && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
-        if changed || (stamps.is_some() && stamps != old_stamps) {
-            Index::save(root, user, stamps, messages.iter().filter(settled));
+        let entries = messages.iter().filter(settled);
+        let is_known = entries.clone().map(base_and_content).eq(index.entries.iter().map(base_and_content));
+        if !is_known || (stamps.is_some() && stamps != index.stamps) {
+            Index::save(root, user, stamps, entries);
         }
         Ok(messages)
     }
@@ -210,7 +216,6 @@ impl Folders {
         let contents: Vec<_> = files.iter().map(|file| self.known_content(&index, file, believed)).collect();
         let unknown: Vec<&Listed> =
             files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
-        let changed = !unknown.is_empty() || files.len() != known.len();
         // Their unique-ids are taken, also by files that are younger.
         let taken: HashSet<&[u8]> = files
             .iter()
@@ -222,12 +227,12 @@ impl Folders {
         let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
         let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), complete: true, lost: false };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
                 Ok(content) => found.messages.push(Message::new(place, content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => found.lost = true,
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&place.path(user)));
@@ -242,8 +247,11 @@ impl Folders {
         self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
     }
 
+    /// When the directories were last changed. Their inodes are left out: some file systems give a directory another one
+    /// each time it is looked at.
     pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
-        self.0.iter().map(|(_, directory)| directory.stamp()).collect()
+        let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
+        self.directories.iter().map(|(_, directory)| times(directory)).collect()
     }
 
     /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.

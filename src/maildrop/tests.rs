@@ -513,3 +513,54 @@ fn a_marked_message_that_cannot_be_looked_for_is_not_removed() {
     symlink("elsewhere", mail.path("new")).unwrap();
     assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
 }
+
+#[test]
+fn octets_are_exact_after_marks_however_many_there_are() {
+    let mail = Mail::maildir();
+    for n in 1..4 {
+        mail.put(&format!("cur/{n}.M.h:2,S"), "one\n");
+    }
+    mail.settle();
+    assert_eq!(mail.octets(), [5; 3]);
+    let root = MailRoot::open(mail.root.path().to_owned()).unwrap().current().unwrap();
+    let mut index = Index::load(&root, "ana").unwrap();
+    index.entries[..2].iter_mut().for_each(|entry| entry.content.octets = u64::MAX);
+    Index::save(&root, "ana", index.stamps, index.entries.iter());
+    let mut open = mail.open();
+    assert_eq!(open.octets(), u64::MAX);
+    for (marked, octets) in [(1, u64::MAX), (2, 5), (3, 0)] {
+        assert!(open.mark(number(marked)) && !open.mark(number(marked)));
+        assert_eq!(open.octets(), octets);
+    }
+    open.reset();
+    assert_eq!((open.count(), open.octets()), (3, u64::MAX));
+}
+
+#[test]
+fn a_message_takes_little_memory() {
+    assert!(size_of::<Message>() <= 72);
+}
+
+/// Writing the index of a large maildrop takes a good part of a login's time.
+#[test]
+fn an_index_is_not_written_again_for_messages_that_it_cannot_have() {
+    let mail = Mail::maildir();
+    let put_in_the_future = |name| {
+        mail.put(name, "one\n");
+        set_modified(&mail.path(name), SystemTime::now() + Duration::from_secs(3600));
+    };
+    let index = || fs::metadata(mail.index()).map(|index| (index.ino(), index.modified().unwrap())).ok();
+    put_in_the_future("new/1.x");
+    assert_eq!(mail.octets(), [5]);
+    assert_eq!(index(), None);
+    mail.put("new/2.x", "one\n");
+    set_modified(&mail.path("new/2.x"), SystemTime::UNIX_EPOCH);
+    assert_eq!(mail.octets(), [5; 2]);
+    let written = index();
+    assert!(written.is_some());
+    assert_eq!(mail.octets(), [5; 2]);
+    assert_eq!(index(), written);
+    put_in_the_future("new/3.x");
+    assert_eq!(mail.octets(), [5; 3]);
+    assert_eq!(index(), written);
+}

@@ -34,7 +34,7 @@ impl Maildrop {
     /// The UPDATE state: removes the marked messages, and those only.
     #[must_use]
     pub fn commit(self) -> Update {
-        if self.marked == 0 {
+        if self.marks.len() == 0 {
             return Update::default();
         }
         let mut removal =
@@ -82,11 +82,8 @@ impl Removal<'_> {
     /// Removes the marked messages of a folder that are where the session knows them to be.
     fn remove_from(&mut self, folder: Folder) {
         let maildrop = self.maildrop;
-        let is_due = |&index: &usize| {
-            let message = &maildrop.messages[index];
-            message.deleted && message.place.folder == folder
-        };
-        let due: Vec<usize> = (0..maildrop.messages.len()).filter(is_due).collect();
+        let mut due = maildrop.marks.in_order();
+        due.retain(|&index| maildrop.messages[index].place.folder == folder);
         if due.is_empty() {
             return;
         }
@@ -137,7 +134,7 @@ impl Removal<'_> {
     }
 
     /// Removes every listed file of a message. Returns the message if there may be more of them.
-    fn settle(&mut self, mut message: Unsettled, listing: &Listing) -> Option<Unsettled> {
+    fn settle(&mut self, mut message: Unsettled, listing: &Listing<'_>) -> Option<Unsettled> {
         let (mut is_complete, mut is_other) = (listing.at_rest, false);
         for file in listing.of(self.maildrop.messages[message.index].place.base()) {
             match self.remove(listing.directory(file), &file.place.name, message.index) {

@@ -8,7 +8,6 @@ use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::guard::{Probation, Visit};
-use crate::maildrop::MailRoot;
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
@@ -124,7 +123,7 @@ impl Session<'_> {
             }
             Command::MaxConnections => return value(connections.limit() as u64),
             Command::SetMaildir(path) => {
-                let root = MailRoot::open(PathBuf::from(&path)).map_err(|error| {
+                let root = settings.mail_root().elsewhere(PathBuf::from(&path)).map_err(|error| {
                     log::warn!("{} mail directory {path:?} refused: {error}", self.name);
                     ErrorCode::BadMaildir
                 })?;

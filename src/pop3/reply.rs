@@ -142,6 +142,8 @@ impl From<&io::Error> for Fault {
         match Errno::from_io_error(error) {
             // The last is for a symbolic link where a directory or a message should be.
             Some(Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::LOOP) => Self::Permanent,
+            // A directory that is not to be taken for a maildrop.
+            None if error.kind() == io::ErrorKind::PermissionDenied => Self::Permanent,
             _ => Self::Temporary,
         }
     }

@@ -1,6 +1,5 @@
 //! `--stats-log`: a line of counters and gauges at an interval, as CSV.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,9 +8,13 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::Stats;
+use crate::append::append_to;
 
 /// PEEP's names of what the columns have; `cu` is a number here.
 const HEADER: &str = "time,rb,re,xe,cc,cu,hc,hu\n";
+
+/// For all to read, as far as the umask lets them: these are counts, without names and addresses.
+const MODE: u32 = 0o666;
 
 /// One moment's figures.
 #[derive(Debug)]
@@ -62,11 +65,17 @@ impl StatsLog {
         self.failing = written.is_err();
     }
 
-    /// Opened for each line, the file may be rotated away at any time.
+    /// Opened for each line, the file may be rotated away at any time. A line that cannot be written whole is taken back,
+    /// so that the next one does not go on in it.
     fn append(&self, line: &str) -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        let header = if file.metadata()?.len() == 0 { HEADER } else { "" };
-        file.write_all(format!("{header}{line}").as_bytes())
+        let mut file = append_to(&self.path, MODE)?;
+        let before = file.metadata()?;
+        let header = if before.len() == 0 { HEADER } else { "" };
+        file.write_all(format!("{header}{line}").as_bytes()).inspect_err(|_| {
+            if before.is_file() {
+                let _ = file.set_len(before.len());
+            }
+        })
     }
 }
 

@@ -1,23 +1,9 @@
-//! What a transform may use at most. A process can limit itself alone, so a program with limits is started by way of
-//! this program, which limits itself and becomes it.
+//! What a transform may use at most.
 
-use std::env;
-use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 use std::str::FromStr;
 
-use rustix::process::{Resource, Rlimit, getppid, setrlimit};
-
-/// This program, even when its file has been replaced meanwhile.
-pub(super) const OURSELVES: &str = "/proc/self/exe";
-
-/// The first argument that makes this program a launcher: `LAUNCH LIMIT… -- PROGRAM ARGUMENT…`.
-const LAUNCH: &str = "launch-limited";
+use rustix::process::Resource;
 
 /// One limit, as `cpu=10`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +34,14 @@ impl FromStr for Limit {
 }
 
 impl Limit {
+    pub(super) fn resource(&self) -> Resource {
+        self.resource
+    }
+
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
+
     /// Whether the other one limits the same resource.
     #[must_use]
     pub fn is_of_same(&self, other: &Self) -> bool {
@@ -70,50 +64,6 @@ fn octets(text: &str) -> Option<u64> {
         _ => (text, 1),
     };
     number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-/// The command that starts `program`, which is at `path` as far as is known, with `limits`.
-pub(super) fn command(program: &str, path: Option<&Path>, limits: &[Limit]) -> Command {
-    let path = path.unwrap_or(Path::new(program));
-    let mut command;
-    if limits.is_empty() {
-        command = Command::new(path);
-        command.arg0(program);
-    } else {
-        command = Command::new(OURSELVES);
-        command.arg(LAUNCH).args(limits.iter().map(ToString::to_string)).arg("--").arg(path);
-    }
-    command
-}
-
-/// If this process was started as a launcher: what has kept it from becoming the program.
-#[must_use]
-pub fn launch(arguments: env::ArgsOs) -> Option<io::Error> {
-    let mut arguments = arguments.skip(1);
-    (arguments.next()? == LAUNCH).then(|| become_program(arguments).unwrap_or_else(|error| error))
-}
-
-fn become_program(mut arguments: impl Iterator<Item = OsString>) -> io::Result<io::Error> {
-    let limits: Vec<_> = arguments.by_ref().take_while(|argument| argument != "--").collect();
-    for limit in limits {
-        let Limit { resource, most, .. } = limit.to_string_lossy().parse().map_err(io::Error::other)?;
-        // The kernel counts all threads of a user, of which the server's are many.
-        let others = if resource == Resource::Nproc { threads_of_parent()? } else { 0 };
-        let most = Some(most.saturating_add(others));
-        setrlimit(resource, Rlimit { current: most, maximum: most })
-            .map_err(|error| io::Error::other(format!("cannot limit {}: {error}", limit.display())))?;
-    }
-    let program = arguments.next().ok_or_else(|| io::Error::other("no program"))?;
-    let error = Command::new(&program).args(arguments).exec();
-    Ok(io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display())))
-}
-
-/// How many threads the server has that has started this process.
-fn threads_of_parent() -> io::Result<u64> {
-    let parent = getppid().ok_or_else(|| io::Error::other("the server has gone"))?;
-    let status = fs::read_to_string(format!("/proc/{}/status", parent.as_raw_nonzero()))?;
-    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
-    threads.ok_or_else(|| io::Error::other("/proc does not tell the server's threads"))
 }
 
 #[cfg(test)]

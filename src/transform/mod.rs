@@ -1,12 +1,20 @@
-//! A message through a program of the operator's: its file is the program's stdin, the program's stdout is what
-//! the client gets, as it comes.
+//! A message through a program of the operator's (`--transform`): the message's file is the program's standard input, and
+//! what the program writes goes to the client as it comes.
 //!
-//! The program runs without a shell, with an environment of its own, as the leader of a process group. The group
-//! is killed when the program is done, fails, falls silent or is no longer wanted, and the program is reaped.
+//! - [`Transform`] is the program with its arguments, timeout and limits; [`Transform::start`] runs it on a message with
+//!   the environment that [`Subject`] describes, without a shell, as the leader of a process group.
+//! - [`Running`] reads its output. The group is killed when the program ends or fails, writes nothing for too long, or
+//!   its [`Client`] has left; the program is always reaped. [`Failure`] says what went wrong.
+//! - [`Limit`] is one `--transform-limit`; [`launch()`] applies them in the new process.
+//!
+//! The RETR and TOP of [`crate::pop3`] are the callers.
 
+mod launch;
 mod limits;
+mod system_calls;
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,7 +30,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::maildrop::MessageNumber;
-pub use limits::{Limit, launch};
+pub use launch::{Fences, launch};
+pub use limits::Limit;
 
 /// The program that messages go through.
 #[derive(Debug, Clone)]
@@ -35,7 +44,8 @@ pub struct Transform {
     arguments: Vec<String>,
     /// How long it may be silent; `None` for as long as it likes.
     patience: Option<Duration>,
-    limits: Vec<Limit>,
+    /// For the launcher; none if the program is started directly.
+    restrictions: Vec<OsString>,
 }
 
 /// What a transform may know of the message it is given.
@@ -95,11 +105,11 @@ impl From<io::Error> for Failure {
 impl Transform {
     /// A command line, split into words by the shell's rules. `None` when it has no word or an open quote.
     #[must_use]
-    pub fn new(command_line: &str, patience: Option<Duration>, limits: Vec<Limit>) -> Option<Self> {
+    pub fn new(command_line: &str, patience: Option<Duration>) -> Option<Self> {
         let mut words = shell_words::split(command_line).ok()?.into_iter();
         let program = words.next().filter(|program| !program.is_empty())?;
         let path = find_program(&program);
-        Some(Self { program, path, arguments: words.collect(), patience, limits })
+        Some(Self { program, path, arguments: words.collect(), patience, restrictions: Vec::new() })
     }
 
     /// Where its program is.
@@ -110,17 +120,36 @@ impl Transform {
         self.path.as_deref().ok_or_else(|| format!("the program {:?} is not there", self.program))
     }
 
-    /// What its command line names of the file system, for who has to allow it: the program's directory, files among
-    /// the arguments, and what the limits need.
+    /// The same program with limits, and kept from what `fences` has. The kernel may know less, which is logged by
+    /// [`Transform::log_gaps`].
     #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub fn restricted(self, limits: &[Limit], fences: &Fences) -> Self {
+        Self { restrictions: launch::restrictions(limits, fences), ..self }
+    }
+
+    /// Logs what is wrong with it as far as can be told at the start.
+    pub fn log_gaps(&self) {
         if self.path.is_none() {
             log::warn!("the transform's program {:?} is not there", self.program);
         }
+        if !system_calls::can_be_filtered() {
+            log::warn!("the transform may make all system calls, since this kernel cannot filter them (seccomp)");
+        }
+    }
+
+    /// This server's own program if it has to start the transform's, to restrict it.
+    #[must_use]
+    pub fn launcher(&self) -> Option<&'static Path> {
+        (!self.restrictions.is_empty()).then_some(Path::new(launch::OURSELVES))
+    }
+
+    /// What its command line names of the file system, for who has to allow it: the program's directory, and files among
+    /// the arguments.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
         let near = self.path.as_deref().map(surroundings);
         let arguments = self.arguments.iter().map(PathBuf::from).filter(|argument| argument.is_file());
-        let launcher = (!self.limits.is_empty()).then(|| PathBuf::from(limits::OURSELVES));
-        near.into_iter().chain(arguments).chain(launcher).collect()
+        near.into_iter().chain(arguments).collect()
     }
 
     /// Starts the program on a message.
@@ -129,7 +158,7 @@ impl Transform {
     /// When the program cannot be started.
     pub fn start(&self, message: File, subject: Subject<'_>) -> Result<Running, Failure> {
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
-        let mut child = limits::command(&self.program, self.path.as_deref(), &self.limits)
+        let mut child = launch::command(&self.program, self.path.as_deref(), &self.restrictions)
             .args(&self.arguments)
             .env_clear()
             .envs(inherited)
@@ -300,8 +329,7 @@ mod tests {
     }
 
     fn run(command_line: &str, patience: Option<Duration>) -> Result<String, Failure> {
-        let mut running =
-            Transform::new(command_line, patience, Vec::new()).unwrap().start(message("some mail\n"), subject())?;
+        let mut running = Transform::new(command_line, patience).unwrap().start(message("some mail\n"), subject())?;
         let mut text = Vec::new();
         let mut buffer = [0; 4];
         loop {
@@ -318,7 +346,7 @@ mod tests {
     fn words_are_split_as_a_shell_does() {
         assert_eq!(run(r#"sh -c 'cat; echo "$0|$1"' 'a b' c\ d"#, None).unwrap(), "some mail\na b|c d\n");
         for bad in ["", "  ", "tr 'a", "''"] {
-            assert!(Transform::new(bad, None, Vec::new()).is_none(), "{bad:?}");
+            assert!(Transform::new(bad, None).is_none(), "{bad:?}");
         }
     }
 

@@ -1,46 +1,60 @@
 //! What other programs do to a maildrop while a session sends and removes its messages.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Mode, chmod};
 
 use super::super::*;
 use super::{Mail, number, set_modified};
-use std::io::Read;
-use std::time::{Duration, SystemTime};
 
 /// The most renames of a program that runs beside a test, so that it ends whatever happens.
 const RENAMES: usize = 2_000_000;
 
-/// Runs `session` while another program changes the flags of the message `base` as fast as it can.
-fn while_flags_change(mail: &Mail, base: &str, session: impl FnOnce()) {
-    let done = AtomicBool::new(false);
-    let names = ["", "S", "FS"].map(|flags| mail.path(&format!("cur/{base}:2,{flags}")));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut at = 0;
-            for _ in 0..RENAMES {
-                if done.load(Ordering::Relaxed) {
-                    break;
-                }
-                let next = (at + 1) % names.len();
-                // It fails after the message has been removed and before the next one is delivered.
-                at = if fs::rename(&names[at], &names[next]).is_ok() { next } else { 0 };
-            }
-        });
-        // The other program is stopped also when the session panics.
-        let _stop = Stop(&done);
-        session();
-    });
+/// A program that changes the flags of a message as fast as it can until it is stopped.
+struct Flagger {
+    stopped: AtomicBool,
+    /// Flags changed so far.
+    changes: AtomicUsize,
 }
 
-struct Stop<'a>(&'a AtomicBool);
+impl Flagger {
+    /// Runs `session` while the flags of the message `base` change.
+    fn run(mail: &Mail, base: &str, session: impl FnOnce(&Self)) {
+        let flagger = Self { stopped: AtomicBool::new(false), changes: AtomicUsize::new(0) };
+        let names = ["", "S", "FS"].map(|flags| mail.path(&format!("cur/{base}:2,{flags}")));
+        thread::scope(|scope| {
+            scope.spawn(|| flagger.change_flags(&names));
+            // The other thread is stopped also when the session panics.
+            let stop = Stop(&flagger);
+            session(stop.0);
+        });
+    }
+
+    fn change_flags(&self, names: &[PathBuf]) {
+        let mut at = 0;
+        for _ in 0..RENAMES {
+            if self.stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            let next = (at + 1) % names.len();
+            // It fails after the message has been removed and before the next one is delivered.
+            let renamed = fs::rename(&names[at], &names[next]).is_ok();
+            self.changes.fetch_add(usize::from(renamed), Ordering::Relaxed);
+            at = if renamed { next } else { 0 };
+        }
+    }
+}
+
+struct Stop<'a>(&'a Flagger);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -76,7 +90,7 @@ const ALL_REMOVED: Update = Update { removed: 1, failed: 0 };
 #[test]
 fn a_message_is_removed_while_its_flags_change() {
     let mail = Mail::maildir();
-    while_flags_change(&mail, "1.M.h", || {
+    Flagger::run(&mail, "1.M.h", |_| {
         for round in 0..300 {
             mail.put("cur/1.M.h:2,", "one\n");
             let update = marked(&mail, &[1]).commit();
@@ -94,9 +108,11 @@ fn a_message_is_sent_while_its_flags_change() {
     for n in 2..200 {
         mail.put(&format!("cur/{n}.M.h:2,"), "another\n");
     }
-    while_flags_change(&mail, "1.M.h", || {
+    Flagger::run(&mail, "1.M.h", |flagger| {
         let mut maildrop = mail.open();
-        for _ in 0..1000 {
+        let enough = Instant::now() + Duration::from_secs(20);
+        let enough_changes = flagger.changes.load(Ordering::Relaxed) + 20_000;
+        while flagger.changes.load(Ordering::Relaxed) < enough_changes && Instant::now() < enough {
             assert_eq!(text(maildrop.open_message(number(1)).unwrap()), "one\n");
         }
     });

@@ -1,7 +1,10 @@
-//! The client's side of PEEP: all of `peepclient` between its arguments and its exit status.
+//! `peepclient`: everything between its arguments and its exit code.
 //!
-//! Commands are English phrases. They come from the arguments (one command, a bare answer, made for scripts),
-//! from a terminal (a prompt), or from any other standard input (one command a line).
+//! A command is an English phrase (`phrases`). It comes from the arguments (one command, whose bare answer is made for
+//! scripts), from a terminal (`prompt`), or from any other standard input, one command a line. `connection` sends it and
+//! reads the answer within a deadline, `output` prints that safely.
+//!
+//! [`Options`] are the arguments and [`run()`] is the program; `bin/peepclient.rs` calls it.
 
 mod connection;
 mod options;
@@ -64,7 +67,8 @@ fn once(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     match phrases::parse(words).map_err(Failure::Usage)? {
-        Request::Help => print(out, &(phrases::help() + "\n")),
+        Request::Help => print(out, &help()),
+        Request::HelpAbout(typed) => print(out, &phrases::help_table(&typed)),
         Request::Send(command) => {
             let mut server = connect()?;
             match server.call(&command)? {
@@ -92,7 +96,8 @@ fn converse(
         };
         let quit = matches!(request, Ok(Request::Send(Command::Quit)));
         match request {
-            Ok(Request::Help) => print(out, &(phrases::help() + "\n"))?,
+            Ok(Request::Help) => print(out, &help())?,
+            Ok(Request::HelpAbout(typed)) => print(out, &phrases::help_table(&typed))?,
             Ok(Request::Send(command)) => {
                 let answer = server.call(&command)?;
                 all_well &= !matches!(answer, Answer::Error(_));
@@ -108,6 +113,11 @@ fn converse(
         }
     }
     Ok(all_well)
+}
+
+/// The list of all commands: for a person a line for each, for a program the one line of the report.
+fn help() -> String {
+    if io::stdout().is_terminal() { phrases::help_table("") } else { phrases::help_line() }
 }
 
 /// Prints an answer, the lines behind its first as they come: a listing takes no more memory than one of its lines.

@@ -3,31 +3,51 @@
 use crate::peep::Command;
 use crate::peep::command::is_argument;
 
-/// Each phrase with the commencement of its command, in the order of `help`.
-const PHRASES: [(&str, &str); 19] = [
-    ("capa", "cap?"),
-    ("quit", "q"),
-    ("maildir", "m?"),
-    ("timeout", "t?"),
-    ("users", "u?"),
-    ("help", HELP),
-    ("retrieved bytes", "rb?"),
-    ("retrieved emails", "re?"),
-    ("max connections", "c?"),
-    ("set maildir <path>", "m="),
-    ("set timeout <value>", "t="),
-    ("delete user <username>", "u-"),
-    ("current connections amount", "cc?"),
-    ("current logged users", "cu?"),
-    ("removed emails amount", "xe?"),
-    ("add user <username> <password>", "u+"),
-    ("set max connections <value>", "c="),
-    ("all time connection amount", "hc?"),
-    ("all time logged amount", "hu?"),
+/// One thing that a person can say.
+pub(super) struct Phrase {
+    /// The fixed words, then the names of the arguments.
+    pub(super) text: &'static str,
+    /// How the command for it begins on the wire; [`HELP`] is not sent.
+    commencement: &'static str,
+    /// A few words for `help`.
+    meaning: &'static str,
+}
+
+/// All phrases, in the order of the report's `help`.
+const PHRASES: [Phrase; 19] = [
+    phrase("capa", "cap?", "list the server's extensions and limits"),
+    phrase("quit", "q", "end the session (also: exit)"),
+    phrase("maildir", "m?", "show the mail directory"),
+    phrase("timeout", "t?", "show the idle timeout in seconds, 0 is none"),
+    phrase("users", "u?", "list the accounts"),
+    phrase("help", HELP, "list the commands, or: help <command>"),
+    phrase("retrieved bytes", "rb?", "octets sent to POP3 clients"),
+    phrase("retrieved emails", "re?", "messages retrieved"),
+    phrase("max connections", "c?", "show the limit of open connections"),
+    phrase("set maildir <path>", "m=", "change the mail directory"),
+    phrase("set timeout <value>", "t=", "change the idle timeout in seconds"),
+    phrase("delete user <username>", "u-", "remove an account, its mail stays"),
+    phrase("current connections amount", "cc?", "POP3 connections that are open now"),
+    phrase("current logged users", "cu?", "list the users who are logged in now"),
+    phrase("removed emails amount", "xe?", "messages removed"),
+    phrase("add user <username> <password>", "u+", "add an account"),
+    phrase("set max connections <value>", "c=", "change the limit of open connections"),
+    phrase("all time connection amount", "hc?", "POP3 connections since the start"),
+    phrase("all time logged amount", "hu?", "logins since the start"),
 ];
 
-/// The one phrase that is not for the server.
+const fn phrase(text: &'static str, commencement: &'static str, meaning: &'static str) -> Phrase {
+    Phrase { text, commencement, meaning }
+}
+
+/// Other words for a phrase, which the report's list does not have.
+const ALIASES: [(&str, &str); 2] = [("exit", "quit"), ("?", "help")];
+
+/// Stands for the commencement of the one phrase that is not for the server.
 const HELP: &str = "";
+
+/// Said of a phrase that does not exist.
+const UNKNOWN: &str = "Unknown client command, see available commands with 'help'";
 
 /// Said of an argument that is none for the protocol.
 pub(super) const ARGUMENT_RULE: &str = "it must have 1 to 128 octets, no space and no control character";
@@ -35,7 +55,10 @@ pub(super) const ARGUMENT_RULE: &str = "it must have 1 to 128 octets, no space a
 /// What a phrase asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
+    /// The list of all commands.
     Help,
+    /// What the commands do that begin with these words.
+    HelpAbout(String),
     Send(Command),
 }
 
@@ -46,25 +69,47 @@ pub(super) fn words(line: &str) -> Vec<&str> {
 
 /// Understands the words of a phrase, or says what is wrong with them.
 pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
-    let (phrase, commencement, arguments) = PHRASES
-        .iter()
-        .find_map(|(phrase, commencement)| Some((phrase, commencement, arguments(said, phrase)?)))
-        .ok_or("Unknown client command, see available commands with 'help'")?;
-    let names: Vec<_> = phrase.split(' ').filter(|word| word.starts_with('<')).collect();
+    let said = without_alias(said);
+    let (phrase, arguments) =
+        PHRASES.iter().find_map(|phrase| Some((phrase, arguments(&said, phrase.text)?))).ok_or(UNKNOWN)?;
+    if phrase.commencement == HELP {
+        return help_about(arguments);
+    }
+    let names: Vec<_> = phrase.text.split(' ').filter(|word| word.starts_with('<')).collect();
     if names.len() != arguments.len() {
-        return Err(format!("Wrong number of arguments, the command is: {phrase}"));
+        return Err(format!("Wrong number of arguments, the command is: {}", phrase.text));
     }
     if let Some((name, _)) = names.iter().zip(arguments).find(|(_, argument)| !is_argument(argument)) {
         return Err(format!("Invalid {name}, {ARGUMENT_RULE}"));
     }
-    if *commencement == HELP {
-        return Ok(Request::Help);
-    }
-    let line = [&[*commencement], arguments].concat().join(" ");
+    let line = [&[phrase.commencement], arguments].concat().join(" ");
     // With its arguments counted and well-formed, a command can only lack a number.
     Command::parse(line.as_bytes(), true)
         .map(Request::Send)
         .map_err(|_| format!("Invalid {}, it must be an integer", names.concat()))
+}
+
+/// Replaces a first word that is an alias.
+fn without_alias<'a>(said: &[&'a str]) -> Vec<&'a str> {
+    let mut said = said.to_vec();
+    if let Some(first) = said.first_mut()
+        && let Some((_, meant)) = ALIASES.iter().find(|(alias, _)| first.eq_ignore_ascii_case(alias))
+    {
+        *first = meant;
+    }
+    said
+}
+
+/// Understands what stands behind `help`.
+fn help_about(words: &[&str]) -> Result<Request, String> {
+    if words.is_empty() {
+        return Ok(Request::Help);
+    }
+    let beginning = without_alias(words).join(" ");
+    if completions(&beginning).next().is_none() {
+        return Err(UNKNOWN.to_owned());
+    }
+    Ok(Request::HelpAbout(beginning))
 }
 
 /// What was said after the fixed words of `phrase`; nothing when these were not said.
@@ -79,15 +124,20 @@ pub(super) fn fixed_words(phrase: &str) -> &str {
     phrase.split_once('<').map_or(phrase, |(fixed, _)| fixed)
 }
 
-/// All phrases in one line.
-pub(super) fn help() -> String {
-    PHRASES.map(|(phrase, _)| phrase).join(" | ")
+/// All phrases in one line, as in the report: for a program that reads the answer.
+pub(super) fn help_line() -> String {
+    PHRASES.each_ref().map(|phrase| phrase.text).join(" | ") + "\n"
 }
 
-/// The phrases whose fixed words begin with `typed`.
-pub(super) fn completions(typed: &str) -> impl Iterator<Item = &'static str> {
+/// A line for each phrase that begins with `typed`, with its meaning: for a person.
+pub(super) fn help_table(typed: &str) -> String {
+    completions(typed).map(|Phrase { text, meaning, .. }| format!("  {text:<30}  {meaning}\n")).collect()
+}
+
+/// The phrases whose fixed words begin with `typed`, in any letter case.
+pub(super) fn completions(typed: &str) -> impl Iterator<Item = &'static Phrase> + use<> {
     let typed = typed.trim_ascii_start().to_ascii_lowercase();
-    PHRASES.iter().map(|&(phrase, _)| phrase).filter(move |phrase| fixed_words(phrase).starts_with(&typed))
+    PHRASES.iter().filter(move |phrase| fixed_words(phrase.text).starts_with(&typed))
 }
 
 #[cfg(test)]
@@ -151,7 +201,7 @@ mod tests {
     #[test]
     fn every_command_has_one_phrase_and_every_phrase_its_command() {
         for (phrase, command) in spoken() {
-            let phrases = PHRASES.iter().filter(|(_, known)| *known == commencement(&command));
+            let phrases = PHRASES.iter().filter(|known| known.commencement == commencement(&command));
             assert_eq!(phrases.count(), 1, "{phrase}");
             assert_eq!(said(phrase), Ok(Request::Send(command)));
         }
@@ -161,9 +211,9 @@ mod tests {
 
     #[test]
     fn no_phrase_is_the_beginning_of_another() {
-        for (phrase, _) in PHRASES {
-            let begins = |(other, _): &&(&str, &str)| arguments(&words(other), phrase).is_some();
-            assert_eq!(PHRASES.iter().filter(begins).count(), 1, "{phrase}");
+        for phrase in &PHRASES {
+            let begins = |other: &&Phrase| arguments(&words(other.text), phrase.text).is_some();
+            assert_eq!(PHRASES.iter().filter(begins).count(), 1, "{}", phrase.text);
         }
     }
 
@@ -176,7 +226,18 @@ mod tests {
 
     #[test]
     fn what_is_unknown_points_to_help() {
-        for line in ["", "foo", "retrieved", "set", "set timeoutt 5", "u?", "max connection", "añadir user x y"] {
+        for line in [
+            "",
+            "foo",
+            "retrieved",
+            "set",
+            "set timeoutt 5",
+            "u?",
+            "max connection",
+            "añadir user x y",
+            "help me",
+            "? x",
+        ] {
             assert_eq!(said(line), Err("Unknown client command, see available commands with 'help'".into()), "{line}");
         }
     }
@@ -188,7 +249,7 @@ mod tests {
             ("timeout 5", "timeout"),
             ("add user bob", "add user <username> <password>"),
             ("add user bob my secret", "add user <username> <password>"),
-            ("help me", "help"),
+            ("exit now", "quit"),
         ] {
             assert_eq!(said(line), Err(format!("Wrong number of arguments, the command is: {phrase}")), "{line}");
         }
@@ -215,19 +276,50 @@ mod tests {
     }
 
     #[test]
-    fn help_is_the_reports_line() {
+    fn help_for_a_program_is_the_reports_line() {
         assert_eq!(
-            help(),
+            help_line(),
             "capa | quit | maildir | timeout | users | help | retrieved bytes | retrieved emails | max connections | \
              set maildir <path> | set timeout <value> | delete user <username> | current connections amount | \
              current logged users | removed emails amount | add user <username> <password> | \
-             set max connections <value> | all time connection amount | all time logged amount"
+             set max connections <value> | all time connection amount | all time logged amount\n"
         );
     }
 
     #[test]
+    fn help_for_a_person_has_a_line_for_each_phrase_that_fits_a_terminal() {
+        let table = help_table("");
+        assert_eq!(table.lines().count(), PHRASES.len());
+        for (line, phrase) in table.lines().zip(&PHRASES) {
+            assert!(line.len() < 80 && line.starts_with(&format!("  {} ", phrase.text)), "{line}");
+            assert!(!phrase.meaning.is_empty());
+        }
+    }
+
+    #[test]
+    fn help_tells_of_one_command() {
+        let about = |line: &str| match said(line) {
+            Ok(Request::HelpAbout(typed)) => help_table(&typed),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(about("help add"), "  add user <username> <password>  add an account\n");
+        assert_eq!(about("HELP  Add   User"), about("? add"));
+        assert_eq!(about("help set").lines().count(), 3);
+        assert_eq!(about("help exit"), about("help quit"));
+        for phrase in &PHRASES {
+            assert!(about(&format!("help {}", fixed_words(phrase.text))).contains(phrase.meaning));
+        }
+    }
+
+    #[test]
+    fn exit_and_a_question_mark_are_understood() {
+        assert_eq!(said("Exit"), Ok(Request::Send(Command::Quit)));
+        assert_eq!(said("?"), Ok(Request::Help));
+    }
+
+    #[test]
     fn completion_offers_the_phrases_that_begin_so() {
-        let offered = |typed| completions(typed).collect::<Vec<_>>();
+        let offered = |typed| completions(typed).map(|phrase| phrase.text).collect::<Vec<_>>();
         assert_eq!(offered("CUR"), ["current connections amount", "current logged users"]);
         assert_eq!(offered(" set t"), ["set timeout <value>"]);
         assert_eq!(offered("").len(), PHRASES.len());

@@ -14,7 +14,7 @@ use rustyline::history::{FileHistory, History};
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
-use super::phrases::{self, Request};
+use super::phrases::{self, Phrase, Request};
 use crate::peep::Command;
 
 /// Yields lines until Ctrl-D. Ctrl-C gives up the line being typed.
@@ -77,7 +77,7 @@ fn into_io(error: ReadlineError) -> io::Error {
 /// understand may be a mistyped one that does.
 fn is_fit_to_keep(line: &str) -> bool {
     match phrases::parse(&phrases::words(line)) {
-        Ok(Request::Help) => true,
+        Ok(Request::Help | Request::HelpAbout(_)) => true,
         Ok(Request::Send(command)) => !matches!(command, Command::AddUser { .. }),
         Err(_) => false,
     }
@@ -92,6 +92,9 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("history"))
 }
 
+/// Behind these words a phrase is completed, too.
+const HELP: &str = "help ";
+
 /// What rustyline asks while a line is edited: only how phrases are completed.
 struct PhraseHelper;
 
@@ -99,9 +102,21 @@ impl Completer for PhraseHelper {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let pair = |phrase: &str| Pair { display: phrase.into(), replacement: phrases::fixed_words(phrase).into() };
-        Ok((0, phrases::completions(&line[..cursor]).map(pair).collect()))
+        Ok((0, candidates(&line[..cursor])))
     }
+}
+
+/// The phrases that begin with `typed`; behind `help` as well, which tells of any of them.
+fn candidates(typed: &str) -> Vec<Pair> {
+    let (before, typed) = match typed.split_at_checked(HELP.len()) {
+        Some((help, rest)) if help.eq_ignore_ascii_case(HELP) => (HELP, rest),
+        _ => ("", typed),
+    };
+    let pair = |phrase: &Phrase| Pair {
+        display: phrase.text.into(),
+        replacement: before.to_owned() + phrases::fixed_words(phrase.text),
+    };
+    phrases::completions(typed).map(pair).collect()
 }
 
 impl Helper for PhraseHelper {}
@@ -117,7 +132,7 @@ mod tests {
 
     #[test]
     fn passwords_stay_out_of_the_history_file() {
-        for kept in ["users", "SET timeout 5", "delete user bob", "help"] {
+        for kept in ["users", "SET timeout 5", "delete user bob", "help", "help add", "?", "exit"] {
             assert!(is_fit_to_keep(kept), "{kept}");
         }
         for left_out in
@@ -125,5 +140,14 @@ mod tests {
         {
             assert!(!is_fit_to_keep(left_out), "{left_out}");
         }
+    }
+    #[test]
+    fn phrases_are_completed_behind_help_too() {
+        let replaced = |typed| candidates(typed).into_iter().map(|pair| pair.replacement).collect::<Vec<_>>();
+        assert_eq!(replaced("set t"), ["set timeout "]);
+        assert_eq!(replaced("HELP set t"), ["help set timeout "]);
+        assert_eq!(replaced("he"), ["help"]);
+        assert_eq!(replaced("help ").len(), replaced("").len());
+        assert!(replaced("help x").is_empty() && replaced("é").is_empty());
     }
 }

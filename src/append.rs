@@ -1,0 +1,37 @@
+//! Files that lines are appended to: the log and the log of counters.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// Opens a file to append to it, and makes it with `mode` if it is missing. A FIFO is not waited for: it is an error when
+/// no program reads it, and later writes fail with [`io::ErrorKind::WouldBlock`] when it is full.
+///
+/// # Errors
+/// Those of open(2).
+pub fn append_to(path: &Path, mode: u32) -> io::Result<File> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(nonblocking).open(path);
+    file.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NXIO) => io::Error::other("it is a FIFO that no program reads"),
+        _ => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_fifo_that_no_program_reads_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(append_to(&path, 0o600).unwrap_err().to_string(), "it is a FIFO that no program reads");
+    }
+}

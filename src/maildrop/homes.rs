@@ -1,0 +1,195 @@
+//! Home directories of the system's accounts, to tell them from directories of mail.
+//!
+//! Where accounts come from LDAP or the like, looking one up may take long, or for ever. A thread of its own does it,
+//! whose stack is large enough for whatever the C library loads, and a login waits for the answer only so long. An answer
+//! is good for a minute.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nix::unistd::{Uid, User};
+use parking_lot::Mutex;
+use rustix::fs::stat;
+
+use super::RootId;
+
+/// How long a login waits for an account to be looked up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a directory counts as no home directory before accounts are looked up again.
+const GOOD_FOR: Duration = Duration::from_secs(60);
+
+/// How many answers are kept, which bounds the memory they take.
+const MOST_ANSWERS: usize = 4096;
+
+/// The name of an account and its home directory.
+type Home = (String, std::path::PathBuf);
+
+/// Looks up the accounts that a directory could be the home of: that of its name and that of its owner.
+type LookUp = fn(&str, u32) -> Vec<Home>;
+
+/// The home directories of accounts.
+pub(super) struct Homes {
+    /// Those in /etc/passwd when the server started. Once it is confined it may be unable to read that file.
+    at_start: HashMap<RootId, String>,
+    /// When a directory was found not to be an account's home.
+    cleared: Mutex<HashMap<RootId, Instant>>,
+    look_up: LookUp,
+    /// To the thread that looks accounts up, once there is one.
+    questions: Mutex<Option<Sender<Question>>>,
+}
+
+/// Whose home is this directory?
+struct Question {
+    directory: Named,
+    answer: Sender<Option<String>>,
+}
+
+/// A directory as the mail directory shows it.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    /// Which directory it is.
+    pub(super) id: RootId,
+    /// The user who has it as maildrop, by whose name an account may be found.
+    pub(super) user: String,
+    /// The uid that owns it.
+    pub(super) owner: u32,
+}
+
+impl fmt::Debug for Homes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Homes").field("at_start", &self.at_start.len()).finish_non_exhaustive()
+    }
+}
+
+impl Homes {
+    /// Those of this system.
+    pub(super) fn of_system() -> Self {
+        let passwd = fs::read("/etc/passwd").unwrap_or_default();
+        Self::new(homes_in(&String::from_utf8_lossy(&passwd)), accounts)
+    }
+
+    fn new(at_start: impl IntoIterator<Item = Home>, look_up: LookUp) -> Self {
+        let known = |(account, home): Home| Some((RootId::new(&stat(home).ok()?), account));
+        let at_start = at_start.into_iter().filter_map(known).collect();
+        Self { at_start, cleared: Mutex::default(), look_up, questions: Mutex::default() }
+    }
+
+    /// The account whose home a directory is, if there is one.
+    ///
+    /// # Errors
+    /// When the system does not tell in time.
+    pub(super) fn account_of(&self, directory: &Named) -> io::Result<Option<String>> {
+        if let Some(account) = self.at_start.get(&directory.id) {
+            return Ok(Some(account.clone()));
+        }
+        if self.cleared.lock().get(&directory.id).is_some_and(|when| when.elapsed() < GOOD_FOR) {
+            return Ok(None);
+        }
+        let (answer, answered) = bounded(1);
+        self.ask(Question { directory: directory.clone(), answer })?;
+        let slow = "the system's accounts could not be looked up in time";
+        let account = answered.recv_timeout(PATIENCE).map_err(|_| io::Error::new(io::ErrorKind::TimedOut, slow))?;
+        if account.is_none() {
+            let mut cleared = self.cleared.lock();
+            if cleared.len() >= MOST_ANSWERS {
+                cleared.clear();
+            }
+            cleared.insert(directory.id, Instant::now());
+        }
+        Ok(account)
+    }
+
+    fn ask(&self, question: Question) -> io::Result<()> {
+        let mut questions = self.questions.lock();
+        if questions.is_none() {
+            let (ask, asked) = unbounded();
+            let look_up = self.look_up;
+            thread::Builder::new().name("accounts".to_owned()).spawn(move || answer(&asked, look_up))?;
+            *questions = Some(ask);
+        }
+        let sent = questions.as_ref().map(|ask| ask.send(question));
+        sent.and_then(Result::ok).ok_or_else(|| io::Error::other("the thread that looks accounts up has ended"))
+    }
+}
+
+/// Answers questions until the [`Homes`] that asks them is dropped.
+fn answer(questions: &Receiver<Question>, look_up: LookUp) {
+    for Question { directory: Named { id, user, owner }, answer } in questions {
+        let is_it = |(_, home): &Home| stat(home).is_ok_and(|stat| RootId::new(&stat) == id);
+        // A login that does not wait any longer takes no answer.
+        let _ = answer.send(look_up(&user, owner).into_iter().find(is_it).map(|(account, _)| account));
+    }
+}
+
+/// The accounts that the system knows by this name and this uid.
+fn accounts(user: &str, owner: u32) -> Vec<Home> {
+    let found = [User::from_name(user), User::from_uid(Uid::from_raw(owner))].into_iter().filter_map(|found| {
+        // As in a server that is confined: then those known at its start are all.
+        found.inspect_err(|error| log::debug!("cannot look up an account of the system: {error}")).ok().flatten()
+    });
+    found.map(|account| (account.name, account.dir)).collect()
+}
+
+/// The accounts of a passwd file (passwd(5)).
+fn homes_in(passwd: &str) -> Vec<Home> {
+    let home = |line: &str| {
+        let mut fields = line.split(':');
+        Some((fields.next()?.to_owned(), fields.nth(4)?.into()))
+    };
+    passwd.lines().filter_map(home).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn directory(path: &Path) -> Named {
+        Named { id: RootId::new(&stat(path).unwrap()), user: "ana".to_owned(), owner: 1000 }
+    }
+
+    #[test]
+    fn homes_are_read_from_a_passwd_file() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nana:x:1000:1000:Ana,,,:/home/ana:/bin/sh\n\nbroken:x:1\n";
+        let expected = [("root", "/root"), ("ana", "/home/ana")];
+        assert_eq!(homes_in(passwd), expected.map(|(name, home)| (name.to_owned(), home.into())));
+    }
+
+    #[test]
+    fn a_home_is_known_by_any_path() {
+        let place = tempfile::tempdir().unwrap();
+        let (home, link) = (place.path().join("home"), place.path().join("link"));
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        let homes = Homes::new([("bob".to_owned(), link), ("eve".to_owned(), "/no/such".into())], |_, _| Vec::new());
+        assert_eq!(homes.account_of(&directory(&home)).unwrap().as_deref(), Some("bob"));
+        for _ in 0..2 {
+            assert_eq!(homes.account_of(&directory(place.path())).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn accounts_made_after_the_start_are_looked_up() {
+        let look_up: LookUp = |user, owner| {
+            assert_eq!((user, owner), ("ana", 1000));
+            vec![("other".to_owned(), "/no/such".into()), ("ana".to_owned(), std::env::temp_dir())]
+        };
+        let homes = Homes::new([], look_up);
+        assert_eq!(homes.account_of(&directory(&std::env::temp_dir())).unwrap().as_deref(), Some("ana"));
+        assert_eq!(homes.account_of(&directory(Path::new("/"))).unwrap(), None);
+    }
+
+    #[test]
+    fn the_systems_accounts_are_found_by_name_and_by_uid() {
+        let names = |user: &str, owner| accounts(user, owner).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names("root", 0), ["root", "root"]);
+        assert_eq!(names("no-such-user", 0), ["root"]);
+        assert_eq!(names("root", u32::MAX - 5), ["root"]);
+    }
+}

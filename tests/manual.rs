@@ -1,0 +1,386 @@
+//! The manual and the README: their commands do what they show, and their tables of flags are those of the programs.
+//!
+//! A ```` ```console ```` block has commands behind `$ ` (further lines of one behind `> `), each followed by the lines
+//! that it prints. They are run by bash in an empty directory and in a network and process namespace of their own, so
+//! that the default ports are free and nothing is left running. `console continued` goes on where the block before
+//! ended; `console not-run: WHY` is not run.
+//!
+//! In the output a line `…` stands for any lines and `…` within a line for any text. Of a command that ends in `&` the
+//! log on stderr is not compared, and the next command waits until as many lines as are shown have been printed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use clap::{Arg, CommandFactory};
+use pop3d::manual::{PAGES, Page};
+
+use crate::harness::{PROGRAM, eventually, lines_of};
+
+/// How long one command of a page may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const UNSHARE: [&str; 6] = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Blocks of these languages show files and lines, not commands.
+const SHOWN: [&str; 3] = ["", "text", "ini"];
+
+macro_rules! run_the_commands_of {
+    ($($page:ident),+) => {
+        $(#[test]
+        fn $page() {
+            run_page(stringify!($page), Page::named(stringify!($page)).unwrap().text);
+        })+
+
+        #[test]
+        fn every_page_is_run() {
+            assert_eq!(PAGES.iter().map(|page| page.name).collect::<Vec<_>>(), [$(stringify!($page)),+]);
+        }
+    };
+}
+
+run_the_commands_of!(
+    administration,
+    accounts,
+    maildrops,
+    transforms,
+    security,
+    peep,
+    pop3,
+    popbench,
+    performance,
+    architecture
+);
+
+#[test]
+fn readme() {
+    run_page("README.md", include_str!("../README.md"));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// pop3d help
+
+#[test]
+fn help_lists_the_pages_and_prints_one() {
+    let (code, stdout, _) = pop3d(&["help"]);
+    assert_eq!(code, Some(0));
+    for page in PAGES {
+        assert!(stdout.lines().any(|line| line.contains(page.name) && line.ends_with(page.summary())), "{stdout}");
+        let (code, stdout, _) = pop3d(&["help", page.name]);
+        assert_eq!((code, &*stdout), (Some(0), page.text));
+    }
+}
+
+#[test]
+fn an_unknown_page_is_refused_with_the_names_of_all() {
+    let (code, stdout, stderr) = pop3d(&["help", "me"]);
+    assert_eq!((code, &*stdout), (Some(2), ""));
+    for page in PAGES {
+        assert!(stderr.contains(page.name), "{stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn help_for_a_reader_that_has_left_ends_quietly() {
+    for arguments in [&["help"][..], &["help", "security"]] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+        let mut child = Killed(command.spawn().unwrap());
+        let code = child.code();
+        let mut stderr = lines_of(child.0.stderr.take().unwrap()).into_iter();
+        assert_eq!((code, stderr.next()), (Some(0), None), "{arguments:?}");
+    }
+}
+
+/// The exit code and the output of a `pop3d` that is to end by itself.
+fn pop3d(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Killed(command.spawn().unwrap());
+    let (stdout, stderr) = (lines_of(child.0.stdout.take().unwrap()), lines_of(child.0.stderr.take().unwrap()));
+    let code = child.code();
+    let text = |lines: Receiver<String>| lines.into_iter().fold(String::new(), |text, line| text + &line + "\n");
+    (code, text(stdout), text(stderr))
+}
+
+/// A child that does not outlive its test.
+struct Killed(Child);
+
+impl Killed {
+    /// Its exit code, once it has ended by itself.
+    fn code(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the program ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tables of flags
+
+#[test]
+fn tables_of_flags_are_those_of_the_programs() {
+    let expected = [
+        ("administration", table(pop3d::config::Args::command())),
+        ("peep", table(pop3d::peep::client::Options::command())),
+        ("popbench", table(pop3d::bench::Args::command())),
+    ];
+    let mut missing = String::new();
+    for (page, table) in expected {
+        if !Page::named(page).unwrap().text.contains(&table) {
+            writeln!(missing, "src/manual/{page}.md has to contain this:\n\n{table}\n").unwrap();
+        }
+    }
+    assert!(missing.is_empty(), "{missing}");
+}
+
+/// A table for each of the headings under which a program lists its flags, and one before for those without.
+fn table(mut program: clap::Command) -> String {
+    program.build();
+    let mut text = String::new();
+    let mut heading = Some("");
+    for flag in program.get_arguments().filter(|flag| flag.get_long().is_some()) {
+        if ["help", "version"].contains(&flag.get_id().as_str()) {
+            continue;
+        }
+        if heading != flag.get_help_heading() {
+            heading = flag.get_help_heading();
+            let title = heading.map(|title| format!("\n### {title}\n\n")).unwrap_or_default();
+            write!(text, "{title}| flag | default | meaning |\n|---|---|---|\n").unwrap();
+        }
+        let (default, meaning) = meaning(flag);
+        writeln!(text, "{}", row(&[&spelling(flag), &default, &meaning])).unwrap();
+    }
+    text
+}
+
+/// A row of a table in Markdown; an empty cell is one space.
+fn row(cells: &[&str]) -> String {
+    cells.iter().fold("|".to_owned(), |row, cell| row + " " + cell + if cell.is_empty() { "|" } else { " |" })
+}
+
+/// The forms of a flag: `-m`, `--mailbox DIR`, `--maildir`.
+fn spelling(flag: &Arg) -> String {
+    let long = flag.get_long().unwrap_or_default();
+    let value = flag.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
+    let value = match flag.get_num_args() {
+        _ if !flag.get_action().takes_values() => String::new(),
+        Some(number) if number.min_values() == 0 => format!("[={value}]"),
+        _ => format!(" {value}"),
+    };
+    let short = flag.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+    let others = flag.get_visible_aliases().unwrap_or_default();
+    let others: String = others.iter().map(|other| format!(", `--{other}`")).collect();
+    format!("{short}`--{long}{value}`{others}")
+}
+
+/// The default of a flag, and the first sentence of its help.
+fn meaning(flag: &Arg) -> (String, String) {
+    let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+    let (help, told) = help.split_once(" [default: ").unwrap_or((&help, ""));
+    let own: Vec<_> = flag.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let default = match (flag.get_action().takes_values(), &own[..]) {
+        (true, [_, ..]) => own.join(", "),
+        _ => told.trim_end_matches(']').to_owned(),
+    };
+    let sentence = help.split(". ").next().unwrap_or_default().trim_end_matches('.');
+    let values: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let values = match (flag.get_action().takes_values(), &values[..]) {
+        (true, [_, ..]) => format!(" ({})", values.join(", ")),
+        _ => String::new(),
+    };
+    (default.replace('|', "\\|"), format!("{sentence}{values}").replace('|', "\\|"))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Commands
+
+/// One command of a page with the lines that it is to print.
+#[derive(Debug, PartialEq, Eq)]
+struct Step {
+    line: usize,
+    command: String,
+    expected: Vec<String>,
+}
+
+impl Step {
+    fn is_in_background(&self) -> bool {
+        self.command.trim_end().ends_with('&')
+    }
+}
+
+/// The sessions of a page: each a list of commands that begins in an empty directory.
+fn sessions(text: &str) -> Vec<Vec<Step>> {
+    let mut sessions: Vec<Vec<Step>> = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let Some(language) = line.strip_prefix("```") else { continue };
+        let block: Vec<_> = lines.by_ref().take_while(|(_, line)| *line != "```").collect();
+        match language {
+            "console" => sessions.push(steps(&block)),
+            "console continued" => sessions.last_mut().expect("a block before").extend(steps(&block)),
+            _ if language.strip_prefix("console not-run: ").is_some_and(|why| !why.is_empty()) => {}
+            _ => assert!(SHOWN.contains(&language), "line {}: an unknown kind of block: {language}", at + 1),
+        }
+    }
+    sessions
+}
+
+fn steps(block: &[(usize, &str)]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for &(at, line) in block {
+        let last = steps.last_mut();
+        match (line.strip_prefix("$ "), line.strip_prefix("> "), last) {
+            (Some(command), ..) => {
+                steps.push(Step { line: at + 1, command: command.to_owned(), expected: Vec::new() });
+            }
+            (_, Some(more), Some(step)) if step.expected.is_empty() => write!(step.command, "\n{more}").unwrap(),
+            (.., Some(step)) => step.expected.push(line.to_owned()),
+            (.., None) => panic!("line {}: a block has to begin with a command", at + 1),
+        }
+    }
+    steps
+}
+
+/// Runs each session of a page.
+fn run_page(name: &str, text: &str) {
+    let sessions = sessions(text);
+    if sessions.is_empty() {
+        return;
+    }
+    let mut probe = Command::new(UNSHARE[0]);
+    let probe = probe.args(&UNSHARE[1..]).arg("true").stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    if !probe.is_ok_and(|child| Killed(child).code() == Some(0)) {
+        eprintln!("PASSED OVER: the commands of {name}, since namespaces cannot be made here (unshare, as root)");
+        return;
+    }
+    for session in &sessions {
+        run(name, session);
+    }
+}
+
+/// Runs a session and compares what each of its commands has printed.
+fn run(name: &str, session: &[Step]) {
+    let directory = tempfile::tempdir().unwrap();
+    let work = directory.path().join("work");
+    fs::create_dir(&work).unwrap();
+    // Commands that become another user have to reach it.
+    for open in [directory.path(), &work] {
+        fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let programs = Path::new(PROGRAM).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+    let script = directory.path().join("script");
+    fs::write(&script, script_for(session, directory.path())).unwrap();
+    let mut command = Command::new(UNSHARE[0]);
+    command.args(&UNSHARE[1..]).arg("bash").arg(&script).current_dir(&work);
+    command.env("PATH", path).env("HOME", &work).env("LC_ALL", "C.UTF-8").env_remove("PEEP_PASSWORD");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = Killed(command.spawn().unwrap());
+    let done = lines_of(child.0.stdout.take().unwrap());
+    for (number, step) in session.iter().enumerate() {
+        let place = format!("{name}, line {}: {}", step.line, step.command);
+        let printed = || lines(&directory.path().join(format!("{number}.out")));
+        if let Err(error) = done.recv_timeout(LIMIT) {
+            panic!("{place}\nhas not ended within {LIMIT:?} ({error}); it printed\n{}", printed().join("\n"));
+        }
+        let printed = printed();
+        assert!(
+            matches(&step.expected, &printed),
+            "{place}\nprinted\n{}\ninstead of\n{}",
+            printed.join("\n"),
+            step.expected.join("\n")
+        );
+    }
+}
+
+/// The lines of a file without their ends.
+fn lines(file: &Path) -> Vec<String> {
+    let octets = fs::read(file).unwrap_or_default();
+    String::from_utf8_lossy(&octets).lines().map(str::to_owned).collect()
+}
+
+/// A bash script that runs the commands of a session and says `done` behind each.
+fn script_for(session: &[Step], directory: &Path) -> String {
+    let mut script = "ip link set lo up\nexec 19>&1\n".to_owned();
+    for (number, step) in session.iter().enumerate() {
+        let file = |kind| directory.join(format!("{number}.{kind}"));
+        fs::write(file("command"), &step.command).unwrap();
+        let [command, out, log] = ["command", "out", "log"].map(|kind| file(kind).display().to_string());
+        let errors = if step.is_in_background() { log.as_str() } else { "&1" };
+        writeln!(script, "{{ eval \"$(< {command})\"; }} >{out} 2>{errors} </dev/null 19>&-").unwrap();
+        if step.is_in_background() {
+            let count = step.expected.iter().filter(|line| *line != "…").count();
+            writeln!(script, "until (($(wc -l <{out}) >= {count})); do sleep 0.02; done").unwrap();
+        }
+        writeln!(script, "echo done >&19").unwrap();
+    }
+    script
+}
+
+/// Whether lines are as expected, with `…` for any lines and any text.
+fn matches(expected: &[String], actual: &[String]) -> bool {
+    match expected.split_first() {
+        None => actual.is_empty(),
+        Some((any, rest)) if any == "…" => (0..=actual.len()).any(|skipped| matches(rest, &actual[skipped..])),
+        Some((line, rest)) => actual.split_first().is_some_and(|(printed, others)| {
+            line_matches(line, printed.trim_end_matches('\r')) && matches(rest, others)
+        }),
+    }
+}
+
+fn line_matches(expected: &str, actual: &str) -> bool {
+    let mut parts = expected.split('…');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = actual.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, behind)) = rest.split_once(part) else { return false };
+        rest = behind;
+    }
+    rest.ends_with(last)
+}
+
+#[test]
+fn blocks_are_read_as_commands_and_their_output() {
+    let text = "a\n```console\n$ one\nout\n$ two \\\n>   more\n\n> shown\n```\n```console continued\n$ three &\n```\n";
+    let step = |line, command: &str, expected: &[&str]| Step {
+        line,
+        command: command.to_owned(),
+        expected: expected.iter().map(ToString::to_string).collect(),
+    };
+    let first = [step(3, "one", &["out"]), step(5, "two \\\n  more", &["", "> shown"]), step(11, "three &", &[])];
+    assert_eq!(sessions(text), [first]);
+    assert!(sessions("```console not-run: it needs a network\n$ false\n```\n```text\nx\n```\n").is_empty());
+}
+
+#[test]
+fn output_is_compared_with_wildcards() {
+    let matches = |expected: &str, actual: &str| {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        matches(&lines(expected), &lines(actual))
+    };
+    assert!(matches("a\n…\nd", "a\nb\nc\nd") && matches("a\n…", "a") && matches("at …Z <…>", "at 12:00Z <x@y>"));
+    assert!(matches("a", "a\r\n") && matches("", ""));
+    for (expected, actual) in [("a", "a\nb"), ("a\nb", "a"), ("a…", "b"), ("a…c", "ab"), ("a\n…\nd", "a\nb"), ("", "a")]
+    {
+        assert!(!matches(expected, actual), "{expected:?} {actual:?}");
+    }
+}
