@@ -1,18 +1,18 @@
 //! `popbench`: a load generator for any POP3 server.
 //!
-//! A run is N clients that repeat one workload's session until a count or a time is used up. What they see is
-//! added up in one tally, and the report is arithmetic over that tally.
+//! In a run, N clients repeat the session of one workload until a count or a time is reached. Their results are added
+//! up in one tally, from which the report is computed.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `options` | the command line, and the checked `Plan` made of it |
-//! | `security` | the command line's part about TLS, and what it means towards a server |
-//! | `users` | accounts by pattern or from a file, and who gets which |
+//! | `security` | the TLS flags of the command line, and the TLS configuration for a server |
+//! | `users` | accounts by pattern or from a file, and which client uses which |
 //! | `client` | one connection: status lines, multi-line replies, octets |
-//! | `intake`, `buffers` | where that connection's octets arrive |
+//! | `intake`, `buffers` | receiving that connection's octets |
 //! | `failure` | what can go wrong in a session |
 //! | `line` | that connection's octets, in clear or by TLS |
-//! | `tls` | TLS over a socket that never waits |
+//! | `tls` | TLS over a non-blocking socket |
 //! | `reactor` | the event loop that runs many clients on one thread |
 //! | `exchange` | what a session asks the server: scans, unique-ids, messages |
 //! | `workload` | what a session does in each workload, and the clients that do it |
@@ -20,10 +20,10 @@
 //! | `tally` | times, totals and errors of a run |
 //! | `report` | a run's figures for people, as JSON and as CSV |
 //! | `compare` | two servers in turn, and the spread of their ratio |
-//! | `progress` | the line that moves on a terminal |
+//! | `progress` | the progress line on a terminal |
 //! | `system` | this process's limits and CPU time, a server's memory |
 //!
-//! Nothing here knows the server of this package: only RFC 1939 stands between the two.
+//! Nothing here depends on the server of this package: popbench works with any server of RFC 1939.
 
 mod buffers;
 mod client;
@@ -57,8 +57,8 @@ const ERRORS_OCCURRED: u8 = 1;
 const USAGE: u8 = 2;
 const CANNOT_CONNECT: u8 = 3;
 
-/// Runs what the command line asks for, prints the report on standard output and tells the exit code:
-/// 0 fine, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.
+/// Runs the workload of the command line and prints the report on standard output. Returns the exit code:
+/// 0 success, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.
 pub fn run(args: Args) -> ExitCode {
     let plan = match Plan::new(args) {
         Ok(plan) => plan,
@@ -100,7 +100,7 @@ fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) -> i
         (Output::Text, None) => reports[0].to_string(),
     };
     match io::stdout().write_all(text.as_bytes()) {
-        // Who reads no further, as head(1), has seen enough.
+        // The program that reads the report, for example head(1), has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
