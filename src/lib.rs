@@ -1,22 +1,27 @@
-//! `pop3d`: a POP3 server for directories of mail, its admin protocol PEEP, and PEEP's client.
+//! `pop3d`: a POP3 server for directories of mail, its admin protocol PEEP, PEEP's client and a load generator.
 //!
-//! Three layers, and the arrows between them point down only.
+//! This page is the map. The programs in `bin/` parse their arguments and call one function here. The modules form
+//! three layers; a module uses only modules of its own layer or of a layer below.
 //!
-//! - **Plumbing**: [`server`] (acceptors, shut-down), [`pool`] (the sessions' threads), [`cores`] (where they begin) and
-//!   [`net`] (listening, a client's socket).
-//! - **Sessions**, generic over the connection: [`pop3`] (its states, a message's transfer) and [`peep`] (the server's
-//!   side and the client's), both on what they [share](shared).
-//! - **What they stand on**: [`maildrop`] (a user's messages as a numbered list, the only code that removes any),
-//!   [`transform`] (a message through a program), [`auth`] (accounts, and what proves them), [`guard`] (what strangers
-//!   may do), [`connections`] (how many, who, their places), [`stats`], [`state`] (what outlives the server), [`wire`]
-//!   (lines in, wire form out: octets to values and back).
+//! - **The process**: [`config`] (the command line and the configuration file), [`server`] (acceptors, signals,
+//!   shutdown), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
+//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the certificate
+//!   again), [`malloc`] (settings of the C library's allocator).
+//! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
+//!   sessions have in common.
+//! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
+//!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
+//!   [`connections`] (connection slots), [`guard`] (limits by address and before login), [`stats`] (counters),
+//!   [`state`] (the state directory), [`descriptors`] (the limit of open files), [`append`] (opens files that
+//!   lines are appended to).
 //!
-//! [`records`] writes the counters to files, and [`reload`] reads the certificate again, each in a thread of its own.
-//! [`config`] turns the command line into what [`server`] needs, and [`confine`] takes from it what it does not;
-//! [`logging`] writes the log, [`append`] opens its file and that of the counters, and [`malloc`] keeps so many threads small.
-//! [`mod@bench`] is the load generator: a POP3 client that shares nothing with the server but [`descriptors`], room for
-//! many open files. [`trust`] is both clients': whose certificates are believed, and why one is not; so is
-//! [`mod@printable`], which keeps a server's text from steering the terminal.
+//! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). Both use [`trust`] to check
+//! certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
+//! nothing with the server.
+//!
+//! A connection's way: [`server`] accepts it, [`guard`] and [`connections`] admit it, a thread of [`pool`] runs
+//! [`pop3::serve`] or [`peep::serve`], and its slot is released when that returns. [`manual::architecture`] tells more;
+//! the [`manual`] also has everything that users see.
 
 pub mod append;
 pub mod auth;

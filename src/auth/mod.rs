@@ -1,7 +1,15 @@
-//! Accounts and the ways to log in to them.
+//! Accounts: which ones exist, and how a client proves that it may use one.
 //!
-//! [`Users`] are those of the command line and those of a users file, which is Dovecot's passwd-file. It is read again
-//! when it has changed, and PEEP changes it. [`sasl`] are the exchanges of AUTH.
+//! - [`Users`] holds the accounts of the command line and of the users file, reads the file again when it has changed,
+//!   and writes it when PEEP adds or deletes an account. It is the only place where credentials are checked.
+//! - [`UserName`] is a name that is safe as a directory's name. [`Scheme`] is a way to store a password, [`make_field`]
+//!   applies one for `pop3d passwd`. [`Hidden`] keeps passwords out of debug output.
+//! - [`Denied`] says why a login failed, [`Unchanged`] why the users file could not be written, [`Abilities`] which
+//!   mechanisms every account supports.
+//! - [`sasl`] has the exchanges of AUTH; `apop` and `scram` compute those two mechanisms; `verifier` bounds how many
+//!   passwords are checked at a time and remembers those that were right.
+//!
+//! The sessions of [`crate::pop3`] check logins here, those of [`crate::peep`] change accounts.
 
 mod apop;
 mod file;

@@ -91,7 +91,7 @@ impl ScramKeys {
     }
 }
 
-/// The keys in the form in which [`Keys::parse`] reads them.
+/// The keys in the form in which [`ScramKeys::parse`] reads them.
 impl fmt::Display for ScramKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [salt, stored_key, server_key] =

@@ -1,17 +1,18 @@
 //! `popbench`: a load generator for any POP3 server.
 //!
-//! In a run, N clients repeat the session of one workload until a count or a time is reached. Their results are added
-//! up in one tally, from which the report is computed.
+//! In a run N clients repeat the session of one workload until a count or a time is used up. Their results are added up
+//! in one tally, and the report is computed from that tally. [`Args`] are the arguments and [`run()`] is the program;
+//! `bin/popbench.rs` calls it.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `options` | the command line, and the checked `Plan` made of it |
-//! | `security` | the TLS flags of the command line, and the TLS configuration for a server |
-//! | `users` | accounts by pattern or from a file, and which client uses which |
+//! | `security` | the command line's part about TLS, and the settings for one server |
+//! | `users` | accounts by pattern or from a file, and which client gets which |
 //! | `client` | one connection: status lines, multi-line replies, octets |
 //! | `intake`, `buffers` | receiving that connection's octets |
 //! | `failure` | what can go wrong in a session |
-//! | `line` | that connection's octets, in clear or by TLS |
+//! | `line` | that connection's octets, unencrypted or with TLS |
 //! | `tls` | TLS over a non-blocking socket |
 //! | `reactor` | the event loop that runs many clients on one thread |
 //! | `exchange` | what a session asks the server: scans, unique-ids, messages |
@@ -23,7 +24,7 @@
 //! | `progress` | the progress line on a terminal |
 //! | `system` | this process's limits and CPU time, a server's memory |
 //!
-//! Nothing here depends on the server of this package: popbench works with any server of RFC 1939.
+//! It does not depend on the server of this package: it speaks RFC 1939 to any server.
 
 mod buffers;
 mod client;

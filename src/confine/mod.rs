@@ -1,5 +1,11 @@
-//! What the server gives up once its ports are bound and its files opened: its user's rights, all ways to new ones,
-//! and all of the machine but what it is there for. Programs that it starts inherit the loss.
+//! What the server gives up once its ports are bound and its files are opened, so that little is lost if it is taken
+//! over. Programs that it starts inherit the confinement.
+//!
+//! - [`Confinement`] is everything to give up; [`Confinement::enforce`] does it before the first session thread starts.
+//! - [`RunAs`] is the user and group of `--run-as`.
+//! - [`Landlock`] is what the kernel still allows, [`Reach`] one part of the file system in it.
+//!
+//! [`crate::config`] makes the [`Confinement`] from the flags, `bin/pop3d.rs` enforces it.
 
 mod landlock;
 mod user;

@@ -1,8 +1,16 @@
 //! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
 //!
-//! `<mail root>/<user>/` is a Maildir when it has `new/` or `cur/`, else flat: each regular file a message, unless
-//! something speaks against that (see [`Layouts`]). A missing directory is an empty maildrop. Nothing here removes a message
-//! but [`Maildrop::commit`].
+//! `<mail directory>/<user>/` is a Maildir if it has `new/` or `cur/`, else flat: each regular file is a message,
+//! unless [`Layouts`] refuses that. A missing directory is an empty maildrop.
+//!
+//! - [`MailRoot`] is the mail directory and [`Root`] its open descriptor; nothing is opened outside it.
+//! - [`Locks`] and [`Lock`] give one session the maildrop, in this process and towards others.
+//! - [`Maildrop`] is the list. `scan` finds the files, `measure` their sizes on the wire, `index` remembers these.
+//! - [`Message`] is one of them, by [`MessageNumber`]; [`Maildrop::open_message`] gives [`OpenMessage`], or
+//!   [`OpenError`] when the file has changed since login. `moved` finds messages that were renamed since.
+//! - [`Maildrop::commit`] removes what is marked and returns an [`Update`]. No other code removes messages.
+//!
+//! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
 mod homes;
 mod index;

@@ -1,7 +1,7 @@
 //! The manual: pages in Markdown that `pop3d help PAGE` prints and that this documentation contains.
 //!
 //! The text of a page is a file beside this one, whose first line is `# NAME: SUMMARY`; `pop3d help` lists the
-//! summaries. [`Page::named`] finds a page, [`print`] writes it to standard output; `config` and `bin/pop3d.rs` call
+//! summaries. [`Page::named`] finds a page, [`print()`] writes it to standard output; `config` and `bin/pop3d.rs` call
 //! them. `tests/manual.rs` runs every command of the pages and compares their tables of flags with the programs'.
 
 use std::fmt;

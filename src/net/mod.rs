@@ -1,12 +1,23 @@
-//! Sockets: binding, accepting, and a connection as sessions see it, in clear or by TLS.
+//! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
+//!
+//! - [`bind`] and [`Listener`] make listening sockets and take connections from them.
+//! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
+//!   implements what [`crate::wire`] needs, so sessions do not know sockets.
+//! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
+//! - [`refuse`] and [`discard_input`] end a connection so that the client still gets the last reply.
+//!
+//! [`crate::server`] is the caller.
 
+mod address;
 mod certificate;
 mod listener;
+mod patience;
 mod self_signed;
 mod socket;
 mod tls;
 
+pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError};
-pub use listener::{Listener, WRITE_STALL, bind};
+pub use listener::{Listener, bind};
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

@@ -67,9 +67,9 @@ pub enum UnreadableAnswer {
     Unfinished,
     /// The server speaks TLS and the client does not.
     ByTls,
-    /// A line is longer than [`LINE_LIMIT`].
+    /// A line is longer than `LINE_LIMIT`.
     TooLong,
-    /// The answer announces more lines than [`MOST_LINES`].
+    /// The answer announces more lines than `MOST_LINES`.
     TooManyLines(u64),
     /// The line is not one of the protocol.
     Nonsense(String),

@@ -1,4 +1,9 @@
-//! PEEP, the protocol by which an admin watches and changes the server while it runs: the server's side and a client.
+//! PEEP, the protocol with which an admin watches and changes the server while it runs: the server's side and a client.
+//!
+//! - [`Command`] and [`Reply`] are the grammar, used by both sides; [`ErrorCode`] has the errors.
+//! - [`serve`] runs an admin's session; a thread of [`crate::pool`] calls it. The settings and counters that it changes
+//!   and reads are in [`crate::shared`].
+//! - [`client`] is `peepclient`; [`Answer`] is a reply as a client reads it.
 //!
 //! A command is one line: a *commencement* (lowercase letters, then perhaps one of `+ - = ?`), then up to two
 //! arguments, each after one space. An answer is `+`, `+VALUE`, `+n` followed by n lines, or `-N`, an error.

@@ -1,4 +1,10 @@
-//! Counters of the POP3 service: since the server started, or [kept](Kept) from server to server.
+//! Counters of the POP3 service, since the server's start or since the state directory was made.
+//!
+//! - [`Stats`] has one [`Counter`] for each figure that PEEP reports. Sessions add to them.
+//! - [`Kept`] writes them to the state directory and reads them at the start (`--state`).
+//! - [`StatsLog`] appends a line of them, a [`Sample`], to a CSV file (`--stats-log`).
+//!
+//! Sessions count through [`crate::shared`]; [`crate::server`] decides when to write.
 
 mod csv;
 mod kept;

@@ -1,8 +1,13 @@
-//! A message through a program of the operator's: its file is the program's stdin, the program's stdout is what
-//! the client gets, as it comes.
+//! A message through a program of the operator's (`--transform`): the message's file is the program's standard input, and
+//! what the program writes goes to the client as it comes.
 //!
-//! The program runs without a shell, with an environment of its own, as the leader of a process group. The group
-//! is killed when the program is done, fails, falls silent or is no longer wanted, and the program is reaped.
+//! - [`Transform`] is the program with its arguments, timeout and limits; [`Transform::start`] runs it on a message with
+//!   the environment that [`Subject`] describes, without a shell, as the leader of a process group.
+//! - [`Running`] reads its output. The group is killed when the program ends or fails, writes nothing for too long, or
+//!   its [`Client`] has left; the program is always reaped. [`Failure`] says what went wrong.
+//! - [`Limit`] is one `--transform-limit`; [`launch()`] applies them in the new process.
+//!
+//! The RETR and TOP of [`crate::pop3`] are the callers.
 
 mod launch;
 mod limits;

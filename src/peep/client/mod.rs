@@ -1,7 +1,10 @@
-//! The client's side of PEEP: all of `peepclient` between its arguments and its exit status.
+//! `peepclient`: everything between its arguments and its exit code.
 //!
-//! Commands are English phrases. They come from the arguments (one command, whose answer is printed bare for scripts),
-//! from a terminal (a prompt), or from another standard input (one command on each line).
+//! A command is an English phrase (`phrases`). It comes from the arguments (one command, whose bare answer is made for
+//! scripts), from a terminal (`prompt`), or from any other standard input, one command a line. `connection` sends it and
+//! reads the answer within a deadline, `output` prints that safely.
+//!
+//! [`Options`] are the arguments and [`run()`] is the program; `bin/peepclient.rs` calls it.
 
 mod connection;
 mod options;
