@@ -1,4 +1,4 @@
-//! Whose certificates a client by TLS believes, and what to do when it does not believe one.
+//! Which certificates `peepclient` and `popbench` trust, and a plain explanation when they do not trust the server's.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use time::OffsetDateTime;
 
 use crate::printable::printable;
 
-/// The group that a program's flags for TLS are in: without one of them there is nobody to trust.
+/// The group of a program's flags that turn TLS on. The flags of [`Trust`] require one of them.
 pub const BY_TLS: &str = "by_tls";
 
-/// The flags that say whom to trust; without them it is the system's authorities.
+/// The flags that say which certificates to trust. Without them the system's authorities are trusted.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Trust {
     /// With TLS: trust the certificates in this file (PEM), authorities' or the server's own, and no others.
@@ -32,10 +32,10 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// What a client by TLS uses; the ciphers are those of `provider`.
+    /// The configuration of a TLS client, with the ciphers of `provider`.
     ///
     /// # Errors
-    /// In words, when there is nobody to trust.
+    /// A message for the user when there is no certificate to trust.
     pub fn config(&self, provider: CryptoProvider) -> Result<ClientConfig, String> {
         let provider = Arc::new(provider);
         let authorities = if self.insecure { None } else { Some(self.authorities(&provider)?) };
@@ -69,7 +69,7 @@ fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     })
 }
 
-/// Verifies certificates against authorities; without any it takes every certificate.
+/// Verifies certificates against authorities. Without authorities it accepts every certificate.
 #[derive(Debug)]
 struct Verifier {
     authorities: Option<Authorities>,
@@ -79,7 +79,7 @@ struct Verifier {
 #[derive(Debug)]
 struct Authorities {
     chains: Arc<WebPkiServerVerifier>,
-    /// Believed even if nobody known has signed them.
+    /// Certificates that are trusted as a server's own, without an issuer.
     given: Vec<CertificateDer<'static>>,
 }
 
@@ -96,9 +96,9 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         match chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The given certificate itself, of an issuer who was not given, or which calls itself an authority, as
-            // openssl makes them: webpki takes no authority's for a server's. It has checked the dates by then, not
-            // the name.
+            // The server's certificate is one of the given ones, but its issuer was not given, or it is marked as an
+            // authority (openssl makes such certificates), which webpki does not accept for a server. webpki has
+            // checked the dates by then, but not the name.
             Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)))
                 if given.contains(end_entity) =>
             {
@@ -132,7 +132,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// What TLS has against the server, in words that say what to do; `None` when it is the network's fault.
+/// Explains a TLS error to the user and says what to do. `None` if the error is not one of TLS.
 #[must_use]
 pub fn explain(error: &io::Error) -> Option<String> {
     use CertificateError::{BadSignature, NotValidForNameContext, UnknownIssuer};
@@ -142,7 +142,7 @@ pub fn explain(error: &io::Error) -> Option<String> {
         return Some(format!("the server's certificate {fault}"));
     }
     Some(match error.get_ref()?.downcast_ref::<Error>()? {
-        // One of the same name as a trusted one, but not by it.
+        // `BadSignature`: the issuer has the name of a trusted authority, but another key.
         Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
             "nobody trusted here has signed the server's certificate: name it, or its issuer's, with --ca FILE"
                 .to_owned()
@@ -161,7 +161,7 @@ pub fn explain(error: &io::Error) -> Option<String> {
     })
 }
 
-/// What a certificate that is wrong by its dates has or is.
+/// Explains why the dates of a certificate make it invalid; `None` if they do not.
 #[must_use]
 pub fn explain_dates(error: &CertificateError) -> Option<String> {
     let date = |time: &UnixTime| {
