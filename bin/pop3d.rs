@@ -4,6 +4,7 @@ use std::env;
 use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use pop3d::malloc;
 use pop3d::manual;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 /// How long the program waits for the reader of stderr when it ends because of an error.
@@ -74,10 +75,16 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         log::debug!("cannot be started again with small caches, so it may take more memory: {error}");
     }
     panic::set_hook(Box::new(|fault| log::error!("{fault}")));
-    // Before anybody can know that the server is there.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    // A file that has become as large as it may (`ulimit -f`) is an error of the write, and does not kill the server. The
+    // programs that the server starts have the signal's default action again, as they would not if it were ignored.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    let mut signals = Signals::new([SIGHUP])?;
     let confinement = args.confinement()?;
-    let server = Server::bind(args.resolve()?)?;
+    let config = args.resolve()?;
+    // Not before the files are opened, which may take for ever, and before anybody can know that the server is there.
+    signals.add_signal(SIGINT)?;
+    signals.add_signal(SIGTERM)?;
+    let server = Server::bind(config)?;
     // Threads have the rights of the thread that starts them, so there are none before.
     confinement.enforce()?;
     log.start_writing().map_err(no_thread)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -25,6 +25,10 @@ pub const MAX_CONNECTIONS_RANGE: (u64, u64) = (1, MAX_CONNECTIONS as u64);
 /// The most PEEP connections that have not authenticated. They are not limited by address, as they come from
 /// loopback mostly, and each could hold a place until it has to be logged in.
 const MAX_PEEP_STRANGERS: usize = 32;
+
+/// A client that takes nothing at all for this long while it is being sent something is given up; a POP3 client sooner if
+/// the autologout timer is shorter.
+pub const WRITE_STALL: Duration = Duration::from_secs(120);
 
 /// How long a PEEP client may take to authenticate while an admin waits for its slot: a few round trips, so that admins
 /// who connect at the same time do not close each other.
@@ -46,6 +50,8 @@ pub struct Connections {
     /// A place has become free, the limit has changed, or the server is closing.
     changed: Condvar,
     closing: AtomicBool,
+    /// [`WRITE_STALL`] of POP3 clients, in milliseconds.
+    write_stall: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -172,7 +178,20 @@ impl Connections {
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         let state = State { limit, ceiling: MAX_CONNECTIONS, taken: 0, pop3: 0, next_id: 1, open: HashMap::new() };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), closing: AtomicBool::new(false) })
+        let connections = Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            closing: AtomicBool::new(false),
+            write_stall: AtomicU64::default(),
+        };
+        connections.set_write_stall(WRITE_STALL);
+        Arc::new(connections)
+    }
+
+    /// Sets how long a POP3 client may take nothing of what it is sent, also for writes that are going on.
+    pub fn set_write_stall(&self, stall: Duration) {
+        let milliseconds = stall.min(WRITE_STALL).as_millis();
+        self.write_stall.store(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Waits for a place. `None` when the server is closing. To be called for PEEP when a client is waiting, as one that
@@ -377,6 +396,15 @@ impl Slot {
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.place.protocol
+    }
+
+    /// How long the client may take nothing of what it is sent.
+    #[must_use]
+    pub fn write_stall(&self) -> Duration {
+        match self.protocol() {
+            Protocol::Pop3 => Duration::from_millis(self.place.connections.write_stall.load(Ordering::Relaxed)),
+            Protocol::Peep => WRITE_STALL,
+        }
     }
 
     /// The connection itself.

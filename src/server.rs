@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
-use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot};
+use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
 use crate::guard::Visit;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-use crate::net::{self, Certificate, Listener, Socket, WRITE_STALL};
+use crate::net::{self, Certificate, Listener, Socket};
 use crate::pool::Pool;
 use crate::records::Records;
 use crate::reload::Reloader;
@@ -155,6 +155,7 @@ impl Server {
                     return Err(no_thread(error));
                 }
             }
+            enforce_timeout(&shared);
             let ticks = tick(TICK);
             let why = loop {
                 select! {
@@ -164,9 +165,7 @@ impl Server {
                         Err(_) => break "the program ends",
                     },
                     recv(ticks) -> _ => {
-                        if let Some(timeout) = shared.settings.timeout() {
-                            shared.connections.end_overdue(timeout);
-                        }
+                        enforce_timeout(&shared);
                         if let Some(least) = shared.min_rate {
                             shared.connections.end_slow(least);
                         }
@@ -205,6 +204,16 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Share
     }
     if shared.guard.is_news(peer.ip()) {
         log::warn!("{peer} refused: too many connections from this address");
+    }
+}
+
+/// Has open sessions follow the autologout timer, which PEEP may have changed: those that wait for a command, and those
+/// whose client takes nothing of what it is sent.
+fn enforce_timeout(shared: &Shared) {
+    let timeout = shared.settings.timeout();
+    shared.connections.set_write_stall(timeout.unwrap_or(WRITE_STALL));
+    if let Some(timeout) = timeout {
+        shared.connections.end_overdue(timeout);
     }
 }
 
@@ -261,11 +270,6 @@ fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option
 }
 
 fn serve_pop3(socket: Socket<'_>, shared: &Shared, visit: &Visit, name: &str) {
-    if let Some(timeout) = shared.settings.timeout().filter(|timeout| *timeout < WRITE_STALL)
-        && let Err(error) = socket.set_write_timeout(timeout)
-    {
-        log::warn!("{name} no write timeout: {error}");
-    }
     let summary = pop3::serve(socket, shared, visit, name);
     log::info!("{name} {summary}");
 }

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Builder, Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, eventually};
 use crate::limits::{alone, raise_our_limit};
 
 fn strict() -> Builder {
@@ -204,6 +204,36 @@ fn who_reads_too_slowly_is_given_up() {
             server.admin().values("cu?").is_empty()
         });
         eventually("it is told", || server.stderr().contains("end: client reads too slowly"));
+        server.session().quit();
+    }
+}
+
+/// The autologout timer, lowered, reaches a session that is blocked in a write already: by sendfile(2), by writes, by TLS.
+#[test]
+fn a_lowered_timer_ends_a_client_that_takes_nothing() {
+    let certificate = Certificate::new();
+    for (line_end, tls) in [("\n", false), ("\r\n", false), ("\r\n", true)] {
+        let mut builder = Server::builder();
+        if tls {
+            builder = builder.flags(["--pop3s-port", "0", "--tls-cert", certificate.chain().to_str().unwrap()]);
+            builder = builder.flags(["--tls-key", certificate.key().to_str().unwrap()]);
+        }
+        let server = builder.start();
+        let line = format!("{}{line_end}", "x".repeat(998));
+        server.maildrop().put("1", format!("Subject: large{line_end}{line_end}{}", line.repeat(40_000)));
+        let mut client = match tls {
+            false => Client::connect(server.pop3_address()),
+            true => Client::connect(server.pop3s_address()).tls(&certificate),
+        };
+        client.ok();
+        client.login(USER, PASSWORD);
+        client.send("RETR 1");
+        client.ok();
+        let mut admin = server.admin();
+        assert_eq!(admin.values("cu?"), [USER]);
+        admin.send("t= 1");
+        admin.expect("+");
+        eventually("the maildrop is free", || admin.values("cu?").is_empty());
         server.session().quit();
     }
 }

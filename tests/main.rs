@@ -30,6 +30,8 @@ mod harness;
 mod dialogues;
 // What hostile servers cannot do to the client programs.
 mod hostile;
+// Link-local addresses and clients on other machines.
+mod namespaces;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // Who is let in, and the maildrop's lock.
@@ -56,6 +58,10 @@ mod popbench;
 mod shared_maildrops;
 // The program itself: flags, refusals, log and end.
 mod programs;
+// Files that may not become larger.
+mod sizes;
+// The scripts that people start by hand.
+mod scripts;
 // What outlives a server.
 mod state;
 // STLS, POP3S, PEEP over TLS, and what is refused without.

@@ -2,7 +2,7 @@
 //! model of RFC 1939: every answer is the model's, and so is what lies on the disk after each step.
 //!
 //! A flat maildrop and a Maildir; clients that pipeline, hang up, reset, and go with QUIT; mail that is delivered,
-//! moved, flagged and removed; SIGTERM, and kill -9 at any moment. Messages have old times, so the index is believed
+//! moved, flagged (also while the server answers) and removed; SIGTERM, and kill -9 at any moment. Messages have old times, so the index is believed
 //! wherever it may be.
 //!
 //! `POP3D_MODEL_CASES=5000 cargo test model` goes on for longer (default: 24 cases of up to 60 steps each). A case that
@@ -14,7 +14,8 @@ use std::fmt;
 use std::fs;
 use std::mem;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::SystemTime;
 
 use proptest::collection::vec;
@@ -48,6 +49,8 @@ const PATIENT: usize = 8;
 enum Step {
     /// A client sends these at once; it connects if it has to, and may log in first if that maildrop is free.
     Say(usize, Option<usize>, Vec<Command>),
+    /// The same, while a mail program changes the flags of a message of the Maildir all the time.
+    SayBesideFlagger(usize, Box<Step>),
     /// A client goes without QUIT.
     HangUp(usize),
     Reset(usize),
@@ -99,9 +102,13 @@ enum Piece {
 
 fn step() -> impl Strategy<Value = Step> {
     let client = || 0..CLIENTS;
+    let say = || {
+        (client(), proptest::option::weighted(0.8, 0..USERS.len()), vec(command(), 1..8))
+            .prop_map(|(client, user, commands)| Step::Say(client, user, commands))
+    };
     prop_oneof![
-        24 => (client(), proptest::option::weighted(0.8, 0..USERS.len()), vec(command(), 1..8))
-            .prop_map(|(client, user, commands)| Step::Say(client, user, commands)),
+        21 => say(),
+        3 => (any::<usize>(), say()).prop_map(|(which, say)| Step::SayBesideFlagger(which, Box::new(say))),
         1 => client().prop_map(Step::HangUp),
         1 => client().prop_map(Step::Reset),
         1 => client().prop_map(Step::QuitAndHangUp),
@@ -270,6 +277,11 @@ impl World {
     }
 
     fn take(&mut self, step: Step) {
+        self.take_unchecked(step);
+        self.check_disk();
+    }
+
+    fn take_unchecked(&mut self, step: Step) {
         match step {
             Step::Say(client, user, commands) => {
                 if let Some(user) = user
@@ -280,6 +292,7 @@ impl World {
                 }
                 self.say(client, &commands);
             }
+            Step::SayBesideFlagger(which, say) => self.say_beside_flagger(which, *say),
             Step::HangUp(client) => drop(self.leave(client)),
             Step::Reset(client) => {
                 if let Some((client, _)) = self.leave(client) {
@@ -295,7 +308,6 @@ impl World {
             Step::Remove(user, which) => self.remove(user, which),
             Step::Rest => self.rest(),
         }
-        self.check_disk();
     }
 
     // The clients
@@ -533,6 +545,23 @@ impl World {
         self.mails[1].delivered[at].file = Some(to);
     }
 
+    fn say_beside_flagger(&mut self, which: usize, say: Step) {
+        let Some(at) = self.choose(1, which) else { return self.take(say) };
+        let file = self.mails[1].delivered[at].file.clone().unwrap();
+        let (maildrop, stopped) = (self.maildrop(1), AtomicBool::new(false));
+        let file = thread::scope(|scope| {
+            let flagger = scope.spawn(|| change_flags(&maildrop, file, &stopped));
+            self.take_unchecked(say);
+            stopped.store(true, Ordering::Relaxed);
+            flagger.join().unwrap()
+        });
+        let message = &mut self.mails[1].delivered[at];
+        // Otherwise QUIT has removed it.
+        if message.file.is_some() {
+            message.file = Some(file);
+        }
+    }
+
     fn remove(&mut self, user: usize, which: usize) {
         let Some(at) = self.choose(user, which) else { return };
         let file = self.mails[user].delivered[at].file.take().unwrap();
@@ -594,6 +623,21 @@ impl Message {
     fn new(name: String, stored: Vec<u8>) -> Self {
         Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None }
     }
+}
+
+/// Renames a message of a Maildir until it is told to stop, or the message is removed. Returns its last name. It stops by
+/// itself after a while, so that it ends also when the test has failed.
+fn change_flags(maildrop: &Maildrop, mut file: String, stopped: &AtomicBool) -> String {
+    const RENAMES: usize = 100_000;
+    let base = file["new/".len()..].split(":2,").next().unwrap().to_owned();
+    for flags in ["S", "RS", ""].into_iter().cycle().take(RENAMES) {
+        let next = format!("cur/{base}:2,{flags}");
+        if stopped.load(Ordering::Relaxed) || fs::rename(maildrop.path(&file), maildrop.path(&next)).is_err() {
+            break;
+        }
+        file = next;
+    }
+    file
 }
 
 fn number_and_unique_id(line: &str) -> (usize, &str) {

@@ -222,7 +222,9 @@ impl Mount {
     /// Mounts `source` at `path`. `None` where the kernel does not let the tests do that.
     fn new(source: &Path, path: &Path, listing: &str) -> Option<Self> {
         if let Err(error) = fs::File::options().read(true).write(true).open("/dev/fuse") {
-            eprintln!("NOT TESTED: file systems without stable inodes, as /dev/fuse cannot be opened: {error}");
+            eprintln!(
+                "SKIPPED, file systems without stable inodes are not tested: /dev/fuse cannot be opened: {error}"
+            );
             return None;
         }
         let found = Command::new(PYTHON).args(["-c", "import fusepy"]).status();
@@ -236,7 +238,9 @@ impl Mount {
             has_ended || mount.is_mounted()
         });
         if has_ended {
-            eprintln!("NOT TESTED: file systems without stable inodes, as mounting one by FUSE is not allowed");
+            eprintln!(
+                "SKIPPED, file systems without stable inodes are not tested: mounting one by FUSE is not allowed"
+            );
             return None;
         }
         Some(mount)

@@ -34,7 +34,7 @@ use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::{LayoutChoice, Layouts, MailRoot};
-use crate::net::{Certificate, CertificateError};
+use crate::net::{Certificate, CertificateError, ListenAddress};
 use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
 use crate::state::StateDir;
@@ -101,11 +101,11 @@ pub struct Args {
 
     /// An address to serve POP3 on; can be given many times [default: all, IPv4 and IPv6]
     #[arg(long, value_name = "IP")]
-    address: Vec<IpAddr>,
+    address: Vec<ListenAddress>,
 
     /// An address to serve PEEP on; can be given many times [default: 127.0.0.1 and ::1]
     #[arg(long, value_name = "IP")]
-    peep_address: Vec<IpAddr>,
+    peep_address: Vec<ListenAddress>,
 
     /// How long the transform may give no output, in seconds (0: for ever)
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE), requires = "transform")]
@@ -246,7 +246,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Endpoint {
     /// At least one.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<ListenAddress>,
     /// 0 for any free one.
     pub port: u16,
     /// The addresses were asked for, so each has to be there.
@@ -254,9 +254,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(asked: Vec<IpAddr>, default: [IpAddr; 2], port: u16) -> Self {
+    fn new(asked: Vec<ListenAddress>, default: [IpAddr; 2], port: u16) -> Self {
         let required = !asked.is_empty();
-        Self { addresses: if required { asked } else { default.to_vec() }, port, required }
+        Self { addresses: if required { asked } else { default.map(ListenAddress::from).to_vec() }, port, required }
     }
 }
 
@@ -272,9 +272,9 @@ pub enum ConfigError {
     /// No words, or an open quote.
     Transform(String),
     /// Who can reach the port could change everything.
-    DefaultAdmin(IpAddr),
+    DefaultAdmin(ListenAddress),
     /// The admin's password would cross the net in clear.
-    PeepInClear(IpAddr),
+    PeepInClear(ListenAddress),
     /// The mail directory cannot be used.
     MailRoot(PathBuf, io::Error),
     /// The users file cannot be read, or is none.
@@ -325,12 +325,12 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
-        if let Some(&address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
+        if let Some(address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
             if self.has_default_admin() {
-                return Err(ConfigError::DefaultAdmin(address));
+                return Err(ConfigError::DefaultAdmin(address.clone()));
             }
             if !(self.tls.peep_tls || self.tls.allow_cleartext) {
-                return Err(ConfigError::PeepInClear(address));
+                return Err(ConfigError::PeepInClear(address.clone()));
             }
         }
         Ok(())
@@ -468,8 +468,8 @@ mod tests {
         assert_eq!((config.limits.per_address, config.limits.loopback_too), (Some(32), false));
         assert_eq!(config.min_rate.map(|rate| (rate.octets, rate.span.as_secs())), Some((256, 120)));
         assert!(config.admin.match_with(b"root", b"root"));
-        assert!(config.pop3.addresses.iter().all(IpAddr::is_unspecified));
-        assert!(config.peep.addresses.iter().all(IpAddr::is_loopback));
+        assert!(config.pop3.addresses.iter().all(ListenAddress::is_unspecified));
+        assert!(config.peep.addresses.iter().all(ListenAddress::is_loopback));
     }
 
     #[test]

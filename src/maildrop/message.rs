@@ -95,7 +95,7 @@ impl Content {
 }
 
 /// One message of the maildrop.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub(super) place: Place,
     pub(super) content: Content,

@@ -8,6 +8,7 @@
 //!
 //! Some file systems number their files anew each time. There a file is known by its name, size and times.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -64,7 +65,6 @@ pub(super) struct Listed {
 /// What one listing has found.
 struct Found {
     messages: Vec<Message>,
-    changed: bool,
     complete: bool,
     /// A listed file was not there when it was to be measured.
     lost: bool,
@@ -72,9 +72,9 @@ struct Found {
 
 impl Found {
     /// Adds the files that an earlier listing saw and this one did not.
-    fn add_missed(&mut self, earlier: Vec<Message>) {
+    fn add_missed(&mut self, earlier: &[Message]) {
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
-        let missed: Vec<_> = earlier.into_iter().filter(|it| !seen.contains(&file(it))).collect();
+        let missed: Vec<_> = earlier.iter().filter(|it| !seen.contains(&file(it))).cloned().collect();
         self.messages.extend(missed);
     }
 }
@@ -82,6 +82,11 @@ impl Found {
 /// What a message is recognised by.
 fn file(message: &Message) -> (&[u8], u64) {
     (message.place.base(), message.content.identity.inode)
+}
+
+/// What an index is good for, wherever a mail program has moved the message meanwhile.
+fn base_and_content(message: &Message) -> (&[u8], &Content) {
+    (message.place.base(), &message.content)
 }
 
 /// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
@@ -171,32 +176,34 @@ impl<'a> Folders<'a> {
     /// anything.
     fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
         let stamps = self.stamps(now)?; // before they are listed
-        let Index { stamps: old_stamps, entries: mut messages } = index.unwrap_or_default();
-        let (mut changed, mut complete) = (false, true);
+        let index = index.unwrap_or_default();
+        let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
         for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(user, &messages)?;
-            changed |= found.changed;
             complete = found.complete;
             let undisturbed = self.times()? == before;
             if !undisturbed {
                 // What is not seen now has been renamed meanwhile, or removed: better one too many.
-                found.add_missed(messages);
+                found.add_missed(&messages);
             }
-            messages = found.messages;
-            self.sort(&mut messages);
+            self.sort(&mut found.messages);
+            messages = Cow::Owned(found.messages);
             if undisturbed || (listing >= LISTINGS && !found.lost) {
                 break;
             }
         }
+        let mut messages = messages.into_owned();
         note_namesakes(&mut messages);
         // A file that was written to just now may be again, without a trace in its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
         // With a message left out the directories' times do not tell when it can be read.
         let complete = complete && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
-        if changed || (stamps.is_some() && stamps != old_stamps) {
-            Index::save(root, user, stamps, messages.iter().filter(settled));
+        let entries = messages.iter().filter(settled);
+        let is_known = entries.clone().map(base_and_content).eq(index.entries.iter().map(base_and_content));
+        if !is_known || (stamps.is_some() && stamps != index.stamps) {
+            Index::save(root, user, stamps, entries);
         }
         Ok(messages)
     }
@@ -209,7 +216,6 @@ impl<'a> Folders<'a> {
         let contents: Vec<_> = files.iter().map(|file| self.known_content(&index, file, believed)).collect();
         let unknown: Vec<&Listed> =
             files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
-        let changed = !unknown.is_empty() || files.len() != known.len();
         // Their unique-ids are taken, also by files that are younger.
         let taken: HashSet<&[u8]> = files
             .iter()
@@ -221,7 +227,7 @@ impl<'a> Folders<'a> {
         let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
         let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), changed, complete: true, lost: false };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), complete: true, lost: false };
         for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {

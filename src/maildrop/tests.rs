@@ -540,3 +540,27 @@ fn octets_are_exact_after_marks_however_many_there_are() {
 fn a_message_takes_little_memory() {
     assert!(size_of::<Message>() <= 72);
 }
+
+/// Writing the index of a large maildrop takes a good part of a login's time.
+#[test]
+fn an_index_is_not_written_again_for_messages_that_it_cannot_have() {
+    let mail = Mail::maildir();
+    let put_in_the_future = |name| {
+        mail.put(name, "one\n");
+        set_modified(&mail.path(name), SystemTime::now() + Duration::from_secs(3600));
+    };
+    let index = || fs::metadata(mail.index()).map(|index| (index.ino(), index.modified().unwrap())).ok();
+    put_in_the_future("new/1.x");
+    assert_eq!(mail.octets(), [5]);
+    assert_eq!(index(), None);
+    mail.put("new/2.x", "one\n");
+    set_modified(&mail.path("new/2.x"), SystemTime::UNIX_EPOCH);
+    assert_eq!(mail.octets(), [5; 2]);
+    let written = index();
+    assert!(written.is_some());
+    assert_eq!(mail.octets(), [5; 2]);
+    assert_eq!(index(), written);
+    put_in_the_future("new/3.x");
+    assert_eq!(mail.octets(), [5; 3]);
+    assert_eq!(index(), written);
+}

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_tcp_congestion;
+use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
+use super::address::ListenAddress;
+use super::patience::WRITE_STEP;
 use crate::connections::{Connections, Place, Protocol};
 
 /// Connections that wait for a place wait in the kernel; it holds no more than net.core.somaxconn of them.
@@ -23,12 +25,13 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 /// Congestion control that sends when it can: loopback has no bottleneck to be found, and the timers by which BBR,
 /// where it is the system's choice, paces what it sends take most of the time there (a factor of 7 for a large
-/// message).
-const FOR_LOOPBACK: &str = "reno";
+/// message). A local connection has it from its listener, since it is only half as quick when it gets it after it was
+/// accepted; so the others are given the system's choice then.
+const FOR_LOCAL: &str = "reno";
 
-/// A client that takes nothing at all for this long while it is being sent something is given up; sooner if the
-/// autologout timer is shorter.
-pub const WRITE_STALL: Duration = Duration::from_secs(120);
+/// Congestion control that has to be there from the first packet on, as it agrees on ECN with the client. Where it is the
+/// system's choice, it stays.
+const FROM_THE_START: &str = "dctcp";
 
 /// How long accepting rests when the kernel is short of something: from the first to the last of a burst.
 const FIRST_REST: Duration = Duration::from_millis(10);
@@ -41,7 +44,10 @@ const PORT_TRIES: u32 = 16;
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    address: SocketAddr,
+    address: ListenAddress,
+    port: u16,
+    /// The system's congestion control, where connections do not inherit it from the listener.
+    for_remote: Option<String>,
 }
 
 /// Binds `port` on each address; port 0 is one free port, the same on all. An address of a family that this
@@ -49,7 +55,7 @@ pub struct Listener {
 ///
 /// # Errors
 /// With the address that cannot be bound.
-pub fn bind(addresses: &[IpAddr], port: u16, required: bool) -> io::Result<Vec<Listener>> {
+pub fn bind(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
     let mut tries = 0;
     loop {
         match bind_once(addresses, port, required) {
@@ -59,17 +65,21 @@ pub fn bind(addresses: &[IpAddr], port: u16, required: bool) -> io::Result<Vec<L
     }
 }
 
-fn bind_once(addresses: &[IpAddr], mut port: u16, required: bool) -> io::Result<Vec<Listener>> {
+fn bind_once(addresses: &[ListenAddress], mut port: u16, required: bool) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for &address in addresses {
-        let address = SocketAddr::new(address, port);
-        match Listener::bind(address) {
+    for address in addresses {
+        match Listener::bind(address, port) {
             Ok(listener) => {
-                port = listener.address.port();
+                port = listener.port;
                 listeners.push(listener);
             }
-            Err(error) if !required && is_missing_family(&error) => log::info!("not listening on {address}: {error}"),
-            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))),
+            Err(error) if !required && is_missing_family(&error) => {
+                log::info!("not listening on {}: {error}", address.text_with_port(port));
+            }
+            Err(error) => {
+                let what = format!("cannot listen on {}: {error}", address.text_with_port(port));
+                return Err(io::Error::new(error.kind(), what));
+            }
         }
     }
     if listeners.is_empty() {
@@ -82,9 +92,25 @@ fn is_missing_family(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
+/// Gives a listening socket the congestion control of local connections. Returns the name of the system's choice, if that
+/// is another one. Where the kernel does not allow the change, the system's choice serves local connections too.
+fn set_for_local(socket: &Socket) -> Option<String> {
+    let systems = tcp_congestion(socket).ok()?;
+    let has_changed = systems != FROM_THE_START && set_tcp_congestion(socket, FOR_LOCAL).is_ok();
+    (has_changed && systems != FOR_LOCAL).then_some(systems)
+}
+
+/// Whether the client's packets never leave this machine: it has a loopback address, or the address of the connection's own
+/// end, which only costs a system call where the first is not so.
+fn is_local(peer: IpAddr, own: impl FnOnce() -> io::Result<SocketAddr>) -> bool {
+    let peer = peer.to_canonical();
+    peer.is_loopback() || own().is_ok_and(|own| own.ip().to_canonical() == peer)
+}
+
 impl Listener {
     /// What is set here each accepted connection inherits (Linux does so), which saves its own system calls.
-    fn bind(address: SocketAddr) -> io::Result<Self> {
+    fn bind(name: &ListenAddress, port: u16) -> io::Result<Self> {
+        let address = name.with_port(port)?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -96,22 +122,20 @@ impl Listener {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES);
         socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_write_timeout(Some(WRITE_STALL))?;
+        socket.set_write_timeout(Some(WRITE_STEP))?;
         socket.set_nonblocking(true)?;
-        if address.ip().is_loopback() {
-            let _ = set_tcp_congestion(&socket, FOR_LOOPBACK); // where it is not allowed the system's choice does
-        }
+        let for_remote = set_for_local(&socket);
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
-        let address = socket.local_addr()?;
-        Ok(Self { socket, address })
+        let port = socket.local_addr()?.port();
+        Ok(Self { socket, address: name.clone(), port, for_remote })
     }
 
-    /// Where it listens; the port is the real one.
+    /// Where it listens, for people to read; the port is the real one.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> String {
+        self.address.text_with_port(self.port)
     }
 
     /// Accepts connections, each when there is a place for it, until the server closes. Whatever goes wrong with
@@ -133,6 +157,7 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     rest = FIRST_REST;
+                    self.set_for_remote(&stream, peer);
                     serve(place, stream, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -148,7 +173,7 @@ impl Listener {
                         return;
                     }
                     if rest == FIRST_REST {
-                        log::error!("{}: cannot accept connections for now: {error}", self.address);
+                        log::error!("{}: cannot accept connections for now: {error}", self.address());
                     }
                     thread::sleep(rest);
                     rest = (rest * 2).min(LONGEST_REST);
@@ -157,12 +182,22 @@ impl Listener {
         }
     }
 
+    /// Gives a connection from another machine the system's congestion control.
+    fn set_for_remote(&self, stream: &TcpStream, peer: SocketAddr) {
+        if let Some(name) = &self.for_remote
+            && !is_local(peer.ip(), || stream.local_addr())
+            && let Err(error) = set_tcp_congestion(stream, name)
+        {
+            log::debug!("{peer} keeps {FOR_LOCAL} as congestion control instead of {name}: {error}");
+        }
+    }
+
     /// Until a client knocks, or the listener is woken.
     fn wait(&self) {
         if let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None)
             && error != Errno::INTR
         {
-            log::error!("{}: cannot wait for connections: {error}", self.address);
+            log::error!("{}: cannot wait for connections: {error}", self.address());
             thread::sleep(FIRST_REST);
         }
     }
@@ -183,29 +218,73 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::sockopt::tcp_congestion;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, UdpSocket};
 
-    /// The congestion control of a connection to what `address` means, from this machine.
-    fn congestion_control(address: IpAddr) -> String {
-        let listener = bind(&[address], 0, true).unwrap().remove(0);
-        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.address().port())).unwrap();
-        tcp_congestion(listener.socket.accept().unwrap().0).unwrap()
+    /// The congestion control of an accepted connection from this machine, to a server that listens on `listening`.
+    fn congestion_control(listening: IpAddr, to: IpAddr) -> String {
+        let listener = bind(&[listening.into()], 0, true).unwrap().remove(0);
+        let _client = TcpStream::connect((to, listener.port)).unwrap();
+        accepted_by(&listener, None)
+    }
+
+    /// The congestion control that an accepted connection has, if its client seems to be at `peer`.
+    fn accepted_by(listener: &Listener, peer: Option<&str>) -> String {
+        let (stream, real) = listener.socket.accept().unwrap();
+        listener.set_for_remote(&stream, peer.map_or(real, |peer| peer.parse().unwrap()));
+        tcp_congestion(stream).unwrap()
     }
 
     #[test]
-    fn only_what_never_leaves_this_machine_has_its_own_congestion_control() {
+    fn local_connections_have_their_own_congestion_control_on_all_addresses_too() {
+        for listening in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+            assert_eq!(congestion_control(listening.into(), Ipv4Addr::LOCALHOST.into()), "reno");
+        }
+        // The machine's own address, where it has one beside loopback's.
+        let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if probe.connect("192.0.2.1:9").is_ok() {
+            let own = probe.local_addr().unwrap().ip();
+            assert_eq!(congestion_control(Ipv4Addr::UNSPECIFIED.into(), own), "reno");
+        }
+    }
+
+    #[test]
+    fn a_connection_from_elsewhere_has_the_systems_congestion_control() {
         let systems = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
-        assert_eq!(congestion_control(Ipv4Addr::LOCALHOST.into()), "reno");
-        assert_eq!(congestion_control(Ipv4Addr::UNSPECIFIED.into()), systems.trim());
+        let all = IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
+        let listener = bind(&[all], 0, true).unwrap().remove(0);
+        assert_eq!(listener.for_remote.is_some(), systems.trim() != "reno");
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port)).unwrap();
+        let _client = connect();
+        assert_eq!(accepted_by(&listener, Some("192.0.2.1:1")), systems.trim());
+        let _client = connect();
+        assert_eq!(accepted_by(&listener, Some("[2001:db8::1]:1")), systems.trim());
+    }
+
+    #[test]
+    fn a_client_is_local_by_its_address() {
+        let own = |address: &str| {
+            let address = SocketAddr::new(address.parse().unwrap(), 110);
+            move || Ok(address)
+        };
+        let is_local = |peer: &str, here: &str| is_local(peer.parse().unwrap(), own(here));
+        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_local(peer, "192.0.2.1"), "{peer}");
+        }
+        assert!(is_local("192.0.2.1", "192.0.2.1"));
+        assert!(is_local("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(is_local("2001:db8::1", "2001:db8::1"));
+        assert!(!is_local("192.0.2.2", "192.0.2.1"));
+        assert!(!is_local("::ffff:192.0.2.2", "192.0.2.1"));
+        assert!(!is_local("2001:db8::2", "2001:db8::1"));
+        assert!(!super::is_local("192.0.2.2".parse().unwrap(), || Err(io::ErrorKind::NotConnected.into())));
     }
 
     #[test]
     fn an_address_that_this_machine_lacks_is_passed_over_unless_asked_for() {
-        let documentation: IpAddr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into();
-        let loopback = Ipv4Addr::LOCALHOST.into();
-        assert_eq!(bind(&[loopback, documentation], 0, false).unwrap().len(), 1);
-        let why = bind(&[loopback, documentation], 0, true).unwrap_err().to_string();
+        let documentation: ListenAddress = "2001:db8::1".parse().unwrap();
+        let both = ["127.0.0.1".parse().unwrap(), documentation.clone()];
+        assert_eq!(bind(&both, 0, false).unwrap().len(), 1);
+        let why = bind(&both, 0, true).unwrap_err().to_string();
         assert!(why.starts_with("cannot listen on [2001:db8::1]:"), "{why}");
         assert!(bind(&[documentation], 0, false).is_err());
     }

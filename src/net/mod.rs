@@ -8,13 +8,16 @@
 //!
 //! [`crate::server`] is the caller.
 
+mod address;
 mod certificate;
 mod listener;
+mod patience;
 mod self_signed;
 mod socket;
 mod tls;
 
+pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError};
-pub use listener::{Listener, WRITE_STALL, bind};
+pub use listener::{Listener, bind};
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

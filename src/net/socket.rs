@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::certificate::Certificate;
+use super::patience::patiently;
 use super::tls::TlsLayer;
 use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
@@ -53,14 +54,6 @@ impl<'a> Socket<'a> {
         Self { slot, connection, sent, certificate, tls: None, timeout: None, ending: false, waiting_since: None }
     }
 
-    /// Gives the client up when it takes nothing for `stall`.
-    ///
-    /// # Errors
-    /// When the kernel does not take it.
-    pub fn set_write_timeout(&self, stall: Duration) -> io::Result<()> {
-        self.stream().set_write_timeout(Some(stall))
-    }
-
     fn stream(&self) -> &TcpStream {
         &self.connection.stream
     }
@@ -73,7 +66,8 @@ impl<'a> Socket<'a> {
             let begun = Instant::now();
             let sent = counted(self.sent, piece, || {
                 let count = usize::try_from(piece).unwrap_or(usize::MAX);
-                self.connection.timed(piece, || Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64))
+                let mut send = || Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64);
+                self.connection.timed(piece, || patiently(|| self.slot.write_stall(), &mut send))
             });
             most = after_piece(most, begun.elapsed());
             match sent {
@@ -146,7 +140,7 @@ impl Read for Socket<'_> {
         self.connection.set_waiting(self.waiting_since);
         let stream = &self.connection.stream;
         let result = match &mut self.tls {
-            Some(tls) => tls.read(stream, buffer),
+            Some(tls) => tls.read(stream, buffer, || self.slot.write_stall()),
             None => recv(stream, buffer, RecvFlags::empty()).map(|(_, read)| read).map_err(io::Error::from),
         };
         self.connection.set_waiting(None);
@@ -159,10 +153,11 @@ impl Write for Socket<'_> {
         let stream = &self.connection.stream;
         let all = octets.len() as u64;
         let more = if self.ending { SendFlags::MORE } else { SendFlags::empty() };
+        let stall = || self.slot.write_stall();
         let written = counted(self.sent, all, || {
             self.connection.timed(all, || match &mut self.tls {
-                Some(tls) => Ok(tls.write(stream, octets)? as u64),
-                None => Ok(send(stream, octets, SendFlags::NOSIGNAL | more)? as u64),
+                Some(tls) => Ok(tls.write(stream, octets, stall)? as u64),
+                None => patiently(stall, || Ok(send(stream, octets, SendFlags::NOSIGNAL | more)? as u64)),
             })
         })?;
         Ok(usize::try_from(written).unwrap_or(octets.len()))
@@ -257,7 +252,9 @@ mod tests {
         let peer = TcpStream::connect(address).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        (Connections::new(2).reserve(Protocol::Pop3).unwrap().take(stream, address), peer)
+        let connections = Connections::new(2);
+        connections.set_write_stall(Duration::ZERO);
+        (connections.reserve(Protocol::Pop3).unwrap().take(stream, address), peer)
     }
 
     /// What the peer has got when the connection is closed.

@@ -3,10 +3,12 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::{ServerConfig, ServerConnection};
+
+use super::patience::patiently;
 
 /// The most plain octets that are encrypted at once, each time for one write.
 const BUFFER: usize = 128 * 1024;
@@ -29,7 +31,7 @@ impl TlsLayer {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             stream.set_read_timeout(Some(left))?;
-            if tls.receive(stream)? == 0 {
+            if tls.receive(stream, || left)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -44,20 +46,31 @@ impl TlsLayer {
     }
 
     /// Reads plain octets. [`io::ErrorKind::WouldBlock`] when something came but none of them, so that who waits can
-    /// look at the clock: a client could send parts of a record for ever.
-    pub(super) fn read(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    /// look at the clock: a client could send parts of a record for ever. What TLS answers the client has to take within
+    /// `stall`.
+    pub(super) fn read(
+        &mut self,
+        stream: &TcpStream,
+        buffer: &mut [u8],
+        stall: impl Fn() -> Duration,
+    ) -> io::Result<usize> {
         match self.0.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return end_is_end(result),
         }
-        self.receive(stream)?;
+        self.receive(stream, stall)?;
         end_is_end(self.0.reader().read(buffer))
     }
 
-    /// Sends plain octets; returns how many of them.
-    pub(super) fn write(&mut self, stream: &TcpStream, octets: &[u8]) -> io::Result<usize> {
+    /// Sends plain octets; returns how many of them. An error when the client takes nothing for as long as `stall`.
+    pub(super) fn write(
+        &mut self,
+        stream: &TcpStream,
+        octets: &[u8],
+        stall: impl Fn() -> Duration,
+    ) -> io::Result<usize> {
         let taken = self.0.writer().write(octets)?;
-        self.send(stream)?;
+        self.send(stream, stall)?;
         Ok(taken)
     }
 
@@ -91,17 +104,17 @@ impl TlsLayer {
     }
 
     /// Reads from the stream once, and answers what TLS itself has to answer.
-    fn receive(&mut self, mut stream: &TcpStream) -> io::Result<usize> {
+    fn receive(&mut self, mut stream: &TcpStream, stall: impl Fn() -> Duration) -> io::Result<usize> {
         let read = self.0.read_tls(&mut stream)?;
         let processed = self.0.process_new_packets();
-        let sent = self.send(stream); // also what was wrong with the client's record
+        let sent = self.send(stream, stall); // also what was wrong with the client's record
         processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         sent.map(|()| read)
     }
 
-    fn send(&mut self, mut stream: &TcpStream) -> io::Result<()> {
+    fn send(&mut self, mut stream: &TcpStream, stall: impl Fn() -> Duration) -> io::Result<()> {
         while self.0.wants_write() {
-            match self.0.write_tls(&mut stream) {
+            match patiently(&stall, || self.0.write_tls(&mut stream)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -1,0 +1,68 @@
+//! Files that may not become larger (`ulimit -f`): an error for what is written, and no end of the server.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use tempfile::TempDir;
+
+use crate::harness::{Server, eventually};
+
+/// Sets the most octets that a file of the server may have.
+fn limit_files(server: &Server, octets: Option<u64>) {
+    let limit = Rlimit { current: octets, maximum: None };
+    prlimit(Some(server.process()), Resource::Fsize, limit).unwrap();
+}
+
+#[test]
+fn an_index_that_would_be_too_large_is_not_written() {
+    let server = Server::start();
+    for number in 0..500 {
+        let name = format!("new/{number}.M.h");
+        server.maildrop().put(&name, "x\n");
+        server.maildrop().set_modified(&name, 1_000_000_000); // only old files are in an index
+    }
+    limit_files(&server, Some(512));
+    for _ in 0..2 {
+        let mut session = server.session();
+        assert_eq!(session.call("STAT"), "500 1500");
+        session.quit();
+    }
+    assert!(!server.maildrop().path(".pop3d-index").exists());
+    limit_files(&server, None);
+    server.session().quit();
+    assert!(server.maildrop().path(".pop3d-index").exists());
+}
+
+/// A program started by the server is killed by the signal, as it is everywhere else.
+#[test]
+fn a_transform_has_the_signals_default_action() {
+    let server = Server::builder().flags(["-t", "sed -n s/^SigIgn:[[:space:]]*//p /proc/self/status"]).start();
+    server.maildrop().put("1", "x\n");
+    let mut session = server.session();
+    let ignored = String::from_utf8(session.fetch("RETR 1")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_eq!(ignored & 1 << (Signal::XFSZ.as_raw() - 1), 0, "{ignored:x}");
+    session.quit();
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn half_a_line_of_counters_is_not_continued_by_the_next() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("stats.csv");
+    let server = Server::builder().flags(["--stats-log", &format!("{}:1", path.display())]).start();
+    eventually("there are lines", || lines(&path).len() >= 2);
+    // Room for a line or two, and a part of one.
+    limit_files(&server, Some(fs::metadata(&path).unwrap().len() + 50));
+    server.expect_log("ERROR", "counters cannot be logged: File too large");
+    let before = lines(&path).len();
+    limit_files(&server, None);
+    eventually("lines go on", || lines(&path).len() > before + 1);
+    for line in lines(&path) {
+        assert_eq!(line.matches(',').count(), 7, "{line}");
+    }
+}
