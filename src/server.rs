@@ -148,7 +148,7 @@ impl Server {
                             Some(visit) => {
                                 let near = cores::of_packets(&stream);
                                 let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
-                                sessions.give(guest, near);
+                                sessions.submit(guest, near);
                             }
                             None => refuse(&stream, peer, *service, shared),
                         }

@@ -16,6 +16,7 @@ mod file;
 mod hidden;
 mod local_client;
 mod name;
+mod on_disk;
 mod passwd;
 pub mod sasl;
 mod scram;

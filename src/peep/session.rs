@@ -1,4 +1,4 @@
-//! The server's side of a PEEP session.
+//! A PEEP session on the server: reads commands, carries them out on what all sessions share, and answers.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::guard::{Probation, Visit};
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
-/// What a client is told at once when there are too many from its address: [`ErrorCode::TooMany`].
+/// The reply to a connection when there are too many from its address: [`ErrorCode::TooMany`].
 pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 
-/// Speaks PEEP with the client at the other end of `link`, until the session ends. `name` tells it in the log.
+/// Runs a PEEP session over `link` until it ends. `name` identifies the session in the log.
 ///
 /// # Errors
 /// Those of the connection.
@@ -64,7 +64,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Reads the next line, if a whole one has come in, as a command of the session's state.
+    /// The next command of the session's state, if a complete line has arrived.
     fn next_command(&mut self, lines: &mut Lines) -> Option<Result<Command, ErrorCode>> {
         if !self.authenticated && lines.begin_tls() {
             return Some(Err(ErrorCode::UnknownCommand));
@@ -74,7 +74,7 @@ impl Session<'_> {
             return Some(Err(ErrorCode::TooMany));
         }
         Some(match line {
-            // Such a line can look like a login: `a /name HTTP/1.1`.
+            // A line of HTTP can look like a login: `a /name HTTP/1.1`.
             Line::Complete(line) if !self.authenticated && Foreign::of(line).is_some() => {
                 Err(ErrorCode::UnknownCommand)
             }
@@ -183,8 +183,8 @@ impl Session<'_> {
     }
 }
 
-/// Every authentication command, every command that takes an integer with its range, every command beyond the
-/// protocol's table: of the last there are none.
+/// The lines of `cap?`: every authentication command, every command that takes an integer with its range, and every
+/// command beyond the protocol's table, of which there are none.
 fn capabilities() -> Vec<String> {
     let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
     vec!["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)]
