@@ -180,6 +180,10 @@ impl Link for &mut Client<'_> {
         self.private
     }
 
+    fn client_user(&self) -> io::Result<u32> {
+        Ok(0)
+    }
+
     fn tls(&self) -> Tls {
         Tls::Ready
     }
