@@ -37,6 +37,7 @@ pub mod maildrop;
 pub mod malloc;
 pub mod manual;
 pub mod net;
+mod owner;
 pub mod peep;
 pub mod pool;
 pub mod pop3;

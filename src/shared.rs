@@ -46,6 +46,8 @@ pub struct Shared {
     pub min_rate: Option<MinRate>,
     /// The admin.
     pub admin: Credentials,
+    /// Only programs of root may log in as the admin.
+    pub admin_is_roots: bool,
     /// The program that messages go through, if any.
     pub transform: Option<Transform>,
     /// True if passwords are accepted without TLS from other machines.

@@ -29,7 +29,8 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
             // been chosen by an attacker: see `Foreign`. Nothing that follows it is read.
             let is_foreign = !session.authenticated && command.is_err();
             let last = is_foreign || command == Ok(Command::Quit);
-            let reply = command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error);
+            let reply =
+                command.and_then(|command| session.carry_out(command, &output.link)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
             output.flush_if_large()?;
             let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
@@ -82,28 +83,11 @@ impl Session<'_> {
         })
     }
 
-    fn carry_out(&mut self, command: Command) -> Result<Reply, ErrorCode> {
-        let Shared { settings, users, locks, stats, connections, admin, .. } = self.shared;
+    fn carry_out(&mut self, command: Command, link: &impl Link) -> Result<Reply, ErrorCode> {
+        let Shared { settings, users, locks, stats, connections, .. } = self.shared;
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
         match command {
-            Command::Authenticate { name, password } => {
-                let attempt =
-                    self.probation.attempt(name.as_bytes(), Some(password.0.as_bytes())).map_err(|penalty| {
-                        log::warn!(
-                            "{} admin login refused: name={name:?}, too many failed logins, for {penalty}",
-                            self.name
-                        );
-                        ErrorCode::TooMany
-                    })?;
-                if !admin.match_with(name.as_bytes(), password.0.as_bytes()) {
-                    log::warn!("{} admin login failed: name={name:?}", self.name);
-                    self.probation.failed(attempt);
-                    return Err(ErrorCode::WrongCredentials);
-                }
-                self.probation.succeeded(attempt);
-                self.authenticated = true;
-                log::info!("{} admin login: name={name:?}", self.name);
-            }
+            Command::Authenticate { name, password } => self.authenticate(&name, &password.0, link)?,
             Command::Capabilities => return Ok(Reply::Lines(capabilities())),
             Command::Quit => {}
             Command::AddUser { name, password } => {
@@ -146,6 +130,41 @@ impl Session<'_> {
             Command::AllLogins => return value(stats.logins.value()),
         }
         Ok(Reply::Done)
+    }
+
+    fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
+        let attempt = self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|penalty| {
+            log::warn!("{} admin login refused: name={name:?}, too many failed logins, for {penalty}", self.name);
+            ErrorCode::TooMany
+        })?;
+        if !self.shared.admin.match_with(name.as_bytes(), password.as_bytes()) {
+            log::warn!("{} admin login failed: name={name:?}", self.name);
+        } else if let Some(why) = self.is_refused_to_the_client(link) {
+            log::warn!(
+                "{} admin login refused: name={name:?}, the default admin is for programs of root alone (see \
+                 --peep-admin), and {why}",
+                self.name
+            );
+        } else {
+            self.probation.succeeded(attempt);
+            self.authenticated = true;
+            log::info!("{} admin login: name={name:?}", self.name);
+            return Ok(());
+        }
+        self.probation.failed(attempt);
+        Err(ErrorCode::WrongCredentials)
+    }
+
+    /// Why this client may not be the admin in spite of the right password.
+    fn is_refused_to_the_client(&self, link: &impl Link) -> Option<String> {
+        if !self.shared.admin_is_roots {
+            return None;
+        }
+        match link.client_user() {
+            Ok(0) => None,
+            Ok(user) => Some(format!("this one is of user {user}")),
+            Err(error) => Some(format!("whose this one is cannot be told: {error}")),
+        }
     }
 
     fn unchanged(&self, why: Unchanged) -> ErrorCode {

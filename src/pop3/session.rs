@@ -14,7 +14,7 @@ use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
 use crate::auth::{self, Abilities, Denied, Hidden, UserName, Users};
 use crate::guard::{Probation, Visit};
-use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
+use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage, Update};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
 use crate::wire::{Foreign, Line, Lines, Link, Output, Tls, is_timeout};
@@ -490,6 +490,9 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Top { message, lines }) => {
                 self.send_message(&mut state, message, Body::Lines(lines))?;
             }
+            Ok(Command::Dele(number)) if state.lock.is_read_only() && state.maildrop.message(number).is_some() => {
+                self.err(Refusal::ReadOnly);
+            }
             Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
                 self.summary.kept += 1;
                 self.ok("marked as deleted");
@@ -513,7 +516,12 @@ impl<L: Link> Session<'_, L> {
     /// The UPDATE state (RFC 1939 section 6). The maildrop is free before the client knows that it is done.
     fn update(&mut self, state: Transaction) {
         let Transaction { maildrop, lock } = state;
-        let update = maildrop.commit();
+        let update = if lock.is_exclusive() || maildrop.marked() == 0 {
+            maildrop.commit()
+        } else {
+            log::error!("{} nothing is removed: the maildrop's lock file has been taken away", self.name);
+            Update { removed: 0, failed: maildrop.marked() as u64 }
+        };
         drop(lock);
         self.shared.stats.removed.add(update.removed);
         self.summary.deleted = update.removed;
@@ -577,7 +585,7 @@ impl<L: Link> Session<'_, L> {
 
     fn transfer(
         &mut self,
-        state: &Transaction,
+        state: &mut Transaction,
         number: MessageNumber,
         message: OpenMessage,
         body: Body,

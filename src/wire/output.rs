@@ -105,6 +105,14 @@ pub trait Link: Read + Write {
     /// Returns true if no one on the network can read the connection: it uses TLS or does not leave this machine.
     fn is_private(&self) -> bool;
 
+    /// The id of the user whose program the client is. It is known only for a client on this machine.
+    ///
+    /// # Errors
+    /// When it cannot be found out. The client may then be any user's.
+    fn client_user(&self) -> io::Result<u32> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The state of TLS.
     fn tls(&self) -> Tls;
 
