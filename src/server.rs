@@ -99,6 +99,11 @@ impl Server {
                 "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
+        if config.admin_is_roots {
+            log::warn!(
+                "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
+            );
+        }
         let (state, log) = (config.state.take(), config.stats_log.take());
         let (shared, certificate) = config.into_shared();
         shared.connections.set_ceiling(raise_descriptor_limit());
@@ -143,7 +148,7 @@ impl Server {
                             Some(visit) => {
                                 let near = cores::of_packets(&stream);
                                 let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
-                                sessions.give(guest, near);
+                                sessions.submit(guest, near);
                             }
                             None => refuse(&stream, peer, *service, shared),
                         }

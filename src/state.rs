@@ -1,5 +1,5 @@
-//! The state directory (`--state`): what outlives the server, one file for each thing, and the lock that keeps a
-//! second server out.
+//! The state directory (`--state`): files that survive a restart, and a lock that keeps a second server out. The
+//! counters, the key of SCRAM's salts and a self-signed certificate are kept there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::owner;
 
-/// Whoever holds this file locked owns the directory. The lock goes with the process, the file stays.
+/// The file whose lock a server holds while it uses the directory. The kernel releases the lock with the process; the
+/// file stays.
 const LOCK: &str = "lock";
 
-/// A state directory that is this server's as long as the value lives.
+/// A state directory that no other server can use while this value exists.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -19,10 +20,10 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the directory, which is made for its owner alone if it is missing.
+    /// Opens the directory. If it is missing, it is created and only its owner can read it.
     ///
     /// # Errors
-    /// When it cannot be made or written, or another server has it.
+    /// When it cannot be created or written, or another server uses it.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -43,17 +44,17 @@ impl StateDir {
         &self.path
     }
 
-    /// Where the file called `name` is or would be.
+    /// The path of the file called `name`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Writes the file called `name` anew, for the owner's eyes only. Whatever happens meanwhile, there is the old
-    /// one or the new one.
+    /// Replaces the contents of the file called `name`, which only the owner can read. After a crash the file has
+    /// either the old contents or the new ones.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is still there.
+    /// When it cannot be written; the old file is still there.
     pub fn replace(&self, name: &str, octets: &[u8]) -> io::Result<()> {
         let new = self.file(&format!("{name}.new"));
         let mut file = private(OpenOptions::new().write(true).truncate(true)).open(&new)?;
@@ -65,13 +66,14 @@ impl StateDir {
 }
 
 impl Drop for StateDir {
-    /// Not left to the closing of the file: a program that is just being started has a copy of it for a moment.
+    /// Releases the lock. Closing the file is not enough, because a program that is being started has a copy of the
+    /// descriptor for a moment.
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
 }
 
-/// Makes a file that is missing, and follows no link to one.
+/// Creates missing files for the owner alone, and follows no symbolic link.
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options.create(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
 }
@@ -82,7 +84,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn it_is_its_owners_alone() {
+    fn only_the_owner_can_read_it() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::open(directory.path().join("state")).unwrap();
         state.replace("counters", b"old").unwrap();
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_has_it() {
+    fn a_second_server_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let open = || StateDir::open(directory.path().to_owned());
         let state = open().unwrap();
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_refused() {
+    fn a_file_or_a_missing_parent_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();

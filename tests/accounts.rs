@@ -1,11 +1,13 @@
 //! Accounts: the users file while it is read, changed and written, and the ways to log in beside USER and PASS.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use md5::{Digest, Md5};
@@ -32,17 +34,30 @@ impl UsersFile {
     fn new(text: impl AsRef<[u8]>) -> Self {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("users");
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        Self { _directory: directory, path }
+        let file = Self { _directory: directory, path };
+        file.write(text);
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o600)).unwrap();
+        file
     }
 
     fn serve(&self) -> Server {
         Server::builder().users_file(&self.path).start()
     }
 
+    /// Writes it as `cp -p` does: its times say that it is whole.
     fn write(&self, text: impl AsRef<[u8]>) {
         fs::write(&self.path, text).unwrap();
+        let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+        File::open(&self.path).unwrap().set_modified(yesterday).unwrap();
+    }
+
+    /// Has a program write it in place that takes its time: line by line, with `between` after each.
+    fn write_slowly(&self, text: &str, mut between: impl FnMut(usize)) {
+        let mut file = File::create(&self.path).unwrap();
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            file.write_all(line.as_bytes()).unwrap();
+            between(number);
+        }
     }
 
     fn text(&self) -> String {
@@ -152,6 +167,101 @@ fn a_file_that_changes_is_read_again() {
     peep(&mut admin, "u- bob", "+");
     assert!(!lets_in(&server, "bob", "c"));
     assert_eq!(file.text(), "");
+}
+
+/// Two hundred accounts, each with the password `secret`.
+fn two_hundred() -> String {
+    (0..200).map(|number| format!("user{number}:{{PLAIN}}secret\n")).collect()
+}
+
+/// Another program empties the file and writes it again; whoever was in it can log in all the time.
+#[test]
+fn a_file_that_is_written_in_place_keeps_nobody_out() {
+    let file = UsersFile::new(two_hundred());
+    let server = file.serve();
+    file.write_slowly(&two_hundred(), |number| {
+        if number % 20 == 0 {
+            let written = Instant::now();
+            let all = ["user0", "user99", "user199"].iter().all(|name| lets_in(&server, name, "secret"));
+            // A file that nothing has been written to for two seconds counts as whole.
+            assert!(all || written.elapsed() > Duration::from_secs(1), "{number}");
+        }
+    });
+    // A program that stops in the middle has its way, and the log tells what is missing.
+    file.write_slowly(&two_hundred()[..two_hundred().len() / 2], |_| {});
+    eventually("the half file is believed", || !lets_in(&server, "user199", "secret"));
+    assert!(lets_in(&server, "user0", "secret"));
+    server.expect_log("WARN", "of the 200 accounts that it had");
+}
+
+/// A change by PEEP while another program writes the file waits for it, or changes nothing.
+#[test]
+fn a_change_while_another_program_writes_the_file_loses_nobody() {
+    for command in ["u+ eve e", "u- user199"] {
+        let file = UsersFile::new(two_hundred());
+        let server = file.serve();
+        let mut admin = server.admin();
+        let path = file.path.clone();
+        file.write_slowly(&two_hundred(), |number| {
+            if number == 100 {
+                admin.send(command);
+            }
+            if number > 100 {
+                thread::sleep(Duration::from_millis(5)); // it would be changed meanwhile
+            }
+        });
+        // On a machine that is very busy it may have waited for too long, and says so.
+        while admin.line() == "-8" {
+            assert_eq!(fs::read_to_string(&path).unwrap(), two_hundred());
+            admin.send(command);
+        }
+        let text = file.text();
+        match command {
+            "u- user199" => assert_eq!(text + "user199:{PLAIN}secret\n", two_hundred()),
+            _ => assert!(text.starts_with(&two_hundred()) && text.lines().count() == 201, "{text}"),
+        }
+        assert!(lets_in(&server, "user198", "secret"));
+    }
+}
+
+/// PEEP refuses to change a file that another program goes on writing, and keeps nobody waiting meanwhile.
+#[test]
+fn a_file_that_is_written_all_the_time_is_not_changed() {
+    let file = UsersFile::new(two_hundred());
+    let server = file.serve();
+    let (mut admin, mut other) = (server.admin(), server.admin());
+    let mut writer = File::options().append(true).open(&file.path).unwrap();
+    let writing = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + 2 * PATIENCE;
+            while writing.load(Ordering::Relaxed) && Instant::now() < deadline {
+                writer.write_all(b"# more\n").unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        admin.send("u+ eve e");
+        assert!(lets_in(&server, "user0", "secret"));
+        assert_eq!(other.values("u?").len(), 200);
+        let answer = admin.line();
+        writing.store(false, Ordering::Relaxed);
+        assert_eq!(answer, "-8");
+    });
+    server.expect_log("ERROR", "the users file cannot be changed: another program is writing it");
+    assert!(!file.text().contains("eve"));
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped_with_a_warning() {
+    let file = UsersFile::new("\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n");
+    let server = file.serve();
+    assert!(lets_in(&server, "ana", "a") && lets_in(&server, "bob", "b"));
+    server.expect_log("WARN", "begins with a byte order mark, which is skipped");
+    let mut admin = server.admin();
+    assert_eq!(admin.values("u?"), ["ana", "bob"]);
+    peep(&mut admin, "u+ ana x", "-3");
+    peep(&mut admin, "u- ana", "+");
+    assert_eq!(file.text(), "\u{feff}bob:{PLAIN}b\n");
 }
 
 #[test]

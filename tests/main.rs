@@ -34,6 +34,8 @@ mod hostile;
 mod namespaces;
 // The most of everything: connections, places, descriptors.
 mod limits;
+// The default admin of a server of root.
+mod local_admin;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // The log and the list of ports, when nothing takes them.

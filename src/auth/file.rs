@@ -1,39 +1,35 @@
-//! The users file on disk: read again when it has changed, and changed itself by rename, so that a crash leaves the old
-//! one or the new one.
+//! The accounts of the users file: read again when the file has changed, and changed with it.
+//!
+//! A file that another program may be writing just now is not believed yet: until it is whole, logins go by the accounts
+//! known before, and by what the file has added to them.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
-use rustix::fs::{FlockOperation, flock};
+use parking_lot::{Mutex, RwLock};
 
+use super::on_disk::{Snapshot, Stamp, lock};
 use super::text::Accounts;
 
-/// A larger file is refused: it would be half a million users.
-const SIZE_LIMIT: u64 = 1 << 26;
-
-/// A file that was changed no more than so many seconds ago may change again without a change of its times, which are
-/// as coarse as the file system's clock.
-const UNSETTLED: u64 = 2;
-
-/// How long a change waits for another program that has the file locked, and between two looks.
+/// How long a change waits for another program that has the file locked or is writing it, and between two looks.
 const PATIENCE: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(50);
 
-/// What the file's name gets while its next state is written beside it.
-const NEW: &str = ".new";
+/// How long a login waits for another one that is reading the file. Then it goes by the accounts known before.
+const READING: Duration = Duration::from_secs(1);
 
 /// A users file and the accounts that it had when it was last good.
 #[derive(Debug)]
 pub(super) struct PasswdFile {
     path: PathBuf,
     loaded: RwLock<Loaded>,
+    /// Held by the thread that reads the file, so that `loaded` is locked for moments only.
+    reading: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -45,108 +41,121 @@ struct Loaded {
     fault: Option<String>,
 }
 
-/// What tells a file's state from another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(file: &Metadata) -> Self {
-        Self {
-            device: file.dev(),
-            inode: file.ino(),
-            size: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
-
 impl PasswdFile {
     /// Reads the file for the first time.
     ///
     /// # Errors
     /// When it cannot be read, or has lines but no account.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let (text, metadata) = read(&path)?;
-        let accounts = accounts_of(&text)?;
-        if metadata.mode() & 0o007 != 0 {
+        let file = Snapshot::read(&path)?;
+        let accounts = accounts_of(&file.text)?;
+        if file.metadata.mode() & 0o007 != 0 {
             log::warn!("{} can be read or written by others: chmod o= it", path.display());
         }
         if accounts.by_name.is_empty() {
             log::warn!("{} has no users yet", path.display());
         }
-        log_faults(&path, &accounts);
-        let loaded = Loaded { stamp: settled_stamp(&metadata), accounts: Arc::new(accounts), fault: None };
-        Ok(Self { path, loaded: RwLock::new(loaded) })
+        log_faults(&path, &accounts, &Accounts::default());
+        let loaded = Loaded { stamp: file.stamp(), accounts: Arc::new(accounts), fault: None };
+        Ok(Self { path, loaded: RwLock::new(loaded), reading: Mutex::new(()) })
     }
 
-    /// The accounts as the file has them now; those that it had last, where it cannot be used.
+    /// The accounts as the file has them now; those that it had last, where it cannot be used or is being written.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));
-        let is_current = |loaded: &Loaded| matches!((&now, &loaded.stamp), (Ok(now), Some(stamp)) if now == stamp);
-        let loaded = self.loaded.read();
-        if is_current(&loaded) {
-            return Arc::clone(&loaded.accounts);
+        let current = || {
+            let loaded = self.loaded.read();
+            let is_current = matches!((&now, &loaded.stamp), (Ok(now), Some(stamp)) if now == stamp);
+            is_current.then(|| Arc::clone(&loaded.accounts))
+        };
+        if let Some(accounts) = current() {
+            return accounts;
         }
-        drop(loaded);
-        let mut loaded = self.loaded.write();
-        if !is_current(&loaded) {
-            loaded.refresh(&self.path);
+        if let Some(_reading) = self.reading.try_lock_for(READING) {
+            if let Some(accounts) = current() {
+                return accounts;
+            }
+            let known = Arc::clone(&self.loaded.read().accounts);
+            let read = Snapshot::read(&self.path).map(|file| {
+                let accounts = accounts_of(believable(&file));
+                (file, accounts)
+            });
+            let mut loaded = self.loaded.write();
+            // Unless this server has changed the file since it was read.
+            if Arc::ptr_eq(&known, &loaded.accounts) {
+                loaded.refresh(&self.path, read);
+            }
         }
-        Arc::clone(&loaded.accounts)
+        Arc::clone(&self.loaded.read().accounts)
     }
 
     /// Replaces the file by what `change` makes of its text, unless that is nothing. Other programs that lock it by
-    /// flock(2) wait, and what others have changed meanwhile is there.
+    /// flock(2) wait, and what others have changed meanwhile is there. A file that may be half written is waited for.
     ///
     /// # Errors
-    /// Those of reading and writing, and when others have emptied the file; it is as it was then.
+    /// Those of reading and writing, and when others have emptied the file or go on writing it; it is as it was then.
     pub(super) fn change(&self, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> io::Result<bool> {
         // Of a symbolic link the file that it leads to is replaced.
         let path = fs::canonicalize(&self.path)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let _locked = lock(&path, deadline)?;
-            let (text, metadata) = read(&path)?;
-            self.loaded.read().not_emptied(&Accounts::read(&text))?;
-            let Some(text) = change(&text) else { return Ok(false) };
-            let new = beside(&path);
-            let replaced = write(&new, &text, &metadata).and_then(|()| {
-                // A program that takes no lock may have changed it.
-                let unchanged = Stamp::from(&fs::metadata(&path)?) == Stamp::from(&metadata);
-                if unchanged { fs::rename(&new, &path).map(|()| true) } else { Ok(false) }
-            });
-            if !matches!(replaced, Ok(true)) {
-                let _ = fs::remove_file(&new);
-            }
-            if replaced? {
-                // What was asked for holds, even if the lines that are left are all wrong.
-                self.loaded.write().take_over(&self.path, Accounts::read(&text));
-                return sync_directory(&path).map(|()| true);
+            if let Some(changed) = self.change_at_once(&path, deadline, &mut change)? {
+                return Ok(changed);
             }
             if Instant::now() >= deadline {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is changed all the time"));
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program is writing it"));
             }
+            thread::sleep(POLL);
         }
+    }
+
+    /// The same, but `None` when another program is writing the file.
+    fn change_at_once(
+        &self,
+        path: &Path,
+        deadline: Instant,
+        change: &mut impl FnMut(&[u8]) -> Option<Vec<u8>>,
+    ) -> io::Result<Option<bool>> {
+        let _locked = lock(path, deadline)?;
+        let file = Snapshot::read(path)?;
+        if !file.is_whole {
+            return Ok(None);
+        }
+        let before = Accounts::read(&file.text);
+        self.loaded.read().not_emptied(&before)?;
+        let Some(text) = change(&file.text) else { return Ok(Some(false)) };
+        let after = Accounts::read(&text);
+        if after.by_name.len() + 1 < before.by_name.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "more than one account would be lost"));
+        }
+        if !file.replace(path, &text)? {
+            return Ok(None);
+        }
+        // What was asked for holds, even if the lines that are left are all wrong.
+        let mut loaded = self.loaded.write();
+        loaded.warn_of_lost(&self.path, &before);
+        loaded.take_over(&self.path, after);
+        Ok(Some(true))
     }
 }
 
 impl Loaded {
-    fn refresh(&mut self, path: &Path) {
+    fn refresh(&mut self, path: &Path, read: io::Result<(Snapshot, io::Result<Accounts>)>) {
         self.stamp = None;
-        let accounts = read(path).and_then(|(text, metadata)| {
-            self.stamp = settled_stamp(&metadata);
-            let accounts = accounts_of(&text)?;
-            self.not_emptied(&accounts).map(|()| accounts)
-        });
+        let accounts = match read {
+            // It is looked at again with the next login; what is wrong with it may be that it is not whole.
+            Ok((file, accounts)) if !file.is_whole => return self.add(accounts.unwrap_or_default()),
+            Ok((file, accounts)) => {
+                self.stamp = file.stamp();
+                accounts.and_then(|accounts| self.not_emptied(&accounts).map(|()| accounts))
+            }
+            Err(error) => Err(error),
+        };
         match accounts {
-            Ok(accounts) => self.take_over(path, accounts),
+            Ok(accounts) => {
+                self.warn_of_lost(path, &accounts);
+                self.take_over(path, accounts);
+            }
             Err(error) => {
                 let fault = error.to_string();
                 if self.fault.as_ref() != Some(&fault) {
@@ -154,6 +163,13 @@ impl Loaded {
                 }
                 self.fault = Some(fault);
             }
+        }
+    }
+
+    /// Lets in whoever is new in a file that is being written. The known accounts stay as they are.
+    fn add(&mut self, accounts: Accounts) {
+        if accounts.by_name.keys().any(|name| !self.accounts.by_name.contains_key(name)) {
+            self.accounts = Arc::new(self.accounts.with_those_of(accounts));
         }
     }
 
@@ -166,15 +182,29 @@ impl Loaded {
         Ok(())
     }
 
+    /// Accounts that another program has removed may be missing by mistake.
+    fn warn_of_lost(&self, path: &Path, now: &Accounts) {
+        let known = self.accounts.by_name.keys();
+        let lost = known.filter(|name| !now.by_name.contains_key(*name)).count();
+        if lost > 0 {
+            let all = self.accounts.by_name.len();
+            log::warn!("{} has lost {lost} of the {all} accounts that it had", path.display());
+        }
+    }
+
     fn take_over(&mut self, path: &Path, accounts: Accounts) {
         if self.fault.take().is_some() {
             log::info!("{} can be used again", path.display());
         }
-        if accounts.faults != self.accounts.faults {
-            log_faults(path, &accounts);
-        }
+        log_faults(path, &accounts, &self.accounts);
         self.accounts = Arc::new(accounts);
     }
+}
+
+/// What can be believed of a text: in a file that is being written the last line may lack its end.
+fn believable(file: &Snapshot) -> &[u8] {
+    let ended = || memchr::memrchr(b'\n', &file.text).map_or(0, |at| at + 1);
+    if file.is_whole { &file.text } else { &file.text[..ended()] }
 }
 
 /// The accounts of a text. One of lines that are all wrong is no users file, but some other one, or a damaged one.
@@ -189,100 +219,40 @@ fn accounts_of(text: &[u8]) -> io::Result<Accounts> {
     }
 }
 
-fn log_faults(path: &Path, accounts: &Accounts) {
-    for (line, fault) in &accounts.faults {
-        log::error!("{} line {line}: {fault}", path.display());
+/// Tells what is wrong with a file, unless it was so before.
+fn log_faults(path: &Path, accounts: &Accounts, before: &Accounts) {
+    if accounts.has_mark && !before.has_mark {
+        log::warn!("{} begins with a byte order mark, which is skipped: save it as UTF-8 without one", path.display());
     }
-}
-
-/// The stamp of a file that cannot change from now on without another one.
-fn settled_stamp(file: &Metadata) -> Option<Stamp> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    is_settled(file.ctime(), now.cast_signed()).then(|| Stamp::from(file))
-}
-
-/// A file's last change is told by its ctime, which cannot be set to any time as its mtime can. One in the future is a
-/// clock that has been set back since.
-fn is_settled(changed: i64, now: i64) -> bool {
-    now.abs_diff(changed) > UNSETTLED
-}
-
-/// The file's text, and what it was when it was read. It needs no lock, as all changes of ours come whole by rename.
-fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    // Without O_NONBLOCK a FIFO would wait for a writer.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(SIZE_LIMIT + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > SIZE_LIMIT {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB"));
-    }
-    Ok((text, metadata))
-}
-
-/// Locks the file that has this name now; one that was locked may have been replaced while we waited.
-fn lock(path: &Path, deadline: Instant) -> io::Result<File> {
-    loop {
-        let file = File::open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let (locked, named) = (file.metadata()?, fs::metadata(path)?);
-                if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
-                    return Ok(file);
-                }
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(POLL),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program has it locked"));
-            }
-            Err(error) => return Err(error.into()),
+    if accounts.faults != before.faults {
+        for (line, fault) in &accounts.faults {
+            log::error!("{} line {line}: {fault}", path.display());
         }
     }
 }
 
-/// Where the next state of the file is written. It is always the same name, as only who has the lock writes it: what a
-/// crash has left is no trouble and does not pile up.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(NEW);
-    name.into()
-}
-
-/// Writes the next state of the file, with its owner and mode, to be on the disk before it gets the file's name.
-fn write(path: &Path, text: &[u8], old: &Metadata) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    let metadata = file.metadata()?;
-    if (metadata.uid(), metadata.gid()) != (old.uid(), old.gid()) {
-        fchown(&file, Some(old.uid()), Some(old.gid()))?;
-    }
-    file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
-    file.sync_all()
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::on_disk::beside;
     use super::*;
+    use std::fs::{File, Permissions};
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::SystemTime;
     use tempfile::TempDir;
 
     fn directory_with(text: &[u8]) -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
-        fs::write(&path, text).unwrap();
+        write(&path, text);
         (directory, path)
+    }
+
+    /// Writes a file as `cp -p` does: its times say that it is whole.
+    fn write(path: &Path, text: impl AsRef<[u8]>) {
+        fs::write(path, text).unwrap();
+        File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
     }
 
     fn names(file: &PasswdFile) -> Vec<String> {
@@ -299,11 +269,11 @@ mod tests {
         let file = PasswdFile::open(path.clone()).unwrap();
         // In place and of the same size, time after time within a tick of the clock.
         for name in ["bob", "eve", "fay", "gil"] {
-            fs::write(&path, format!("{name}:{{PLAIN}}a\n")).unwrap();
+            write(&path, format!("{name}:{{PLAIN}}a\n"));
             assert_eq!(names(&file), [name]);
         }
         let other = directory.path().join("other");
-        fs::write(&other, "hal:{PLAIN}a\n").unwrap();
+        write(&other, "hal:{PLAIN}a\n");
         fs::rename(&other, &path).unwrap();
         assert_eq!(names(&file), ["hal"]);
     }
@@ -313,12 +283,12 @@ mod tests {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
         for text in ["", "# nobody\n\n"] {
-            fs::write(&path, text).unwrap();
+            write(&path, text);
             assert_eq!(names(&file), ["ana"]);
             assert!(add(&file, "bob:{PLAIN}b\n").is_err());
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
-        fs::write(&path, "eve:{PLAIN}e\n").unwrap();
+        write(&path, "eve:{PLAIN}e\n");
         assert!(file.change(|_| Some(Vec::new())).unwrap());
         assert_eq!(names(&file), [""; 0]);
         assert!(add(&file, "bob:{PLAIN}b\n").unwrap());
@@ -326,24 +296,85 @@ mod tests {
     }
 
     #[test]
-    fn a_file_settles_whatever_its_times_are() {
-        for (changed, settled) in [(100, false), (98, false), (102, false), (97, true), (5000, true), (-5, true)] {
-            assert_eq!(is_settled(changed, 100), settled, "{changed}");
-        }
-    }
-
-    #[test]
     fn a_file_that_cannot_be_used_leaves_the_accounts_as_they_were() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
-        fs::write(&path, b"\x7fELF\0\n").unwrap();
+        write(&path, b"\x7fELF\0\n");
         assert_eq!(names(&file), ["ana"]);
         fs::remove_file(&path).unwrap();
         assert_eq!(names(&file), ["ana"]);
         fs::create_dir(&path).unwrap();
         assert_eq!(names(&file), ["ana"]);
         fs::remove_dir(&path).unwrap();
-        fs::write(&path, "bob:{PLAIN}b\n").unwrap();
+        write(&path, "bob:{PLAIN}b\n");
+        assert_eq!(names(&file), ["bob"]);
+    }
+
+    /// Lines for these accounts, each with this password.
+    fn lines(numbers: std::ops::Range<usize>, password: &str) -> String {
+        numbers.map(|number| format!("user{number:03}:{{PLAIN}}{password}\n")).collect()
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_only_adds_accounts() {
+        let (_directory, path) = directory_with(lines(0..100, "old").as_bytes());
+        let file = PasswdFile::open(path.clone()).unwrap();
+        let mut writer = File::create(&path).unwrap();
+        let password = |name: &str| {
+            let accounts = file.accounts();
+            accounts.by_name.get(&name.parse().unwrap()).map(|it| it.secret.readable().unwrap().to_vec())
+        };
+        assert_eq!(names(&file).len(), 100);
+        write!(writer, "{}user150:{{PLAIN}}new\nuser151:{{PLAIN}}n", lines(0..50, "new")).unwrap();
+        assert_eq!(names(&file).len(), 101);
+        assert_eq!(password("user010").unwrap(), b"old");
+        assert_eq!(password("user060").unwrap(), b"old");
+        assert_eq!(password("user150").unwrap(), b"new");
+        assert_eq!(password("user151"), None); // its line may not be whole
+
+        // Nothing is made final of it.
+        let deadline = Instant::now() + PATIENCE;
+        let mut with_eve = |text: &[u8]| Some([text, b"eve:{PLAIN}e\n"].concat());
+        assert_eq!(file.change_at_once(&path, deadline, &mut with_eve).unwrap(), None);
+
+        // When it is whole, it is believed: an account has gone and one is another one.
+        writeln!(writer, "ew").unwrap();
+        writer.set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
+        assert_eq!(names(&file).len(), 52);
+        assert_eq!(password("user010").unwrap(), b"new");
+        assert!(file.change(with_eve).unwrap());
+        assert_eq!(names(&file).len(), 53);
+    }
+
+    #[test]
+    fn a_file_that_is_left_alone_becomes_believable() {
+        let (_directory, path) = directory_with(lines(0..2, "old").as_bytes());
+        let file = PasswdFile::open(path.clone()).unwrap();
+        fs::write(&path, lines(0..1, "new")).unwrap();
+        assert_eq!(names(&file).len(), 2);
+        assert!(add(&file, "eve:{PLAIN}e\n").unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), lines(0..1, "new") + "eve:{PLAIN}e\n");
+        assert_eq!(names(&file), ["eve", "user000"]);
+    }
+
+    #[test]
+    fn a_change_never_loses_more_than_one_account() {
+        let (_directory, path) = directory_with(lines(0..3, "x").as_bytes());
+        let file = PasswdFile::open(path.clone()).unwrap();
+        assert!(file.change(|_| Some(lines(0..1, "x").into_bytes())).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), lines(0..3, "x"));
+        assert!(file.change(|_| Some(lines(0..2, "x").into_bytes())).unwrap());
+    }
+
+    /// As long as another thread reads the file, which may take long, the accounts are those known before.
+    #[test]
+    fn a_login_does_not_wait_long_for_another_one_that_reads_the_file() {
+        let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
+        let file = PasswdFile::open(path.clone()).unwrap();
+        write(&path, "bob:{PLAIN}b\n");
+        let reading = file.reading.lock();
+        assert_eq!(names(&file), ["ana"]);
+        drop(reading);
         assert_eq!(names(&file), ["bob"]);
     }
 

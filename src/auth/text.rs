@@ -34,6 +34,8 @@ pub(super) struct Accounts {
     pub(super) some_without_scram: bool,
     /// The iterations of some SCRAM keys, if there are any.
     pub(super) scram_iterations: Option<u32>,
+    /// The text begins with a byte order mark, as some editors write one.
+    pub(super) has_mark: bool,
     /// What is wrong with which line, counted from 1.
     pub(super) faults: Vec<(usize, Fault)>,
 }
@@ -65,9 +67,12 @@ impl fmt::Display for Fault {
 /// Dovecot's extra fields that narrow who may log in.
 const RESTRICTIONS: [&str; 4] = ["nologin", "allow_nets", "allow_real_nets", "fail"];
 
+/// The byte order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 impl Accounts {
     pub(super) fn read(text: &[u8]) -> Self {
-        let mut accounts = Self::default();
+        let mut accounts = Self { has_mark: text.starts_with(MARK), ..Self::default() };
         for (line, number) in lines(text).zip(1..) {
             if let Some(fields) = fields(line)
                 && let Err(fault) = accounts.take(fields)
@@ -75,14 +80,26 @@ impl Accounts {
                 accounts.faults.push((number, fault));
             }
         }
-        let secrets = || accounts.by_name.values().map(|account| &account.secret);
+        accounts.summed_up()
+    }
+
+    /// These accounts, and those of `others` with other names.
+    pub(super) fn with_those_of(&self, others: Self) -> Self {
+        let mut by_name = others.by_name;
+        by_name.extend(self.by_name.iter().map(|(name, account)| (name.clone(), Arc::clone(account))));
+        Self { by_name, has_mark: self.has_mark, faults: self.faults.clone(), ..Self::default() }.summed_up()
+    }
+
+    /// With what all accounts together are.
+    fn summed_up(mut self) -> Self {
+        let secrets = || self.by_name.values().map(|account| &account.secret);
         let readable = |secret: &Secret| secret.readable().is_some();
-        accounts.some_readable = secrets().any(readable);
-        accounts.some_unreadable = !secrets().all(readable);
-        accounts.some_without_scram = !secrets().all(|secret| readable(secret) || secret.scram_keys().is_some());
-        accounts.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
-        accounts.costliest = accounts.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
-        accounts
+        let some_readable = secrets().any(readable);
+        let some_unreadable = !secrets().all(readable);
+        let some_without_scram = !secrets().all(|secret| readable(secret) || secret.scram_keys().is_some());
+        self.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
+        self.costliest = self.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
+        Self { some_readable, some_unreadable, some_without_scram, ..self }
     }
 
     fn take(&mut self, mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<(), Fault> {
@@ -118,19 +135,22 @@ pub(super) fn with_user(text: &[u8], name: &UserName, field: &str) -> Option<Vec
     if lines(text).any(|line| is_of(line, name)) {
         return None;
     }
-    let end = if text.is_empty() || text.ends_with(b"\n") { "" } else { "\n" };
+    let body = text.strip_prefix(MARK).unwrap_or(text);
+    let end = if body.is_empty() || body.ends_with(b"\n") { "" } else { "\n" };
     Some([text, format!("{end}{name}:{field}\n").as_bytes()].concat())
 }
 
 /// `text` without any line of that name, unless there is none.
 pub(super) fn without_user(text: &[u8], name: &UserName) -> Option<Vec<u8>> {
-    let rest: Vec<u8> = lines(text).filter(|line| !is_of(line, name)).collect::<Vec<_>>().concat();
+    let mark = if text.starts_with(MARK) { MARK } else { b"" };
+    let others = lines(text).filter(|line| !is_of(line, name));
+    let rest: Vec<u8> = std::iter::once(mark).chain(others).collect::<Vec<_>>().concat();
     (rest.len() < text.len()).then_some(rest)
 }
 
-/// Lines with their line ends.
+/// Lines with their line ends, behind the byte order mark.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split_inclusive(|&octet| octet == b'\n')
+    text.strip_prefix(MARK).unwrap_or(text).split_inclusive(|&octet| octet == b'\n')
 }
 
 /// The fields of a line, if it is no comment and not empty.
@@ -152,6 +172,22 @@ mod tests {
 
     fn user(name: &str) -> UserName {
         name.parse().unwrap()
+    }
+
+    /// Some editors write one.
+    #[test]
+    fn a_byte_order_mark_is_of_no_name() {
+        let text = "\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n";
+        let accounts = Accounts::read(text.as_bytes());
+        assert_eq!(accounts.by_name.keys().map(UserName::as_str).collect::<Vec<_>>(), ["ana", "bob"]);
+        assert!(accounts.has_mark && accounts.faults.is_empty());
+        assert_eq!(with_user(text.as_bytes(), &user("ana"), "{PLAIN}x"), None);
+        assert_eq!(without_user(text.as_bytes(), &user("ana")).unwrap(), "\u{feff}bob:{PLAIN}b\n".as_bytes());
+        assert_eq!(without_user(text.as_bytes(), &user("eve")), None);
+        let alone = "\u{feff}";
+        let added = with_user(alone.as_bytes(), &user("eve"), "{PLAIN}e").unwrap();
+        assert_eq!(added, "\u{feff}eve:{PLAIN}e\n".as_bytes());
+        assert!(!Accounts::read(b"ana:{PLAIN}a\n\xef\xbb\xbfbob:{PLAIN}b\n").has_mark);
     }
 
     #[test]

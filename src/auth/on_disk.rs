@@ -1,0 +1,227 @@
+//! The users file as a file: read with its state, locked, and replaced by rename, so that a crash leaves the old one or
+//! the new one.
+//!
+//! Another program may be writing the file while it is read: an editor, `cp` over it, a script that appends line by
+//! line. What is read then may be half a file. A write sets the file's modification and change times to the same
+//! moment; a rename, or setting the times or the mode once all is written, moves the change time on. So a file whose
+//! two times are one recent moment may still be written to, and any other file is whole.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A larger file is refused: it would be half a million users.
+const SIZE_LIMIT: u64 = 1 << 26;
+
+/// A file that was changed no longer ago than this may still be written to. It may also change again without a change
+/// of its times, which are as coarse as the file system's clock.
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// Files of ours have a modification time so much before their change time, which says that they are whole.
+const WRITTEN_BEFORE: Duration = Duration::from_millis(50);
+
+/// Between two looks at a file that another program has locked.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What the file's name gets while its next state is written beside it.
+const NEW: &str = ".new";
+
+/// What tells a file's state from another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+impl Stamp {
+    /// Whether the file was changed within the last moment; `now` is the time since 1970. A change that lies in the
+    /// future is one before the clock was set back.
+    fn is_fresh(&self, now: Duration) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        changed.abs_diff(now.as_nanos().cast_signed()) <= UNSETTLED.as_nanos()
+    }
+
+    /// Whether another program may be writing the file.
+    fn may_be_written(&self, now: Duration) -> bool {
+        self.modified == self.changed && self.is_fresh(now)
+    }
+}
+
+/// The file as it was read.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) text: Vec<u8>,
+    pub(super) metadata: Metadata,
+    /// No other program was writing the file when it was read.
+    pub(super) is_whole: bool,
+    /// No later change can leave the file with the same stamp.
+    pub(super) is_settled: bool,
+}
+
+impl Snapshot {
+    /// Reads the file. It needs no lock, as all changes of ours come whole by rename.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        // Without O_NONBLOCK a FIFO would wait for a writer.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+        let before = file.metadata()?;
+        if !before.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let mut text = Vec::new();
+        (&mut file).take(SIZE_LIMIT + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > SIZE_LIMIT {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB"));
+        }
+        let metadata = file.metadata()?;
+        let (stamp, now) = (Stamp::from(&metadata), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        Ok(Self {
+            is_whole: stamp == Stamp::from(&before) && !stamp.may_be_written(now),
+            is_settled: stamp == Stamp::from(&before) && !stamp.is_fresh(now),
+            text,
+            metadata,
+        })
+    }
+
+    /// What tells this state from any later one, if that can be told.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.is_settled.then(|| Stamp::from(&self.metadata))
+    }
+
+    /// Gives the file at `path` this text instead, unless another program has changed the file since it was read;
+    /// returns whether it has the new text. An error says that it has the old one.
+    pub(super) fn replace(&self, path: &Path, text: &[u8]) -> io::Result<bool> {
+        let new = beside(path);
+        let mut written = None;
+        let replaced = write(&new, text, &self.metadata).and_then(|file| {
+            written = Some(file);
+            // A program that takes no lock may have changed it.
+            let unchanged = Stamp::from(&fs::metadata(path)?) == Stamp::from(&self.metadata);
+            if unchanged { fs::rename(&new, path).map(|()| true) } else { Ok(false) }
+        });
+        // A network file system may have renamed the file and lost the answer.
+        let has_new_text = matches!(replaced, Ok(true))
+            || written.is_some_and(|written| fs::metadata(path).is_ok_and(|named| is_same(&written, &named)));
+        if !has_new_text {
+            let _ = fs::remove_file(&new);
+            return replaced;
+        }
+        if let Err(error) = sync_directory(path) {
+            log::warn!("{} was changed, but that may be lost if the machine loses power now: {error}", path.display());
+        }
+        Ok(true)
+    }
+}
+
+/// Locks the file that has this name now; one that was locked may have been replaced while we waited.
+pub(super) fn lock(path: &Path, deadline: Instant) -> io::Result<File> {
+    loop {
+        let file = File::open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if is_same(&file.metadata()?, &fs::metadata(path)?) => return Ok(file),
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(POLL),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program has it locked"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Where the next state of the file is written. It is always the same name, as only who has the lock writes it: what a
+/// crash has left is no trouble and does not pile up.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(NEW);
+    name.into()
+}
+
+/// Writes the next state of the file, with its owner and mode, to be on the disk before it gets the file's name.
+fn write(path: &Path, text: &[u8], old: &Metadata) -> io::Result<Metadata> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    let metadata = file.metadata()?;
+    if (metadata.uid(), metadata.gid()) != (old.uid(), old.gid()) {
+        fchown(&file, Some(old.uid()), Some(old.gid()))?;
+    }
+    file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
+    file.set_modified(SystemTime::now() - WRITTEN_BEFORE)?;
+    file.sync_all()?;
+    Ok(metadata)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(modified: (i64, i64), changed: (i64, i64)) -> Stamp {
+        Stamp { device: 0, inode: 0, size: 0, modified, changed }
+    }
+
+    #[test]
+    fn a_file_settles_whatever_its_times_are() {
+        for (changed, fresh) in [(100, true), (98, true), (102, true), (97, false), (5000, false), (-5, false)] {
+            assert_eq!(stamp((0, 0), (changed, 0)).is_fresh(Duration::from_secs(100)), fresh, "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_being_written_when_its_last_write_was_just_now_and_its_last_change() {
+        let now = Duration::new(100, 500);
+        assert!(stamp((100, 400), (100, 400)).may_be_written(now));
+        // It was renamed or given its times, or has been left alone for long.
+        for whole in [stamp((100, 300), (100, 400)), stamp((5, 0), (100, 400)), stamp((97, 0), (97, 0))] {
+            assert!(!whole.may_be_written(now), "{whole:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_here_is_whole_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        fs::write(&path, "old").unwrap();
+        let old = Snapshot::read(&path).unwrap();
+        assert!(old.replace(&path, b"new").unwrap());
+        let new = Snapshot::read(&path).unwrap();
+        assert_eq!((new.text.as_slice(), new.is_whole, new.is_settled), (&b"new"[..], true, false));
+        // The file is another one now, and stays as it is.
+        assert!(!old.replace(&path, b"newer").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
