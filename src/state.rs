@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::owner;
+
 /// The file whose lock a server holds while it uses the directory. The kernel releases the lock with the process; the
 /// file stays.
 const LOCK: &str = "lock";
@@ -28,6 +30,7 @@ impl StateDir {
             _ => {}
         }
         let lock = private(OpenOptions::new().write(true)).open(path.join(LOCK))?;
+        owner::give_to_owner_of_parent(&path.join(LOCK), &lock)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => Err(io::Error::other("another server uses it")),
@@ -55,6 +58,7 @@ impl StateDir {
     pub fn replace(&self, name: &str, octets: &[u8]) -> io::Result<()> {
         let new = self.file(&format!("{name}.new"));
         let mut file = private(OpenOptions::new().write(true).truncate(true)).open(&new)?;
+        owner::give_to_owner_of_parent(&new, &file)?;
         file.write_all(octets)?;
         file.sync_all()?;
         fs::rename(new, self.file(name))
@@ -88,6 +92,21 @@ mod tests {
         assert_eq!(fs::read(state.file("counters")).unwrap(), b"new");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(state.path()), mode(&state.file("counters"))), (0o700, 0o600));
+    }
+
+    /// So that a server that runs as the directory's owner later can use them.
+    #[test]
+    fn what_root_makes_is_the_directorys_owners() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(54321), Some(54321)).unwrap();
+        let state = StateDir::open(directory.path().to_owned()).unwrap();
+        state.replace("counters", b"new").unwrap();
+        for name in [LOCK, "counters"] {
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(state.file(name)).unwrap()), 54321, "{name}");
+        }
     }
 
     #[test]

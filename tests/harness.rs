@@ -202,7 +202,8 @@ pub(crate) struct Builder {
     uid: Option<u32>,
     /// The working directory of the server, and the mail directory's name from there.
     seen_from: Option<(PathBuf, String)>,
-    descriptors: Option<u64>,
+    /// A program and its arguments, behind which the server's command line stands.
+    launcher: Vec<String>,
     environment: Vec<(String, String)>,
     stderr_is_read: bool,
 }
@@ -270,9 +271,14 @@ impl Builder {
         self
     }
 
-    /// Limits its open files to this number.
-    pub(crate) fn descriptors(mut self, count: u64) -> Self {
-        self.descriptors = Some(count);
+    /// Allows it to have so many files open.
+    pub(crate) fn descriptors(self, count: u64) -> Self {
+        self.launched_by(["bash", "-c", "ulimit -n \"$0\" && exec \"$@\"", &count.to_string()])
+    }
+
+    /// Starts it by these words, which are to execute the command line behind them.
+    pub(crate) fn launched_by<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.launcher = words.into_iter().map(str::to_owned).collect();
         self
     }
 
@@ -352,12 +358,12 @@ impl Builder {
     }
 
     fn command(&self, program: &Path) -> Command {
-        let mut command = match self.descriptors {
+        let mut command = match self.launcher.split_first() {
             None => Command::new(program),
-            Some(count) => {
-                let mut shell = Command::new("bash");
-                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &count.to_string()]).arg(program);
-                shell
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program);
+                command
             }
         };
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
@@ -427,7 +433,7 @@ impl Server {
             flags: Vec::new(),
             uid: None,
             seen_from: None,
-            descriptors: None,
+            launcher: Vec::new(),
             environment: Vec::new(),
             stderr_is_read: true,
         }
