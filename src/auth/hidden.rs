@@ -32,7 +32,7 @@ mod tests {
             (peep(b"a ana hunter2", false), true),
             (peep(b"u+ ana hunter2", true), true),
             (format!("{:?}", Exchange::new(Mechanism::Plain, &users).respond(plain)), true),
-            (format!("{:?}", Credentials::new("ana", b"hunter2")), true),
+            (format!("{:?}", Credentials::new("ana", "hunter2").unwrap()), true),
             (format!("{users:?}"), true),
         ] {
             // `Debug` prints octets as numbers, so the text is searched for these, too.

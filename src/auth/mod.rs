@@ -11,6 +11,7 @@
 //!
 //! The sessions of [`crate::pop3`] check logins here, those of [`crate::peep`] change accounts.
 
+mod admin;
 mod apop;
 mod file;
 mod hidden;
@@ -25,10 +26,11 @@ mod text;
 mod users;
 mod verifier;
 
+pub use admin::Credentials;
 pub use apop::timestamp;
 pub use hidden::Hidden;
 pub use local_client::user_of_local_client;
-pub use name::{Credentials, InvalidName, UserName};
+pub use name::{InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;
 pub use users::{Abilities, Denied, Unchanged, Users};

@@ -1,12 +1,9 @@
-//! Users' names, and the admin's name and password.
+//! Users' names.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
-use super::hidden::Hidden;
 
 /// A user's name. It is also the name of a directory in the mail directory, so it is a single path component without a
 /// leading dot. It has no `:`, which ends the name in `NAME:PASSWORD`, and no leading `#`, which begins a comment in a
@@ -54,28 +51,6 @@ impl fmt::Display for InvalidName {
 }
 
 impl std::error::Error for InvalidName {}
-
-/// The admin's name and password.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    name: String,
-    password: Hidden<Vec<u8>>,
-}
-
-impl Credentials {
-    /// Makes credentials from any name and any password.
-    #[must_use]
-    pub fn new(name: &str, password: &[u8]) -> Self {
-        Self { name: name.to_owned(), password: Hidden(password.to_owned()) }
-    }
-
-    /// Returns whether name and password are the right ones. A wrong name takes as long as a wrong password, so that the
-    /// time does not tell which of them was wrong.
-    #[must_use]
-    pub fn match_with(&self, name: &[u8], password: &[u8]) -> bool {
-        bool::from(self.name.as_bytes().ct_eq(name) & self.password.0.ct_eq(password))
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -83,7 +83,7 @@ impl Hash {
 
 /// Why a password field cannot be used. The texts do not contain any part of the hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum BadSecret {
+pub enum BadSecret {
     /// It does not begin with `{SCHEME}`.
     NoScheme,
     /// The scheme is not supported.
@@ -106,6 +106,11 @@ impl fmt::Display for BadSecret {
 }
 
 impl Secret {
+    /// The secret that is a password itself.
+    pub(super) fn of_password(password: &[u8]) -> Self {
+        Self::Readable(password.to_vec())
+    }
+
     /// Reads a password field.
     pub(super) fn parse(field: &[u8]) -> Result<Self, BadSecret> {
         let (scheme, stored) = split(field).ok_or(BadSecret::NoScheme)?;

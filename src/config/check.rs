@@ -10,7 +10,8 @@ use log::{Level, LevelFilter, Metadata, Record};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
-use super::{Args, ConfigError, DEFAULT_ADMIN, Endpoint};
+use super::admin::DEFAULT_ADMIN;
+use super::{Args, ConfigError, Endpoint};
 use crate::auth::Users;
 use crate::maildrop::MailRoot;
 use crate::net;
@@ -94,11 +95,12 @@ fn certificate(args: &Args) -> Option<Result<String, ConfigError>> {
     }))
 }
 
-fn admin(args: &Args) -> Result<String, String> {
-    if args.has_default_admin() {
+fn admin(args: &Args) -> Result<String, ConfigError> {
+    if args.admin.is_default() {
         log::warn!("{DEFAULT_ADMIN} is the admin as long as no --peep-admin is set");
     }
-    Ok(args.peep_admin.name.to_string())
+    args.admin.credentials()?;
+    args.admin.name()
 }
 
 /// Binds the ports, and gives them up at once.

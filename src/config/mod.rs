@@ -8,6 +8,7 @@
 //! `bin/pop3d.rs` reads a [`Task`] and passes the [`Config`] to [`crate::server`].
 
 mod accounts;
+mod admin;
 mod check;
 mod command_line;
 mod confinement;
@@ -36,12 +37,12 @@ use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::{LayoutChoice, Layouts, MailRoot};
 use crate::net::{Certificate, CertificateError, ListenAddress};
-use crate::peep::is_argument;
 use crate::shared::{Settings, Shared, TIMEOUT_RANGE};
 use crate::state::StateDir;
 use crate::stats::{Stats, StatsLog};
 use crate::transform::{Limit, Transform};
 use accounts::AccountsArgs;
+use admin::AdminArgs;
 pub use check::check;
 pub use command_line::{Task, UsageError, command};
 use confinement::{ConfinementArgs, Used};
@@ -49,9 +50,6 @@ pub use file::{Fault, FileError, is_number, keys};
 use limits::LimitArgs;
 use state::StateArgs;
 use tls::TlsArgs;
-
-/// The admin of a server that nobody has set one for; good for loopback only.
-const DEFAULT_ADMIN: &str = "root:root";
 
 /// What the program is, for its help.
 const ABOUT: &str = "Serves directories of mail over POP3";
@@ -76,9 +74,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "auto")]
     layout: LayoutChoice,
 
-    /// The admin, who may log in by PEEP
-    #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN, value_parser = admin)]
-    peep_admin: Account,
+    #[command(flatten)]
+    admin: AdminArgs,
 
     /// The port for POP3 (0: any free one)
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = 1110)]
@@ -142,16 +139,6 @@ pub struct Args {
 
 fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(low..=high)
-}
-
-/// An account that can log in by PEEP.
-fn admin(text: &str) -> Result<Account, String> {
-    let account: Account = text.parse()?;
-    if is_argument(&account.password.0) {
-        Ok(account)
-    } else {
-        Err("PEEP takes a password of 1 to 128 octets, without spaces and control characters".to_owned())
-    }
 }
 
 /// A name and a password, written `NAME:PASSWORD`.
@@ -277,6 +264,8 @@ pub enum ConfigError {
     Transform(String),
     /// Who can reach the port could change everything.
     DefaultAdmin(ListenAddress),
+    /// The admin's secret cannot be used.
+    Admin(String),
     /// The admin's password would cross the net in clear.
     PeepInClear(ListenAddress),
     /// The mail directory cannot be used.
@@ -301,6 +290,7 @@ impl fmt::Display for ConfigError {
             Self::DefaultAdmin(address) => {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
             }
+            Self::Admin(why) => write!(f, "the admin's password cannot be used: {why}"),
             Self::PeepInClear(address) => {
                 write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
             }
@@ -330,7 +320,7 @@ impl Args {
         self.transform()?;
         self.confinement.check()?;
         if let Some(address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
-            if self.has_default_admin() {
+            if self.admin.is_default() {
                 return Err(ConfigError::DefaultAdmin(address.clone()));
             }
             if !(self.tls.peep_tls || self.tls.allow_cleartext) {
@@ -338,11 +328,6 @@ impl Args {
             }
         }
         Ok(())
-    }
-
-    /// Nobody has set another admin.
-    fn has_default_admin(&self) -> bool {
-        format!("{}:{}", self.peep_admin.name, self.peep_admin.password.0) == DEFAULT_ADMIN
     }
 
     /// Where the settings come from, for people to read.
@@ -410,7 +395,7 @@ impl Args {
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         // Everybody knows the default admin, who could make root serve any file of this machine as mail.
-        let admin_is_roots = self.has_default_admin() && !self.confinement.becomes_user() && geteuid().is_root();
+        let admin_is_roots = self.admin.is_default() && !self.confinement.becomes_user() && geteuid().is_root();
         let transform = self.transform()?;
         let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
@@ -428,7 +413,7 @@ impl Args {
         Ok(Config {
             users,
             admin_is_roots,
-            admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
+            admin: self.admin.credentials()?,
             mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
             transform,
