@@ -8,3 +8,4 @@ mod calls;
 mod clock;
 mod disk;
 mod kills;
+mod users_file;

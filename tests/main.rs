@@ -66,6 +66,8 @@ mod sizes;
 mod scripts;
 // What outlives a server.
 mod state;
+// Sockets from systemd, and what it is told.
+mod systemd;
 // STLS, POP3S, PEEP over TLS, and what is refused without.
 mod tls;
 // What clients by TLS are tested against.

@@ -105,10 +105,10 @@ pub trait Link: Read + Write {
     /// Returns true if no one on the network can read the connection: it uses TLS or does not leave this machine.
     fn is_private(&self) -> bool;
 
-    /// The user whose program the client is. Only for a client on this machine.
+    /// The id of the user whose program the client is. It is known only for a client on this machine.
     ///
     /// # Errors
-    /// When that cannot be told; such a client is to be taken for any user's.
+    /// When it cannot be found out. The client may then be any user's.
     fn client_user(&self) -> io::Result<u32> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -218,14 +218,14 @@ fn value(number: usize, line: &str) -> String {
 // strace
 
 /// Makes a thread's calls fail until it is dropped.
-struct Tracer {
+pub(super) struct Tracer {
     strace: Child,
     output: NamedTempFile,
 }
 
 impl Tracer {
     /// The `which`-th `call` of the thread fails with `error`.
-    fn attach(thread: u32, call: &str, error: &str, which: usize) -> Self {
+    pub(super) fn attach(thread: u32, call: &str, error: &str, which: usize) -> Self {
         let output = NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace")
             .args(["-p", &thread.to_string(), "-e", &format!("trace={call},recvfrom"), "-e", "signal=none"])
@@ -241,7 +241,7 @@ impl Tracer {
     }
 
     /// Lets the thread go; whether a call has failed.
-    fn detach(mut self) -> bool {
+    pub(super) fn detach(mut self) -> bool {
         self.end();
         let traced = fs::read_to_string(self.output.path()).unwrap();
         assert!(traced.contains("recvfrom"), "another thread was traced: {traced}");
@@ -263,13 +263,13 @@ impl Drop for Tracer {
 }
 
 /// The descriptors that the server has open.
-fn descriptors(server: &Server) -> BTreeSet<u32> {
+pub(super) fn descriptors(server: &Server) -> BTreeSet<u32> {
     let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
     open.map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 /// The server's thread that is in a call on `descriptor`.
-fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
+pub(super) fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
     let argument = format!("{descriptor:#x}");
     let tasks = PathBuf::from(format!("/proc/{}/task", server.pid()));
     let mut threads = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().file_name().into_string().unwrap());

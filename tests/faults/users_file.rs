@@ -1,0 +1,122 @@
+//! System calls that fail while PEEP changes the users file: the answer tells what is on disk.
+
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+use super::calls::{Tracer, descriptors, thread_at};
+use crate::harness::{Server, eventually};
+
+/// The calls that a change makes, each by its names on all machines, and how it can fail. A name that begins with `?`
+/// does not exist on every machine.
+const FAULTS: [(&str, &[&str]); 12] = [
+    ("?readlink,?readlinkat", &["EIO", "EACCES"]),
+    ("openat", &["EMFILE", "EIO", "ENOSPC", "EACCES"]),
+    ("statx", &["EIO", "ESTALE"]),
+    ("flock", &["ENOLCK", "EIO", "EINTR"]),
+    ("read", &["EIO", "EINTR"]),
+    ("write", &["ENOSPC", "EDQUOT", "EIO", "EINTR"]),
+    ("?fchmod,?fchmodat", &["EPERM", "EROFS"]),
+    ("utimensat", &["EPERM", "EROFS"]),
+    ("fsync", &["EIO", "ENOSPC", "EDQUOT"]),
+    ("?rename,?renameat,?renameat2", &["EIO", "ENOSPC", "EXDEV"]),
+    ("?unlink,?unlinkat", &["EIO", "EROFS"]),
+    ("lseek", &["EIO", "EINVAL"]),
+];
+
+/// No command makes more calls of a kind.
+const MOST_CALLS: usize = 30;
+
+const BEFORE: &str = "ana:{PLAIN}a\nbob:{PLAIN}b\n";
+
+/// Whether the server lets this user in.
+fn lets_in(server: &Server, name: &str, password: &str) -> bool {
+    let mut client = server.pop3();
+    client.call(&format!("USER {name}"));
+    client.send(&format!("PASS {password}"));
+    client.line().starts_with("+OK")
+}
+
+struct Trials {
+    _directory: TempDir,
+    users: std::path::PathBuf,
+    server: Server,
+    at_rest: std::collections::BTreeSet<u32>,
+}
+
+impl Trials {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let users = directory.path().join("users");
+        fs::write(&users, BEFORE).unwrap();
+        let server = Server::builder().users_file(&users).start();
+        let at_rest = descriptors(&server);
+        Self { _directory: directory, users, server, at_rest }
+    }
+
+    /// Whether `command` came to the `which`-th `call`, which has failed then.
+    fn fails(&self, command: &str, call: &str, error: &str, which: usize) -> bool {
+        eventually("the last session has ended", || descriptors(&self.server) == self.at_rest);
+        fs::write(&self.users, BEFORE).unwrap();
+        File::open(&self.users).unwrap().set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
+        let mut admin = self.server.admin();
+        // The server looks at the file before the call fails.
+        assert_eq!(admin.values("u?"), ["ana", "bob"]);
+        let mut thread = None;
+        eventually("a thread waits for the admin", || {
+            let open = descriptors(&self.server);
+            thread = match open.difference(&self.at_rest).collect::<Vec<_>>()[..] {
+                [connection] => thread_at(&self.server, *connection),
+                _ => None,
+            };
+            thread.is_some()
+        });
+        let tracer = Tracer::attach(thread.unwrap(), call, error, which);
+        admin.send(command);
+        let answer = admin.line();
+        drop(admin);
+        eventually("the session has ended", || descriptors(&self.server) == self.at_rest);
+        let failed = tracer.detach();
+
+        let text = fs::read_to_string(&self.users).unwrap();
+        let what = format!("{command}: {answer} when {call} {which} fails with {error}: {text}");
+        let (ana, eve) = (lets_in(&self.server, "ana", "a"), lets_in(&self.server, "eve", "e"));
+        match (&*answer, command) {
+            ("-8", _) => assert!(text == BEFORE && ana && !eve, "{what}"),
+            ("+", "u- ana") => assert!(text == "bob:{PLAIN}b\n" && !ana, "{what}"),
+            ("+", _) => assert!(text.starts_with(BEFORE) && text.lines().count() == 3 && ana && eve, "{what}"),
+            _ => panic!("{what}"),
+        }
+        assert!(lets_in(&self.server, "bob", "b"), "{what}");
+        failed
+    }
+
+    /// Every call of each kind fails once; gives how many.
+    fn all(&self, command: &str) -> usize {
+        let mut count = 0;
+        for (call, errors) in FAULTS {
+            for which in 1..MOST_CALLS {
+                let error = errors[which % errors.len()];
+                println!("{command}: {call} {which} fails with {error}");
+                if !self.fails(command, call, error, which) {
+                    break;
+                }
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+#[test]
+fn the_answer_to_an_added_user_tells_what_is_on_disk() {
+    let count = Trials::new().all("u+ eve e");
+    assert!(count > 15, "only {count} calls failed");
+}
+
+#[test]
+fn the_answer_to_a_deleted_user_tells_what_is_on_disk() {
+    let count = Trials::new().all("u- ana");
+    assert!(count > 15, "only {count} calls failed");
+}
