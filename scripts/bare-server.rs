@@ -208,7 +208,7 @@ fn main() -> io::Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
         let near = cores::of_packets(&stream);
-        pool.give(stream, near);
+        pool.submit(stream, near);
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
-# Sourced by the scripts that measure (bench, stress, growth): their command line, runs of popbench that are kept as
-# JSON, servers beside pop3d, and plots.
+# Sourced by the scripts that measure (bench, stress, growth): their command line, runs of popbench whose reports are kept
+# as JSON, other servers than pop3d, and plots.
 # shellcheck shell=bash
 
 # shellcheck source=scripts/server.bash
 source "$(dirname "${BASH_SOURCE[0]}")/server.bash"
 
-# How many runs a figure is the median of, unless the script says otherwise.
+# A figure is the median of this many runs, unless the script says otherwise.
 rounds=3
-# Each user's password, of every server here.
+# The password of all users of all servers.
 password=pass
 # The ports of the servers: pop3d, dovecot, bare; with -tls behind the name, those by TLS.
 declare -A port=()
@@ -31,24 +31,24 @@ measure_options() {
     say "results go to $results"
 }
 
-# What goes on, for people; results alone are on stdout.
+# Prints progress on stderr. Only results are printed on stdout.
 say() {
     echo "${0##*/}: $*" >&2
 }
 
-# by_extent QUICK FULL: the one that is asked for.
+# by_extent QUICK FULL: prints the value for the extent of this run.
 by_extent() {
     if [[ $extent == quick ]]; then echo "$1"; else echo "$2"; fi
 }
 
-# Builds, installs what is missing, and lifts the limit of open files as far as it goes.
+# Builds, installs missing programs, and raises the limit of open files as far as allowed.
 prepare() {
     "$top/scripts/install-test-tools" --measuring >&2
     "$top/scripts/build" >&2
     ulimit -n "$(ulimit -Hn)"
 }
 
-# The machine and the program in one line, for whoever reads the results elsewhere.
+# Prints the machine and the program in one line, for readers of the results.
 machine() {
     local model commit
     model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
@@ -56,7 +56,7 @@ machine() {
     echo "$(nproc) cores of ${model:-$(uname -m)}, Linux $(uname -r), $(date --utc +%F), pop3d at $commit"
 }
 
-# An account for each directory of MAIL, as NAME:PASSWORD.
+# Prints an account for each directory of MAIL, as NAME:PASSWORD.
 accounts() {
     find "$1" -mindepth 1 -maxdepth 1 -type d -printf "%f:$password\\n"
 }

@@ -1,5 +1,5 @@
-# Sourced by the scripts that start a server of their own: on loopback, on free ports unless told otherwise, with its
-# mail in a temporary directory; both go when the script ends.
+# Sourced by the scripts that start a server: on loopback, by default on free ports, with its mail in a temporary directory.
+# When the script ends, the server is stopped and the directory removed.
 # shellcheck shell=bash
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -8,7 +8,7 @@ server_pid=
 # Further processes to end at exit: their ids, by name.
 declare -A others=()
 
-# Ends the server, and waits for it.
+# Stops the server and waits until it has ended.
 stop_server() {
     if [[ -n $server_pid ]]; then
         kill -TERM "$server_pid" 2>/dev/null || true
@@ -17,7 +17,7 @@ stop_server() {
     fi
 }
 
-# end_process PID: ends it, and waits until it is gone, 10 s at most; then it is killed.
+# end_process PID: stops the process and waits until it has ended, for at most 10 s. Then the process is killed.
 end_process() {
     local _
     kill -TERM "$1" 2>/dev/null || return 0
@@ -45,7 +45,7 @@ fail() {
     exit 1
 }
 
-# Builds the programs unless they are there.
+# need_programs NAME...: builds the programs unless they exist.
 need_programs() {
     local program
     for program in "$@"; do
@@ -56,8 +56,8 @@ need_programs() {
     done
 }
 
-# start_server OPTION...: returns when the server listens. Sets server_pid, pop3_port, pop3s_port (if it has one, which
-# it tells before PEEP's) and peep_port.
+# start_server OPTION...: starts the server and returns when it listens. Sets server_pid, pop3_port, peep_port and, if the
+# server has one, pop3s_port. The server prints the port of POP3S before that of PEEP.
 # shellcheck disable=SC2034 # not every script wants each
 start_server() {
     local line

@@ -8,14 +8,22 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Opens a file to append to it, and makes it with `mode` if it is missing. A FIFO is not waited for: it is an error when
+use crate::owner;
+
+/// Opens a file to append to it, and makes it with `mode` for the owner of its directory if it is missing. A FIFO is not waited for: it is an error when
 /// no program reads it, and later writes fail with [`io::ErrorKind::WouldBlock`] when it is full.
 ///
 /// # Errors
 /// Those of open(2).
 pub fn append_to(path: &Path, mode: u32) -> io::Result<File> {
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(nonblocking).open(path);
+    let mut options = OpenOptions::new();
+    options.append(true).mode(mode).custom_flags(nonblocking);
+    let mut file = options.open(path);
+    if file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        file = options.create(true).open(path);
+        file.iter().try_for_each(|file| owner::give_to_owner_of_parent(path, file))?;
+    }
     file.map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NXIO) => io::Error::other("it is a FIFO that no program reads"),
         _ => error,

@@ -1,35 +1,37 @@
-//! On which core a session begins.
+//! Chooses the core on which a session begins.
 //!
-//! To wake a thread on another core costs several times what it does on one's own, the more so where the cores are a
-//! virtual machine's, and a session's thread is woken for each command, by the packet that brings it. So it begins on
-//! the core that its client's packets arrive on, which for a client on this machine is the client's own. That is a
-//! beginning only: the scheduler may move the thread like any other.
+//! Each command wakes the session's thread, from the core that received the packet. Waking a thread on another core
+//! costs several times as much as on the same core, even more on a virtual machine. A session therefore begins on the
+//! core where its client's packets arrive; for a client on this machine that is the client's own core. The scheduler
+//! may move the thread later like any other.
 
 use std::net::TcpStream;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use socket2::SockRef;
 
-/// So many sessions more than on another core may begin on one: where all packets arrive on the same core, the others
-/// are not to be left without work.
+/// How many sessions one core may have beyond the least loaded core. Without this limit the other cores would have no
+/// work where all packets arrive on the same core.
 const SLACK: usize = 4;
 
 /// A core, by the kernel's number.
 pub type Core = usize;
 
-/// The cores, each with how many sessions have begun there and not ended.
+/// The cores, each with the number of open sessions that began there.
 #[derive(Debug)]
 pub struct Cores(Vec<(Core, usize)>);
 
 impl Cores {
-    /// Those that this thread may run on. None where that cannot be told; then sessions begin where it happens.
+    /// The cores in this thread's affinity mask; empty if the mask cannot be read, and then the scheduler alone
+    /// decides.
     #[must_use]
     pub fn allowed() -> Self {
         let allowed = sched_getaffinity(None).unwrap_or_default();
         Self((0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).map(|core| (core, 0)).collect())
     }
 
-    /// Where a session is to begin whose client's packets arrive on `near`; [`Cores::leave`] ends it.
+    /// Counts a session whose client's packets arrive on `near`, and returns the core where it is to begin.
+    /// [`Cores::leave`] has to be called when it ends.
     pub fn enter(&mut self, near: Core) -> Option<Core> {
         let least = self.0.iter().map(|&(_, sessions)| sessions).min()?;
         let at_client = self.0.iter().position(|&(core, sessions)| core == near && sessions <= least + SLACK);
@@ -44,7 +46,7 @@ impl Cores {
         self.0.iter().all(|&(_, sessions)| sessions == 0)
     }
 
-    /// A session has ended that began there.
+    /// Counts the end of a session that began on `core`.
     pub fn leave(&mut self, core: Core) {
         if let Some((_, sessions)) = self.0.iter_mut().find(|(other, _)| *other == core) {
             *sessions -= 1;
@@ -52,29 +54,29 @@ impl Cores {
     }
 }
 
-/// The core that a connection's packets arrive on (socket(7), `SO_INCOMING_CPU`), where the kernel tells.
+/// The core that a connection's packets arrive on (socket(7), `SO_INCOMING_CPU`), if the kernel knows it.
 #[must_use]
 pub fn of_packets(stream: &TcpStream) -> Option<Core> {
     SockRef::from(stream).cpu_affinity().ok()
 }
 
-/// The core that this thread is on.
+/// The core that this thread runs on.
 #[must_use]
 pub fn current() -> Core {
     sched_getcpu()
 }
 
-/// Moves this thread to a core that it may run on; it is not kept there.
+/// Moves this thread to a core of its affinity mask. The scheduler may move it away again.
 pub fn go_to(core: Core) {
     if current() == core {
         return;
     }
-    // Asked for each time: somebody may have changed it meanwhile.
+    // Read each time, because the operator may have changed it (taskset(1)).
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let mut only = CpuSet::new();
     only.set(core);
     if allowed.is_set(core) && sched_setaffinity(None, &only).is_ok() {
-        // It has been allowed before.
+        // Restoring the mask that was in force cannot fail.
         let _ = sched_setaffinity(None, &allowed);
     }
 }
@@ -89,7 +91,7 @@ mod tests {
         Cores::allowed().0.into_iter().map(|(core, _)| core).collect()
     }
 
-    /// This thread on one core, for good.
+    /// Pins this thread to one core.
     fn stay_on(core: Core) -> CpuSet {
         let mut only = CpuSet::new();
         only.set(core);
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_begins_at_its_client_unless_others_are_left_without_work() {
+    fn a_session_begins_on_its_clients_core_unless_that_is_overloaded() {
         let mut cores = Cores(vec![(0, 0), (1, 0), (5, 0)]);
         let begun: Vec<_> = (0..9).map(|_| cores.enter(1).unwrap()).collect();
         assert_eq!(begun, [1, 1, 1, 1, 1, 0, 5, 1, 0]);
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_on_a_core_that_is_not_ours_say_nothing() {
+    fn packets_on_a_core_outside_the_mask_are_ignored() {
         let mut cores = Cores(vec![(2, 0), (3, 0)]);
         assert_eq!([cores.enter(0), cores.enter(0), cores.enter(7)], [Some(2), Some(3), Some(2)]);
         assert_eq!(Cores(Vec::new()).enter(0), None);
@@ -133,7 +135,7 @@ mod tests {
     fn a_thread_goes_to_a_core_and_may_leave_it() {
         let before = sched_getaffinity(None).unwrap();
         for core in allowed() {
-            // The scheduler may move it at once.
+            // The scheduler may move the thread away at once, so several attempts are made.
             assert!((0..1000).any(|_| {
                 go_to(core);
                 current() == core
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_goes_nowhere_it_may_not_run() {
+    fn a_thread_stays_within_its_affinity_mask() {
         let cores = allowed();
         let only = stay_on(cores[0]);
         for core in cores.into_iter().chain([CpuSet::MAX_CPU - 1]) {

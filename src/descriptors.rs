@@ -1,17 +1,17 @@
-//! Room for many open files.
+//! Makes room for many open files, for the server and for `popbench`.
 
 use std::io;
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit};
 
-/// Has the kernel enlarge this process's table of open files at once, to `count` or as far as the limit allows.
-/// Otherwise the table doubles each time that it is full, and who opens a file then waits until every processor has
-/// taken notice (Linux's `expand_fdtable()`): some 20 ms each time, unless the process has one thread only.
+/// Makes the kernel enlarge this process's table of open files once, to `count` or as far as the limit allows.
+/// Otherwise the table doubles each time that it is full, and in a process with several threads the thread that opens
+/// the file then waits some 20 ms until every processor has noticed (Linux's `expand_fdtable()`).
 pub fn make_room(count: u64) {
     let allowed = getrlimit(Resource::Nofile).current.map_or(count, |limit| limit.min(count));
     let Ok(highest) = i32::try_from(allowed.saturating_sub(1)) else { return };
-    // Nothing is lost when that fails, and the table stays as large when this is closed.
+    // If this fails, the table grows later. If it succeeds, the table stays large after the descriptor is closed.
     drop(fcntl_dupfd_cloexec(io::stdin(), highest));
 }
 

@@ -6,7 +6,8 @@
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (acceptors, signals,
 //!   shutdown), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
 //!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the certificate
-//!   again), [`malloc`] (settings of the C library's allocator).
+//!   again), [`systemd`] (sockets from the service manager, and what it is told), [`malloc`] (settings
+//!   of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
@@ -37,6 +38,7 @@ pub mod maildrop;
 pub mod malloc;
 pub mod manual;
 pub mod net;
+mod owner;
 pub mod peep;
 pub mod pool;
 pub mod pop3;
@@ -47,6 +49,7 @@ pub mod server;
 pub mod shared;
 pub mod state;
 pub mod stats;
+pub mod systemd;
 pub mod transform;
 pub mod trust;
 pub mod wire;

@@ -1,9 +1,9 @@
-//! The sessions' threads: all made at the start, and none after that.
+//! The threads that run sessions. All are started with the server; none is started later.
 //!
-//! Work goes to the thread that has become idle last on the core where it is to begin. Its stack and memory are still in
-//! the caches, and those of a thread that is never needed stay as small as they were at the start. A channel that all
-//! threads receive from would wake them in turn, and each would look for more a few times before it sleeps: that took a
-//! third of a busy server's time.
+//! [`Pool::submit`] gives a session to the thread that became idle last on the core where the session is to begin. The
+//! stack and the memory of that thread are still in the processor's caches, and a thread that is never needed keeps the
+//! small stack that it started with. A channel shared by all threads would wake them in turn, and each would poll it a
+//! few times before it sleeps; that took a third of a busy server's time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,57 +19,58 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
 
-/// A session needs little; a thread's stack is not resident until it is used.
+/// The stack size of a session's thread, in octets. A session needs little, and unused stack takes no memory.
 const STACK: usize = 256 * 1024;
 
-/// The panic hook is the whole process's: one pool at a time may change it.
+/// Held while the panic hook is replaced, because the hook belongs to the whole process.
 static HOOK: Mutex<()> = Mutex::new(());
 
-/// Hands out work. When it is dropped, idle threads end, and the others when they have done what was given.
+/// A fixed number of threads. When the pool is dropped, idle threads end at once, the others after all submitted work.
 pub struct Pool<T> {
     queue: Arc<Mutex<Queue<T>>>,
 }
 
-/// Threads that wait for work, or work that waits for a thread.
+/// Idle threads, or work that waits for a thread. At most one of the two exists at a time.
 struct Queue<T> {
-    /// In the order in which they became idle, each with the core that it was on.
-    idle: Vec<(Core, Arc<Seat<T>>)>,
-    /// A place is free a moment before the thread of who had it is idle.
+    /// The idle threads in the order in which they became idle, each with the core that it ran on.
+    idle: Vec<(Core, Arc<IdleThread<T>>)>,
+    /// Work without a thread yet. A connection slot is released slightly before its thread becomes idle, so there can
+    /// be work for which no thread is idle.
     waiting: VecDeque<(T, Option<Core>)>,
     cores: Cores,
     closed: bool,
 }
 
 impl<T> Queue<T> {
-    /// The idle thread for what begins on `core`.
-    fn take_idle(&mut self, core: Option<Core>) -> Option<Arc<Seat<T>>> {
+    /// Takes the thread that became idle last on `core`, or on any core if there is none.
+    fn take_idle(&mut self, core: Option<Core>) -> Option<Arc<IdleThread<T>>> {
         let there = self.idle.iter().rposition(|&(left, _)| Some(left) == core);
         let at = there.or(self.idle.len().checked_sub(1))?;
         Some(self.idle.remove(at).1)
     }
 }
 
-/// Where an idle thread sleeps.
-struct Seat<T> {
-    order: Mutex<Option<Order<T>>>,
+/// What an idle thread waits on until it gets a task.
+struct IdleThread<T> {
+    task: Mutex<Option<Task<T>>>,
     given: Condvar,
 }
 
-enum Order<T> {
-    /// Beginning on that core.
-    Do(T, Option<Core>),
+enum Task<T> {
+    /// Run this work, beginning on that core.
+    Run(T, Option<Core>),
     End,
 }
 
 impl<T: Send + 'static> Pool<T> {
-    /// Starts `threads`, which do by `work` what they are given.
+    /// Starts this many threads, which call `work` with each value that is submitted.
     ///
     /// # Errors
-    /// When so many cannot be had.
+    /// When the system does not allow so many threads.
     pub fn start(threads: usize, work: impl Fn(T) + Clone + Send + 'static) -> io::Result<Self> {
         let builder =
             threadpool::Builder::new().num_threads(threads).thread_name("session".to_owned()).thread_stack_size(STACK);
-        // It panics when a thread cannot be had. That is an error here, and told as one.
+        // `build` panics if a thread cannot be started. Here that is an error, so the panic is not printed.
         let pool = {
             let _alone = HOOK.lock();
             let hook = panic::take_hook();
@@ -90,13 +91,13 @@ impl<T: Send + 'static> Pool<T> {
             let (queue, work) = (Arc::clone(&queue), work.clone());
             pool.execute(move || {
                 prefer_throughput();
-                let seat = Arc::new(Seat { order: Mutex::new(None), given: Condvar::new() });
+                let thread = Arc::new(IdleThread { task: Mutex::new(None), given: Condvar::new() });
                 let mut done = None;
-                while let Order::Do(it, core) = next(&queue, &seat, done) {
+                while let Task::Run(it, core) = next(&queue, &thread, done) {
                     if let Some(core) = core {
                         cores::go_to(core);
                     }
-                    // A panic is told by the hook, and costs no thread.
+                    // The panic hook logs a panic, and the thread goes on.
                     let _ = panic::catch_unwind(AssertUnwindSafe(|| work(it)));
                     done = core;
                 }
@@ -105,19 +106,19 @@ impl<T: Send + 'static> Pool<T> {
         Ok(Self { queue })
     }
 
-    /// Has a thread do it, beginning on the core `near` if there is no reason against it; when none is idle, the first
-    /// that will be.
-    pub fn give(&self, work: T, near: Option<Core>) {
+    /// Gives work to an idle thread, or to the first thread that becomes idle. The work begins on the core `near`
+    /// unless that core is overloaded (see [`Cores::enter`]).
+    pub fn submit(&self, work: T, near: Option<Core>) {
         let mut queue = self.queue.lock();
         if queue.idle.is_empty() {
             queue.waiting.push_back((work, near));
             return;
         }
         let core = near.and_then(|near| queue.cores.enter(near));
-        let seat = queue.take_idle(core);
+        let thread = queue.take_idle(core);
         drop(queue);
-        if let Some(seat) = seat {
-            seat.give(Order::Do(work, core));
+        if let Some(thread) = thread {
+            thread.give(Task::Run(work, core));
         }
     }
 }
@@ -126,29 +127,30 @@ impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
         let mut queue = self.queue.lock();
         queue.closed = true;
-        queue.idle.drain(..).for_each(|(_, seat)| seat.give(Order::End));
+        queue.idle.drain(..).for_each(|(_, thread)| thread.give(Task::End));
     }
 }
 
-impl<T> Seat<T> {
-    fn give(&self, order: Order<T>) {
-        *self.order.lock() = Some(order);
+impl<T> IdleThread<T> {
+    fn give(&self, task: Task<T>) {
+        *self.task.lock() = Some(task);
         self.given.notify_one();
     }
 
-    fn take(&self) -> Order<T> {
-        let mut order = self.order.lock();
+    fn take(&self) -> Task<T> {
+        let mut task = self.task.lock();
         loop {
-            match order.take() {
-                Some(order) => return order,
-                None => self.given.wait(&mut order),
+            match task.take() {
+                Some(task) => return task,
+                None => self.given.wait(&mut task),
             }
         }
     }
 }
 
-/// What the thread of this seat has to do next, after what it has `done`; it may have to wait for that.
-fn next<T>(queue: &Mutex<Queue<T>>, seat: &Arc<Seat<T>>, done: Option<Core>) -> Order<T> {
+/// Returns the next task of a thread, waiting for one if necessary. `done` is the core of the task that it has
+/// finished.
+fn next<T>(queue: &Mutex<Queue<T>>, thread: &Arc<IdleThread<T>>, done: Option<Core>) -> Task<T> {
     {
         let mut queue = queue.lock();
         if let Some(core) = done {
@@ -156,19 +158,19 @@ fn next<T>(queue: &Mutex<Queue<T>>, seat: &Arc<Seat<T>>, done: Option<Core>) -> 
         }
         if let Some((work, near)) = queue.waiting.pop_front() {
             let core = near.and_then(|near| queue.cores.enter(near));
-            return Order::Do(work, core);
+            return Task::Run(work, core);
         }
         if queue.closed {
-            return Order::End;
+            return Task::End;
         }
-        queue.idle.push((cores::current(), Arc::clone(seat)));
+        queue.idle.push((cores::current(), Arc::clone(thread)));
     }
-    seat.take()
+    thread.take()
 }
 
-/// Lets this thread wait for its turn when it is woken, as one of many that nobody sits before (`SCHED_BATCH`,
-/// sched(7)): otherwise sessions interrupt each other, and clients on this machine, at each command. A policy or a
-/// niceness that somebody has chosen for the server stays; where this is forbidden, things are as they were.
+/// Gives this thread the scheduling policy `SCHED_BATCH` (sched(7)), so that it does not interrupt the running thread
+/// when it is woken. Otherwise sessions interrupt each other, and clients on this machine, at each command. A policy or
+/// a niceness that the operator chose stays. If the system forbids the change, nothing changes.
 fn prefer_throughput() {
     let unchosen = matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Normal(Policy::Other)))
         && getpriority_process(None) == Ok(0);
@@ -190,10 +192,10 @@ mod tests {
     use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
     use rustix::process::setpriority_process;
 
-    /// Only a hang takes so long.
+    /// A test that takes this long hangs.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Waits until so many threads of the pool are idle.
+    /// Waits until this many threads of the pool are idle.
     fn settled<T>(pool: &Pool<T>, idle: usize) {
         let deadline = Instant::now() + LONG;
         while pool.queue.lock().idle.len() < idle {
@@ -202,7 +204,7 @@ mod tests {
         }
     }
 
-    /// All that is told until the last thread has ended.
+    /// Everything that is sent until the last thread has ended.
     fn until_the_end<T>(told: &Receiver<T>) -> Vec<T> {
         let mut all = Vec::new();
         loop {
@@ -215,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_done_also_when_there_is_more_than_there_are_threads() {
+    fn more_work_than_threads_is_all_done() {
         let (sender, done) = unbounded();
         let pool = Pool::start(3, move |number| sender.send(number).unwrap()).unwrap();
-        (0..1000).for_each(|number| pool.give(number, None));
+        (0..1000).for_each(|number| pool.submit(number, None));
         drop(pool);
         assert_eq!(until_the_end(&done).into_iter().collect::<HashSet<i32>>(), (0..1000).collect());
     }
@@ -233,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_that_became_idle_last_comes_first() {
+    fn the_thread_that_became_idle_last_is_preferred() {
         let (sender, ids) = unbounded();
         let pool = Pool::start(3, move |()| sender.send(thread::current().id()).unwrap()).unwrap();
         let done_by: HashSet<_> = (0..10)
             .map(|_| {
                 settled(&pool, 3);
-                pool.give((), None);
+                pool.submit((), None);
                 ids.recv_timeout(LONG).unwrap()
             })
             .collect();
@@ -247,18 +249,19 @@ mod tests {
     }
 
     #[test]
-    fn of_idle_threads_one_that_was_on_the_core_comes_first() {
-        let seats: Vec<_> =
-            (0..4).map(|_| Arc::new(Seat { order: Mutex::new(None::<Order<()>>), given: Condvar::new() })).collect();
+    fn an_idle_thread_of_the_same_core_is_preferred() {
+        let threads: Vec<_> = (0..4)
+            .map(|_| Arc::new(IdleThread { task: Mutex::new(None::<Task<()>>), given: Condvar::new() }))
+            .collect();
         let mut queue = Queue {
-            idle: [2, 3, 2, 3].into_iter().zip(seats.iter().cloned()).collect(),
+            idle: [2, 3, 2, 3].into_iter().zip(threads.iter().cloned()).collect(),
             waiting: VecDeque::new(),
             cores: Cores::allowed(),
             closed: false,
         };
         let mut taken = |core| {
-            let seat = queue.take_idle(core)?;
-            seats.iter().position(|other| Arc::ptr_eq(other, &seat))
+            let thread = queue.take_idle(core)?;
+            threads.iter().position(|other| Arc::ptr_eq(other, &thread))
         };
         assert_eq!(
             [Some(2), Some(2), Some(2), None, Some(2)].map(&mut taken),
@@ -267,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn a_core_counts_what_has_begun_there_until_it_is_done() {
+    fn a_core_counts_sessions_until_they_end() {
         let (sender, told) = unbounded();
         let pool = Pool::start(1, move |()| sender.send(()).unwrap()).unwrap();
         let near = cores::current();
-        // More than the one thread can begin at once, and a thread that is given the next at its end.
+        // More than the one thread can begin at once, so that it takes the next task when it has finished one.
         for _ in 0..100 {
-            pool.give((), Some(near));
+            pool.submit((), Some(near));
         }
         (0..100).for_each(|_| told.recv_timeout(LONG).unwrap());
         settled(&pool, 1);
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_work_at_once_as_there_are_threads() {
+    fn all_threads_work_at_once() {
         let (sender, told) = unbounded();
         let all_here = Arc::new(Barrier::new(3));
         let work = move |()| {
@@ -289,30 +292,30 @@ mod tests {
             sender.send(()).unwrap();
         };
         let pool = Pool::start(3, work).unwrap();
-        (0..3).for_each(|_| pool.give((), None));
+        (0..3).for_each(|_| pool.submit((), None));
         (0..3).for_each(|_| told.recv_timeout(LONG).unwrap());
     }
 
     #[test]
-    fn a_panic_costs_no_thread() {
+    fn a_panic_does_not_end_a_thread() {
         let (sender, told) = unbounded();
         let pool = Pool::start(1, move |fault: bool| {
-            assert!(!fault, "as the test wants it");
+            assert!(!fault, "as the test intends");
             sender.send(()).unwrap();
         });
         let pool = pool.unwrap();
-        pool.give(true, None);
-        pool.give(false, None);
+        pool.submit(true, None);
+        pool.submit(false, None);
         told.recv_timeout(LONG).unwrap();
     }
 
     #[test]
-    fn niceness_and_a_policy_that_somebody_chose_stay() {
+    fn a_chosen_niceness_or_policy_stays() {
         let scheduling = || (getpriority_process(None).unwrap(), thread_schedule_policy().unwrap());
         let of_a_pool = move || {
             let (sender, told) = unbounded();
             let pool = Pool::start(1, move |()| sender.send(scheduling()).unwrap()).unwrap();
-            pool.give((), None);
+            pool.submit((), None);
             told.recv_timeout(LONG).unwrap()
         };
         let nice = thread::spawn(move || {

@@ -8,6 +8,7 @@ use std::thread;
 use crossbeam_channel::Sender;
 
 use crate::net::Certificate;
+use crate::systemd;
 
 /// Asks the thread that reads.
 #[derive(Debug)]
@@ -21,7 +22,13 @@ impl Reloader {
     pub fn start(certificate: Option<Arc<Certificate>>) -> io::Result<Self> {
         // Room for one request: it is carried out after it was made, and so stands for all that were made before.
         let (ask, requests) = crossbeam_channel::bounded(1);
-        let read = move || requests.iter().for_each(|()| reload(certificate.as_deref()));
+        let read = move || {
+            for () in requests {
+                systemd::tell_reloading();
+                reload(certificate.as_deref());
+                systemd::tell_ready();
+            }
+        };
         thread::Builder::new().name("reload".to_owned()).spawn(read)?;
         Ok(Self(ask))
     }

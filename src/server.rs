@@ -22,6 +22,7 @@ use crate::records::Records;
 use crate::reload::Reloader;
 use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
 use crate::stats::Kept;
+use crate::systemd::{self, Pulse, Sockets};
 use crate::wire::Link;
 use crate::{cores, descriptors, peep, pop3};
 
@@ -73,21 +74,44 @@ pub enum Request {
     Stop(&'static str),
 }
 
+/// The names that a socket unit of systemd gives to sockets, by what is spoken on them.
+const POP3_SOCKET: &str = "pop3";
+const POP3S_SOCKET: &str = "pop3s";
+const PEEP_SOCKET: &str = "peep";
+
+/// Binds the ports. Where systemd has handed sockets over for a protocol, these are in place of the configured port.
+fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
+    let mut inherited = Sockets::take(&[POP3_SOCKET, POP3S_SOCKET, PEEP_SOCKET])?;
+    let mut listeners = Vec::new();
+    let mut bind = |service: Service, name, endpoint: Option<&Endpoint>| {
+        let sockets = inherited.named(name);
+        let bound = match endpoint {
+            _ if !sockets.is_empty() => {
+                sockets.into_iter().map(Listener::from_socket).collect::<io::Result<Vec<_>>>()?
+            }
+            Some(endpoint) => net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?,
+            None => Vec::new(),
+        };
+        if service.tls && config.certificate.is_none() && !bound.is_empty() {
+            let what = format!("systemd hands over a socket named {name:?}, and there is no TLS certificate");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        listeners.extend(bound.into_iter().map(|listener| (service, listener)));
+        Ok(())
+    };
+    bind(Service { protocol: Protocol::Pop3, tls: false }, POP3_SOCKET, Some(&config.pop3))?;
+    bind(Service { protocol: Protocol::Pop3, tls: true }, POP3S_SOCKET, config.pop3s.as_ref())?;
+    bind(Service { protocol: Protocol::Peep, tls: config.peep_tls }, PEEP_SOCKET, Some(&config.peep))?;
+    Ok(listeners)
+}
+
 impl Server {
     /// Binds the ports, and counts on from what the state directory has.
     ///
     /// # Errors
     /// When a port cannot be bound, or the state directory cannot be written.
     pub fn bind(mut config: Config) -> io::Result<Self> {
-        let mut listeners = Vec::new();
-        let mut bind = |protocol, tls, endpoint: &Endpoint| {
-            let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
-            listeners.extend(bound.into_iter().map(|listener| (Service { protocol, tls }, listener)));
-            io::Result::Ok(())
-        };
-        bind(Protocol::Pop3, false, &config.pop3)?;
-        config.pop3s.as_ref().map_or(Ok(()), |endpoint| bind(Protocol::Pop3, true, endpoint))?;
-        bind(Protocol::Peep, config.peep_tls, &config.peep)?;
+        let listeners = bind_all(&config)?;
         if config.users.names().is_empty() {
             log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
         }
@@ -97,6 +121,11 @@ impl Server {
         {
             log::warn!(
                 "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
+            );
+        }
+        if config.admin_is_roots {
+            log::warn!(
+                "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
             );
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
@@ -143,7 +172,7 @@ impl Server {
                             Some(visit) => {
                                 let near = cores::of_packets(&stream);
                                 let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
-                                sessions.give(guest, near);
+                                sessions.submit(guest, near);
                             }
                             None => refuse(&stream, peer, *service, shared),
                         }
@@ -156,6 +185,9 @@ impl Server {
                 }
             }
             enforce_timeout(&shared);
+            systemd::tell_ready();
+            let pulse = Arc::new(Pulse::default());
+            systemd::start_reporting(Arc::clone(&pulse), status_of(&shared)).map_err(no_thread)?;
             let ticks = tick(TICK);
             let why = loop {
                 select! {
@@ -165,6 +197,7 @@ impl Server {
                         Err(_) => break "the program ends",
                     },
                     recv(ticks) -> _ => {
+                        pulse.beat();
                         enforce_timeout(&shared);
                         if let Some(least) = shared.min_rate {
                             shared.connections.end_slow(least);
@@ -176,10 +209,20 @@ impl Server {
                 }
             };
             log::info!("shutting down: {why}");
+            systemd::tell_stopping();
             close(&shared, &listeners);
             recorder.end();
             Ok(())
         })
+    }
+}
+
+/// The line that `systemctl status` shows.
+fn status_of(shared: &Arc<Shared>) -> impl Fn() -> String + Send + 'static {
+    let shared = Arc::clone(shared);
+    move || {
+        let now = shared.sample();
+        format!("{} POP3 connections, {} users logged in", now.connections, now.logged_in)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What all sessions share. Each part hides its own lock.
+//! What all sessions share: settings, accounts, locks, counters and limits. Each part hides its own lock. The server
+//! makes one [`Shared`] from the configuration; the sessions of both protocols get a reference to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,15 @@ use crate::maildrop::{Locks, MailRoot};
 use crate::stats::{Sample, Stats};
 use crate::transform::Transform;
 
-/// What the autologout timer can be set to, in seconds: a day at most, 0 for none.
+/// The values that the autologout timer can be set to, in seconds: at most a day; 0 means no timer.
 pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 
-/// How long a client of either protocol may take to log in, counted from the connection. Shorter than the autologout
-/// timer of RFC 1939 section 3, which protects users: who has not logged in is none yet, and holds a place.
+/// How long a client of either protocol may take to log in, counted from the connection. It is shorter than the
+/// autologout timer of RFC 1939 section 3: that timer protects users, and a client that has not logged in is not a user
+/// yet but occupies a connection slot.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same when all places are taken and others wait for one.
+/// The same while all connection slots are taken and other clients wait for one.
 pub const CROWDED_LOGIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a client may take for its TLS handshake.
@@ -32,26 +34,28 @@ pub struct Shared {
     pub settings: Settings,
     /// Accounts.
     pub users: Users,
-    /// Who is logged in.
+    /// The maildrops that have a session.
     pub locks: Arc<Locks>,
     /// Counters.
     pub stats: Stats,
-    /// Who is connected.
+    /// The open connections.
     pub connections: Arc<Connections>,
-    /// What strangers may do.
+    /// The limits by address and before login.
     pub guard: Arc<Guard>,
     /// The slowest that a client may read.
     pub min_rate: Option<MinRate>,
     /// The admin.
     pub admin: Credentials,
+    /// Only programs of root may log in as the admin.
+    pub admin_is_roots: bool,
     /// The program that messages go through, if any.
     pub transform: Option<Transform>,
-    /// Passwords may cross the net in clear.
+    /// True if passwords are accepted without TLS from other machines.
     pub allow_cleartext: bool,
 }
 
 impl Shared {
-    /// The figures of this moment.
+    /// The counters and gauges at this moment.
     #[must_use]
     pub fn sample(&self) -> Sample<'_> {
         Sample {
@@ -62,7 +66,7 @@ impl Shared {
     }
 }
 
-/// The settings that PEEP changes while the server runs; a change holds for whatever comes after it.
+/// The settings that PEEP changes while the server runs.
 #[derive(Debug)]
 pub struct Settings {
     mail_root: RwLock<Arc<MailRoot>>,
@@ -82,7 +86,7 @@ impl Settings {
         Arc::clone(&self.mail_root.read())
     }
 
-    /// For logins from now on.
+    /// Sets the mail directory for logins from now on.
     pub fn set_mail_root(&self, mail_root: MailRoot) {
         *self.mail_root.write() = Arc::new(mail_root);
     }
@@ -93,7 +97,7 @@ impl Settings {
         *self.timeout.read()
     }
 
-    /// For all sessions, at once.
+    /// Sets the autologout timer of all sessions, the open ones too.
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         *self.timeout.write() = timeout;
     }

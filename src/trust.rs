@@ -1,4 +1,4 @@
-//! Whose certificates a client by TLS believes, and what to do when it does not believe one.
+//! Which certificates a TLS client trusts, and how to explain why one is not trusted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,26 +16,26 @@ use time::OffsetDateTime;
 
 use crate::printable::printable;
 
-/// The group that a program's flags for TLS are in: without one of them there is nobody to trust.
+/// The clap group of a program's flags that start TLS. The flags below need one of them.
 pub const BY_TLS: &str = "by_tls";
 
-/// The flags that say whom to trust; without them it is the system's authorities.
+/// The flags that select the trusted certificates. By default these are the system's certificate authorities.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Trust {
-    /// With TLS: trust the certificates in this file (PEM), authorities' or the server's own, and no others.
+    /// With TLS: trust only the certificates in this file (PEM), which may be authorities' or the server's own.
     #[arg(long, value_name = "FILE", requires = BY_TLS)]
     ca: Option<PathBuf>,
 
-    /// With TLS: take any certificate, so that anybody in between can pose as the server.
+    /// With TLS: do not check the server's certificate. Anybody in between can then pose as the server.
     #[arg(long, requires = BY_TLS, conflicts_with = "ca")]
     pub insecure: bool,
 }
 
 impl Trust {
-    /// What a client by TLS uses; the ciphers are those of `provider`.
+    /// Makes the configuration of a TLS client with the ciphers of `provider`.
     ///
     /// # Errors
-    /// In words, when there is nobody to trust.
+    /// Returns a message if there is no certificate to trust.
     pub fn config(&self, provider: CryptoProvider) -> Result<ClientConfig, String> {
         let provider = Arc::new(provider);
         let authorities = if self.insecure { None } else { Some(self.authorities(&provider)?) };
@@ -56,7 +56,7 @@ impl Trust {
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
         let chains = chains.build().map_err(|_| match &self.ca {
             Some(file) => format!("{} has no certificate that can be used", file.display()),
-            None => "this system knows no certificate authorities: name one with --ca FILE".to_owned(),
+            None => "this system has no certificate authorities: name one with --ca FILE".to_owned(),
         })?;
         Ok(Authorities { chains, given })
     }
@@ -69,7 +69,7 @@ fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     })
 }
 
-/// Verifies certificates against authorities; without any it takes every certificate.
+/// Verifies certificates against authorities. Without authorities it accepts every certificate.
 #[derive(Debug)]
 struct Verifier {
     authorities: Option<Authorities>,
@@ -79,7 +79,7 @@ struct Verifier {
 #[derive(Debug)]
 struct Authorities {
     chains: Arc<WebPkiServerVerifier>,
-    /// Believed even if nobody known has signed them.
+    /// These certificates are trusted even if no authority has signed them.
     given: Vec<CertificateDer<'static>>,
 }
 
@@ -96,8 +96,8 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         match chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The given certificate itself, of an issuer who was not given, or which calls itself an authority, as
-            // openssl makes them: webpki takes no authority's for a server's. It has checked the dates by then, not
+            // The user gave the server's own certificate. webpki rejects it if its issuer is unknown, or if it calls
+            // itself an authority, as certificates made by openssl do. webpki has checked the dates before, but not
             // the name.
             Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)))
                 if given.contains(end_entity) =>
@@ -132,7 +132,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// What TLS has against the server, in words that say what to do; `None` when it is the network's fault.
+/// Explains a TLS error and says what to do about it. Returns `None` if the error is not one of TLS.
 #[must_use]
 pub fn explain(error: &io::Error) -> Option<String> {
     use CertificateError::{BadSignature, NotValidForNameContext, UnknownIssuer};
@@ -142,7 +142,7 @@ pub fn explain(error: &io::Error) -> Option<String> {
         return Some(format!("the server's certificate {fault}"));
     }
     Some(match error.get_ref()?.downcast_ref::<Error>()? {
-        // One of the same name as a trusted one, but not by it.
+        // BadSignature: the issuer has the name of a trusted authority, but another key.
         Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
             "nobody trusted here has signed the server's certificate: name it, or its issuer's, with --ca FILE"
                 .to_owned()
@@ -161,12 +161,12 @@ pub fn explain(error: &io::Error) -> Option<String> {
     })
 }
 
-/// What a certificate that is wrong by its dates has or is.
+/// Explains an error about the dates of a certificate, as the rest of a sentence about the certificate.
 #[must_use]
 pub fn explain_dates(error: &CertificateError) -> Option<String> {
     let date = |time: &UnixTime| {
         let date = i64::try_from(time.as_secs()).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
-        date.map_or_else(|| "a day beyond all calendars".to_owned(), |date| date.date().to_string())
+        date.map_or_else(|| "a date out of range".to_owned(), |date| date.date().to_string())
     };
     match error {
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -179,7 +179,7 @@ pub fn explain_dates(error: &CertificateError) -> Option<String> {
     }
 }
 
-/// The names of a certificate as people write them; rustls has `DnsName("localhost")` and `IpAddress(::1)`.
+/// The names of a certificate without rustls' decoration, which is as in `DnsName("localhost")` and `IpAddress(::1)`.
 fn names(presented: &[String]) -> String {
     if presented.is_empty() {
         return "no name at all (it lacks subjectAltName)".to_owned();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -119,7 +119,7 @@ fn ports_are_bound_before() {
 fn who_may_not_become_the_user_does_not_serve() {
     let (program, _directory) = copy_of_program();
     let mut command = Command::new(program);
-    command.args(["-p", "0", "-P", "0", "--address", "127.0.0.1", "--run-as", "54321:54321"]).current_dir("/");
+    command.args(["-p", "0", "-P", "0", "--address", "127.0.0.1", "--run-as", "54321:54321"]).current_dir("/tmp");
     if geteuid().is_root() {
         command.uid(NOBODY);
     }
@@ -163,7 +163,28 @@ fn a_mail_directory_elsewhere_is_refused() {
         admin.expect(answer);
     }
     assert_eq!(admin.value("m?"), allowed.path().to_str().unwrap());
-    eventually("it is logged with the flag", || server.stderr().matches("--allow-dir").count() == 3);
+    eventually("it is logged with the flag", || server.stderr().matches("--allow-dir").count() == 1);
+    for why in ["it is /etc, which is the system's", "it is /, which is the system's"] {
+        server.expect_log("WARN", why);
+    }
+}
+
+#[test]
+fn a_system_directory_is_no_mail_directory() {
+    for directory in ["/", "/etc", "/tmp/../etc", "/proc/self/cwd/../../../../../../../../usr"] {
+        let text = refusal(&Server::builder().seen_from(Path::new("/tmp"), directory).refused());
+        assert!(text.starts_with(&format!("cannot use {directory} as mail directory: it is /")), "{text}");
+        assert!(text.ends_with("name the directory that holds a directory of mail for each user"), "{text}");
+    }
+    let server = Server::builder().flags(["-u", "etc:x"]).start();
+    let mut admin = server.admin();
+    for directory in ["/", "/etc", "/etc/../etc", "/usr/bin"] {
+        admin.send(&format!("m= {directory}"));
+        admin.expect("-6");
+    }
+    let mut client = server.pop3();
+    client.login("etc", "x");
+    assert_eq!(client.call("STAT"), "0 0");
 }
 
 /// Whether PEEP may move the mail directory to another place than below the first one.
@@ -439,16 +460,119 @@ fn a_transforms_processes_do_not_keep_the_lock() {
     let _ = Command::new("kill").arg(left.trim()).status();
 }
 
+/// What cannot be locked can be read, and nothing is removed there.
 #[test]
-fn a_directory_that_cannot_be_written_needs_no_lock() {
-    let server = with_mail(Server::builder().unprivileged());
-    let directory = server.maildrop().path("");
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).unwrap();
+fn a_maildrop_that_cannot_be_locked_is_read_only() {
+    for (name, unwritable) in [("1", ""), ("new/1000000000.a", "cur")] {
+        let server = Server::builder().unprivileged().start();
+        let maildrop = server.maildrop();
+        maildrop.put(name, "one\r\n");
+        let directory = maildrop.path(unwritable);
+        if geteuid().is_root() {
+            chown(&directory, Some(0), Some(0)).unwrap();
+        }
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).unwrap();
+        let mut client = server.session();
+        assert_eq!(client.fetch("RETR 1"), b"one\r\n");
+        assert_eq!(client.refused("DELE 2"), "no such message");
+        assert_eq!(client.refused("DELE 1"), "[SYS/PERM] the maildrop is read-only: the server cannot lock it");
+        client.quit();
+        server.expect_log("WARN", "cannot be locked, so its messages can be read and not deleted");
+        assert_eq!(maildrop.messages(), [name]);
+        assert!(!directory.join(".pop3d-lock").exists());
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// The user's directory is root's and its folders are the server's: two servers of the same user, and one of them root.
+#[test]
+fn servers_of_different_rights_agree_on_the_lock() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for root_is_first in [false, true] {
+        let mail = MailRoot::new();
+        let ordinary = || Server::builder().mail(&mail).unprivileged().start();
+        let (one, other) = (ordinary(), ordinary());
+        let root = Server::builder().mail(&mail).start();
+        let maildrop = mail.maildrop(USER);
+        maildrop.put("new/1000000000.a", "one\r\n");
+        for folder in ["new", "cur"] {
+            chown(maildrop.path(folder), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let servers = if root_is_first { [&root, &one, &other] } else { [&one, &other, &root] };
+        for holder in servers {
+            let session = holder.session();
+            for server in servers.into_iter().filter(|server| server.pid() != holder.pid()) {
+                in_use(server);
+            }
+            session.quit();
+        }
+        let mut session = one.session();
+        session.call("DELE 1");
+        session.quit();
+        assert!(maildrop.messages().is_empty());
+    }
+}
+
+/// A server that runs as root leaves nothing that one with --run-as cannot use; nor is it stopped by what earlier versions
+/// have left.
+#[test]
+fn what_a_run_as_root_leaves_can_be_used_by_others() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for (name, folder) in [("1", ""), ("new/1000000000.a", "cur")] {
+        let mail = MailRoot::new();
+        let maildrop = mail.maildrop(USER);
+        maildrop.put(name, "one\r\n");
+        maildrop.set_modified(name, 1_000_000_000);
+        maildrop.put(&format!("{name}2"), "two\r\n");
+        for path in [mail.path().to_owned(), maildrop.path(""), maildrop.path("new"), maildrop.path("cur")] {
+            if path.exists() {
+                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        let lock = maildrop.path(folder).join(".pop3d-lock");
+        let index = maildrop.path(".pop3d-index");
+        let ordinary = || Server::builder().mail(&mail).flags(["--run-as", &NOBODY.to_string()]).start();
+        Server::builder().mail(&mail).start().session().quit();
+        // A flat maildrop has no index as long as its messages have just been written.
+        let left: Vec<_> = [&lock, &index].into_iter().filter(|path| path.exists()).collect();
+        assert!(left.contains(&&lock) && (folder.is_empty() || left.len() == 2));
+        for path in &left {
+            let made = fs::metadata(path).unwrap();
+            assert_eq!((made.uid(), made.gid()), (NOBODY, NOBODY), "{}", path.display());
+        }
+        let server = ordinary();
+        let mut session = server.session();
+        session.call("DELE 1");
+        session.quit();
+        drop(server);
+        for path in left {
+            chown(path, Some(0), Some(0)).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        let server = ordinary();
+        let mut session = server.session();
+        assert_eq!(session.fetch("RETR 1"), b"two\r\n");
+        session.call("DELE 1");
+        session.quit();
+        assert!(maildrop.messages().is_empty());
+        assert_eq!(fs::metadata(&lock).unwrap().uid(), NOBODY);
+    }
+}
+
+/// Then another server could have the maildrop by now.
+#[test]
+fn a_session_whose_lock_file_was_removed_removes_nothing() {
+    let server = with_mail(Server::builder());
     let mut client = server.session();
-    assert_eq!(client.fetch("RETR 1"), b"Subject: one\r\n\r\nbody\r\n");
-    client.quit();
-    assert!(!directory.join(".pop3d-lock").exists());
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+    client.call("DELE 1");
+    fs::remove_file(server.maildrop().path(".pop3d-lock")).unwrap();
+    assert_eq!(client.refused("QUIT"), "[SYS/TEMP] some deleted messages were not removed");
+    server.expect_log("ERROR", "nothing is removed: the maildrop's lock file has been taken away");
+    assert_eq!(server.maildrop().messages(), ["1"]);
 }
 
 #[test]

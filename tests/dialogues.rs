@@ -1,6 +1,5 @@
-//! Plays the dialogues of `tests/dialogues/*.txt`, each the proof of a rule, against the real server.
-//!
-//! [`script`] says how they are written.
+//! Plays the dialogues of `tests/dialogues/*.txt` against the real server. Each dialogue tests one rule. [`script`]
+//! says how they are written.
 //!
 //! # The plays
 //! A dialogue is played with its messages in a flat maildrop and in a Maildir (unless it says which), and each of
@@ -9,7 +8,7 @@
 //! # Another server
 //! With `POP3D_TEST_ADDRESS=host:port` and `POP3D_TEST_MAIL_ROOT=dir` the dialogues go to that server instead, in
 //! Maildirs `dir/<user>/`. The users are new ones for each run; `dir/passwd` lists them as `NAME:{PLAIN.HEX}PASSWORD`
-//! before the first connection. What that server cannot play is skipped, which is said.
+//! before the first connection. Dialogues that this server cannot play are skipped, with a note.
 
 mod script;
 
@@ -220,8 +219,8 @@ impl<'a> Play<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), Wrong> {
         match step {
             Step::Put { user, message } => self.put(user, message),
-            Step::Remove { user, name } => self.maildrop(user).remove(&self.place(user, name)?),
-            Step::Rename { user, from, to } => self.maildrop(user).rename(&self.place(user, from)?, to),
+            Step::Remove { user, name } => self.maildrop(user).remove(&self.path_of(user, name)?),
+            Step::Rename { user, from, to } => self.maildrop(user).rename(&self.path_of(user, from)?, to),
             Step::Remains { user, names } => self.expect_remaining(user, names)?,
             Step::Send { connection, text } => self.send(connection, &self.resolve(text))?,
             Step::Expect { connection, pattern } => self.expect(connection, pattern)?,
@@ -243,9 +242,9 @@ impl<'a> Play<'a> {
     }
 
     /// Where a message is now: a server may have moved it within the Maildir.
-    fn place(&self, user: &str, name: &str) -> Result<String, Wrong> {
-        let mut places = self.maildrop(user).messages().into_iter();
-        places.find(|place| base_name(place) == base_name(name)).ok_or_else(|| Wrong::new(name, "no such file"))
+    fn path_of(&self, user: &str, name: &str) -> Result<String, Wrong> {
+        let mut paths = self.maildrop(user).messages().into_iter();
+        paths.find(|path| base_name(path) == base_name(name)).ok_or_else(|| Wrong::new(name, "no such file"))
     }
 
     fn put(&self, user: &str, message: &Stored) {
@@ -262,8 +261,7 @@ impl<'a> Play<'a> {
     }
 
     fn expect_remaining(&self, user: &str, names: &BTreeSet<String>) -> Result<(), Wrong> {
-        let left: BTreeSet<String> =
-            self.maildrop(user).messages().iter().map(|place| base_name(place).into()).collect();
+        let left: BTreeSet<String> = self.maildrop(user).messages().iter().map(|path| base_name(path).into()).collect();
         if left == *names { Ok(()) } else { Err(Wrong::new(format!("{names:?} on disk"), format!("{left:?}"))) }
     }
 
@@ -366,8 +364,8 @@ fn unique_id(text: &[u8]) -> &[u8] {
 }
 
 /// A message's name without folder and flags.
-fn base_name(place: &str) -> &str {
-    let name = place.rsplit_once('/').map_or(place, |(_, name)| name);
+fn base_name(path: &str) -> &str {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     name.split_once(":2,").map_or(name, |(base, _)| base)
 }
 

@@ -43,10 +43,10 @@ fn each_failure_is_found_and_nothing_else() {
     let mut admin = server.peep();
     admin.send("a root wrong");
     admin.expect("-2");
-    let mut babbler = server.pop3();
-    (0..50).for_each(|_| drop(babbler.refused("NOOP")));
-    babbler.refused("NOOP");
-    babbler.closed();
+    let mut client = server.pop3();
+    (0..50).for_each(|_| drop(client.refused("NOOP")));
+    client.refused("NOOP");
+    client.closed();
     eventually("all is logged", || fs::read_to_string(&log).unwrap().contains("end: too many commands"));
     assert_eq!(offenders(&log), ["127.0.0.1"; 3]);
 }

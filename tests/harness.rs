@@ -1,7 +1,7 @@
-//! The real server on free ports, clients that speak to it line by line, and the mail that it serves.
+//! What the tests use: the real server on free ports, clients that speak to it line by line, and mail for it to serve.
 //!
-//! Every wait is bounded by [`PATIENCE`]: a server that hangs fails a test, it does not block it. Nothing here
-//! sleeps for a result; [`eventually`] polls for one.
+//! Every wait is bounded by [`PATIENCE`], so a server that hangs fails its test instead of blocking it. Nothing sleeps
+//! for a result; [`eventually`] polls for one.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,15 +22,15 @@ use rustls::{ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use socket2::SockRef;
 use tempfile::TempDir;
 
-/// How long anything may take before it counts as hung.
+/// How long a test waits before it takes the server for hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two looks at what is waited for.
+/// The interval of polling.
 const POLL: Duration = Duration::from_millis(5);
 
-/// The user of a server that was given none: RFC 1939's own.
+/// The user of a server that a test gave no user: the one in RFC 1939's examples.
 pub(crate) const USER: &str = "mrose";
-/// Password of [`USER`].
+/// The password of [`USER`].
 pub(crate) const PASSWORD: &str = "tanstaaf";
 
 /// Polls until `condition` holds.
@@ -46,7 +46,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Mail
 
-/// A temporary directory of maildrops; clones share it, the last one removes it.
+/// A temporary mail directory. Clones share it, and the last one removes it.
 #[derive(Clone)]
 pub(crate) struct MailRoot(Arc<TempDir>);
 
@@ -64,7 +64,7 @@ impl MailRoot {
     }
 }
 
-/// One user's directory. It is made with its first message.
+/// One user's directory. It is created with its first message.
 #[derive(Clone)]
 pub(crate) struct Maildrop {
     path: PathBuf,
@@ -75,7 +75,7 @@ impl Maildrop {
         Self { path: path.into() }
     }
 
-    /// Where `name` is or would be.
+    /// The path of the file `name`.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -87,7 +87,7 @@ impl Maildrop {
         }
     }
 
-    /// Writes a message: `name` for a flat maildrop, `new/NAME` or `cur/NAME:2,FLAGS` for a Maildir.
+    /// Writes a message. `name` is `NAME` for a flat maildrop, `new/NAME` or `cur/NAME:2,FLAGS` for a Maildir.
     pub(crate) fn put(&self, name: &str, octets: impl AsRef<[u8]>) -> PathBuf {
         if name.starts_with("new/") || name.starts_with("cur/") {
             self.make_maildir();
@@ -104,7 +104,7 @@ impl Maildrop {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     }
 
-    /// The same of a directory.
+    /// Sets the modification time of a sub-directory, in seconds since 1970.
     pub(crate) fn set_modified_directory(&self, name: &str, seconds: u64) {
         let directory = File::open(self.path(name)).unwrap();
         directory.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
@@ -143,7 +143,7 @@ impl Maildrop {
 // ---------------------------------------------------------------------------------------------------------------------
 // Server
 
-/// A certificate for the addresses of tests, and its key.
+/// A certificate for the loopback addresses, and its key.
 pub(crate) struct Certificate {
     directory: TempDir,
 }
@@ -155,12 +155,12 @@ impl Certificate {
         certificate
     }
 
-    /// Puts another one in its place.
+    /// Replaces it by a new certificate.
     pub(crate) fn renew(&self) {
         self.renew_with(|_| {});
     }
 
-    /// The same after `change`.
+    /// Replaces it by a new certificate with changed parameters.
     pub(crate) fn renew_with(&self, change: impl FnOnce(&mut CertificateParams)) {
         let mut params = CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(str::to_owned)).unwrap();
         change(&mut params);
@@ -183,7 +183,7 @@ impl Certificate {
     }
 }
 
-/// What a client needs that trusts this certificate and no other.
+/// The TLS configuration of a client that trusts this certificate and no other.
 pub(crate) fn trusting(chain: &Path) -> Arc<rustls::ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(chain).unwrap()).unwrap();
@@ -192,7 +192,7 @@ pub(crate) fn trusting(chain: &Path) -> Arc<rustls::ClientConfig> {
     Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// What a server is to be started with.
+/// The settings with which a server is started.
 pub(crate) struct Builder {
     mail: MailRoot,
     address: String,
@@ -200,15 +200,16 @@ pub(crate) struct Builder {
     users_file: Option<PathBuf>,
     flags: Vec<String>,
     uid: Option<u32>,
-    /// Where it is started, and what the mail root is called from there.
+    /// The working directory of the server, and the mail directory's name from there.
     seen_from: Option<(PathBuf, String)>,
-    descriptors: Option<u64>,
+    /// A program and its arguments, behind which the server's command line stands.
+    launcher: Vec<String>,
     environment: Vec<(String, String)>,
     stderr_is_read: bool,
 }
 
 impl Builder {
-    /// Serves `mail` instead of a root of its own, for maildrops that outlive a server.
+    /// Serves `mail` instead of a new mail directory, for maildrops that several servers serve in turn.
     pub(crate) fn mail(mut self, mail: &MailRoot) -> Self {
         self.mail = mail.clone();
         self
@@ -225,7 +226,7 @@ impl Builder {
         self
     }
 
-    /// Users of this file, and no others but those that are given, too.
+    /// Serves the accounts of this users file, besides those given with [`Builder::user`].
     pub(crate) fn users_file(mut self, path: &Path) -> Self {
         self.users_file = Some(path.to_owned());
         self
@@ -237,7 +238,7 @@ impl Builder {
         self
     }
 
-    /// Lets it reach a directory beside its mail root.
+    /// Allows it to use a directory outside its mail directory.
     pub(crate) fn allow(self, directory: impl AsRef<Path>) -> Self {
         self.flags(["--allow-dir", directory.as_ref().to_str().unwrap()])
     }
@@ -258,21 +259,26 @@ impl Builder {
         self
     }
 
-    /// Runs as an ordinary user even when the tests run as root, so that permissions count; its mail becomes the
-    /// user's. As anybody else the tests are ordinary already.
+    /// Runs the server as an ordinary user if the tests run as root, so that file permissions count. The mail is given
+    /// to that user.
     pub(crate) fn unprivileged(self) -> Self {
         self.unprivileged_as(NOBODY)
     }
 
-    /// The same as this user.
+    /// Runs the server as this user if the tests run as root.
     pub(crate) fn unprivileged_as(mut self, uid: u32) -> Self {
         self.uid = geteuid().is_root().then_some(uid);
         self
     }
 
     /// Allows it to have so many files open.
-    pub(crate) fn descriptors(mut self, count: u64) -> Self {
-        self.descriptors = Some(count);
+    pub(crate) fn descriptors(self, count: u64) -> Self {
+        self.launched_by(["bash", "-c", "ulimit -n \"$0\" && exec \"$@\"", &count.to_string()])
+    }
+
+    /// Starts it by these words, which are to execute the command line behind them.
+    pub(crate) fn launched_by<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.launcher = words.into_iter().map(str::to_owned).collect();
         self
     }
 
@@ -310,8 +316,8 @@ impl Builder {
         server
     }
 
-    /// Starts it where `passwd` is /etc/passwd: in a mount namespace of its own. `None`, which is said, where there can be
-    /// no such namespace.
+    /// Starts it where `passwd` is /etc/passwd: in a mount namespace of its own. `None`, which is said, where there can
+    /// be no such namespace.
     #[track_caller]
     pub(crate) fn start_with_passwd(self, passwd: &Path) -> Option<Server> {
         let bind = "mount --bind \"$0\" /etc/passwd";
@@ -336,7 +342,8 @@ impl Builder {
         Some(server)
     }
 
-    /// Starts one that ends at once, as it cannot do as it is told. One that does not is killed: it has no exit code.
+    /// Starts a server that is expected to refuse its settings, and returns its output. If it does not end by itself it
+    /// is killed and has no exit code.
     pub(crate) fn refused(self) -> Output {
         let mut command = self.command(Path::new(PROGRAM));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -351,12 +358,12 @@ impl Builder {
     }
 
     fn command(&self, program: &Path) -> Command {
-        let mut command = match self.descriptors {
+        let mut command = match self.launcher.split_first() {
             None => Command::new(program),
-            Some(count) => {
-                let mut shell = Command::new("bash");
-                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &count.to_string()]).arg(program);
-                shell
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program);
+                command
             }
         };
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
@@ -380,16 +387,16 @@ impl Builder {
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
 
-/// The ordinary user that root becomes to have limits.
+/// The ordinary user as whom tests run programs when they run as root.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// The program where everybody may execute it, and the directory that keeps it there.
+/// A copy of the server program that every user may execute, and the directory that holds it.
 pub(crate) fn copy_of_program() -> (PathBuf, TempDir) {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().join("pop3d");
-    // Not by this process: a child forked by another test just then would hold the copy open for writing, and what
-    // is open for writing cannot be executed.
+    // Copied by another process: a child forked by another test at that moment would inherit a descriptor that is open
+    // for writing, and a file that is open for writing cannot be executed.
     assert!(Command::new("cp").arg(PROGRAM).arg(&path).status().unwrap().success());
     (path, directory)
 }
@@ -426,7 +433,7 @@ impl Server {
             flags: Vec::new(),
             uid: None,
             seen_from: None,
-            descriptors: None,
+            launcher: Vec::new(),
             environment: Vec::new(),
             stderr_is_read: true,
         }
@@ -542,7 +549,7 @@ impl Server {
         kill_process(self.process(), signal).unwrap();
     }
 
-    /// What it has written on stderr so far.
+    /// What the server has written to stderr so far.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }
@@ -554,7 +561,7 @@ impl Server {
         eventually("the log tells it", || self.stderr().lines().any(told));
     }
 
-    /// Waits for it to end by itself.
+    /// Waits until the server has ended by itself.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -576,7 +583,7 @@ impl Drop for Server {
     }
 }
 
-/// The lines of a pipe as they come; it is read to its end, so that the writer never blocks.
+/// Reads a pipe to its end in a thread, so that the writer never blocks, and passes on its lines.
 pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -640,7 +647,7 @@ impl Write for Stream {
     }
 }
 
-/// A client that speaks in lines, for both protocols. What it reads it waits for at most [`PATIENCE`].
+/// A client for both protocols that sends and receives lines. Each read waits for at most [`PATIENCE`].
 pub(crate) struct Client {
     stream: BufReader<Stream>,
 }
@@ -655,7 +662,7 @@ impl Client {
         Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
     }
 
-    /// On a connection that is there.
+    /// Makes a client of an open connection.
     pub(crate) fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -663,7 +670,7 @@ impl Client {
         Ok(Self { stream: BufReader::new(Stream::Clear(stream)) })
     }
 
-    /// Goes on by TLS. Fails as rustls says when the server's certificate is not to be `trusted`.
+    /// Starts TLS. Fails with rustls's error if the server's certificate is not `trusted`.
     pub(crate) fn try_tls(self, trusted: &Arc<rustls::ClientConfig>) -> io::Result<Self> {
         assert!(self.stream.buffer().is_empty(), "the server has said something before the handshake");
         let Stream::Clear(mut socket) = self.stream.into_inner() else { panic!("TLS is active already") };
@@ -678,13 +685,13 @@ impl Client {
         self.try_tls(&certificate.trusted()).unwrap()
     }
 
-    /// Whether its TLS session goes on from one before.
+    /// Returns true if its TLS session was resumed.
     pub(crate) fn is_resumed(&self) -> bool {
         let Stream::Tls(stream) = self.stream.get_ref() else { return false };
         stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// The socket itself, to write from another thread or to set it up otherwise.
+    /// The socket itself, to write from another thread or to change its options.
     pub(crate) fn socket(&self) -> &TcpStream {
         self.stream.get_ref().socket()
     }

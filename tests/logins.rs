@@ -1,4 +1,4 @@
-//! Who is let in, and the maildrop's exclusive-access lock.
+//! Logins with right and wrong credentials, and the maildrop's exclusive-access lock.
 
 use std::thread;
 

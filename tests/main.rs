@@ -34,6 +34,8 @@ mod hostile;
 mod namespaces;
 // The most of everything: connections, places, descriptors.
 mod limits;
+// The default admin of a server of root.
+mod local_admin;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // The log and the list of ports, when nothing takes them.
@@ -64,6 +66,8 @@ mod sizes;
 mod scripts;
 // What outlives a server.
 mod state;
+// Sockets from systemd, and what it is told.
+mod systemd;
 // STLS, POP3S, PEEP over TLS, and what is refused without.
 mod tls;
 // What clients by TLS are tested against.

@@ -1,4 +1,4 @@
-//! Messages to the octet: what RETR and TOP send, beside a naive reference, and what LIST and STAT say of it.
+//! Compares what RETR, TOP, LIST and STAT send, octet by octet, with a naive reference.
 
 use std::os::unix::fs::FileExt;
 

@@ -1,4 +1,4 @@
-//! The real `peepclient` against a server that follows a script.
+//! The real `peepclient` against a server that plays a script.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use crate::tls_peer::{Identity, NAMES, Stream, secured};
 
 const BANNER: &str = "Connected successfully to server through PEEP!\nSee available commands with 'help'\n";
 
-/// `peepclient` for this port, with nothing of the environment that changes what it does. It is killed after a minute.
+/// `peepclient` for this port, without environment variables that change what it does. It is killed after a minute.
 pub(crate) fn peepclient(port: u16) -> Command {
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_peepclient")]);
@@ -21,7 +21,7 @@ pub(crate) fn peepclient(port: u16) -> Command {
     command
 }
 
-/// What a client that has ended leaves behind.
+/// The exit code and the output of a client that has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -29,7 +29,7 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// Runs `command` to its end with `input`, which fits into a pipe, as its standard input.
+/// Runs `command` with `input` as its standard input until it ends. The input must fit into a pipe.
 pub(crate) fn run(command: &mut Command, input: impl AsRef<[u8]>) -> Ended {
     let mut child = command
         .stdin(Stdio::piped())
@@ -37,7 +37,7 @@ pub(crate) fn run(command: &mut Command, input: impl AsRef<[u8]>) -> Ended {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    // It may well end without reading all.
+    // The program may end without reading everything.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_ref());
     let output = child.wait_with_output().expect("the program ends");
     let text = |octets| String::from_utf8(octets).expect("UTF-8");
@@ -48,16 +48,16 @@ fn ended(code: i32, stdout: impl Into<String>, stderr: impl Into<String>) -> End
     Ended { code: Some(code), stdout: stdout.into(), stderr: stderr.into() }
 }
 
-/// A server of one connection: awaits each line of its script and answers as the script says, then closes.
+/// A server of one connection. It expects each line of its script, gives the script's answer, and closes at the end.
 struct Scripted {
     port: u16,
     thread: JoinHandle<()>,
 }
 
-/// As an answer: wait for the client to hang up.
+/// The answer that stands for: the client hangs up here.
 const HANG_UP: &str = "";
 
-/// The script of most tests starts so.
+/// The first line of most scripts.
 const LOGIN: (&str, &str) = ("a root root", "+\r\n");
 
 impl Scripted {
@@ -69,7 +69,7 @@ impl Scripted {
         Self::over(listener, script, |socket| Box::new(socket))
     }
 
-    /// By TLS.
+    /// Starts a server that uses TLS.
     fn by_tls(identity: &Identity, listener: TcpListener, script: &[(&'static str, &'static str)]) -> Self {
         let config = identity.config();
         Self::over(listener, script, |socket| secured(socket, config))
@@ -95,7 +95,7 @@ impl Scripted {
         Self { port, thread }
     }
 
-    /// The client has said all that the script holds, and nothing else.
+    /// Asserts that the client has sent the lines of the script, and nothing else.
     fn heard_all(self) {
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
@@ -103,7 +103,7 @@ impl Scripted {
     }
 }
 
-/// One-shot: `script` is played, `words` are the command.
+/// Runs the client with the command `words` against a server that plays `script`.
 fn once(script: &[(&'static str, &'static str)], words: &[&str]) -> Ended {
     let server = Scripted::start(script);
     let ended = run(peepclient(server.port).args(words), "");
@@ -111,7 +111,7 @@ fn once(script: &[(&'static str, &'static str)], words: &[&str]) -> Ended {
     ended
 }
 
-/// Filter: `script` is played, `input` holds the commands.
+/// Runs the client as a filter for the commands in `input` against a server that plays `script`.
 fn filter(script: &[(&'static str, &'static str)], input: impl AsRef<[u8]>) -> Ended {
     let server = Scripted::start(script);
     let ended = run(&mut peepclient(server.port), input);
@@ -169,7 +169,7 @@ fn a_filter_is_usable_as_a_co_process() {
 }
 
 #[test]
-fn one_command_is_answered_bare() {
+fn the_answer_to_one_command_is_printed_bare() {
     assert_eq!(once(&[LOGIN, ("rb?", "+395\r\n")], &["retrieved", "bytes"]), ended(0, "395\n", ""));
     assert_eq!(once(&[LOGIN, ("rb?", "+395\r\n")], &["Retrieved bytes"]), ended(0, "395\n", ""));
     assert_eq!(once(&[LOGIN, ("u?", "+2\r\none\r\ntwo\r\n")], &["users"]), ended(0, "one\ntwo\n", ""));
@@ -187,7 +187,7 @@ fn one_command_is_answered_bare() {
 }
 
 #[test]
-fn what_needs_no_server_does_not_look_for_one() {
+fn help_and_invalid_commands_need_no_server() {
     let help = run(peepclient(1).arg("help"), "");
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     assert!(help.stdout.starts_with("capa | quit | ") && help.stdout.ends_with(" | all time logged amount\n"));
@@ -210,7 +210,7 @@ fn what_needs_no_server_does_not_look_for_one() {
 }
 
 #[test]
-fn the_password_comes_from_the_most_explicit_place() {
+fn the_password_comes_from_the_most_explicit_source() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("password");
     fs::write(&file, "from-file\nanother line\n").expect("a file");
@@ -255,7 +255,7 @@ fn a_refused_login_ends_with_4() {
 
 #[test]
 fn a_server_that_is_not_there_ends_with_3() {
-    // Bound but not listening: the port is ours and refuses.
+    // The port is bound but not listened on, so that it refuses connections.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
     let port = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("its address").port();
@@ -267,7 +267,7 @@ fn a_server_that_is_not_there_ends_with_3() {
 
 #[test]
 fn a_server_that_does_not_answer_ends_with_3() {
-    // Never accepted: the client waits in the kernel's queue, as at a server that is full.
+    // The connection is never accepted: the client waits in the backlog, as it does if the server is full.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
     let silent = format!("peepclient: 127.0.0.1:{port}: the server does not answer\n");
@@ -275,7 +275,7 @@ fn a_server_that_does_not_answer_ends_with_3() {
 }
 
 #[test]
-fn a_lost_or_senseless_server_ends_with_3() {
+fn a_lost_connection_or_another_protocol_ends_with_3() {
     let closed = "the server closed the connection";
     for (script, stdout, reason) in [
         (&[("a root root", "+")][..], "", closed),
@@ -311,8 +311,9 @@ fn a_reader_that_leaves_early_is_no_failure() {
     server.heard_all();
 }
 
-/// Runs a program on a terminal of its own: waits for a text and the prompt after it, types, and so on; prints what the
-/// terminal showed and ends as the program did. The alarm is for a program that never says what is waited for.
+/// A Python script that runs a program on a terminal of its own. In turn it waits for a text and the prompt behind it,
+/// and types. At the end it prints what the terminal showed and exits as the program did. The alarm ends a program that
+/// never prints the expected text.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, signal, sys
 signal.alarm(60)
@@ -343,7 +344,8 @@ sys.stdout.buffer.write(shown)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
 
-/// At the prompt: `script` is played, each answer of `dialogue` is awaited before what follows it is typed.
+/// Runs the client on a terminal against a server that plays `script`. The first part of each pair in `dialogue` is
+/// expected before the second part is typed.
 fn at_the_prompt(state: &Path, script: &[(&'static str, &'static str)], dialogue: &[(&str, &str)]) -> Ended {
     let server = Scripted::start(script);
     let mut python = Command::new("python3");
@@ -357,7 +359,7 @@ fn at_the_prompt(state: &Path, script: &[(&'static str, &'static str)], dialogue
 }
 
 #[test]
-fn a_prompt_can_be_edited_completed_and_recalled() {
+fn lines_at_the_prompt_are_edited_completed_and_recalled() {
     const UP: &str = "\x1b[A";
     const LEFT: &str = "\x1b[D";
     let state = tempfile::tempdir().expect("a folder");
@@ -410,7 +412,7 @@ fn a_prompt_can_be_edited_completed_and_recalled() {
 }
 
 #[test]
-fn a_person_is_helped_with_one_command_or_all() {
+fn help_on_a_terminal_explains_one_command_or_all() {
     let state = tempfile::tempdir().expect("a folder");
     let dialogue = [
         ("with 'help'\r\n", "help\r"),
@@ -433,12 +435,13 @@ fn a_prompt_whose_server_dies_ends_with_3() {
     assert!(ended.stdout.ends_with(": the server closed the connection\r\n"), "{:?}", ended.stdout);
 }
 
-/// Asks for the time-out by TLS, with these arguments.
+/// Runs the command `timeout` by TLS, with these further arguments.
 fn ask_by_tls(port: u16, arguments: &[&str]) -> Ended {
     run(peepclient(port).arg("-tls").args(arguments).arg("timeout"), "")
 }
 
-/// Has `serve` for a server of one connection; what the client said of it, without the server's name.
+/// Runs the client against a server of one connection, for which `serve` is called. Returns the client's error without
+/// the server's name.
 fn refusal_of(serve: impl FnOnce(TcpStream) + Send + 'static, arguments: &[&str]) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
@@ -449,7 +452,7 @@ fn refusal_of(serve: impl FnOnce(TcpStream) + Send + 'static, arguments: &[&str]
     stderr.strip_prefix(&format!("peepclient: 127.0.0.1:{port}: ")).expect("its name").trim_end().to_owned()
 }
 
-/// The same of a server that has this certificate.
+/// Returns the client's error for a server that has this certificate.
 fn refused(identity: &Identity, arguments: &[&str]) -> String {
     let config = identity.config();
     let until_it_leaves = |socket| drop(secured(socket, config).read(&mut [0]));
@@ -457,7 +460,7 @@ fn refused(identity: &Identity, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_trusted_server_is_spoken_to_by_tls() {
+fn a_trusted_server_is_accepted() {
     let calls_itself_an_authority = Identity::with(&NAMES, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
@@ -492,7 +495,7 @@ fn the_systems_authorities_are_trusted_unless_others_are_named() {
 }
 
 #[test]
-fn a_certificate_that_proves_nothing_is_refused_with_the_reason() {
+fn an_untrusted_certificate_is_refused_with_the_reason() {
     let good = Identity::new();
     let nobody = "nobody trusted here has signed the server's certificate: name it, or its issuer's, with --ca FILE";
     assert_eq!(refused(&good, &["-ca", &Identity::new().ca()]), nobody);
@@ -515,7 +518,7 @@ fn a_certificate_that_proves_nothing_is_refused_with_the_reason() {
 }
 
 #[test]
-fn any_certificate_does_when_none_is_asked_for() {
+fn every_certificate_is_accepted_with_insecure() {
     let bad = Identity::with(&["mail.example"], |params| params.not_after = rcgen::date_time_ymd(2020, 2, 29));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let server = Scripted::by_tls(&bad, listener, &[LOGIN, ("t?", "+0\r\n"), ("", HANG_UP)]);
@@ -523,7 +526,7 @@ fn any_certificate_does_when_none_is_asked_for() {
 }
 
 #[test]
-fn a_server_without_tls_is_told_from_one_that_hangs_up_or_is_silent() {
+fn the_error_tells_whether_the_server_has_no_tls_hangs_up_or_is_silent() {
     let read = |socket: &mut TcpStream| assert!(socket.read(&mut [0; 4096]).expect("a handshake") > 0);
     let answer = move |mut socket: TcpStream| {
         read(&mut socket);
@@ -540,7 +543,7 @@ fn a_server_without_tls_is_told_from_one_that_hangs_up_or_is_silent() {
 }
 
 #[test]
-fn a_server_by_tls_is_told_from_one_in_clear() {
+fn the_error_in_clear_tells_that_the_server_uses_tls() {
     let server = Server::builder().tls(&Certificate::new()).start();
     let ended = run(peepclient(server.peep_address().port()).arg("users"), "");
     assert_eq!(ended.code, Some(3));
@@ -548,7 +551,7 @@ fn a_server_by_tls_is_told_from_one_in_clear() {
 }
 
 #[test]
-fn tls_makes_sense_as_a_whole_or_not_at_all() {
+fn tls_flags_that_contradict_each_other_are_refused() {
     let identity = Identity::new();
     let ca = identity.ca();
     for arguments in [

@@ -22,13 +22,13 @@ const MESSAGES: [&str; 3] = ["Subject: one\r\n\r\nbody\r\n", "Subject: two\r\n\r
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Correct,
-    /// A maildrop serves one session at a time.
+    /// A maildrop is locked by its session.
     Locking,
-    /// RETR brings one octet fewer than LIST tells.
+    /// A message has one octet fewer than LIST says.
     ShortBody,
-    /// Letters are changed, sizes are not.
+    /// A letter of the messages differs. The sizes are the same.
     OtherContent,
-    /// Each RETR brings something else of the same size.
+    /// Each RETR sends another content of the same size.
     ChangingContent,
     HangUpInBody,
     SilentAtRetr,
@@ -41,12 +41,12 @@ enum Manner {
     EndlessList,
     EndlessUidl,
     EndlessBody,
-    /// The same, slowly.
+    /// Like `EndlessBody`, but slowly.
     DrippedBody,
 }
 
 impl Manner {
-    /// The line that its answer to this command goes on with for ever, and how long it waits before each.
+    /// The line that the answer to this command repeats for ever, and the pause after each.
     fn endless(self, verb: &str) -> Option<(&'static [u8], Duration)> {
         match (self, verb) {
             (Manner::EndlessList, "LIST") => Some((b"3 2\r\n", Duration::ZERO)),
@@ -58,22 +58,22 @@ impl Manner {
     }
 }
 
-/// A server on a port of its own; its threads end with the test program.
+/// A server on a port of its own. Its threads end with the test program.
 struct Server {
     address: SocketAddr,
 }
 
-/// How the server speaks TLS.
+/// How the server uses TLS.
 #[derive(Clone)]
 enum Tls {
     None,
     AtOnce(Arc<ServerConfig>),
     Stls(Arc<ServerConfig>),
-    /// A greeting and the answer to STLS, with more in clear behind it.
+    /// The server answers STLS and sends another reply in clear behind the answer.
     Planted,
 }
 
-/// What the server's sessions share.
+/// The state that the server's sessions share.
 #[derive(Default)]
 struct State {
     live_users: HashSet<String>,
@@ -103,7 +103,7 @@ impl Server {
     }
 }
 
-/// One session, with an exclusive lock on its maildrop that is gone before QUIT is answered.
+/// Serves one session. Its lock on the maildrop is released before QUIT is answered.
 fn serve(mut socket: TcpStream, manner: Manner, tls: &Tls, state: &Mutex<State>) -> io::Result<()> {
     let mut user = String::new();
     let stream = match tls {
@@ -222,7 +222,7 @@ fn retr(message: &str, manner: Manner, turn: usize) -> String {
     format!("+OK\r\n{}.\r\n", lines.concat())
 }
 
-/// What came of running the program.
+/// The exit code and the output of the program.
 struct Run {
     code: Option<i32>,
     out: String,
@@ -235,14 +235,14 @@ impl Run {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 
-    /// The JSON of a run that was fine.
+    /// The JSON report of a run without errors.
     #[track_caller]
     fn fine(&self) -> Value {
         assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
         self.json()
     }
 
-    /// Asserts the exit code and that every error was of this kind.
+    /// Asserts the exit code, and that all errors are of this kind.
     #[track_caller]
     fn fails_with(&self, code: i32, kind: &str) {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
@@ -299,7 +299,7 @@ fn sessions_retrieve_at_every_depth() {
 }
 
 #[test]
-fn percentiles_rise() {
+fn percentiles_are_in_ascending_order() {
     let json = Server::start(Manner::Correct).bench("logins -c 1 -n 20 --json").fine();
     let login = &json["latency_ms"]["login"];
     let times: Vec<f64> = ["p50", "p90", "p99", "max"].map(|name| login[name].as_f64().unwrap()).to_vec();
@@ -320,7 +320,7 @@ fn maildrop_counts_what_is_listed() {
 }
 
 #[test]
-fn idle_sessions_live_and_the_memory_of_a_process_is_told() {
+fn idle_sessions_survive_and_the_memory_of_a_process_is_reported() {
     let server = Server::start(Manner::Correct);
     let pid = std::process::id();
     let options = format!("--users u{{1..20}} --duration 50ms --interval 10ms --pid {pid} --json");
@@ -330,7 +330,7 @@ fn idle_sessions_live_and_the_memory_of_a_process_is_told() {
 }
 
 #[test]
-fn a_storm_is_served_once_for_each_client() {
+fn a_storm_runs_one_session_for_each_client() {
     let server = Server::start(Manner::Correct);
     for threads in [1, 3] {
         let json = server.bench(&format!("storm -c 50 --users u{{1..50}} --threads {threads} --json")).fine();
@@ -365,7 +365,7 @@ fn a_duration_bounds_the_run() {
     assert!(json["sessions"].as_u64().unwrap() >= 2);
 }
 
-/// Each wait is short, but the session would never end.
+/// The server never makes the client wait for long, but the session would never end.
 #[test]
 fn a_session_does_not_outlive_the_run() {
     let server = Server::start(Manner::DrippedBody);
@@ -373,7 +373,7 @@ fn a_session_does_not_outlive_the_run() {
 }
 
 #[test]
-fn errors_are_told_by_kind() {
+fn errors_are_counted_by_kind() {
     let kinds = [
         (Manner::ShortBody, "octet mismatch"),
         (Manner::HangUpInBody, "hang-up"),
@@ -412,7 +412,7 @@ fn an_account_without_mail_ends_the_run_with_one_note() {
         assert!(run.err.ends_with(&format!(": {why}; the run was stopped\n")), "{arguments}: {}", run.err);
         assert_eq!(run.err.lines().count(), 1, "{arguments}: {}", run.err);
     }
-    // A message that is not there is a note too, a maildrop that is not to be retrieved from is none.
+    // A missing message is reported in the same way. Workloads that retrieve nothing need no mail.
     let run = full.bench("retr --message 9");
     assert!(run.err.ends_with(": there is no message 9; the run was stopped\n"), "{}", run.err);
     empty.bench("maildrop -n 2 --json").fine();
@@ -420,14 +420,14 @@ fn an_account_without_mail_ends_the_run_with_one_note() {
 }
 
 #[test]
-fn what_is_not_verified_is_not_an_error() {
+fn without_verification_wrong_octets_are_no_error() {
     let server = Server::start(Manner::ShortBody);
     server.bench("retr --no-verify --json").fine();
     Server::start(Manner::StatDisagrees).bench("sessions -c 1 -n 1 --no-verify --json").fine();
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_by_the_exit_code() {
+fn the_exit_code_is_3_if_there_is_no_server() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     popbench(&format!("logins --address {address} --json")).fails_with(3, "refused");
     let unknown = popbench("logins --address name.invalid");
@@ -436,7 +436,7 @@ fn a_server_that_is_not_there_is_told_by_the_exit_code() {
 }
 
 #[test]
-fn wrong_usage_is_told_by_the_exit_code() {
+fn the_exit_code_is_2_for_wrong_usage() {
     for arguments in [
         "",
         "fetch",
@@ -501,7 +501,7 @@ fn two_servers_are_compared_by_ratio_and_content() {
 }
 
 #[test]
-fn the_table_for_people_names_figure_and_errors() {
+fn the_text_report_has_the_figure_and_the_errors() {
     let run = Server::start(Manner::ShortBody).bench("sessions -c 1 -n 2");
     assert_eq!(run.code, Some(1));
     for text in ["sessions on 127.0.0.1:", "0.0 sessions/s", "p99", "2 × octet mismatch"] {
@@ -509,7 +509,7 @@ fn the_table_for_people_names_figure_and_errors() {
     }
 }
 
-/// Both ways to begin TLS, with the flag for each.
+/// Servers for both ways to begin TLS, each with its flag.
 fn by_tls(identity: &Identity, manner: Manner) -> [(&'static str, Server); 2] {
     let config = identity.config();
     [
@@ -541,7 +541,7 @@ fn every_workload_runs_by_tls() {
     }
 }
 
-/// Many records, and lines that end where they do not.
+/// The message has many records, whose ends are not ends of lines.
 #[test]
 fn a_message_by_tls_is_the_same_to_the_octet() {
     let certificate = Certificate::new();
@@ -609,7 +609,7 @@ fn sessions_are_resumed_when_asked_for() {
 }
 
 #[test]
-fn a_server_that_cannot_be_trusted_is_not_logged_in_to() {
+fn no_login_is_sent_to_an_untrusted_server() {
     let (identity, another) = (Identity::new(), Identity::new());
     for (flag, server) in by_tls(&identity, Manner::Correct) {
         let code = if flag == "--tls" { 3 } else { 1 }; // by STLS there was a connection
@@ -639,7 +639,7 @@ fn a_server_without_tls_is_an_error() {
 }
 
 #[test]
-fn errors_behind_tls_are_those_in_clear() {
+fn errors_by_tls_are_those_in_clear() {
     let identity = Identity::new();
     for (manner, kind) in [
         (Manner::ShortBody, "octet mismatch"),
@@ -668,9 +668,9 @@ fn two_servers_are_compared_by_tls() {
     }
 }
 
-/// As before `| head` that has seen enough, and on a disk that is full.
+/// The reader of a pipe has left, or the disk is full.
 #[test]
-fn a_report_that_nobody_takes() {
+fn a_report_that_cannot_be_written() {
     let server = Server::start(Manner::Correct);
     let run = |out: Stdio| {
         let options = ["retr", "-n", "1", "--password", "secret", "--address"];

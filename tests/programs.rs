@@ -1,4 +1,4 @@
-//! The program `pop3d` itself: its flags, what it says when it cannot start, its log, and how it ends.
+//! The program `pop3d` itself: its flags, its errors at the start, its log, and how it ends.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use crate::harness::{
 // ---------------------------------------------------------------------------------------------------------------------
 // Helpers
 
-/// A program started with just these flags: for what the harness's server never does.
+/// A program started with exactly these flags, for tests that the harness's server does not suit.
 struct Program(Child);
 
 impl Program {
@@ -26,15 +26,15 @@ impl Program {
         Self(command.spawn().unwrap())
     }
 
-    /// The next line that it prints.
+    /// Reads the next line that it prints.
     fn line(&mut self) -> String {
         let mut line = String::new();
-        // One octet at a time would be exact; the program prints no more than we ask for.
+        // The buffer of one octet reads nothing behind the line.
         BufReader::with_capacity(1, self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    /// The address behind `PROTOCOL listening on`.
+    /// Reads a line `PROTOCOL listening on ADDRESS` and returns the address.
     fn address(&mut self, protocol: &str) -> SocketAddr {
         let line = self.line();
         let address = line.strip_prefix(protocol).and_then(|line| line.strip_prefix(" listening on "));
@@ -53,7 +53,7 @@ impl Drop for Program {
     }
 }
 
-/// Runs a program that is to end at once, and gives what it says.
+/// Runs a program that should end at once. Returns its output.
 fn output(flags: &[&str]) -> Output {
     let patience = PATIENCE.as_secs().to_string();
     let ports = ["-p", "-P"].into_iter().filter(|flag| !flags.contains(flag)).flat_map(|flag| [flag, "0"]);
@@ -62,7 +62,7 @@ fn output(flags: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// Expects that the program does not start, and says why in one line.
+/// Asserts that the program does not start, and that it says why in one line.
 #[track_caller]
 fn refused(flags: &[&str], code: i32, why: &[&str]) {
     let output = output(flags);
@@ -76,7 +76,7 @@ fn refused(flags: &[&str], code: i32, why: &[&str]) {
     assert_eq!(text.lines().count(), 1, "{flags:?}: {text}");
 }
 
-/// The answer of the PEEP server at `address` to an admin's query.
+/// Sends an admin's query to the PEEP server at `address` and returns the answer.
 #[track_caller]
 fn query(address: SocketAddr, admin: &str, query: &str) -> String {
     let mut client = Client::connect(address);
@@ -92,8 +92,8 @@ fn server_with_mail(flags: &[&str]) -> Server {
     server
 }
 
-/// Signals the server and expects that it ends well, and in time: five seconds are promised, [`PATIENCE`] is the
-/// bound for a machine that has other things to do.
+/// Signals the server and asserts that it exits with 0 in time. The server promises five seconds; [`PATIENCE`] allows
+/// for a busy machine.
 #[track_caller]
 fn ends_well(server: &mut Server, signal: Signal) {
     server.signal(signal);
@@ -108,7 +108,7 @@ fn succeeded(status: ExitStatus) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Flags
 
-/// Each flag in both spellings, and what it does.
+/// Tests each flag that has a short form, in both forms.
 #[test]
 fn short_and_long_flags_do_the_same() {
     let mail = MailRoot::new();
@@ -160,9 +160,9 @@ fn the_mail_directory_is_the_working_directory_by_default() {
     assert_eq!(client.call("STAT"), "1 5");
 }
 
-/// One port on all addresses of a protocol; PEEP on loopback only.
+/// Each protocol has one port on all of its addresses. PEEP listens on loopback only.
 #[test]
-fn by_default_pop3_is_for_all_and_peep_for_loopback() {
+fn by_default_pop3_listens_everywhere_and_peep_on_loopback() {
     let mut program = Program::start(&["-p", "0", "-P", "0"]);
     let mut addresses = Vec::new();
     loop {
@@ -223,7 +223,7 @@ fn help_and_version() {
 // What cannot work is said in one line
 
 #[test]
-fn a_flag_or_value_that_is_none() {
+fn an_invalid_flag_or_value_is_refused() {
     for (flags, why) in [
         (&["--unknown"][..], &["--unknown"][..]),
         (&["-x"], &["-x"]),
@@ -255,7 +255,7 @@ fn a_flag_or_value_that_is_none() {
         (&["-u", "a/b:x"], &["user", "name"]),
         (&["-u", "..:x"], &["user", "name"]),
         (&["-a", "root"], &["peep-admin", "NAME:PASSWORD"]),
-        // PEEP cannot carry them, so nobody could ever log in.
+        // PEEP cannot carry these names and passwords, so the admin could never log in.
         (&["-a", "boss:a b"], &["peep-admin", "password"]),
         (&["-a", "boss:a\tb"], &["peep-admin", "password"]),
         (&["-a", &format!("boss:{}", "x".repeat(129))], &["peep-admin", "password"]),
@@ -268,7 +268,7 @@ fn a_flag_or_value_that_is_none() {
 }
 
 #[test]
-fn what_is_well_formed_and_cannot_work() {
+fn settings_that_cannot_work_are_refused() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("file"), "").unwrap();
@@ -281,7 +281,7 @@ fn what_is_well_formed_and_cannot_work() {
 }
 
 #[test]
-fn no_password_is_in_what_it_says() {
+fn error_messages_contain_no_password() {
     for flags in [
         &["-u", "a/b:hunter2"][..],
         &["-u", "ana:hunter2", "-u", "ana:hunter2"],
@@ -298,7 +298,7 @@ fn no_password_is_in_what_it_says() {
 }
 
 #[test]
-fn a_port_that_is_taken() {
+fn a_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let port = address.port().to_string();
@@ -306,10 +306,10 @@ fn a_port_that_is_taken() {
     refused(&["--peep-address", "127.0.0.1", "-P", &port], 1, &[&address.to_string(), "in use"]);
 }
 
-/// As in a container with few processes: what it cannot have is said, too. Root has no such limit, so the program runs
-/// as a user who has no other processes.
+/// The limit is that of a container with few processes. Root has no such limit, so the program runs as a user who has
+/// no other processes.
 #[test]
-fn threads_that_cannot_be_had() {
+fn a_limit_of_threads_that_is_too_low_is_refused() {
     const SOMEBODY: u32 = NOBODY - 1;
     let (program, _directory) = copy_of_program();
     for threads in ["1", "2", "500", "1000", "1001"] {
@@ -319,7 +319,7 @@ fn threads_that_cannot_be_had() {
         if geteuid().is_root() {
             command.uid(SOMEBODY);
         }
-        let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+        let output = command.current_dir("/tmp").stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{}: {text}", output.status);
         assert!(!text.contains("panicked") && text.contains("thread"), "{text}");
@@ -347,9 +347,9 @@ fn a_signal_ends_idle_sessions() {
     }
 }
 
-/// As soon as the ports are printed, and so for a script that has seen them.
+/// A script may send a signal as soon as it has seen the ports.
 #[test]
-fn a_signal_right_after_the_start() {
+fn a_signal_right_after_the_start_ends_the_server() {
     for round in 0..40 {
         let mut program =
             Program::start(&["-p", "0", "-P", "0", "--address", "127.0.0.1", "--peep-address", "127.0.0.1"]);
@@ -359,7 +359,7 @@ fn a_signal_right_after_the_start() {
     }
 }
 
-/// More than all buffers between server and client hold.
+/// The octets of a message that does not fit into the buffers between server and client.
 const LARGE: usize = 16 << 20;
 
 #[test]
@@ -386,7 +386,7 @@ fn a_running_reply_is_finished() {
 }
 
 #[test]
-fn a_reply_that_nobody_takes_is_given_up() {
+fn a_reply_that_the_client_does_not_read_is_given_up() {
     let mut server = server_with_mail(&[]);
     server.maildrop().put("1", "x".repeat(LARGE));
     let mut client = server.session();
@@ -397,7 +397,7 @@ fn a_reply_that_nobody_takes_is_given_up() {
     assert_eq!(server.maildrop().messages(), ["1"]);
 }
 
-/// What is pipelined behind the RETR makes no difference.
+/// Commands pipelined behind the RETR make no difference.
 #[test]
 fn a_running_transform_is_finished() {
     for behind in [&[][..], &["NOOP"]] {
@@ -413,9 +413,9 @@ fn a_running_transform_is_finished() {
     }
 }
 
-/// The server is gone within its five seconds, and so is the program, whatever it was doing.
+/// The server and the transform's process end within the five seconds, whatever the transform was doing.
 #[test]
-fn a_transform_that_goes_on_is_ended() {
+fn a_transform_that_does_not_end_is_killed() {
     for (program, behind) in [
         ("sleep 1000", &[][..]),
         ("sleep 1000", &["NOOP", "QUIT"]),
@@ -442,7 +442,7 @@ fn a_transform_that_goes_on_is_ended() {
 }
 
 #[test]
-fn clients_that_wait_for_a_place_do_not_keep_it() {
+fn clients_that_wait_for_a_slot_do_not_delay_the_end() {
     let mut server = Server::builder().flags(["-c", "2"]).start();
     let _first = server.pop3();
     let mut waiting: Vec<_> = (0..5).map(|_| Client::connect(server.pop3_address())).collect();
@@ -450,9 +450,9 @@ fn clients_that_wait_for_a_place_do_not_keep_it() {
     waiting.iter_mut().for_each(Client::closed);
 }
 
-/// A login that waits for the maildrop is no reason to stay.
+/// A login that waits for the maildrop's lock does not delay the end.
 #[test]
-fn a_login_that_waits_does_not_keep_it() {
+fn a_waiting_login_does_not_delay_the_end() {
     let mut server = server_with_mail(&[]);
     let _first = server.session();
     let mut second = server.pop3();
@@ -473,7 +473,7 @@ fn a_second_signal_changes_nothing() {
     ends_well(&mut server, Signal::INT);
 }
 
-/// What the old server has closed itself is in TIME-WAIT.
+/// Connections that the old server has closed itself are in the TIME-WAIT state.
 #[test]
 fn it_starts_again_on_the_same_ports_at_once() {
     let (mut pop3, mut peep) = ("0".to_owned(), "0".to_owned());
@@ -494,12 +494,12 @@ fn it_starts_again_on_the_same_ports_at_once() {
 // ---------------------------------------------------------------------------------------------------------------------
 // The log
 
-/// The lines of the server's log that have `text`.
+/// The lines of the server's log that contain `text`.
 fn log_lines(server: &Server, text: &str) -> Vec<String> {
     server.stderr().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
 }
 
-/// Waits for a log line with all of `texts`.
+/// Waits for a log line that contains all of `texts`.
 #[track_caller]
 fn logged(server: &Server, texts: &[&str]) {
     eventually(&format!("the log has {texts:?}"), || {
@@ -528,7 +528,7 @@ fn sessions_are_logged_from_connect_to_end() {
 }
 
 #[test]
-fn each_way_to_end_is_told() {
+fn the_log_says_how_each_session_ended() {
     let server = server_with_mail(&["-T", "1"]);
     let mut client = server.session();
     let hang_up = local_address(&client);
@@ -573,7 +573,7 @@ fn failed_logins_are_logged_with_the_address() {
 
 #[test]
 fn changed_settings_are_logged() {
-    let server = server_with_mail(&["--allow-dir", "/"]);
+    let server = server_with_mail(&["--allow-dir", "/tmp"]);
     let mut admin = server.admin();
     let address = local_address(&admin);
     for (command, told) in [
@@ -581,7 +581,7 @@ fn changed_settings_are_logged() {
         ("u- ana", "\"ana\" deleted"),
         ("c= 77", "connections = 77"),
         ("t= 99", "timeout = 99"),
-        ("m= /", "directory = \"/\""),
+        ("m= /tmp", "directory = \"/tmp\""),
     ] {
         admin.send(command);
         admin.expect("+");
@@ -597,7 +597,7 @@ fn changed_settings_are_logged() {
     assert_eq!(log_lines(&server, "set:").len(), before);
 }
 
-/// Whatever is said, and however loud the log is.
+/// Whatever the client sends, and at every log level.
 #[test]
 fn no_password_is_logged() {
     let server = server_with_mail(&["-vv", "-a", "boss:admin-secret"]);
@@ -631,7 +631,7 @@ fn no_password_is_logged() {
 }
 
 #[test]
-fn what_clients_say_cannot_break_a_line() {
+fn text_from_clients_cannot_break_a_log_line() {
     let server = server_with_mail(&["-vv"]);
     let mut client = server.pop3();
     client.write(b"USER a\rb\x1b[31m\0\x07\xff\xe2\x80\xa8\x0b\x0c\x85\r\nPASS x\r\n\x1b]0;x\x07\r\n");
@@ -654,7 +654,7 @@ fn what_clients_say_cannot_break_a_line() {
 }
 
 #[test]
-fn levels() {
+fn flags_set_the_log_level() {
     for (flags, levels) in [
         (&["-q", "-q"][..], &["ERROR"][..]),
         (&["-qq"], &["ERROR"]),
@@ -695,7 +695,7 @@ fn a_log_file_is_appended_to() {
     }
 }
 
-/// As logrotate does: moved away first, then told.
+/// Does as logrotate does: renames the file, then sends the signal.
 #[test]
 fn a_log_file_is_opened_again_on_sighup() {
     let directory = TempDir::new().unwrap();
@@ -711,8 +711,8 @@ fn a_log_file_is_opened_again_on_sighup() {
     assert_eq!(fs::read_to_string(&file).unwrap().matches("end: quit").count(), 1);
 }
 
-/// glibc takes it from the environment alone, so the program starts itself again: as the same process, by the same
-/// name.
+/// glibc reads the setting only from the environment, so the program executes itself again, in the same process and
+/// with the same name.
 #[test]
 fn its_threads_keep_little_freed_memory() {
     let environment = |server: &Server| fs::read_to_string(format!("/proc/{}/environ", server.pid())).unwrap();

@@ -14,6 +14,7 @@
 mod apop;
 mod file;
 mod hidden;
+mod local_client;
 mod name;
 mod on_disk;
 mod passwd;
@@ -26,6 +27,7 @@ mod verifier;
 
 pub use apop::timestamp;
 pub use hidden::Hidden;
+pub use local_client::user_of_local_client;
 pub use name::{Credentials, InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
-/// Enough that a system call moves much at once, small enough to stay in a core's second-level cache. A
-/// client that receives little touches only the first pages of it.
+/// The size of a buffer: large enough that one system call receives much, small enough for a core's second-level cache.
+/// A client that receives little touches only the first pages of it.
 const BUFFER_OCTETS: usize = 256 * 1024;
 
-/// Receive buffers of one thread. A client keeps one only while it has octets not yet used, so that a few of
-/// them, warm in the cache, serve thousands of clients.
+/// The receive buffers of one thread. A client keeps one only while it has unread octets, so that a few buffers, which
+/// stay in the cache, serve thousands of clients.
 pub(super) struct Buffers {
     idle: RefCell<Vec<Box<[u8]>>>,
     octets: usize,

@@ -1,8 +1,7 @@
 //! One POP3 connection as a client sees it: commands out, status lines and multi-line replies in.
 //!
-//! A message's body is looked at a receive buffer at a time. The only sequence that needs attention is CRLF
-//! followed by a dot (a stuffed line or the end), so a substring search finds it and everything between is
-//! handed on in large pieces.
+//! A message's body is processed one receive buffer at a time. The only sequence that matters is CRLF and a dot (a
+//! stuffed line or the end). A substring search finds it, and everything in between is passed on in large pieces.
 
 use std::fmt;
 use std::io::Write;
@@ -31,10 +30,10 @@ pub(super) struct Connection<'a, 'i, S> {
 }
 
 impl<'i> Connection<'_, 'i, Line<'i>> {
-    /// Goes on by TLS, once its handshake is done.
+    /// Switches to TLS and completes the handshake.
     pub(super) async fn start_tls(&mut self, tls: &Tls) -> Result<Option<Agreed>, Failure> {
         if !self.intake.unread().is_empty() {
-            let planted = "octets in clear before the TLS handshake, which anybody could have put there";
+            let planted = "octets before the TLS handshake, which anybody in between could have added";
             return Err(Failure::Violation(planted.to_owned()));
         }
         let layer = tls.layer(self.intake.buffers).map_err(|error| Failure::Tls(error.to_string()))?;
@@ -52,12 +51,12 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         Connection { stream, intake, batch: Vec::new() }
     }
 
-    /// Waits until the server speaks, or hangs up: then at least the connect has succeeded.
+    /// Waits until the server sends something or hangs up. Either shows that the connection was established.
     pub(super) async fn opened(&mut self) -> Result<(), Failure> {
         self.intake.fill(&mut self.stream).await.map(drop)
     }
 
-    /// Sends a command without argument; the text behind `+OK` is returned.
+    /// Sends a command without an argument. Returns the text behind `+OK`.
     pub(super) async fn command(&mut self, verb: &'static str) -> Result<&str, Failure> {
         self.batch.extend_from_slice(verb.as_bytes());
         self.batch.extend_from_slice(b"\r\n");
@@ -65,7 +64,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         self.status(verb).await
     }
 
-    /// Sends a command with its argument; the text behind `+OK` is returned.
+    /// Sends a command with its argument. Returns the text behind `+OK`.
     pub(super) async fn command_with(
         &mut self,
         verb: &'static str,
@@ -82,14 +81,14 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         let _ = write!(self.batch, "{verb} {argument}\r\n");
     }
 
-    /// Writes the batch in one call. The server has been heard out before, so there is room for it.
+    /// Writes the batch in one call. All earlier replies have been read, so the socket's buffer has room for it.
     pub(super) fn send(&mut self) -> Result<(), Failure> {
         self.stream.write_all(&self.batch)?;
         self.batch.clear();
         Ok(())
     }
 
-    /// Reads the status line that answers `command`; the text behind `+OK` is returned.
+    /// Reads the status line that answers `command`. Returns the text behind `+OK`.
     pub(super) async fn status(&mut self, command: &'static str) -> Result<&str, Failure> {
         let line = self.line().await?;
         if let Some(text) = line.strip_prefix("+OK") {
@@ -101,7 +100,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         })
     }
 
-    /// Hands each line of a multi-line reply, after its status line, to `each`.
+    /// Passes each line of a multi-line reply to `each`. The status line has been read.
     pub(super) async fn listing(&mut self, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         loop {
             match self.line().await? {
@@ -111,8 +110,8 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         }
     }
 
-    /// Hands a multi-line reply, after its status line, to `content`: piece by piece, un-stuffed. The first `unseen`
-    /// octets, which must end before its last line does, are thrown away instead.
+    /// Passes a multi-line reply to `content` in pieces, without the byte-stuffing. The status line has been read. The
+    /// first `unseen` octets are discarded; they must end before the last line does.
     pub(super) async fn body(
         &mut self,
         unseen: u64,
@@ -152,7 +151,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         }
     }
 
-    /// Throws away the next octets: those that have not been received yet are not even copied.
+    /// Discards the next octets. Those that have not been received yet are not copied from the kernel.
     async fn skip(&mut self, mut octets: u64) -> Result<(), Failure> {
         while octets > 0 {
             let unread = self.intake.unread().len();
@@ -171,7 +170,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         Ok(())
     }
 
-    /// QUIT, then waits for the server to close first, so that TIME_WAIT is not this side's.
+    /// Sends QUIT and waits until the server closes the connection, so that the server's side gets the TIME_WAIT state.
     pub(super) async fn quit(mut self) -> Result<(), Failure> {
         self.command("QUIT").await?;
         if self.intake.unread().is_empty() && self.intake.fill(&mut self.stream).await? == 0 {
@@ -180,7 +179,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         Err(Failure::Violation("octets after the reply to QUIT".to_owned()))
     }
 
-    /// The next line without its CRLF.
+    /// Reads the next line and removes its CRLF.
     async fn line(&mut self) -> Result<&str, Failure> {
         let mut searched = 0;
         let length = loop {
@@ -204,7 +203,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
         str::from_utf8(line).map_err(|_| Failure::Violation("a reply line is not UTF-8".to_owned()))
     }
 
-    /// Receives more; the end of the stream is a hang-up here, because something is still awaited.
+    /// Receives more. The end of the stream is an error, because a reply is not complete.
     async fn fill(&mut self) -> Result<(), Failure> {
         match self.intake.fill(&mut self.stream).await? {
             0 => Err(failure::hang_up()),
@@ -213,7 +212,7 @@ impl<'a, 'i, S: Stream> Connection<'a, 'i, S> {
     }
 }
 
-/// How many octets at the end may be the beginning of CRLF and a dot.
+/// How many octets at the end may belong to a CRLF and a dot that has not arrived yet.
 fn undecided(octets: &[u8]) -> usize {
     match octets {
         [.., b'\r', b'\n'] => 2,
@@ -233,7 +232,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    /// A server's answers, arriving in two pieces; what the client sends is dropped.
+    /// A server's answers, which arrive in two pieces. What the client sends is discarded.
     struct Split<'a>(&'a [u8], &'a [u8]);
 
     impl Read for Split<'_> {
@@ -263,7 +262,7 @@ mod tests {
 
     type Pop<'a, 'i, 's> = Connection<'a, 'i, Split<'s>>;
 
-    /// Polls until done, the socket being ready each time.
+    /// Polls the future until it is done. The socket is always ready.
     fn finish<T>(readiness: &Readiness, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         for _ in 0..100 {
@@ -275,7 +274,8 @@ mod tests {
         panic!("it waits for more than was sent");
     }
 
-    /// Runs `check` on `answers` cut in two at every place, with buffers from the smallest that can work.
+    /// Runs `check` on `answers`, cut in two at every position, with several sizes of buffers from the smallest
+    /// possible one on.
     fn at_every_split<T>(answers: &str, check: impl AsyncFn(Pop) -> T) -> Vec<T> {
         let octets = answers.as_bytes();
         let longest = answers.split_inclusive("\r\n").map(str::len).max().unwrap_or(0).max(3);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_looked_at_hides_no_end() {
+    fn the_end_is_found_behind_discarded_octets() {
         for sent in ["", "a\r\n", "..\r\n", "\r\n", "a\r\n..\r\nbc\r\n", "x.\r\n..\r\n", "a\r\n..\r\n..\r\n"] {
             let answers = format!("+OK\r\n{sent}.\r\n+OK next\r\n");
             for unseen in 0..=sent.len().saturating_sub(2) {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_comes_line_by_line() {
+    fn a_listing_is_read_line_by_line() {
         at_every_split("+OK 2\r\n1 120\r\n2 200\r\n..\r\n.\r\n+OK\r\n", async |mut pop| {
             let mut lines = Vec::new();
             pop.status("LIST").await.unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_reply_is_a_hang_up_wherever_it_is_cut() {
+    fn a_reply_that_is_cut_off_anywhere_is_a_hang_up() {
         let answers = "+OK\r\na\r\n..\r\n.\r\n";
         for length in 0..answers.len() {
             for failure in at_every_split(&answers[..length], async |mut pop| body(&mut pop).await.unwrap_err()) {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_by_what_they_are() {
+    fn failures_are_counted_by_kind() {
         let kinds = [
             ("-ERR [IN-USE] locked\r\n", "-ERR [IN-USE]"),
             ("-ERR no\r\n", "-ERR to PASS"),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn after_quit_only_the_end_may_follow() {
+    fn octets_after_the_reply_to_quit_are_a_violation() {
         at_every_split("+OK\r\n", async |pop| pop.quit().await.unwrap());
         for result in at_every_split("+OK\r\n+OK\r\n", async |pop| pop.quit().await) {
             assert_eq!(result.unwrap_err().kind(), "protocol violation");

@@ -1,4 +1,4 @@
-//! Two servers in turn, A B A B, so that what changes on the machine meanwhile meets both alike.
+//! Two servers measured in turn, A B A B, so that changes of the machine's speed affect both alike.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ pub(super) struct Comparison {
     rounds: Vec<(Report, Report)>,
 }
 
-/// Median and extremes of the rounds' ratios.
+/// The median and the extremes of the rounds' ratios.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     median: f64,
@@ -24,7 +24,7 @@ struct Spread {
 }
 
 impl Comparison {
-    /// Runs both servers in turn. A run that makes no sense ends the comparison; the error tells why.
+    /// Runs the workload against both servers in turn. If a run was stopped, the error says why.
     pub(super) fn run(plan: &Plan, a: &Target, b: &Target) -> Result<Comparison, String> {
         let round = |number| {
             let label = |server| format!("{server} {number}/{} ", plan.rounds);
@@ -33,12 +33,12 @@ impl Comparison {
         Ok(Comparison { rounds: (1..=plan.rounds).map(round).collect::<Result<_, String>>()? })
     }
 
-    /// All runs in the order they were made.
+    /// The reports of all runs, oldest first.
     pub(super) fn reports(&self) -> Vec<&Report> {
         self.rounds.iter().flat_map(|(a, b)| [a, b]).collect()
     }
 
-    /// How many hashed messages both servers sent, but not with the same content.
+    /// The number of messages whose content differs between the servers.
     pub(super) fn differing_messages(&self) -> usize {
         let (a, b) = match self.rounds.first() {
             Some((a, b)) => (&a.tally.hashes, &b.tally.hashes),
@@ -47,7 +47,7 @@ impl Comparison {
         a.iter().filter(|(message, hash)| b.get(message).is_some_and(|other| other != *hash)).count()
     }
 
-    /// The errors of all rounds by server and kind: how many, and the first in full.
+    /// The errors of all rounds by server and kind: the count, and the first error in full.
     fn errors(&self) -> BTreeMap<(&'static str, &str), (u64, &str)> {
         let mut all = BTreeMap::new();
         for (name, report) in self.rounds.iter().flat_map(|(a, b)| [("A", a), ("B", b)]) {
@@ -114,7 +114,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// None when a round has no ratio, as when a server did nothing.
+/// Returns `None` if a round has no ratio, for example because a server did nothing.
 fn spread(mut ratios: Vec<f64>) -> Option<Spread> {
     if ratios.is_empty() || !ratios.iter().all(|ratio| ratio.is_normal()) {
         return None;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_differs_between_servers_is_told() {
+    fn a_message_that_differs_between_servers_is_reported() {
         let (a, mut b) = (example(Workload::Retr), example(Workload::Retr));
         b.tally.hashes.insert((0, 1), 8);
         b.tally.hashes.insert((5, 1), 9);

@@ -1,4 +1,4 @@
-//! What a session says to the server and hears from it, workload apart: scans, unique-ids, messages.
+//! The exchanges with the server that sessions are made of: scan listings, unique-ids, messages.
 
 use std::hash::Hasher;
 use std::time::Instant;
@@ -12,17 +12,18 @@ use super::options::Plan;
 use super::security::Tls;
 use super::tally::{Record, Step};
 
-/// The most messages that a maildrop can have here. A server that tells of more is not believed, so that its listings
-/// cannot keep a client for ever.
+/// The most messages that a maildrop may have. Larger numbers are taken for an error, so that a hostile server cannot
+/// keep a client busy for ever with its listings.
 const MOST_MESSAGES: u64 = 10_000_000;
 
-/// What is looked at of each message: a server that lists a few octets more than it sends is borne unless verified.
+/// Without --verify, the last octets of each message that are looked at. A server may list this many octets more than
+/// it sends.
 const TAIL_OCTETS: u64 = 1024;
 
-/// So many octets more than twice as many as were listed are no mistake in counting them: the message has no end.
+/// A message that exceeds twice its listed octets by more than this has no end: no server miscounts that much.
 const ENDLESS: u64 = 64 * 1024;
 
-/// A message as the scan listing tells it; without `octets` nobody asked.
+/// A message of the scan listing. `octets` is `None` if LIST was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) number: u32,
@@ -31,7 +32,7 @@ pub(super) struct Listed {
 
 type Pop<'a, 'i> = Connection<'a, 'i, Line<'i>>;
 
-/// The TLS handshake.
+/// Performs the TLS handshake.
 pub(super) async fn secure(pop: &mut Pop<'_, '_>, tls: &Tls, record: &mut Record) -> Result<(), Failure> {
     let began = Instant::now();
     record.agreed = pop.start_tls(tls).await?;
@@ -42,7 +43,7 @@ pub(super) async fn secure(pop: &mut Pop<'_, '_>, tls: &Tls, record: &mut Record
 /// Asks for the octets of one message: `LIST n`.
 pub(super) async fn listed_octets(pop: &mut Pop<'_, '_>, number: u32) -> Result<u64, Failure> {
     let answer = match pop.command_with("LIST", number).await {
-        // Without a response code, which would tell of another reason, RFC 1939 knows one reason only.
+        // A response code would give another reason. Without one, RFC 1939 has only one reason for -ERR here.
         Err(Failure::Refusal { text, .. }) if failure::response_code(&text).is_none() => {
             return Err(Failure::NothingToRetrieve(format!("there is no message {number}")));
         }
@@ -54,16 +55,16 @@ pub(super) async fn listed_octets(pop: &mut Pop<'_, '_>, number: u32) -> Result<
     }
 }
 
-/// A maildrop as STAT and LIST tell it.
+/// A maildrop as reported by STAT and LIST.
 pub(super) struct Scan {
-    /// How many messages it has.
+    /// The number of messages.
     pub(super) messages: u64,
-    /// The first of them, as many as were wanted.
+    /// The first messages, as many as the caller wanted.
     pub(super) first: Vec<Listed>,
 }
 
-/// STAT and LIST of the whole maildrop, which must agree when `verify` asks for it. Only the first `wanted` messages
-/// are kept, so that memory does not depend on what the server tells.
+/// Sends STAT and LIST for the whole maildrop. With `verify` their totals must be equal. Only the first `wanted`
+/// messages are kept, so that the memory does not depend on what the server claims.
 pub(super) async fn scan(
     pop: &mut Pop<'_, '_>,
     verify: bool,
@@ -104,7 +105,7 @@ pub(super) async fn scan(
     Ok(Scan { messages, first })
 }
 
-/// UIDL of the whole maildrop, which must have as many lines as LIST had.
+/// Sends UIDL for the whole maildrop. The listing must have as many lines as that of LIST.
 pub(super) async fn unique_ids(pop: &mut Pop<'_, '_>, messages: u64, record: &mut Record) -> Result<(), Failure> {
     let sent = Instant::now();
     pop.command("UIDL").await?;
@@ -126,7 +127,7 @@ pub(super) async fn unique_ids(pop: &mut Pop<'_, '_>, messages: u64, record: &mu
     }
 }
 
-/// RETR of these messages, as many at a time as the plan says.
+/// Retrieves these messages. The plan says how many RETR are sent at once.
 pub(super) async fn retrieve(
     pop: &mut Pop<'_, '_>,
     plan: &Plan,
@@ -172,7 +173,7 @@ pub(super) async fn retrieve(
     Ok(())
 }
 
-/// `n octets`, as in a drop listing or a line of a scan listing; RFC 1939 allows more behind it.
+/// Parses the two numbers of a drop listing, or of a line of a scan listing. RFC 1939 allows further text behind them.
 fn two_numbers(text: &str) -> Result<(u64, u64), Failure> {
     let mut words = text.split_ascii_whitespace().map(str::parse);
     match (words.next(), words.next()) {
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listings_may_say_more_than_two_numbers() {
+    fn text_behind_the_two_numbers_is_ignored() {
         assert_eq!(two_numbers(" 2 320").unwrap(), (2, 320));
         assert_eq!(two_numbers("2 320 octets").unwrap(), (2, 320));
         for bad in ["", "2", "two 320", "2 -1", "2 99999999999999999999"] {
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_does_not_depend_on_how_the_pieces_fall() {
+    fn a_hash_does_not_depend_on_the_pieces() {
         let octets = b"a message that arrives in two pieces, cut anywhere";
         let hash = |pieces: &[&[u8]]| {
             let mut hasher = SipHasher13::new();

@@ -1,4 +1,4 @@
-//! What can go wrong in a session, and what it is counted under.
+//! The errors of sessions, and the kinds under which they are counted.
 
 use std::fmt;
 use std::io;
@@ -9,22 +9,22 @@ use crate::trust;
 /// Why a session ended early.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The network, or the server hanging up.
+    /// The network failed, or the server closed the connection.
     Network(io::Error),
-    /// The server's certificate, or other things that TLS does not bear.
+    /// TLS failed, for example because of the server's certificate.
     Tls(String),
-    /// `-ERR` to this command, with the rest of its line.
+    /// The server answered this command with `-ERR` and this text.
     Refusal { command: &'static str, text: String },
-    /// The server said something that RFC 1939 does not allow.
+    /// The server sent something that RFC 1939 does not allow.
     Violation(String),
-    /// RETR did not bring what the scan listing promised.
+    /// A message does not have as many octets as the scan listing says.
     Octets { message: u32, listed: u64, received: u64 },
-    /// The account has no message to retrieve, or not the one that was asked for: in words.
+    /// The account does not have the message to retrieve. The text says what is missing.
     NothingToRetrieve(String),
 }
 
 impl Failure {
-    /// What this is counted under.
+    /// The kind under which the error is counted.
     pub(super) fn kind(&self) -> String {
         match self {
             Failure::Network(error) => network_kind(error).to_owned(),
@@ -76,7 +76,8 @@ fn network_kind(error: &io::Error) -> &'static str {
     }
 }
 
-/// The `IN-USE` of ` [IN-USE] …` (RFC 2449, section 8). A code that is not made of printable ASCII is ignored.
+/// The response code in the text behind `-ERR` (RFC 2449, section 8), for example `IN-USE`. A code that has other
+/// characters than printable ASCII is ignored.
 pub(super) fn response_code(text: &str) -> Option<&str> {
     let (code, _) = text.trim_start().strip_prefix('[')?.split_once(']')?;
     code.bytes().all(|octet| octet.is_ascii_graphic()).then_some(code)
@@ -85,7 +86,7 @@ pub(super) fn response_code(text: &str) -> Option<&str> {
 /// The most characters that a message quotes of a server's line.
 const QUOTED: usize = 200;
 
-/// The beginning of a server's line for a message: in quotes, with everything that could steer a terminal escaped.
+/// Quotes the beginning of a server's line for a message. Characters that could steer a terminal are escaped.
 pub(super) fn quoted(line: &str) -> String {
     format!("'{}'", line.chars().take(QUOTED).collect::<String>().escape_debug())
 }
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_of_the_network_are_counted_by_what_they_are() {
+    fn network_errors_are_counted_by_kind() {
         let of = |kind| Failure::from(io::Error::from(kind)).kind();
         assert_eq!(of(io::ErrorKind::ConnectionRefused), "refused");
         assert_eq!(of(io::ErrorKind::TimedOut), "timeout");

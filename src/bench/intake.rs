@@ -1,4 +1,4 @@
-//! Where a client's octets arrive.
+//! Receives a client's octets.
 
 use std::io;
 use std::mem;
@@ -10,28 +10,28 @@ use super::failure::{self, Failure};
 use super::line::Stream;
 use super::reactor::Readiness;
 
-/// As much as is read at once when messages are not looked into: the next status line, with little else to copy.
+/// The most octets that are read at once if messages are discarded: enough for the next status line, with little copied
+/// besides.
 const GLANCE_OCTETS: usize = 4096;
 
-/// Where a client's octets arrive: those received and not yet used.
+/// A client's octets that have been received but not used yet, and how more are received.
 pub(super) struct Intake<'a> {
-    /// Empty while there is nothing in it.
+    /// Empty while there are no octets.
     pub(super) buffer: Box<[u8]>,
     pub(super) start: usize,
     end: usize,
     pub(super) buffers: &'a Buffers,
-    /// How many octets a read takes at most.
+    /// The most octets that one read takes.
     at_once: usize,
     pub(super) readiness: &'a Readiness,
     timeout: Duration,
-    /// When the run is over for good.
+    /// The time at which every session of the run ends.
     deadline: Option<Instant>,
     received: &'a AtomicU64,
 }
 
 impl<'a> Intake<'a> {
-    /// Each wait for octets ends after `timeout`, and none is waited for after `deadline`; `received` counts them as
-    /// they come off the wire.
+    /// Each wait for octets ends after `timeout` or at `deadline`. `received` counts the octets as they arrive.
     pub(super) fn new(
         buffers: &'a Buffers,
         readiness: &'a Readiness,
@@ -43,7 +43,7 @@ impl<'a> Intake<'a> {
         Intake { buffer: Box::default(), start: 0, end: 0, buffers, at_once, readiness, timeout, deadline, received }
     }
 
-    /// Reads little at once, so that much is left to be thrown away.
+    /// Reads little at once, so that the rest can be discarded without copying it.
     pub(super) fn glancing(self) -> Self {
         Intake { at_once: GLANCE_OCTETS, ..self }
     }
@@ -52,14 +52,14 @@ impl<'a> Intake<'a> {
         &self.buffer[self.start..self.end]
     }
 
-    /// Forgets what was not used.
+    /// Forgets the unused octets and gives the buffer back.
     pub(super) fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
         self.buffers.give_back(mem::take(&mut self.buffer));
     }
 
-    /// Receives once behind the octets not yet used, which move to the front: never more than a partial
-    /// line. Returns 0 at the end of the stream.
+    /// Receives once. The unused octets, which are at most part of a line, move to the front of the buffer. Returns 0
+    /// at the end of the stream.
     pub(super) async fn fill<S: Stream>(&mut self, stream: &mut S) -> Result<usize, Failure> {
         if self.unread().is_empty() {
             self.clear();
@@ -72,14 +72,14 @@ impl<'a> Intake<'a> {
         Ok(count)
     }
 
-    /// Throws away what has come of the next `octets`, when nothing unused is left. Returns 0 at the end of
+    /// Discards those of the next `octets` that have arrived. There must be no unused octets. Returns 0 at the end of
     /// the stream.
     pub(super) async fn discard<S: Stream>(&mut self, stream: &mut S, octets: u64) -> Result<usize, Failure> {
         self.clear();
         self.receive(stream, usize::try_from(octets).unwrap_or(usize::MAX), S::discard).await
     }
 
-    /// Waits for the stream and has `read` take at most so many octets from it once, into the buffer's free room.
+    /// Waits for the stream, then calls `read` once for at most `most` octets and the free room of the buffer.
     pub(super) async fn receive<S: Stream>(
         &mut self,
         stream: &mut S,
@@ -106,7 +106,7 @@ impl<'a> Intake<'a> {
             let room = most.min(free.len());
             match read(stream, &mut free[..room]) {
                 Ok(count) => {
-                    // That saves asking again.
+                    // A drained socket is not asked again before epoll reports it.
                     self.readiness.set(!stream.is_drained(count < room));
                     self.received.fetch_add(count as u64, Ordering::Relaxed);
                     return Ok(count);

@@ -1,4 +1,4 @@
-//! A connection's octets in and out: a socket that never waits, in clear or by TLS.
+//! A connection's octets in and out: a non-blocking socket, in clear or by TLS.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,12 +8,12 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use super::tls::{Agreed, TlsLayer};
 
-/// A stream that can also throw away what it has received.
+/// A stream that can also discard what it has received.
 pub(super) trait Stream: Read + Write {
-    /// Like `read`, but what `scratch` holds afterwards has no meaning.
+    /// Like `read`, but the contents of `scratch` are undefined afterwards.
     fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize>;
 
-    /// Whether there is nothing more to read for now; what was read last did not fill its room when `short`.
+    /// Returns true if there is nothing more to read for now. `short` says that the last read did not fill its buffer.
     fn is_drained(&self, short: bool) -> bool {
         short
     }
@@ -26,7 +26,7 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Begins to connect. A refusal that does not come at once is found by the first read or write.
+    /// Begins to connect. The first read or write reports a later refusal.
     pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -42,17 +42,17 @@ impl<'a> Line<'a> {
         &self.socket
     }
 
-    /// Everything from here on goes through `tls`, its handshake first.
+    /// Uses `tls` for everything from now on, beginning with its handshake.
     pub(super) fn start_tls(&mut self, tls: TlsLayer<'a>) {
         self.tls = Some(Box::new(tls));
     }
 
-    /// Goes on with the handshake as far as it can be done without waiting: [`io::ErrorKind::WouldBlock`] until done.
+    /// Continues the handshake without waiting. Returns [`io::ErrorKind::WouldBlock`] until it is complete.
     pub(super) fn handshake(&mut self) -> io::Result<()> {
         self.tls.as_mut().map_or(Ok(()), |tls| tls.handshake(&self.socket))
     }
 
-    /// What the handshake came to.
+    /// What client and server agreed on in the handshake.
     pub(super) fn agreed(&self) -> Option<Agreed> {
         self.tls.as_ref().map(|tls| tls.agreed())
     }

@@ -10,7 +10,7 @@
 //! | `security` | the command line's part about TLS, and the settings for one server |
 //! | `users` | accounts by pattern or from a file, and which client gets which |
 //! | `client` | one connection: status lines, multi-line replies, octets |
-//! | `intake`, `buffers` | where that connection's octets arrive |
+//! | `intake`, `buffers` | receiving that connection's octets |
 //! | `failure` | what can go wrong in a session |
 //! | `line` | that connection's octets, unencrypted or with TLS |
 //! | `tls` | TLS over a non-blocking socket |
@@ -58,8 +58,8 @@ const ERRORS_OCCURRED: u8 = 1;
 const USAGE: u8 = 2;
 const CANNOT_CONNECT: u8 = 3;
 
-/// Runs what the command line asks for, prints the report on standard output and tells the exit code:
-/// 0 fine, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.
+/// Runs the workload of the command line and prints the report on standard output. Returns the exit code:
+/// 0 success, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.
 pub fn run(args: Args) -> ExitCode {
     let plan = match Plan::new(args) {
         Ok(plan) => plan,
@@ -101,7 +101,7 @@ fn print(plan: &Plan, reports: &[&Report], comparison: Option<&Comparison>) -> i
         (Output::Text, None) => reports[0].to_string(),
     };
     match io::stdout().write_all(text.as_bytes()) {
-        // Who reads no further, as head(1), has seen enough.
+        // The program that reads the report, for example head(1), has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

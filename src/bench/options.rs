@@ -19,22 +19,23 @@ Examples:
   popbench logins --address mail.example --tls --ca cert.pem --users alice --password secret
   popbench logins --users-file accounts --compare 127.0.0.1:2110 --rounds 5 --json
 
-Exit codes: 0 fine, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.";
+Exit codes: 0 success, 1 errors occurred in the run, 2 usage, 3 cannot connect at all.";
 
 /// What a session does between its login and its QUIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Workload {
-    /// RETR of one message; the figure is MB/s over all clients
+    /// Retrieves one message; the figure is MB/s over all clients
     Retr,
-    /// STAT, LIST and some RETR; the figure is sessions/s
+    /// Sends STAT and LIST and retrieves some messages; the figure is sessions/s
     Sessions,
-    /// nothing; the figure is logins/s
+    /// Only logs in; the figure is logins/s
     Logins,
-    /// STAT, LIST and UIDL of a whole maildrop; the figure is the session's time
+    /// Sends STAT, LIST and UIDL for the whole maildrop; the figure is the session's time
     Maildrop,
-    /// NOOP now and then until the time is over; the figure is how many lived, or the server's memory
+    /// Sends a NOOP now and then until the time is over; the figure is how many sessions survived, or with --pid the
+    /// server's memory
     Idle,
-    /// all clients connect at once, RETR of one message each; the figure is the time until the last is served
+    /// Connects all clients at once, each retrieves one message; the figure is the time until the last one is served
     Storm,
 }
 
@@ -55,11 +56,11 @@ pub struct Args {
     #[arg(long, short, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
     address: String,
 
-    /// The port where an address names none [default: 110, with --tls 995]
+    /// The port for an address that has none [default: 110, with --tls 995]
     #[arg(long)]
     port: Option<u16>,
 
-    /// Clients at once [default: retr 1, sessions 16, logins 64, maildrop 1, idle 900, storm 3000]
+    /// Simultaneous clients [default: retr 1, sessions 16, logins 64, maildrop 1, idle 900, storm 3000]
     #[arg(long, short, value_name = "N")]
     clients: Option<NonZeroUsize>,
 
@@ -67,8 +68,9 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
-    /// Start sessions for this long (10s, 500ms, 2m; a bare number is seconds), and cut those off that then go on for
-    /// longer than --timeout; idle holds them for it [default: 10s; retr and maildrop run each client once]
+    /// Start sessions for this long (10s, 500ms, 2m; a bare number is seconds). Sessions that continue for longer than
+    /// --timeout after it are cut off; idle holds its sessions for this long [default: 10s; retr and maildrop run each
+    /// client once]
     #[arg(long, short, value_name = "TIME", value_parser = parse_duration, conflicts_with = "count")]
     duration: Option<Duration>,
 
@@ -92,24 +94,24 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER")]
     message: Option<NonZeroU32>,
 
-    /// sessions: how many RETR in each; a shorter maildrop is gone through again [default: 5]
+    /// sessions: messages to retrieve in each session; in a smaller maildrop some are retrieved again [default: 5]
     #[arg(long, value_name = "K")]
     retr: Option<usize>,
 
-    /// sessions: send RETR this many at a time [default: 1]
+    /// sessions: how many RETR to send at once [default: 1]
     #[arg(long, value_name = "DEPTH")]
     pipeline: Option<NonZeroUsize>,
 
-    /// Check that octets received equal those listed (the default)
+    /// Check that each message has as many octets as listed (the default)
     #[arg(long, overrides_with = "no_verify")]
     verify: bool,
 
-    /// Trust the octets listed and receive them without a look, at least cost; storm then leaves out its LIST
+    /// Discard as many octets as listed without looking at them, which costs least; storm then sends no LIST
     #[arg(long)]
     no_verify: bool,
 
-    /// retr, storm, sessions: hash what is retrieved: printed, compared between servers, and an error when a message
-    /// changes
+    /// retr, storm, sessions: hash the messages. The hash is printed and compared between servers; a message that
+    /// changes in the run is an error
     #[arg(long)]
     hash: bool,
 
@@ -117,11 +119,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
 
-    /// idle: a process of the server; the memory (PSS) of it and its descendants is reported
+    /// idle: a process of the server. Its memory (PSS), with that of its descendants, is reported
     #[arg(long)]
     pid: Option<u32>,
 
-    /// A second server: both run in turn, A B A B, and the ratio is reported
+    /// A second server. Both are measured in turn, A B A B, and the ratio is reported
     #[arg(long, value_name = "HOST[:PORT]")]
     compare: Option<String>,
 
@@ -129,7 +131,7 @@ pub struct Args {
     #[arg(long, value_name = "PID", requires = "compare")]
     compare_pid: Option<u32>,
 
-    /// With --compare: how many times each server runs
+    /// With --compare: how many times each server is measured
     #[arg(long, value_name = "N", default_value = "3", requires = "compare")]
     rounds: NonZeroUsize,
 
@@ -148,7 +150,7 @@ pub struct Args {
     #[arg(long)]
     csv: bool,
 
-    /// No progress line, no notes
+    /// Show no progress line and no notes
     #[arg(long, short)]
     quiet: bool,
 }
@@ -158,9 +160,9 @@ pub struct Args {
 pub(super) enum Extent {
     /// One session for each client.
     Once,
-    /// This many sessions over all clients.
+    /// This many sessions of all clients together.
     Count(u64),
-    /// No session starts after this time, and none goes on for longer than a timeout behind it.
+    /// No session starts after this time, and each is cut off one timeout later.
     For(Duration),
 }
 
@@ -171,7 +173,7 @@ pub(super) enum Output {
     Csv,
 }
 
-/// A server as named by the user.
+/// A server as named on the command line.
 #[derive(Debug)]
 pub(super) struct Server {
     host: String,
@@ -187,7 +189,7 @@ pub(super) struct Target {
     pub(super) pid: Option<u32>,
 }
 
-/// What to do, checked.
+/// What to do, made from a checked command line.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) workload: Workload,
@@ -217,16 +219,17 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
 const DEFAULT_RETR: usize = 5;
 
-/// A longer time is a slip of the keyboard.
+/// A longer time is taken for a typing error.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A batch of RETR is written in one call that must not block: this many fit into any socket's buffer.
+/// The most RETR in a batch. A batch is written in one call that must not block: this many fit into any socket's
+/// buffer.
 const MAX_PIPELINE: usize = 1000;
 
 impl Plan {
     pub(super) fn new(args: Args) -> Result<Plan, String> {
         if let Some(flag) = foreign_flag(&args) {
-            return Err(format!("{flag} means nothing to {}", args.workload));
+            return Err(format!("{flag} has no effect on {}", args.workload));
         }
         let pipeline = args.pipeline.map_or(1, NonZeroUsize::get);
         if pipeline > MAX_PIPELINE {
@@ -268,7 +271,7 @@ impl Plan {
         })
     }
 
-    /// Whether every octet of a message is looked at.
+    /// Returns true if every octet of a message is looked at.
     pub(super) fn looks_inside(&self) -> bool {
         self.verify || self.hash
     }
@@ -278,7 +281,7 @@ impl Plan {
         self.servers.iter().map(|server| Target::resolve(server, self.security.as_ref())).collect()
     }
 
-    /// What the user may want to know before the run, given whether there are `enough_files` to open.
+    /// Notes for the user before the run. `enough_files` says whether the limit of open files suffices.
     pub(super) fn notes(&self, enough_files: bool) -> Vec<String> {
         let mut notes = Vec::new();
         if !enough_files {
@@ -295,7 +298,7 @@ impl Plan {
     }
 }
 
-/// So that the client's side is not what limits a server on another machine, or one that is quicker than it is.
+/// The number of threads by default: one for each core, so that the client does not limit a faster server.
 fn cores() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
@@ -310,7 +313,7 @@ fn default_clients(workload: Workload) -> usize {
     }
 }
 
-/// A flag that the workload has no use for.
+/// Returns a flag that has no effect on the workload, if one was given.
 fn foreign_flag(args: &Args) -> Option<&'static str> {
     use Workload::{Idle, Retr, Sessions, Storm};
     let flags: [(&str, bool, &[Workload]); 7] = [
@@ -339,7 +342,7 @@ fn extent(args: &Args) -> Result<Extent, String> {
 }
 
 impl Server {
-    /// `host`, `host:port`, `::1` or `[::1]:port`.
+    /// Parses `host`, `host:port`, `::1` or `[::1]:port`.
     fn parse(text: &str, default_port: u16, pid: Option<u32>) -> Result<Server, String> {
         let server = |host: &str, port| Ok(Server { host: host.to_owned(), port, pid });
         let port = |port: &str| port.parse().map_err(|_| format!("'{text}': '{port}' is no port"));
@@ -358,7 +361,7 @@ impl Server {
 }
 
 impl Target {
-    /// Finds the server's address; when a name has several, the first that takes a connection.
+    /// Finds the server's address. If a name has several, takes the first one that accepts a connection.
     fn resolve(server: &Server, security: Option<&Security>) -> Result<Target, String> {
         let failed = |problem: &dyn fmt::Display| format!("cannot connect to {}: {problem}", server.host);
         let addresses: Vec<SocketAddr> =
@@ -375,7 +378,7 @@ impl Target {
     }
 }
 
-/// Seconds, or a number with `ms`, `s` or `m`; more than nothing.
+/// Parses a time: seconds, or a number with `ms`, `s` or `m`. It must not be zero.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit);
@@ -408,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_in_every_form() {
+    fn addresses_have_four_forms() {
         let parse = |text| Server::parse(text, 110, None).map(|server| (server.host, server.port));
         assert_eq!(parse("host"), Ok(("host".into(), 110)));
         assert_eq!(parse("host:1110"), Ok(("host".into(), 1110)));
@@ -444,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_is_for_the_workloads_that_it_means_something_to() {
+    fn a_flag_without_effect_on_the_workload_is_refused() {
         let flags = [
             ("--message 2", Workload::Storm),
             ("--retr 1", Workload::Sessions),

@@ -1,4 +1,4 @@
-//! The line that moves on a terminal while a run goes on.
+//! The progress line on a terminal during a run.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::Ordering;
@@ -10,11 +10,11 @@ use rustix::termios::tcgetwinsize;
 use super::options::{Extent, Plan, Workload};
 use super::run::Run;
 
-/// Often enough to look alive, too seldom to cost anything.
+/// The time between two updates: short enough to look alive, long enough to cost next to nothing.
 const REDRAW: Duration = Duration::from_millis(250);
 const BAR_WIDTH: usize = 24;
 
-/// Of a terminal that does not tell its own.
+/// The columns of a terminal whose width is unknown.
 const WIDTH: usize = 80;
 
 pub(super) fn wanted(plan: &Plan) -> bool {
@@ -35,7 +35,7 @@ pub(super) fn show(run: &Run, label: &str, finished: &Receiver<()>) {
             sessions as f64 / elapsed,
             megabytes / elapsed,
         );
-        // One that wraps would not be drawn over.
+        // A line that wraps would not be overwritten by the next one.
         eprint!("\r{:.*}\x1b[K", width() - 1, line);
     }
     eprint!("\r\x1b[K");

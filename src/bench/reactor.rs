@@ -1,9 +1,9 @@
 //! Many clients on one thread: each is a future, polled when its socket has something to read.
 //!
-//! With a thread for each client, half of this program's CPU time went into switching between them; on a
-//! small machine that is time taken from the server under test. Here a session still reads like the
-//! protocol, and the kernel is asked once for all sockets that are ready. There is nothing to wake a future
-//! but its socket and the clock, so no waker is needed: every future is also polled at each tick.
+//! With a thread for each client, half of this program's CPU time was spent on switching between them. On a small
+//! machine the server under test would lack that time. With futures, the code of a session still follows the protocol,
+//! and one system call returns all sockets that are ready. Only its socket and the clock wake a future, so no waker is
+//! needed: every future is also polled at each tick.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -19,13 +19,13 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// How late a timeout may be noticed; each tick costs one cheap poll of every client.
+/// The most that a timeout may be noticed late. Each tick costs one cheap poll of every client.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Events fetched by one system call.
 const EVENTS: usize = 1024;
 
-/// Whether a client's socket has something to read.
+/// Tells whether a client's socket has something to read.
 #[derive(Debug, Default)]
 pub(super) struct Readiness(Cell<bool>);
 
@@ -34,12 +34,12 @@ impl Readiness {
         self.0.set(ready);
     }
 
-    /// Waits for something to read; false when `time` passes first.
+    /// Waits for something to read. Returns false if `time` passes first.
     pub(super) async fn within(&self, time: Duration) -> bool {
         self.before(Instant::now() + time, || false).await
     }
 
-    /// Waits for something to read; false at `deadline`, or at the tick after `cancelled` becomes true.
+    /// Waits for something to read. Returns false at `deadline`, or at the tick after `cancelled` becomes true.
     pub(super) async fn before(&self, deadline: Instant, cancelled: impl Fn() -> bool) -> bool {
         poll_fn(|_| {
             if self.0.get() {
@@ -54,7 +54,7 @@ impl Readiness {
     }
 }
 
-/// A thread's event loop for a number of clients, each known by its slot.
+/// A thread's event loop for several clients, each identified by its slot.
 pub(super) struct Reactor {
     epoll: OwnedFd,
     slots: Vec<Readiness>,
@@ -76,8 +76,8 @@ impl Reactor {
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(slot as u64), EventFlags::IN)?)
     }
 
-    /// Waits until a watched socket is connected or refused, for who has to speak first; false when `time` passes
-    /// before that.
+    /// Waits until a watched socket is connected or refused. Needed by a client that sends first. Returns false if
+    /// `time` passes before that.
     pub(super) async fn connected(&self, socket: &TcpStream, slot: usize, time: Duration) -> io::Result<bool> {
         let data = EventData::new_u64(slot as u64);
         epoll::modify(&self.epoll, socket, data, EventFlags::OUT)?;

@@ -14,7 +14,7 @@ use super::tally::{Step, Tally};
 /// The percentiles reported of each step.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
 
-/// What came of one run.
+/// The results of one run.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) workload: Workload,
@@ -25,13 +25,13 @@ pub(super) struct Report {
     pub(super) elapsed: Duration,
     /// CPU time of this program in the run.
     pub(super) cpu: Duration,
-    /// The server's memory in octets, when it was asked for.
+    /// The server's memory in octets, if --pid was given.
     pub(super) pss: Option<u64>,
     pub(super) hashed: bool,
     pub(super) tally: Tally,
 }
 
-/// The one number a workload is run for.
+/// The main number of a workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Figure {
     pub(super) value: f64,
@@ -47,7 +47,7 @@ impl fmt::Display for Figure {
 }
 
 impl Figure {
-    /// How many times as good as `other` this is.
+    /// How many times better than `other` this is.
     pub(super) fn ratio(self, other: Figure) -> f64 {
         if self.more_is_better { self.value / other.value } else { other.value / self.value }
     }
@@ -75,7 +75,7 @@ impl Report {
         per_second(self.tally.octets as f64 / 1e6, self.elapsed)
     }
 
-    /// What TLS came to, in words; one line for each outcome.
+    /// A line for each combination of TLS version, cipher and kind of handshake.
     pub(super) fn handshakes(&self) -> impl Iterator<Item = String> {
         self.tally.handshakes.iter().map(|(agreed, count)| {
             let handshake = if agreed.resumed { "resumed" } else { "full handshake" };
@@ -83,7 +83,7 @@ impl Report {
         })
     }
 
-    /// Steps that happened, with their names and times.
+    /// The steps that occurred, with their names and times.
     fn steps(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
         let times = |(step, name)| (name, self.tally.step(step));
         Step::ALL.into_iter().map(times).filter(|(_, times)| !times.is_empty())
@@ -198,7 +198,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A heading and a line for each run; a step that did not happen leaves its fields empty.
+/// A heading and a line for each run. The fields of a step that did not occur are empty.
 pub(super) fn csv(reports: &[&Report]) -> String {
     let mut heading = "workload,address,clients,pipeline,figure,unit,seconds,sessions,messages,octets,errors,\
                        server_pss_octets,hash,popbench_cpu_seconds,tls_version,tls_cipher"
@@ -291,7 +291,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_workload_is_run_for_one_figure() {
+    fn each_workload_has_one_figure() {
         let figure = |workload| example(workload).figure();
         assert_eq!(figure(Workload::Retr).value, 6.0);
         assert_eq!(figure(Workload::Sessions).value, 4.0);
@@ -302,7 +302,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_ratio_says_how_many_times_as_good() {
+    fn a_ratio_says_how_many_times_better() {
         let figure = |value, more_is_better| Figure { value, unit: "", more_is_better };
         assert_eq!(figure(10.0, true).ratio(figure(5.0, true)), 2.0);
         assert_eq!(figure(5.0, false).ratio(figure(10.0, false)), 2.0);
@@ -337,7 +337,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nothing_done_is_no_division_by_zero() {
+    fn a_run_without_sessions_does_not_divide_by_zero() {
         let report = Report { elapsed: Duration::ZERO, tally: Tally::new(), ..example(Workload::Sessions) };
         assert_eq!(report.figure().value, 0.0);
         assert!(report.json()["sessions_per_second"] == 0.0);

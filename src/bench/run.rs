@@ -1,4 +1,4 @@
-//! A run in progress, as its threads share it.
+//! The state of a run in progress, which its threads share.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,25 +15,25 @@ pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
     pub(super) began: Instant,
     pub(super) tally: Mutex<Tally>,
-    /// Octets off the wire, counted as they come.
+    /// Octets received so far.
     pub(super) received: AtomicU64,
     pub(super) target: &'a Target,
     pub(super) tickets: AtomicU64,
-    /// Tells idle sessions that they may leave.
+    /// Tells idle sessions to end.
     pub(super) released: AtomicBool,
-    /// Why the run makes no sense and no further session begins.
+    /// Why the run was stopped; no further session begins.
     pub(super) given_up: OnceLock<String>,
 }
 
 impl Run<'_> {
-    /// Adds a session to the tally; false as long as nobody has ever connected.
+    /// Adds a session to the tally. Returns false if no client has ever connected.
     pub(super) fn add(&self, record: &Record, result: Result<(), Failure>) -> bool {
         let mut tally = self.tally.lock();
         tally.add(record, result);
         tally.connections > 0
     }
 
-    /// Lets no further session begin; the first reason is the one that is told.
+    /// Stops the run: no further session begins. Only the first reason is kept.
     pub(super) fn give_up(&self, reason: String) {
         let _ = self.given_up.set(reason);
     }

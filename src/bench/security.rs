@@ -1,4 +1,4 @@
-//! The command line's part about TLS, and what it comes to towards a server.
+//! The TLS flags of the command line, and the TLS configuration for a server.
 
 use std::sync::Arc;
 
@@ -15,27 +15,27 @@ use crate::trust::{BY_TLS, Trust};
 /// The flags for TLS.
 #[derive(Debug, Args)]
 pub(super) struct TlsArgs {
-    /// Speak TLS from the first octet on (POP3S)
+    /// Use TLS from the first octet on (POP3S)
     #[arg(long, group = BY_TLS)]
     tls: bool,
 
-    /// Start TLS by STLS, before the login
+    /// Start TLS with STLS, before the login
     #[arg(long, group = BY_TLS)]
     stls: bool,
 
     #[command(flatten)]
     trust: Trust,
 
-    /// With TLS: offer no other cipher suite than this, as TLS_AES_128_GCM_SHA256
+    /// With TLS: offer only this cipher suite, for example TLS_AES_128_GCM_SHA256
     #[arg(long, value_name = "NAME", requires = BY_TLS, value_parser = parse_cipher)]
     tls_cipher: Option<SupportedCipherSuite>,
 
-    /// With TLS: resume sessions where the server lets us, instead of a full handshake each time
+    /// With TLS: resume sessions if the server allows it, instead of a full handshake each time
     #[arg(long, requires = BY_TLS)]
     tls_resume: bool,
 }
 
-/// TLS as the user wants it, towards any server.
+/// TLS as requested on the command line, for any server.
 #[derive(Debug)]
 pub(super) struct Security {
     config: ClientConfig,
@@ -43,13 +43,13 @@ pub(super) struct Security {
     by_stls: bool,
 }
 
-/// TLS towards one server.
+/// TLS for one server.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     resume: bool,
-    /// Begun by STLS, not with the first octet.
+    /// TLS begins with STLS, not with the first octet.
     pub(super) by_stls: bool,
 }
 
@@ -67,8 +67,8 @@ impl TlsArgs {
         if let Some(cipher) = self.tls_cipher {
             provider.cipher_suites = vec![cipher];
         }
-        // The first random number of a process takes some milliseconds, which are not to count as the server's.
-        provider.secure_random.fill(&mut [0]).map_err(|_| "there are no random numbers to be had".to_owned())?;
+        // The first random number of a process takes some milliseconds, which must not count as the server's time.
+        provider.secure_random.fill(&mut [0]).map_err(|_| "the system provides no random numbers".to_owned())?;
         let mut config = self.trust.config(provider)?;
         config.resumption = Resumption::disabled();
         Ok(Some(Security { config, resume: self.tls_resume, by_stls: self.stls }))
@@ -76,7 +76,7 @@ impl TlsArgs {
 }
 
 impl Security {
-    /// For the server of this name, or address.
+    /// TLS for the server of this name or address.
     pub(super) fn towards(&self, host: &str) -> Result<Tls, String> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("no certificate can be for '{host}'"))?;
         Ok(Tls { config: Arc::new(self.config.clone()), name, resume: self.resume, by_stls: self.by_stls })
@@ -84,7 +84,7 @@ impl Security {
 }
 
 impl Tls {
-    /// The same for one client, which resumes its own sessions if any.
+    /// TLS for one client. If sessions are resumed, each client resumes its own.
     pub(super) fn of_a_client(&self) -> Tls {
         let mut tls = self.clone();
         if self.resume {
@@ -99,7 +99,7 @@ impl Tls {
     }
 }
 
-/// A cipher suite by its name in IANA's registry, or as rustls has it.
+/// Finds a cipher suite by its name in IANA's registry or in rustls.
 fn parse_cipher(name: &str) -> Result<SupportedCipherSuite, String> {
     let names = |cipher: &SupportedCipherSuite| cipher.suite().as_str().unwrap_or_default();
     let is_meant = |known: &str| name.eq_ignore_ascii_case(known) || name.eq_ignore_ascii_case(&iana_name(known));

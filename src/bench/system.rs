@@ -1,5 +1,5 @@
-//! What the operating system is asked: descriptors for many sockets, CPU time spent by this process, and
-//! the memory of a server's processes.
+//! Requests to the operating system: descriptors for many sockets, the CPU time of this process, and the memory of a
+//! server's processes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,11 +11,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::descriptors;
 
-/// Descriptors needed beside one socket for each client.
+/// The descriptors that are needed besides one socket for each client.
 const SPARE_DESCRIPTORS: u64 = 16;
 
-/// Raises the limit of open files as far as allowed, and makes room for them before there are threads; false when that
-/// does not do for `clients` sockets.
+/// Raises the limit of open files as far as allowed, and enlarges the descriptor table before there are threads.
+/// Returns false if that is not enough for `clients` sockets.
 pub(super) fn allow_sockets(clients: usize) -> bool {
     let wanted = clients as u64 + SPARE_DESCRIPTORS;
     let enough = raise_limit(wanted);
@@ -23,14 +23,14 @@ pub(super) fn allow_sockets(clients: usize) -> bool {
     enough
 }
 
-/// False when that does not do for the `wanted`.
+/// Returns false if the limit is lower than `wanted`.
 fn raise_limit(wanted: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|files| files >= wanted);
     if enough(limit.current) {
         return true;
     }
-    // The superuser may lift the ceiling too; anyone else gets what is under it.
+    // Root may raise the hard limit too. Other users get at most the hard limit.
     let maximum = limit.maximum.map(|files| files.max(wanted));
     let lifted = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     if !lifted {
@@ -39,20 +39,20 @@ fn raise_limit(wanted: u64) -> bool {
     enough(getrlimit(Resource::Nofile).current)
 }
 
-/// User and system time this process has used so far.
+/// The user and system time that this process has used so far.
 pub(super) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// Proportional set size, in octets, of process `root` and all that descend from it.
+/// The proportional set size, in octets, of process `root` and all its descendants.
 pub(super) fn tree_pss(root: u32) -> io::Result<u64> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // A process may end between listing and reading; then it holds no memory either.
+        // A process that has ended since it was listed has no memory.
         if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent) {
             children.entry(parent).or_default().push(pid);
         }
@@ -79,7 +79,7 @@ fn parse_pss(rollup: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// The parent's id in a line of `/proc/PID/stat`: second after the name, which may itself hold parentheses.
+/// The parent's id in `/proc/PID/stat`: the second field after the name, which may itself contain parentheses.
 fn parent(stat: &str) -> Option<u32> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_whitespace().nth(1)?.parse().ok()
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn pss_is_told_in_octets_and_not_taken_from_its_parts() {
+    fn pss_is_the_total_in_octets_and_not_a_part() {
         let rollup = "0-1 ---p 0 0:0 0 [rollup]\nRss:  9 kB\nPss:   5 kB\nPss_Anon:  3 kB\n";
         assert_eq!(parse_pss(rollup), Some(5 * 1024));
     }

@@ -1,4 +1,4 @@
-//! What a run adds up: times by step, totals, and errors by kind.
+//! The sums of a run: times by step, totals, and errors by kind.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use super::failure::Failure;
 use super::tls::Agreed;
 
-/// What is timed.
+/// The steps of a session that are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The TLS handshake, from its first octet on.
@@ -40,14 +40,14 @@ impl Step {
     ];
 }
 
-/// A message of the run: index of its account, message number.
+/// A message of the run: the index of its account and its message number.
 pub(super) type MessageKey = (usize, u32);
 
-/// What one session saw; reused from session to session.
+/// The results of one session. The same value is used for one session after the other.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) connected: bool,
-    /// What came of the TLS handshake.
+    /// What client and server agreed on in the TLS handshake.
     pub(super) agreed: Option<Agreed>,
     pub(super) times: Vec<(Step, Duration)>,
     pub(super) messages: u64,
@@ -56,7 +56,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Notes how long a step took that began at `since`.
+    /// Records the time of a step that began at `since`.
     pub(super) fn lap(&mut self, step: Step, since: Instant) {
         self.times.push((step, since.elapsed()));
     }
@@ -70,13 +70,13 @@ impl Record {
     }
 }
 
-/// The most kinds of errors that are told apart. A server can make up new ones without end.
+/// The most kinds of errors that are counted apart. A hostile server could cause new kinds without end.
 const MOST_KINDS: usize = 100;
 
-/// What further kinds are counted under.
+/// The name under which further kinds are counted.
 const OTHER_KINDS: &str = "other errors";
 
-/// How often something went wrong, and the first case in full.
+/// The count of one kind of error, and the first error in full.
 #[derive(Debug)]
 pub(super) struct Errors {
     pub(super) count: u64,
@@ -86,7 +86,7 @@ pub(super) struct Errors {
 /// The sum of all sessions so far.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Sessions that came to their end as they should.
+    /// Sessions that ended without an error.
     pub(super) sessions: u64,
     /// Connects that succeeded.
     pub(super) connections: u64,
@@ -94,7 +94,7 @@ pub(super) struct Tally {
     pub(super) messages: u64,
     /// Octets of messages retrieved.
     pub(super) octets: u64,
-    /// TLS handshakes by what came of them.
+    /// TLS handshakes by what client and server agreed on.
     pub(super) handshakes: BTreeMap<Agreed, u64>,
     pub(super) errors: BTreeMap<String, Errors>,
     pub(super) hashes: BTreeMap<MessageKey, u64>,
@@ -128,7 +128,7 @@ impl Tally {
         self.messages += record.messages;
         self.octets += record.octets;
         for &(step, time) in &record.times {
-            // It can fail only where a histogram has a fixed range; these grow.
+            // It fails only if a histogram has a fixed range; these grow.
             let _ = self.steps[step as usize].record(micros(time));
         }
         for &(message, hash) in &record.hashes {
@@ -164,7 +164,7 @@ impl Tally {
     }
 }
 
-/// Three significant digits; it grows with the times it is given.
+/// A histogram with three significant digits, which grows with the recorded times.
 fn new_histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three digits are within hdrhistogram's range")
 }
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_found_at_their_own_place() {
+    fn each_step_has_the_index_of_its_declaration() {
         for (index, (step, _)) in Step::ALL.into_iter().enumerate() {
             assert_eq!(step as usize, index);
         }

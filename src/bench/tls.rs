@@ -1,7 +1,7 @@
-//! TLS over a socket that never waits, made so that this program is not what a measurement measures.
+//! TLS over a non-blocking socket, fast enough that measurements show the server's speed and not the client's.
 //!
-//! rustls' own streams read 4 KiB at a time and copy each octet three times. Here many records come by one system
-//! call and are decrypted where they lie (`rustls::client::UnbufferedClientConnection`).
+//! rustls' own streams read 4 KiB at a time and copy each octet three times. Here one system call receives many
+//! records, which are decrypted in place (`rustls::client::UnbufferedClientConnection`).
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -15,50 +15,50 @@ use rustls::{ClientConfig, Error, HandshakeKind};
 
 use super::buffers::Buffers;
 
-/// More than a record's header, padding and tag together (RFC 8446, section 5.2; RFC 5246, section 6.2.3).
+/// An upper bound for a record's header, padding and tag together (RFC 8446, section 5.2; RFC 5246, section 6.2.3).
 const RECORD_OVERHEAD: usize = 512;
-/// The most plain octets of a record.
+/// The most octets of plain text in a record.
 const RECORD_OCTETS: usize = 1 << 14;
 
-/// What client and server have agreed on.
+/// What client and server agreed on in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Agreed {
     version: &'static str,
     cipher: &'static str,
-    /// Whether a session from before goes on, for which there is less to do.
+    /// True if an earlier session was resumed, which takes less work.
     pub(super) resumed: bool,
 }
 
 impl Agreed {
-    /// As in `TLSv1.3`.
+    /// The TLS version, for example `TLSv1.3`.
     pub(super) fn version(self) -> String {
         self.version.replace('_', ".")
     }
 
-    /// As IANA has it.
+    /// The cipher suite's name in IANA's registry.
     pub(super) fn cipher(self) -> String {
         iana_name(self.cipher)
     }
 }
 
-/// A cipher suite's name in IANA's registry; rustls has TLS13_ for those of TLS 1.3.
+/// A cipher suite's name in IANA's registry. In rustls the names for TLS 1.3 begin with TLS13_.
 pub(super) fn iana_name(cipher: &str) -> String {
     cipher.replacen("TLS13_", "TLS_", 1)
 }
 
-/// The client's side of TLS; the socket it runs over is lent to each call.
+/// The client's side of TLS. Each call is given the socket.
 pub(super) struct TlsLayer<'a> {
     connection: UnbufferedClientConnection,
-    /// Records as they came: none of them whole between two calls. Empty while there is nothing in it.
+    /// Received octets that are not a complete record yet. Empty while there are none.
     incoming: Box<[u8]>,
     start: usize,
     end: usize,
     buffers: &'a Buffers,
-    /// Plain octets that nobody has read yet.
+    /// Decrypted octets that have not been read yet.
     rest: Vec<u8>,
-    /// Encrypted, to be sent at the next occasion.
+    /// Encrypted octets that have not been sent yet.
     outgoing: Vec<u8>,
-    /// The last receive has got all that there was.
+    /// The last receive has emptied the socket.
     drained: bool,
     ended: bool,
 }
@@ -82,7 +82,7 @@ impl<'a> TlsLayer<'a> {
         })
     }
 
-    /// Goes on with the handshake; `WouldBlock` until it is done.
+    /// Continues the handshake. Returns `WouldBlock` until it is complete.
     pub(super) fn handshake(&mut self, socket: &TcpStream) -> io::Result<()> {
         loop {
             self.advance(socket, &[], |_| 0)?;
@@ -104,7 +104,7 @@ impl<'a> TlsLayer<'a> {
         Agreed { version: version.unwrap_or_default(), cipher: cipher.unwrap_or_default(), resumed }
     }
 
-    /// Whether only the socket can bring more.
+    /// Returns true if there is nothing to read before the socket receives more.
     pub(super) fn is_drained(&self) -> bool {
         self.drained && self.rest.is_empty() && !self.ended
     }
@@ -114,13 +114,13 @@ impl<'a> TlsLayer<'a> {
         self.take(socket, room, |at, plain| buffer[at..][..plain.len()].copy_from_slice(plain))
     }
 
-    /// Like a read of so many octets at the most, which come to nothing.
+    /// Like a read of at most `most` octets, which are discarded.
     pub(super) fn discard(&mut self, socket: &TcpStream, most: usize) -> io::Result<usize> {
         self.take(socket, most, |_, _| {})
     }
 
-    /// Receives once and hands on what is plain then, with its place among the `most` octets wanted. `WouldBlock`
-    /// when something came but none of these.
+    /// Receives once and passes decrypted octets to `give`, at most `most` of them, each piece with its offset. Returns
+    /// `WouldBlock` if TLS records arrived that carry no data.
     fn take(&mut self, socket: &TcpStream, most: usize, mut give: impl FnMut(usize, &[u8])) -> io::Result<usize> {
         if !self.rest.is_empty() {
             let count = most.min(self.rest.len());
@@ -141,13 +141,13 @@ impl<'a> TlsLayer<'a> {
         if taken == 0 && !self.ended { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
-    /// Sends all of `plain`. It does not wait: the server has been heard out before, so the socket has room for it.
+    /// Sends all of `plain`. All earlier replies have been read, so the socket's buffer has room for it.
     pub(super) fn write(&mut self, socket: &TcpStream, plain: &[u8]) -> io::Result<usize> {
         self.advance(socket, plain, |_| 0)?;
         Ok(plain.len())
     }
 
-    /// Receives once behind what has come of a record.
+    /// Receives once, behind the octets of an incomplete record.
     fn receive(&mut self, mut socket: &TcpStream) -> io::Result<()> {
         if self.incoming.is_empty() {
             self.incoming = self.buffers.take();
@@ -171,8 +171,8 @@ impl<'a> TlsLayer<'a> {
         Ok(())
     }
 
-    /// Decrypts what has been received and keeps what `take` does not take of it; answers what TLS itself has to
-    /// answer; then sends `plain`.
+    /// Decrypts what has been received and keeps what `take` does not take. Sends what TLS itself has to send, then
+    /// `plain`.
     fn advance(
         &mut self,
         mut socket: &TcpStream,
@@ -211,7 +211,7 @@ impl<'a> TlsLayer<'a> {
                     self.ended = true;
                     all_done = true;
                 }
-                _ => all_done = true, // the handshake waits for more
+                _ => all_done = true, // the handshake needs more from the server
             }
             self.start += discard;
             if all_done {
@@ -221,7 +221,7 @@ impl<'a> TlsLayer<'a> {
         }
     }
 
-    /// Lets other connections have the buffer while nothing is in it.
+    /// Gives the buffer back to the thread's buffers if it is empty.
     fn release(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -230,7 +230,7 @@ impl<'a> TlsLayer<'a> {
     }
 }
 
-/// Appends what `write` makes of `octets` octets to `outgoing`.
+/// Appends to `outgoing` what `write` encrypts. `octets` is the length of the plain text.
 fn append(outgoing: &mut Vec<u8>, octets: usize, write: impl FnOnce(&mut [u8]) -> Option<usize>) -> io::Result<()> {
     let start = outgoing.len();
     outgoing.resize(start + octets + RECORD_OVERHEAD * (1 + octets / RECORD_OCTETS), 0);

@@ -1,10 +1,10 @@
-//! Accounts: named by a pattern or read from a file, and dealt out to clients so that no maildrop is used
-//! twice at once as long as there are enough of them.
+//! Accounts, named by a pattern or read from a file. As long as there are enough of them, no two clients use the same
+//! maildrop at the same time.
 
 use std::fs;
 use std::path::Path;
 
-/// More accounts than this in one pattern is taken for a slip of the keyboard.
+/// A pattern with more accounts than this is taken for a typing error.
 const MAX_ACCOUNTS: u64 = 10_000_000;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Account {
 pub(super) struct Users(Vec<Account>);
 
 impl Users {
-    /// `name`, or `u{0..999}` for a thousand of them; a lower bound with leading zeros keeps its width.
+    /// Parses `name`, or `u{0..999}` for a thousand accounts. Leading zeros of the lower bound are kept in all names.
     pub(super) fn from_pattern(pattern: &str, password: &str) -> Result<Users, String> {
         let names = expand(pattern).ok_or_else(|| {
             format!("'{pattern}' is no pattern: a name with at most one range such as {{0..999}} is wanted")
@@ -27,7 +27,7 @@ impl Users {
         Ok(Users(names.into_iter().map(account).collect()))
     }
 
-    /// Lines of `name:password`; the password may hold colons. Empty lines and `#` comments are skipped.
+    /// Reads lines of `name:password`. The password may contain colons. Empty lines and `#` comments are skipped.
     pub(super) fn from_file(path: &Path) -> Result<Users, String> {
         let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         parse(&text).map_err(|problem| format!("{}: {problem}", path.display()))
@@ -37,8 +37,8 @@ impl Users {
         self.0.len()
     }
 
-    /// The account for the `turn`-th session of `client`, and its index. Each client owns every
-    /// `clients`-th account and walks through its share; with fewer accounts than clients they are shared.
+    /// The account for the `turn`-th session of `client`, and its index. Each client has every `clients`-th account to
+    /// itself and uses them in turn. If there are fewer accounts than clients, clients share accounts.
     pub(super) fn deal(&self, client: usize, clients: usize, turn: usize) -> (usize, &Account) {
         let first = client % self.len();
         let share = (self.len() - first).div_ceil(clients);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_clients_meet_in_a_maildrop_when_there_are_enough() {
+    fn no_two_clients_share_a_maildrop_if_there_are_enough() {
         for (accounts, clients) in [(5, 5), (7, 3), (1000, 16), (17, 16)] {
             let users = Users::from_pattern(&format!("u{{1..{accounts}}}"), "").unwrap();
             let share = |client| (0..2 * accounts).map(move |turn| (client, turn));

@@ -1,4 +1,4 @@
-//! The workloads: what a session does after its login, and the clients that run sessions side by side.
+//! The workloads: what a session does after its login, and the clients that run sessions concurrently.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,11 +24,11 @@ use super::system;
 use super::tally::{Record, Step, Tally};
 use super::users::Account;
 
-/// A client whose connect failed waits this long, so as not to hammer a server that is down.
+/// How long a client waits after a failed connect, so that it does not flood a server that is down.
 const PAUSE_AFTER_FAILED_CONNECT: Duration = Duration::from_millis(10);
 
-/// Runs the plan's workload against one server; `label` tells the runs of a comparison apart. A run that makes no sense
-/// ends early, without a report: the error tells why.
+/// Runs the plan's workload against one server. `label` distinguishes the runs of a comparison. If the run was stopped,
+/// there is no report, and the error says why.
 pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Result<Report, String> {
     let began = Instant::now();
     let run = Run {
@@ -42,7 +42,7 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Result<Report, S
         given_up: OnceLock::new(),
     };
     let cpu_before = system::cpu_time();
-    // Nothing is ever sent here: the receivers learn that the last sender is gone.
+    // Nothing is sent through these channels: a receiver wakes when the last sender is dropped.
     let (arriving, arrived) = bounded(0);
     let (running, finished) = bounded::<()>(0);
 
@@ -82,11 +82,11 @@ pub(super) fn run(plan: &Plan, target: &Target, label: &str) -> Result<Report, S
 }
 
 impl Run<'_> {
-    /// Runs every client that falls to this thread.
+    /// Runs the clients of this thread.
     fn clients(&self, thread: usize, arriving: Sender<()>) -> std::io::Result<()> {
         let numbers: Vec<usize> = (thread..self.plan.clients).step_by(self.plan.threads).collect();
         let (buffers, reactor) = (&Buffers::new(), &Reactor::new(numbers.len())?);
-        // The closure takes the sender along, so that only clients hold it from here on.
+        // The closure owns the sender, so that from now on only clients hold it.
         let client = move |(slot, &number)| self.client(number, slot, reactor, buffers, arriving.clone());
         reactor.drive(numbers.iter().enumerate().map(client).map(Client::sessions))
     }
@@ -109,8 +109,8 @@ impl Run<'_> {
         Client { run: self, reactor, slot, number, intake, tls, record: Record::default(), arriving: Some(arriving) }
     }
 
-    /// Holds the idle sessions for the plan's time, counted from when the last has arrived, and takes the
-    /// server's memory before they leave.
+    /// Holds the idle sessions for the plan's time, counted from the last login, and measures the server's memory
+    /// before they end.
     fn hold(&self, arrived: &Receiver<()>) -> Option<u64> {
         let _ = arrived.recv();
         thread::sleep(self.plan.hold);
@@ -129,12 +129,12 @@ struct Client<'a> {
     intake: Intake<'a>,
     tls: Option<Tls>,
     record: Record,
-    /// Dropped when this client is logged in, or never will be.
+    /// Dropped when this client has logged in or has failed to.
     arriving: Option<Sender<()>>,
 }
 
 impl<'a> Client<'a> {
-    /// Runs session after session until the plan's extent is used up.
+    /// Runs one session after the other until the plan's extent is reached.
     async fn sessions(mut self) {
         let plan = self.run.plan;
         for turn in 0.. {
@@ -198,7 +198,7 @@ impl<'a> Client<'a> {
         match plan.workload {
             Workload::Retr | Workload::Storm => {
                 let mut message = Listed { number: plan.message, octets: None };
-                // One more reply is nothing to the large messages retr is for, but much to a storm.
+                // LIST costs little compared with the large messages of retr, but much in a storm.
                 if plan.verify || plan.workload == Workload::Retr {
                     message.octets = Some(listed_octets(&mut pop, plan.message).await?);
                 }
@@ -222,7 +222,7 @@ impl<'a> Client<'a> {
                 self.arriving = None;
                 let readiness = self.reactor.readiness(self.slot);
                 while !self.run.released() {
-                    // What a server says here unasked, or its hang-up, is then taken for the answer to NOOP.
+                    // If the server has sent something unasked or hung up, the NOOP fails.
                     readiness.before(Instant::now() + plan.interval, || self.run.released()).await;
                     pop.command("NOOP").await?;
                 }

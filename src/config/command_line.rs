@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
@@ -135,6 +135,12 @@ impl Task {
             Some(OtherTask::Help { page }) => Ok(Self::Help(page)),
         }
     }
+}
+
+/// The whole command line of `pop3d`, for manual pages and completions.
+#[must_use]
+pub fn command() -> Command {
+    CommandLine::command()
 }
 
 /// The matches of the server's flags, which stand behind a task's word if there is one.

@@ -63,6 +63,11 @@ impl ConfinementArgs {
         twice.map_or(Ok(()), |n| Err(ConfigError::LimitTwice(limits[n].clone())))
     }
 
+    /// Whether the server becomes another user than the one that starts it.
+    pub(super) fn becomes_user(&self) -> bool {
+        self.run_as.is_some()
+    }
+
     /// Whether the server runs as a service, which needs no other files than those that its flags name. In a quick local
     /// set-up the admin may move the mail directory to wherever the server's user may.
     fn is_service(&self) -> bool {

@@ -191,8 +191,8 @@ impl Reader<'_> {
     }
 }
 
-/// The flags that can stand in a file.
-pub(super) fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
+/// The flags that can stand in a configuration file.
+pub fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
     let only_typed = ["config", "explain", "help", "version"];
     command.get_arguments().filter(move |flag| flag.get_long().is_some_and(|long| !only_typed.contains(&long)))
 }
@@ -236,7 +236,8 @@ fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, us
 }
 
 /// Whether the flag's value is a number and nothing else.
-pub(super) fn is_number(flag: &Arg) -> bool {
+#[must_use]
+pub fn is_number(flag: &Arg) -> bool {
     [TypeId::of::<u16>(), TypeId::of::<u64>()].iter().any(|id| flag.get_value_parser().type_id() == *id)
 }
 

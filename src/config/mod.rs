@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
+use rustix::process::geteuid;
 
 use crate::auth::{Credentials, Hidden, UserName, Users};
 use crate::confine::Confinement;
@@ -42,9 +43,9 @@ use crate::stats::{Stats, StatsLog};
 use crate::transform::{Limit, Transform};
 use accounts::AccountsArgs;
 pub use check::check;
-pub use command_line::{Task, UsageError};
+pub use command_line::{Task, UsageError, command};
 use confinement::{ConfinementArgs, Used};
-pub use file::{Fault, FileError};
+pub use file::{Fault, FileError, is_number, keys};
 use limits::LimitArgs;
 use state::StateArgs;
 use tls::TlsArgs;
@@ -192,6 +193,8 @@ pub struct Config {
     pub users: Users,
     /// The admin.
     pub admin: Credentials,
+    /// Only programs of root may log in as the admin.
+    pub admin_is_roots: bool,
     /// The directory of the users' directories.
     pub mail_root: MailRoot,
     /// The program that messages go through, if any.
@@ -235,6 +238,7 @@ impl Config {
             guard: Guard::new(self.limits),
             min_rate: self.min_rate,
             admin: self.admin,
+            admin_is_roots: self.admin_is_roots,
             transform: self.transform,
             allow_cleartext: self.allow_cleartext,
         };
@@ -405,6 +409,8 @@ impl Args {
     /// # Errors
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        // Everybody knows the default admin, who could make root serve any file of this machine as mail.
+        let admin_is_roots = self.has_default_admin() && !self.confinement.becomes_user() && geteuid().is_root();
         let transform = self.transform()?;
         let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
@@ -421,6 +427,7 @@ impl Args {
         }
         Ok(Config {
             users,
+            admin_is_roots,
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
             mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,

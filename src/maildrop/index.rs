@@ -16,6 +16,7 @@
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
 
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use parking_lot::Mutex;
@@ -96,12 +97,30 @@ impl Index {
             return warn_of_size(&path(user));
         };
         let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
-            let mut file = directory.create(NEW_FILE)?;
+            let mut file = directory.replace(NEW_FILE)?;
             let written = file.write_all(&octets).and_then(|()| directory.rename(NEW_FILE, FILE));
             written.inspect_err(|_| directory.unlink(NEW_FILE).unwrap_or(()))
         });
         if let Err(error) = saved {
             log::debug!("{} cannot be written: {error}", root::display(&path(user)));
+        }
+    }
+
+    /// Notes the octets that messages turned out to have on the wire.
+    pub(super) fn correct<'a>(root: &Root, user: &str, corrections: impl Iterator<Item = (&'a Message, u64)>) {
+        let Some(mut index) = Self::load(root, user) else { return };
+        // The index may have a message where it was before a mail program moved it or changed its flags.
+        let file = |message: &Message| (message.place.base().to_vec(), message.content.identity.inode);
+        let corrections: HashMap<_, _> = corrections.map(|(message, octets)| (file(message), octets)).collect();
+        let mut is_changed = false;
+        for entry in &mut index.entries {
+            if let Some(&octets) = corrections.get(&file(entry)) {
+                is_changed |= entry.content.octets != octets;
+                entry.content.octets = octets;
+            }
+        }
+        if is_changed {
+            Self::save(root, user, index.stamps, index.entries.iter());
         }
     }
 

@@ -125,7 +125,7 @@ pub(super) fn lock_folder(root: &Root, user: &str, lock: &[u8]) -> io::Result<Op
     if !layouts.is_always_flat() {
         for folder in [Folder::Cur, Folder::New] {
             if root.has_directory(&folder.path(user))? {
-                return Ok(Some(Folder::Top));
+                return Ok(Some(folder));
             }
         }
     }

@@ -1,26 +1,20 @@
 //! The exclusive-access lock: one session for each maildrop at a time (RFC 1939 section 4).
 //!
-//! It goes with the session, however that ends. Among the sessions of one server it lives in memory; other servers, on
-//! this machine or on others that have the directory by NFS, see it as a lock of the kernel's on a file of the user's
-//! directory. That file is empty, stays, and means nothing by itself.
+//! It goes with the session, however that ends. Among the sessions of one server it lives in memory; other servers see it
+//! as a locked file (see [`LockFile`]). Without that, messages can be read and not removed.
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FileType, fstat};
-use rustix::io::Errno;
 
-use super::layout;
+use super::RootId;
+use super::lock_file::{self, Attempt, LockFile};
 use super::message::Folder;
 use super::root::{self, Root};
-use super::{RootId, is_missing};
 use crate::auth::UserName;
 
 /// How long a login waits for a maildrop: the session that holds it may just be ending, as when a client hangs
@@ -30,9 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at a lock that another server holds: the kernel tells nobody when it is free again, but who waits
 /// without an end.
 const POLL: Duration = Duration::from_millis(20);
-
-/// The file that is locked, in the user's directory.
-const FILE: &[u8] = b".pop3d-lock";
 
 /// The maildrops that have a session.
 #[derive(Debug, Default)]
@@ -47,19 +38,21 @@ impl Locks {
     ///
     /// # Errors
     /// When it cannot be told whether another server has it, or the user's directory is not to be taken for a maildrop.
-    pub fn lock(self: &Arc<Self>, user: UserName, root: &Root) -> io::Result<Option<Lock>> {
+    pub fn lock(self: &Arc<Self>, user: UserName, root: &Arc<Root>) -> io::Result<Option<Lock>> {
         // First, as nothing is to be written into a directory that is no maildrop.
-        layout::lock_folder(root, user.as_str(), FILE)?;
+        let folder = lock_file::folder(root, &user)?;
         let deadline = Instant::now() + PATIENCE;
         let Some(mut lock) = self.lock_here(user, root.id(), deadline) else { return Ok(None) };
-        match lock_everywhere(root, lock.user(), deadline)? {
-            FileLock::Held => Ok(None),
-            FileLock::Taken(file) => {
-                lock.file = Some(file);
-                Ok(Some(lock))
+        let Some(folder) = folder else { return Ok(Some(lock)) };
+        match lock_everywhere(root, lock.user(), folder, deadline)? {
+            Attempt::Taken(file) => lock.file = Some(file),
+            Attempt::Busy => return Ok(None),
+            Attempt::Unavailable(error) => {
+                let path = root::display(&folder.path(lock.user().as_str()));
+                log::warn!("{path} cannot be locked, so its messages can be read and not deleted: {error}");
             }
-            FileLock::Needless => Ok(Some(lock)),
         }
+        Ok(Some(lock))
     }
 
     /// Against the other sessions of this server.
@@ -90,8 +83,8 @@ impl Locks {
 pub struct Lock {
     locks: Arc<Locks>,
     maildrop: (UserName, RootId),
-    /// Locked as long as it is open. No program inherits it.
-    file: Option<OwnedFd>,
+    /// Without it another server could have the maildrop, too.
+    file: Option<LockFile>,
 }
 
 impl Lock {
@@ -99,6 +92,18 @@ impl Lock {
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.maildrop.0
+    }
+
+    /// Nothing may be removed, as other servers cannot be kept out.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Whether other servers are kept out now. They are not if somebody has removed the lock file.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.is_held(self.user()))
     }
 }
 
@@ -111,81 +116,16 @@ impl Drop for Lock {
     }
 }
 
-/// What has become of locking the user's file.
-enum FileLock {
-    Taken(OwnedFd),
-    /// By another server.
-    Held,
-    /// There is nothing to keep from others.
-    Needless,
-}
-
 /// Against other servers.
-fn lock_everywhere(root: &Root, user: &UserName, deadline: Instant) -> io::Result<FileLock> {
-    let directory = Folder::Top.path(user.as_str());
-    let path = [&directory, &b"/"[..], FILE].concat();
+fn lock_everywhere(root: &Arc<Root>, user: &UserName, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
     loop {
-        let file = match root.lock_file(&path) {
-            Ok(file) => file,
-            Err(error) if is_missing(&error) => return Ok(FileLock::Needless),
-            // Nothing can be removed there either.
-            Err(error) if is_denial(&error) && !root.is_writable(&directory) => return Ok(FileLock::Needless),
-            // Mail has to be removed to make room.
-            Err(error) if is_full(&error) => return Ok(unlocked(&path, &error)),
-            Err(error) => return Err(in_the_way(&path, error)),
-        };
-        match try_lock(&file) {
-            Ok(()) => {
-                let stat = fstat(&file)?;
-                if !FileType::from_raw_mode(stat.st_mode).is_file() {
-                    return Err(in_the_way(&path, io::Error::other("it is no file")));
-                }
-                // Unless somebody has removed it: then it is another file that counts.
-                if stat.st_nlink > 0 {
-                    return Ok(FileLock::Taken(file));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Ok(unlocked(&path, &error)), // a file system without locks
+        match LockFile::take(root, user, folder)? {
+            Attempt::Busy if Instant::now() < deadline => thread::sleep(POLL),
+            attempt => return Ok(attempt),
         }
-        if Instant::now() >= deadline {
-            return Ok(FileLock::Held);
-        }
-        thread::sleep(POLL);
+        // It may have got another layout.
+        folder = lock_file::folder(root, user)?.unwrap_or(folder);
     }
-}
-
-/// An OFD lock: of the open file, not of the process as fcntl(2)'s others, and seen by NFS, other than flock(2)'s.
-fn try_lock(file: &OwnedFd) -> io::Result<()> {
-    let whole = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
-        Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // as POSIX may call it
-        result => Ok(result.map(|_| ())?),
-    }
-}
-
-fn unlocked(path: &[u8], error: &io::Error) -> FileLock {
-    log::warn!("{} cannot be locked, another server could have the maildrop too: {error}", root::display(path));
-    FileLock::Needless
-}
-
-fn in_the_way(path: &[u8], error: io::Error) -> io::Error {
-    log::error!("{} cannot be used for locking: {error}", root::display(path));
-    error
-}
-
-fn is_denial(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
 #[cfg(test)]
@@ -210,7 +150,7 @@ mod tests {
     fn a_maildrop_is_free_when_its_lock_is_dropped() {
         let locks = Arc::new(Locks::default());
         let ((_here, here), (_there, there)) = (mail(), mail());
-        let take = |root: &Root| locks.lock(ana(), root).unwrap();
+        let take = |root: &Arc<Root>| locks.lock(ana(), root).unwrap();
         let lock = take(&here).unwrap();
         assert_eq!(locks.users(), ["ana"]);
         assert!(take(&here).is_none());

@@ -16,6 +16,7 @@ mod homes;
 mod index;
 mod layout;
 mod lock;
+mod lock_file;
 mod marks;
 mod measure;
 mod message;
@@ -24,10 +25,12 @@ mod name;
 mod names;
 mod root;
 mod scan;
+mod system;
 #[cfg(test)]
 mod tests;
 mod update;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -103,6 +106,8 @@ pub struct Maildrop {
     marks: Marks,
     /// Of the messages that are not marked. An index may tell sizes that 64 bits do not hold together.
     octets: u128,
+    /// The octets of messages that were listed with others.
+    corrections: BTreeMap<usize, u64>,
 }
 
 impl Maildrop {
@@ -114,13 +119,19 @@ impl Maildrop {
         let opened = scan::nanoseconds_since_1970();
         let messages = scan::messages(&root, user.as_str())?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        Ok(Self { root, user, opened, messages, marks: Marks::default(), octets })
+        Ok(Self { root, user, opened, messages, marks: Marks::default(), octets, corrections: BTreeMap::new() })
     }
 
     /// How many messages are not marked as deleted.
     #[must_use]
     pub fn count(&self) -> usize {
         self.messages.len() - self.marks.len()
+    }
+
+    /// How many messages are marked as deleted.
+    #[must_use]
+    pub fn marked(&self) -> usize {
+        self.marks.len()
     }
 
     /// The octets of the messages that are not marked as deleted.
@@ -200,18 +211,8 @@ impl Maildrop {
 
     /// A message that is the same file as at login turned out to have `octets` on the wire: its name told something
     /// else. The next login will know; this session keeps to what it said.
-    pub fn correct_octets(&self, number: MessageNumber, octets: u64) {
-        let Some(mut index) = Index::load(&self.root, self.user.as_str()) else { return };
-        let Message { place, content, .. } = &self.messages[number.index()];
-        // The index may have it where it was before a mail program moved it or changed its flags.
-        let entry = index
-            .entries
-            .iter_mut()
-            .find(|it| it.content.identity.inode == content.identity.inode && it.place.base() == place.base());
-        if let Some(entry) = entry.filter(|it| it.content.octets != octets) {
-            entry.content.octets = octets;
-            Index::save(&self.root, self.user.as_str(), index.stamps, index.entries.iter());
-        }
+    pub fn correct_octets(&mut self, number: MessageNumber, octets: u64) {
+        self.corrections.insert(number.index(), octets);
     }
 
     /// Whether a file with the message's base name is the message: see [`update`] for how a file is recognised.
@@ -224,6 +225,16 @@ impl Maildrop {
     fn is_alone(&self, index: usize) -> bool {
         let base = |index: usize| self.messages.get(index).map(|message| message.place.base());
         base(index) != base(index + 1) && (index == 0 || base(index) != base(index - 1))
+    }
+}
+
+impl Drop for Maildrop {
+    /// Has the index corrected for all messages at once, as the whole of it is written.
+    fn drop(&mut self) {
+        if !self.corrections.is_empty() {
+            let corrections = self.corrections.iter().map(|(&index, &octets)| (&self.messages[index], octets));
+            Index::correct(&self.root, self.user.as_str(), corrections);
+        }
     }
 }
 

@@ -16,8 +16,9 @@ use rustix::io::Errno;
 
 use super::homes::Named;
 use super::layout::Layouts;
-
 use super::names::{Name, Names};
+use super::system;
+use crate::owner;
 
 /// The directory that holds a directory for each user, as the operator named it.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl MailRoot {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// When `path` is not a directory that can be searched.
+    /// When `path` is not a directory that can be searched, or is one of the system's.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         Self::with_layouts(path, Arc::default())
     }
@@ -99,6 +100,7 @@ impl Root {
         // Links on the way to the root are the operator's own and are followed. Opening "." below it asks for
         // the permission to search.
         let directory = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        system::refuse(&directory)?;
         if is_fenced_off(&directory) {
             let why = "the server may not reach it (--allow-dir at its start would let it)";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -163,15 +165,14 @@ impl Root {
         regular(open_beneath(&self.directory, path, READ)?)
     }
 
-    /// Opens a file of ours at `path` below the root for locking; it is made if it is not there.
+    /// Opens a file of ours at `path` below the root for locking.
     pub(super) fn lock_file(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-        open_beneath(&self.directory, path, flags)
+        open_beneath(&self.directory, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
-    /// Whether files can come and go in the directory at `path` below the root.
-    pub(super) fn is_writable(&self, path: &[u8]) -> bool {
-        fs::accessat(&self.directory, path, Access::WRITE_OK, AtFlags::empty()).is_ok()
+    /// Which file is at `path` below the root. A link there is not followed.
+    pub(super) fn file_id(&self, path: &[u8]) -> io::Result<RootId> {
+        Ok(RootId::new(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 }
 
@@ -199,18 +200,16 @@ fn regular(file: OwnedFd) -> io::Result<(File, Identity)> {
 
 fn open_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
-    // For the server's user and group, if it is made.
-    let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o660) } else { Mode::empty() };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match fs::openat2(directory, path, flags, mode, resolve) {
+    match fs::openat2(directory, path, flags, Mode::empty(), resolve) {
         // Old kernels, and containers that know openat2 too little to let it pass.
-        Err(Errno::NOSYS | Errno::PERM) => walk_beneath(directory, path, flags, mode),
+        Err(Errno::NOSYS | Errno::PERM) => walk_beneath(directory, path, flags),
         result => Ok(result?),
     }
 }
 
 /// The same one component at a time.
-fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let mut components = path.split(|&octet| octet == b'/');
     let last = components.next_back().unwrap_or_default();
     let mut directory = directory.try_clone()?;
@@ -218,7 +217,7 @@ fn walk_beneath(directory: &OwnedFd, path: &[u8], flags: OFlags, mode: Mode) -> 
         let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         directory = fs::openat(&directory, component, step, Mode::empty())?;
     }
-    Ok(fs::openat(&directory, last, flags | OFlags::NOFOLLOW, mode)?)
+    Ok(fs::openat(&directory, last, flags | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
 /// How many octets of a directory's listing are asked for at once: some 500 names.
@@ -311,10 +310,28 @@ impl Directory {
     }
 
     /// Creates a file of ours, empty, in the place of any of that name.
-    pub(super) fn create(&self, name: &[u8]) -> io::Result<File> {
+    pub(super) fn replace(&self, name: &[u8]) -> io::Result<File> {
         let _ = self.unlink(name);
+        self.create(name)
+    }
+
+    /// Creates a file of ours, empty, for all who may change what is in the directory.
+    pub(super) fn create(&self, name: &[u8]) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+        let file = fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?;
+        owner::share_like(&self.0, &file)?;
+        Ok(file.into())
+    }
+
+    /// Shares a file of ours as if it had just been created here: an earlier version of the server may have kept it for
+    /// root.
+    pub(super) fn share(&self, file: &OwnedFd) -> io::Result<()> {
+        owner::share_like(&self.0, file)
+    }
+
+    /// Whether `name` is a regular file.
+    pub(super) fn has_file(&self, name: &[u8]) -> bool {
+        self.kind(name, FileType::Unknown).is_ok_and(FileType::is_file)
     }
 
     /// Gives a file of ours another's name and takes that one's place.

@@ -412,6 +412,26 @@ fn a_wrong_size_in_a_name_is_corrected_also_after_a_move() {
     assert_eq!(mail.octets(), [120_000]);
 }
 
+/// Writing the index takes as long as the maildrop is large.
+#[test]
+fn the_index_is_written_once_for_all_corrections_of_a_session() {
+    let mail = Mail::maildir();
+    let text = "line\n".repeat(20_000);
+    for n in 1..4 {
+        mail.put(&format!("cur/{n}.M.h,S={},W=120001:2,S", text.len()), &text);
+    }
+    mail.settle();
+    let mut maildrop = mail.open();
+    let index = File::open(mail.index()).unwrap();
+    for n in 1..4 {
+        maildrop.correct_octets(number(n), 120_000);
+        let (now, before) = (fs::metadata(mail.index()).unwrap().ino(), index.metadata().unwrap().ino());
+        assert_eq!(now, before, "it was written after message {n}");
+    }
+    drop(maildrop);
+    assert_eq!(mail.octets(), [120_000; 3]);
+}
+
 #[test]
 fn a_first_scan_on_many_threads_is_the_same() {
     let mail = Mail::maildir();

@@ -107,8 +107,31 @@ fn is_local(peer: IpAddr, own: impl FnOnce() -> io::Result<SocketAddr>) -> bool 
     peer.is_loopback() || own().is_ok_and(|own| own.ip().to_canonical() == peer)
 }
 
+/// Sets what each accepted connection inherits (Linux does so), which saves its own system calls. Returns the congestion
+/// control that connections of other machines get back.
+fn prepare(socket: &Socket) -> io::Result<Option<String>> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_write_timeout(Some(WRITE_STEP))?;
+    socket.set_nonblocking(true)?;
+    Ok(set_for_local(socket))
+}
+
 impl Listener {
-    /// What is set here each accepted connection inherits (Linux does so), which saves its own system calls.
+    /// A socket that listens already, as systemd hands it over.
+    ///
+    /// # Errors
+    /// When it is not a socket of this kind.
+    pub fn from_socket(socket: TcpListener) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        let socket = Socket::from(socket);
+        socket.set_cloexec(true)?;
+        let for_remote = prepare(&socket)?;
+        Ok(Self { socket: socket.into(), address: ListenAddress::from(address.ip()), port: address.port(), for_remote })
+    }
+
     fn bind(name: &ListenAddress, port: u16) -> io::Result<Self> {
         let address = name.with_port(port)?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -116,15 +139,7 @@ impl Listener {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?; // a restart need not wait for old connections' TIME-WAIT
-        socket.set_tcp_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES);
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_write_timeout(Some(WRITE_STEP))?;
-        socket.set_nonblocking(true)?;
-        let for_remote = set_for_local(&socket);
+        let for_remote = prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);

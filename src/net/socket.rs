@@ -14,6 +14,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::certificate::Certificate;
 use super::patience::patiently;
 use super::tls::TlsLayer;
+use crate::auth;
 use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
 use crate::wire::{self, Block, Link};
@@ -209,6 +210,10 @@ impl Link for Socket<'_> {
 
     fn is_private(&self) -> bool {
         self.tls.is_some() || self.slot.peer.ip().is_loopback()
+    }
+
+    fn client_user(&self) -> io::Result<u32> {
+        auth::user_of_local_client(self.stream().peer_addr()?, self.stream().local_addr()?)
     }
 
     fn tls(&self) -> wire::Tls {

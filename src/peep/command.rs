@@ -1,20 +1,20 @@
-//! A PEEP command as a value: parsed by the server, written by the client, so the two cannot disagree.
+//! A PEEP command as a value. The server parses it and the client writes it, so both have the same grammar.
 
 use std::fmt;
 
 use super::ErrorCode;
 use crate::auth::Hidden;
 
-/// A line's most octets, CRLF included: a commencement of 8 and two arguments of 128, each after a space.
+/// The most octets of a line, CRLF included: a commencement of 8 and two arguments of 128, each after a space.
 pub const LINE_LIMIT: usize = 268;
 
-/// An argument's most octets.
+/// The most octets of an argument.
 const ARGUMENT_LIMIT: usize = 128;
 
-/// One command of the protocol. Integers are any that were sent, up to saturation: whether one is in range is
-/// for the session to say, with the command's own error code.
+/// One command of the protocol. Integers may have any value (larger ones saturate): the session checks their range,
+/// because each command has its own error code for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)] // the table in the module's documentation tells each
+#[allow(missing_docs)] // the table in the module's documentation describes each
 pub enum Command {
     Authenticate { name: String, password: Hidden<String> },
     Capabilities,
@@ -38,10 +38,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads a line without its line end, in the state before (`authenticated == false`) or after `a`.
+    /// Parses a line without its line end, in the state before (`authenticated == false`) or after `a`.
     ///
     /// # Errors
-    /// [`ErrorCode::UnknownCommand`] when the commencement is none of this state's,
+    /// [`ErrorCode::UnknownCommand`] when this state has no such commencement,
     /// [`ErrorCode::BadSyntax`] when an argument is missing or malformed.
     pub fn parse(line: &[u8], authenticated: bool) -> Result<Self, ErrorCode> {
         let mut words = line.split(|&octet| octet == b' ');
@@ -68,7 +68,7 @@ impl Command {
             b"t=" => Self::SetTimeout(integer(&required(&mut arguments()?)?)?),
             _ => {
                 let command = Self::without_arguments(commencement).ok_or(ErrorCode::UnknownCommand)?;
-                arguments()?; // those are ignored, but well-formed
+                arguments()?; // further arguments are ignored, but have to be well-formed
                 command
             }
         })
@@ -93,14 +93,14 @@ impl Command {
         })
     }
 
-    /// Whether a positive answer is `+n` and n lines, rather than `+` or `+VALUE`.
+    /// Returns true if the answer is `+n` and n lines, rather than `+` or `+VALUE`.
     #[must_use]
     pub fn answers_lines(&self) -> bool {
         matches!(self, Self::Capabilities | Self::Users | Self::CurrentUsers)
     }
 }
 
-/// The line that [`Command::parse`] reads back, without a line end.
+/// The line that [`Command::parse`] parses, without a line end.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,7 +127,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// Whether `text` can be sent as an argument: 1–128 octets, no space, no control character.
+/// Returns true if `text` can be sent as an argument: 1 to 128 octets, no space, no control character.
 #[must_use]
 pub(crate) fn is_argument(text: &str) -> bool {
     (1..=ARGUMENT_LIMIT).contains(&text.len()) && !text.chars().any(|c| c == ' ' || c.is_control())
@@ -141,7 +141,8 @@ fn required<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<String,
     arguments.next().map(str::to_owned).ok_or(ErrorCode::BadSyntax)
 }
 
-/// A decimal integer, perhaps negative; one too large for the type is out of any range all the same.
+/// Parses a decimal integer, perhaps negative. One that is too large for the type is out of every range anyway, so it
+/// saturates.
 fn integer(text: &str) -> Result<i64, ErrorCode> {
     let (digits, bound) = match text.strip_prefix('-') {
         Some(digits) => (digits, i64::MIN),

@@ -27,8 +27,8 @@
 //! | `hc?` | `+N` | | POP3 connections ever |
 //! | `hu?` | `+N` | | logins ever |
 //!
-//! Before the login the first line that is not `a`, `cap?` or `q` with proper arguments is answered by its error, and the
-//! connection is closed: it may be of another protocol, with lines in it that an attacker has chosen.
+//! Before the login the first line that is not `a`, `cap?` or `q` with proper arguments is answered by its error, and
+//! the connection is closed: it may be of another protocol, with lines in it that an attacker has chosen.
 //!
 //! To anything before the login, and in place of an answer at once, -9: too many connections from the client's address,
 //! too many failed logins from there, too many lines. The connection is closed.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An answer line's most octets, CRLF included.
+/// The most octets of an answer line, CRLF included.
 const LINE_LIMIT: usize = 512;
 
 /// One answer of the protocol.
@@ -21,7 +21,7 @@ pub enum Reply {
 /// Why a command was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// -0: no such command, or not in this state.
+    /// -0: there is no such command in this state.
     UnknownCommand,
     /// -1: an argument is missing or malformed, or the line is too long.
     BadSyntax,
@@ -33,7 +33,7 @@ pub enum ErrorCode {
     NoSuchUser,
     /// -5: outside the range of `c=`.
     BadMaxConnections,
-    /// -6: not usable as mail directory.
+    /// -6: the path cannot be used as the mail directory.
     BadMaildir,
     /// -7: outside the range of `t=`.
     BadTimeout,

@@ -1,4 +1,4 @@
-//! The server's side of a PEEP session.
+//! A PEEP session on the server: reads commands, carries them out on what all sessions share, and answers.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::guard::{NotLookedAt, Probation, Visit};
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
-/// What a client is told at once when there are too many from its address: [`ErrorCode::TooMany`].
+/// The reply to a connection when there are too many from its address: [`ErrorCode::TooMany`].
 pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 
-/// Speaks PEEP with the client at the other end of `link`, until the session ends. `name` tells it in the log.
+/// Runs a PEEP session over `link` until it ends. `name` identifies the session in the log.
 ///
 /// # Errors
 /// Those of the connection.
@@ -29,7 +29,8 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
             // been chosen by an attacker: see `Foreign`. Nothing that follows it is read.
             let is_foreign = !session.authenticated && command.is_err();
             let last = is_foreign || command == Ok(Command::Quit);
-            let reply = command.and_then(|command| session.carry_out(command)).unwrap_or_else(Reply::Error);
+            let reply =
+                command.and_then(|command| session.carry_out(command, &output.link)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
             output.flush_if_large()?;
             let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
@@ -63,7 +64,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Reads the next line, if a whole one has come in, as a command of the session's state.
+    /// The next command of the session's state, if a complete line has arrived.
     fn next_command(&mut self, lines: &mut Lines) -> Option<Result<Command, ErrorCode>> {
         if !self.authenticated && lines.begin_tls() {
             return Some(Err(ErrorCode::UnknownCommand));
@@ -73,7 +74,7 @@ impl Session<'_> {
             return Some(Err(ErrorCode::TooMany));
         }
         Some(match line {
-            // Such a line can look like a login: `a /name HTTP/1.1`.
+            // A line of HTTP can look like a login: `a /name HTTP/1.1`.
             Line::Complete(line) if !self.authenticated && Foreign::of(line).is_some() => {
                 Err(ErrorCode::UnknownCommand)
             }
@@ -82,28 +83,11 @@ impl Session<'_> {
         })
     }
 
-    fn carry_out(&mut self, command: Command) -> Result<Reply, ErrorCode> {
-        let Shared { settings, users, locks, stats, connections, admin, .. } = self.shared;
+    fn carry_out(&mut self, command: Command, link: &impl Link) -> Result<Reply, ErrorCode> {
+        let Shared { settings, users, locks, stats, connections, .. } = self.shared;
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
         match command {
-            Command::Authenticate { name, password } => {
-                let attempt = self.probation.attempt(name.as_bytes(), Some(password.0.as_bytes())).map_err(|why| {
-                    let why = match why {
-                        NotLookedAt::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
-                        NotLookedAt::Busy => "too many at once from the client's address".to_owned(),
-                    };
-                    log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
-                    ErrorCode::TooMany
-                })?;
-                if !admin.match_with(name.as_bytes(), password.0.as_bytes()) {
-                    log::warn!("{} admin login failed: name={name:?}", self.name);
-                    self.probation.failed(attempt);
-                    return Err(ErrorCode::WrongCredentials);
-                }
-                self.probation.succeeded(attempt);
-                self.authenticated = true;
-                log::info!("{} admin login: name={name:?}", self.name);
-            }
+            Command::Authenticate { name, password } => self.authenticate(&name, &password.0, link)?,
             Command::Capabilities => return Ok(Reply::Lines(capabilities())),
             Command::Quit => {}
             Command::AddUser { name, password } => {
@@ -148,6 +132,45 @@ impl Session<'_> {
         Ok(Reply::Done)
     }
 
+    fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
+        let attempt = self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
+            let why = match why {
+                NotLookedAt::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
+                NotLookedAt::Busy => "too many at once from the client's address".to_owned(),
+            };
+            log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
+            ErrorCode::TooMany
+        })?;
+        if !self.shared.admin.match_with(name.as_bytes(), password.as_bytes()) {
+            log::warn!("{} admin login failed: name={name:?}", self.name);
+        } else if let Some(why) = self.is_refused_to_the_client(link) {
+            log::warn!(
+                "{} admin login refused: name={name:?}, the default admin is for programs of root alone (see \
+                 --peep-admin), and {why}",
+                self.name
+            );
+        } else {
+            self.probation.succeeded(attempt);
+            self.authenticated = true;
+            log::info!("{} admin login: name={name:?}", self.name);
+            return Ok(());
+        }
+        self.probation.failed(attempt);
+        Err(ErrorCode::WrongCredentials)
+    }
+
+    /// Why this client may not be the admin in spite of the right password.
+    fn is_refused_to_the_client(&self, link: &impl Link) -> Option<String> {
+        if !self.shared.admin_is_roots {
+            return None;
+        }
+        match link.client_user() {
+            Ok(0) => None,
+            Ok(user) => Some(format!("this one is of user {user}")),
+            Err(error) => Some(format!("whose this one is cannot be told: {error}")),
+        }
+    }
+
     fn unchanged(&self, why: Unchanged) -> ErrorCode {
         match why {
             Unchanged::Exists => ErrorCode::UserExists,
@@ -164,8 +187,8 @@ impl Session<'_> {
     }
 }
 
-/// Every authentication command, every command that takes an integer with its range, every command beyond the
-/// protocol's table: of the last there are none.
+/// The lines of `cap?`: every authentication command, every command that takes an integer with its range, and every
+/// command beyond the protocol's table, of which there are none.
 fn capabilities() -> Vec<String> {
     let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
     vec!["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)]

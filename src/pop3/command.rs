@@ -1,17 +1,17 @@
-//! A POP3 command line as a value. All of the line is read, or it is refused.
+//! A POP3 command line as a value. A line is understood to its end or refused.
 
 use std::fmt;
 
 use crate::auth::Hidden;
 use crate::maildrop::MessageNumber;
 
-/// A command line's most octets, CRLF included. RFC 2449 section 4 asks for 255; clients with long passwords
-/// are known to send more.
+/// The most octets of a command line, CRLF included. RFC 2449 section 4 asks for 255; clients with long passwords are
+/// known to send more.
 pub const LINE_LIMIT: usize = 512;
 
 /// One command of RFC 1939, RFC 2449, RFC 2595 or RFC 5034.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)] // the RFCs tell each
+#[allow(missing_docs)] // the RFCs describe each
 pub enum Command {
     User(Vec<u8>),
     Pass(Hidden<Vec<u8>>),
@@ -39,7 +39,7 @@ pub struct Auth {
     pub initial: Option<Hidden<Vec<u8>>>,
 }
 
-/// The line as a log shows it: a name cannot break it, a password is not in it.
+/// The line as the log shows it: names are quoted and passwords are left out.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listing = |f: &mut fmt::Formatter<'_>, keyword, number: &Option<MessageNumber>| match number {
@@ -70,12 +70,12 @@ impl fmt::Display for Command {
     }
 }
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseError {
     /// No such keyword.
     UnknownCommand,
-    /// The keyword needs an argument more.
+    /// The keyword needs another argument.
     MissingArgument,
     /// The keyword takes fewer arguments.
     ExtraArgument,
@@ -102,7 +102,7 @@ impl Command {
     /// end are dropped, but for PASS, whose argument is all the rest of the line (RFC 1939 section 7).
     ///
     /// # Errors
-    /// [`ParseError`], of which each is answered by -ERR and changes nothing.
+    /// [`ParseError`]; each is answered by -ERR and changes nothing.
     pub fn parse(line: &[u8]) -> Result<Self, ParseError> {
         let (keyword, rest) = match line.iter().position(|&octet| octet == b' ') {
             Some(at) => (&line[..at], Some(&line[at + 1..])),

@@ -1,7 +1,7 @@
-//! What the server says, in one place. Every first line stays far under the 512 octets of RFC 2449 section 4.
+//! Every reply of the server. Every first line stays far under the 512 octets of RFC 2449 section 4.
 //!
-//! No text begins with `[`, except a response code of RFC 2449 or RFC 3206: with RESP-CODES announced a client
-//! takes it for one.
+//! No text begins with `[` except for a response code of RFC 2449 or RFC 3206, because clients take it for one when
+//! RESP-CODES is announced.
 
 use std::fmt;
 use std::io;
@@ -17,10 +17,10 @@ use crate::wire::Foreign;
 /// The greeting. A `<…>` in it announces APOP (RFC 1939 section 7).
 pub(super) const GREETING: &str = "pop3d ready";
 
-/// What a client is told in place of the greeting when there are too many from its address.
+/// The reply in place of the greeting when there are too many connections from the client's address.
 pub const TOO_MANY_CONNECTIONS: &str = "-ERR [SYS/TEMP] too many connections from your address\r\n";
 
-/// What every connection can do (RFC 2449 section 5 and its "announced states").
+/// The capabilities of every connection (RFC 2449 section 5 and its "announced states").
 const CAPABILITIES: &str = "TOP\r\n\
     UIDL\r\n\
     RESP-CODES\r\n\
@@ -29,14 +29,14 @@ const CAPABILITIES: &str = "TOP\r\n\
     EXPIRE NEVER\r\n\
     IMPLEMENTATION pop3d\r\n";
 
-/// What this connection can do now, beside what every one can.
+/// The capabilities that this connection has now besides [`CAPABILITIES`].
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// A password in clear.
+    /// USER and PASS.
     pub(super) user: bool,
-    /// TLS (RFC 2595 section 4).
+    /// STLS (RFC 2595 section 4).
     pub(super) stls: bool,
-    /// Ways to log in by AUTH.
+    /// The mechanisms of AUTH.
     pub(super) mechanisms: Vec<Mechanism>,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn capabilities(out: &mut Vec<u8>, offer: &Offer) {
     end(out);
 }
 
-/// Appends the answer to AUTH alone, which RFC 5034 does not know and older clients ask for.
+/// Appends the answer to AUTH without an argument, which is not in RFC 5034 but sent by older clients.
 pub(super) fn mechanisms(out: &mut Vec<u8>, mechanisms: &[Mechanism]) {
     ok(out, "mechanisms follow");
     for mechanism in mechanisms {
@@ -64,7 +64,7 @@ pub(super) fn mechanisms(out: &mut Vec<u8>, mechanisms: &[Mechanism]) {
     end(out);
 }
 
-/// Appends a challenge, of which an empty one has its space, too (RFC 5034 section 4).
+/// Appends a challenge. An empty one keeps the space behind `+` (RFC 5034 section 4).
 pub(super) fn challenge(out: &mut Vec<u8>, challenge: &[u8]) {
     status(out, "+ ", sasl::encode(challenge));
 }
@@ -76,40 +76,42 @@ pub(super) enum Refusal {
     LoginFirst,
     /// USER, PASS, APOP, AUTH or STLS after login.
     LoggedIn,
-    /// A password would go over the net in clear.
+    /// A password would cross the network without TLS.
     InClear,
-    /// STLS where there is no TLS to start.
+    /// STLS on a server without a certificate.
     NoTls,
-    /// STLS where it has been started.
+    /// STLS when TLS is active already.
     TlsActive,
     /// PASS without USER right before it.
     UserFirst,
-    /// APOP where the greeting has not announced it.
+    /// APOP although the greeting has not announced it.
     NoApop,
-    /// AUTH with a mechanism that this connection does not have now.
+    /// AUTH with a mechanism that is not offered on this connection now.
     NoMechanism,
-    /// AUTH that came to nothing.
+    /// An exchange of AUTH that failed.
     Exchange(Failure),
-    /// Wrong user name or password; which of them is not told.
+    /// Wrong user name or password; the reply does not say which.
     Credentials,
-    /// Too many passwords are being verified.
+    /// The login waited too long for its turn to be verified.
     Busy,
-    /// More commands than anybody needs to log in.
+    /// More commands before login than any client needs.
     TooManyCommands,
-    /// There were too many failed logins from the client's address. It is not the password's fault: a client that is
-    /// told `[AUTH]` would ask its user for another one.
+    /// There were too many failed logins from the client's address. The code is not `[AUTH]`, because a client that
+    /// gets that asks its user for another password.
     Penalty(Penalty),
     /// Another session holds the maildrop.
     InUse,
-    /// The message is marked as deleted, or never was.
+    /// The message is marked as deleted, or there is no message of this number.
     NoSuchMessage,
+    /// The server cannot keep other servers out of the maildrop, so it removes nothing.
+    ReadOnly,
     /// The maildrop cannot be opened.
     Maildrop(Fault),
-    /// The message cannot be read: it has gone, changed, or the disk fails.
+    /// The message cannot be read: it has vanished, or the disk fails.
     Message(Fault),
     /// The message has changed since login.
     Changed,
-    /// The transform program gave nothing.
+    /// The transform failed before its first octet.
     Transform,
     /// Some marked messages are still there after UPDATE.
     NotRemoved,
@@ -128,12 +130,12 @@ impl From<Denied> for Refusal {
     }
 }
 
-/// Whose turn it is when the server's side fails (RFC 3206 section 4).
+/// Whether a failure of the server may pass by itself (RFC 3206 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It may work later.
+    /// Trying again later may help.
     Temporary,
-    /// It works when an operator has acted.
+    /// The operator has to act first.
     Permanent,
 }
 
@@ -178,6 +180,7 @@ impl fmt::Display for Refusal {
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
             Self::NoSuchMessage => f.write_str("no such message"),
+            Self::ReadOnly => write!(f, "{} the maildrop is read-only: the server cannot lock it", Fault::Permanent),
             Self::Maildrop(fault) => write!(f, "{fault} the maildrop cannot be opened"),
             Self::Message(fault) => write!(f, "{fault} the message cannot be read"),
             Self::Changed => write!(f, "{} the message has changed since login", Fault::Temporary),

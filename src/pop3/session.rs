@@ -1,7 +1,7 @@
-//! A POP3 session: its three states, each knowing only what it may, and the one loop that drives them.
+//! A POP3 session: its three states, each with only the data that it may use, and the loop that drives them.
 //!
-//! Only [`Session::update`] removes messages, and only QUIT gets there; however else a session ends, the
-//! [`Transaction`] is dropped, which deletes nothing and frees the maildrop.
+//! Only [`Session::update`] removes messages, and only QUIT calls it. If a session ends in any other way, its
+//! [`Transaction`] is dropped, which removes nothing and releases the maildrop.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
 use crate::auth::{self, Abilities, Denied, Hidden, UserName, Users};
 use crate::guard::{NotLookedAt, Probation, Visit};
-use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage};
+use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage, Update};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
 use crate::wire::{Foreign, Line, Lines, Link, Output, Tls, is_timeout};
@@ -26,15 +26,15 @@ pub enum End {
     Quit,
     /// The client closed the connection, or it was lost.
     HangUp,
-    /// No command for too long, or no login (RFC 1939 section 3).
+    /// The client sent no command for too long (RFC 1939 section 3), or did not log in in time.
     Timeout,
-    /// The client took nothing of what it had asked for, or took it too slowly.
+    /// The client did not read what it had asked for, or read too slowly.
     Stalled,
-    /// The client failed to log in too often, or came from an address that did.
+    /// There were too many failed logins, on this connection or from this address.
     FailedLogins,
-    /// It said much, but did not log in.
-    Babble,
-    /// It spoke another protocol before it had logged in.
+    /// The client sent too many commands without logging in.
+    TooManyCommands,
+    /// The client spoke another protocol before it had logged in.
     Foreign(Foreign),
     /// The server is shutting down.
     ShuttingDown,
@@ -64,7 +64,7 @@ impl fmt::Display for End {
             Self::Timeout => f.write_str("timeout"),
             Self::Stalled => f.write_str("client reads too slowly"),
             Self::FailedLogins => f.write_str("too many failed logins"),
-            Self::Babble => f.write_str("too many commands before login"),
+            Self::TooManyCommands => f.write_str("too many commands before login"),
             Self::Foreign(protocol) => write!(f, "client speaks {protocol}"),
             Self::ShuttingDown => f.write_str("server shutting down"),
             Self::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
@@ -73,7 +73,7 @@ impl fmt::Display for End {
     }
 }
 
-/// What a session did, for its last log line.
+/// What a session did, for the last log line about it.
 #[derive(Debug)]
 pub struct Summary {
     /// Why it ended.
@@ -84,7 +84,7 @@ pub struct Summary {
     pub octets: u64,
     /// Messages removed.
     pub deleted: u64,
-    /// Messages that were marked and stay, as the session did not end by QUIT.
+    /// Messages that were marked as deleted and stay, because the session did not end with QUIT.
     pub kept: u64,
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Speaks POP3 with the client at the other end of `link`, until the session ends. `name` tells it in the log.
+/// Runs a POP3 session over `link` until it ends. `name` identifies the session in the log.
 pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> Summary {
     let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
     let abilities = shared.users.abilities();
@@ -120,9 +120,9 @@ struct Session<'a, L> {
     shared: &'a Shared,
     name: &'a str,
     connected: Instant,
-    /// What users could prove themselves with when the greeting was sent; CAPA agrees with it.
+    /// The mechanisms that every account supported when the greeting was sent. CAPA announces the same.
     abilities: Abilities,
-    /// What the greeting announces APOP with.
+    /// The timestamp with which the greeting announces APOP, if it does.
     timestamp: Option<String>,
     lines: Lines,
     output: Output<L>,
@@ -130,10 +130,10 @@ struct Session<'a, L> {
     summary: Summary,
 }
 
-/// A line that is no command.
+/// A line that is not a command.
 struct NoCommand {
     why: String,
-    /// The other protocol that it belongs to, if it looks like one.
+    /// The other protocol that the line looks like, if any.
     protocol: Option<Foreign>,
 }
 
@@ -145,18 +145,18 @@ enum State {
 /// Before login.
 #[derive(Default)]
 struct Authorization {
-    /// What a USER right before this command said.
+    /// The name that the preceding command gave, if that was USER.
     user: Option<Vec<u8>>,
 }
 
-/// After login. The fields are dropped in this order, so the lock is the last to go.
+/// After login. Fields are dropped in this order, so the lock is released last.
 struct Transaction {
     maildrop: Maildrop,
     lock: Lock,
 }
 
 impl<L: Link> Session<'_, L> {
-    /// Runs the session to its end, which leaves by the error path from wherever it comes.
+    /// Runs the session. Every end of it is an `Err`, so that `?` leaves from any depth.
     fn run(&mut self) -> Result<Infallible, End> {
         let mut since = self.connected;
         let mut state = State::Authorization(Authorization::default());
@@ -188,7 +188,7 @@ impl<L: Link> Session<'_, L> {
         }
     }
 
-    /// The next command that has come in whole; an `Err` has been a line, but no command.
+    /// The next command that has arrived completely. `Err` is a line that is not a command.
     fn next_command(&mut self, before_login: bool) -> Option<Result<Command, NoCommand>> {
         if before_login && self.lines.begin_tls() {
             return Some(Err(NoCommand {
@@ -204,8 +204,8 @@ impl<L: Link> Session<'_, L> {
         })
     }
 
-    /// Waits for some input. The autologout timer runs since the last command, so a part of one does not reset
-    /// it; it is read anew each time, as PEEP may have changed it.
+    /// Waits for input. The autologout timer runs since the last complete command, so a part of one does not reset it.
+    /// The setting is read anew each time, because PEEP may have changed it.
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
         let settings = &self.shared.settings;
         let deadline = || {
@@ -217,7 +217,7 @@ impl<L: Link> Session<'_, L> {
             self.output.link.expect_command(since, deadline());
             match self.lines.fill(&mut self.output.link) {
                 Ok(0) if self.shared.connections.is_closing() => return Err(End::ShuttingDown),
-                // Also when there is input: it may come octet by octet, or be anything but a login.
+                // Also if there is input, because it may arrive octet by octet or be anything but a login.
                 Ok(_) if overdue() => return Err(End::Timeout),
                 Ok(0) => return Err(End::HangUp),
                 Ok(_) => return Ok(()),
@@ -236,17 +236,17 @@ impl<L: Link> Session<'_, L> {
         if !self.probation.may_go_on() {
             self.err(Refusal::TooManyCommands);
             self.output.flush()?;
-            return Err(End::Babble);
+            return Err(End::TooManyCommands);
         }
         match command {
             Ok(Command::User(_) | Command::Pass(_)) if !self.takes_passwords() => self.err(Refusal::InClear),
             Ok(Command::User(name)) => {
-                self.ok("send PASS"); // whoever it is: it is not told who exists
+                self.ok("send PASS"); // the same for unknown users, so as not to tell who exists
                 return Ok(State::Authorization(Authorization { user: Some(name) }));
             }
             Ok(Command::Pass(Hidden(password))) => match state.user {
                 Some(name) => {
-                    self.output.flush()?; // the replies before this one need not wait for what follows
+                    self.output.flush()?; // earlier replies do not wait for the verification
                     return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
                 }
                 None => self.err(Refusal::UserFirst),
@@ -295,20 +295,20 @@ impl<L: Link> Session<'_, L> {
         Ok(State::Authorization(Authorization::default()))
     }
 
-    /// Ends the session of a client that speaks another protocol, before anything of it is taken for a command.
+    /// Ends the session of a client that speaks another protocol, before any of its lines is taken for a command.
     fn end_foreign<T>(&mut self, protocol: Foreign) -> Result<T, End> {
         self.err(Refusal::Foreign(protocol));
         self.output.flush()?;
         Err(End::Foreign(protocol))
     }
 
-    /// A password in clear is for this machine or by TLS only, unless the operator has it otherwise.
+    /// Returns true if passwords are accepted: with TLS, from this machine, or if the operator allows it otherwise.
     fn takes_passwords(&self) -> bool {
         self.output.link.is_private() || self.shared.allow_cleartext
     }
 
-    /// STLS (RFC 2595 section 4). Whatever came in clear behind it is forgotten: anybody on the way could have put it
-    /// there.
+    /// STLS (RFC 2595 section 4). What the client sent behind it without TLS is discarded, because anyone on the
+    /// network could have inserted it.
     fn start_tls(&mut self) -> Result<(), End> {
         self.ok("begin the TLS handshake");
         self.output.flush()?;
@@ -329,7 +329,7 @@ impl<L: Link> Session<'_, L> {
         Mechanism::ALL.into_iter().filter(usable).collect()
     }
 
-    /// AUTH (RFC 5034 section 4): challenges and responses until it is clear who the client is.
+    /// AUTH (RFC 5034 section 4): challenges and responses until the client has logged in or failed to.
     fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&Hidden<Vec<u8>>>) -> Result<State, End> {
         self.output.flush()?;
         let exchange = Exchange::new(mechanism, &self.shared.users);
@@ -346,7 +346,8 @@ impl<L: Link> Session<'_, L> {
                 Step::Password(name, Hidden(password)) => {
                     return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
                 }
-                // Not before, or exchanges that are begun before a penalty could be ended in it.
+                // The attempt counts here and not when the exchange begins. Otherwise exchanges that began before a
+                // penalty could be completed during it.
                 Step::Proof(proof) => match self.prove(&proof.name.clone(), None, |_| proof.verify()) {
                     Ok(next) => step = next,
                     Err(refusal) => return self.end_login(Err(refusal)),
@@ -361,7 +362,7 @@ impl<L: Link> Session<'_, L> {
         }
     }
 
-    /// Gives the client's next line to an exchange, where it may be longer than a command.
+    /// Passes the client's next line to an exchange. It may be longer than a command.
     fn respond<'e>(&mut self, exchange: Exchange<'e>) -> Result<Step<'e>, End> {
         let since = Instant::now();
         self.lines.set_limit(sasl::LINE_LIMIT);
@@ -380,8 +381,8 @@ impl<L: Link> Session<'_, L> {
         Ok(step)
     }
 
-    /// A login in one step. `prove` tells who it is that says to be `name`; `secret` is what a client that is wrong
-    /// would send again.
+    /// A login in one step: `prove` checks the credentials for `name`. `secret` is the password, if the client sent
+    /// one; the same wrong password again counts less.
     fn log_in(
         &mut self,
         name: &[u8],
@@ -392,7 +393,7 @@ impl<L: Link> Session<'_, L> {
         self.end_login(proven)
     }
 
-    /// Where all logins end, whatever the command.
+    /// Completes a login of any command: opens the maildrop, or answers -ERR.
     fn end_login(&mut self, proven: Result<UserName, Refusal>) -> Result<State, End> {
         match proven.and_then(|user| self.open_maildrop(user)) {
             Ok(transaction) => {
@@ -405,7 +406,8 @@ impl<L: Link> Session<'_, L> {
         Ok(State::Authorization(Authorization::default()))
     }
 
-    /// Looks at what is to prove a client, unless its address is refused unseen; the one place where attempts count.
+    /// Checks credentials, unless logins from the client's address are refused at present. All login attempts are
+    /// counted here.
     fn prove<T>(
         &mut self,
         name: &[u8],
@@ -457,7 +459,7 @@ impl<L: Link> Session<'_, L> {
         Ok(Transaction { maildrop, lock })
     }
 
-    /// Answers a login that came to nothing, and ends the session if it was the last.
+    /// Answers a failed login, and ends the session if no further one is allowed.
     fn refuse_login(&mut self, refusal: Refusal) -> Result<(), End> {
         self.err(refusal);
         if self.probation.is_over() || matches!(refusal, Refusal::Penalty(_)) {
@@ -494,6 +496,9 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Top { message, lines }) => {
                 self.send_message(&mut state, message, Body::Lines(lines))?;
             }
+            Ok(Command::Dele(number)) if state.lock.is_read_only() && state.maildrop.message(number).is_some() => {
+                self.err(Refusal::ReadOnly);
+            }
             Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
                 self.summary.kept += 1;
                 self.ok("marked as deleted");
@@ -517,7 +522,12 @@ impl<L: Link> Session<'_, L> {
     /// The UPDATE state (RFC 1939 section 6). The maildrop is free before the client knows that it is done.
     fn update(&mut self, state: Transaction) {
         let Transaction { maildrop, lock } = state;
-        let update = maildrop.commit();
+        let update = if lock.is_exclusive() || maildrop.marked() == 0 {
+            maildrop.commit()
+        } else {
+            log::error!("{} nothing is removed: the maildrop's lock file has been taken away", self.name);
+            Update { removed: 0, failed: maildrop.marked() as u64 }
+        };
         drop(lock);
         self.shared.stats.removed.add(update.removed);
         self.summary.deleted = update.removed;
@@ -581,7 +591,7 @@ impl<L: Link> Session<'_, L> {
 
     fn transfer(
         &mut self,
-        state: &Transaction,
+        state: &mut Transaction,
         number: MessageNumber,
         message: OpenMessage,
         body: Body,

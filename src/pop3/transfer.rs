@@ -1,4 +1,4 @@
-//! A message on its way to the client: from its file, or from a transform that reads its file.
+//! Sends a message to the client, from its file or from a transform that reads the file.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -11,7 +11,7 @@ use crate::maildrop::OpenMessage;
 use crate::transform::{self, Failure, Running};
 use crate::wire::{BLOCK, Block, Link, Output, Stuffer, Top};
 
-/// How much of the message is asked for.
+/// How much of the message the client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
     /// RETR
@@ -23,11 +23,11 @@ pub(super) enum Body {
 /// How a transfer failed.
 #[derive(Debug)]
 pub(super) enum TransferError {
-    /// Nothing was sent; the client gets -ERR and the session goes on.
+    /// Nothing was sent. The client gets -ERR and the session goes on.
     Refused(Refusal, io::Error),
-    /// Part of the message is out, and the rest cannot be had. Only closing the connection tells the client.
+    /// Part of the message was sent and the rest is not available. Only closing the connection tells the client.
     Cut(io::Error),
-    /// The client is gone.
+    /// The connection to the client is lost.
     Broken(io::Error),
 }
 
@@ -38,23 +38,23 @@ impl From<io::Error> for TransferError {
 }
 
 impl TransferError {
-    /// The message has gone, or the disk fails.
+    /// The message's file has vanished or cannot be read.
     pub(super) fn unreadable(error: io::Error) -> Self {
         Self::Refused(Refusal::Message(Fault::from(&error)), error)
     }
 
-    /// The message is not the one that was listed.
+    /// The file is not the message that was listed at login.
     pub(super) fn changed() -> Self {
         Self::Refused(Refusal::Changed, io::Error::other("it has changed since login"))
     }
 
-    /// The transform gave nothing.
+    /// The transform failed before its first octet.
     pub(super) fn transform(failure: Failure) -> Self {
         Self::Refused(Refusal::Transform, io::Error::other(format!("transform: {failure}")))
     }
 
-    /// The same when part of the message is out already.
-    fn midway(self) -> Self {
+    /// The same error after a part of the message was sent.
+    fn after_a_part(self) -> Self {
         match self {
             Self::Refused(_, error) => Self::Cut(error),
             other => other,
@@ -62,8 +62,8 @@ impl TransferError {
     }
 }
 
-/// What is kept back of a message that goes by [`Link::send_file`], so that the last octets and the termination
-/// octet are one write: there are clients that look for the end of a response in one segment only.
+/// How many octets at the end of a message do not go by [`Link::send_file`] but in one write with the termination
+/// octet: some clients look for the end of a response in one segment only.
 const TAIL: usize = 4096;
 
 /// Sends a message as it is stored. Returns its octets.
@@ -79,20 +79,20 @@ pub(super) fn stored<L: Link>(output: &mut Output<L>, message: OpenMessage, body
     send(output, Stored { file, left: stored }, status, body)
 }
 
-/// Sends what a transform makes of a message. Returns its octets. `input_pending` says whether the client has
-/// sent more commands already, so that the end of its input is no end of its interest.
+/// Sends the output of a transform. Returns its octets. `input_pending` is true if the client has already sent further
+/// commands; then the end of its input does not mean that it has left.
 pub(super) fn transformed<L: Link>(
     output: &mut Output<L>,
     running: Running,
     input_pending: bool,
     body: Body,
 ) -> Result<u64, TransferError> {
-    output.flush()?; // the replies before this one need not wait for the program
+    output.flush()?; // earlier replies do not wait for the program
     send(output, Transformed { running, input_pending }, &"transformed message follows", body)
 }
 
-/// Sends a message whose stored octets are the wire's.
-// Not inlined: a session that waits needs no stack for the tail.
+/// Sends a message whose stored octets are those on the wire.
+// Not inlined, so that a waiting session needs no stack for the tail.
 #[inline(never)]
 fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<u64, TransferError> {
     let mut tail = [0; TAIL];
@@ -109,12 +109,12 @@ fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<u
     Ok(message.stored)
 }
 
-/// What was there at login is not there any more.
+/// The error when a file has become shorter since login.
 fn shortened() -> io::Error {
     io::Error::other("the file has become shorter meanwhile")
 }
 
-/// Reads blocks, makes wire form of them and sends them. Until the first block is there the message can be refused.
+/// Reads blocks, converts them to wire form and sends them. An error before the first block is answered by -ERR.
 fn send<L: Link>(
     output: &mut Output<L>,
     mut source: impl Source,
@@ -133,7 +133,7 @@ fn send<L: Link>(
     while length > 0 {
         let wanted = top.as_mut().map_or(length, |top| top.take(&block[..length]));
         stuffer.push(&block[..wanted], output.pending());
-        if source.keeps_us_waiting() {
+        if source.is_slow() {
             output.flush()?
         } else {
             output.flush_if_large()?
@@ -141,21 +141,22 @@ fn send<L: Link>(
         if top.as_ref().is_some_and(Top::is_done) {
             break;
         }
-        length = source.read(&mut block, &mut output.link).map_err(TransferError::midway)?;
+        length = source.read(&mut block, &mut output.link).map_err(TransferError::after_a_part)?;
     }
     Ok(stuffer.finish(output.pending()))
 }
 
-/// Where a message's octets come from.
+/// The source of a message's octets.
 trait Source {
-    /// The next octets, none at the end. An error at the first call is a refusal.
+    /// Reads the next octets; 0 at the end. The message is refused if the first call fails.
     fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError>;
 
-    /// Whether to send on what there is, as the rest may take its time.
-    fn keeps_us_waiting(&self) -> bool;
+    /// Returns true if the next octets may be a long time coming, so that what is there is sent at once.
+    fn is_slow(&self) -> bool;
 }
 
-/// The octets that the file had at login: not those that it gains meanwhile, and an error when it has lost some.
+/// The octets that the file had at login. Octets appended since then are not sent, and it is an error if some are
+/// missing.
 struct Stored {
     file: File,
     left: u64,
@@ -176,7 +177,7 @@ impl Source for Stored {
         Ok(read)
     }
 
-    fn keeps_us_waiting(&self) -> bool {
+    fn is_slow(&self) -> bool {
         false
     }
 }
@@ -197,7 +198,7 @@ impl Source for Transformed {
         })
     }
 
-    fn keeps_us_waiting(&self) -> bool {
+    fn is_slow(&self) -> bool {
         true
     }
 }

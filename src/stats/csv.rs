@@ -1,4 +1,4 @@
-//! `--stats-log`: a line of counters and gauges at an interval, as CSV.
+//! The statistics log (`--stats-log`): a line of counters and gauges for each interval, as CSV.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,24 +10,24 @@ use time::macros::format_description;
 use super::Stats;
 use crate::append::append_to;
 
-/// PEEP's names of what the columns have; `cu` is a number here.
+/// The columns have PEEP's names; `cu` is the number of users here.
 const HEADER: &str = "time,rb,re,xe,cc,cu,hc,hu\n";
 
-/// For all to read, as far as the umask lets them: these are counts, without names and addresses.
+/// The mode of a new file, before the umask: everyone may read it, since it has no names and no addresses.
 const MODE: u32 = 0o666;
 
-/// One moment's figures.
+/// The counters and gauges at one moment.
 #[derive(Debug)]
 pub struct Sample<'a> {
     /// The counters.
     pub stats: &'a Stats,
-    /// POP3 connections.
+    /// POP3 connections now.
     pub connections: usize,
-    /// Users logged in.
+    /// Users logged in now.
     pub logged_in: usize,
 }
 
-/// A file that grows by a line for each interval.
+/// A file to which a line is appended for each interval.
 #[derive(Debug)]
 pub struct StatsLog {
     path: PathBuf,
@@ -37,24 +37,24 @@ pub struct StatsLog {
 }
 
 impl StatsLog {
-    /// The first line is due at once.
+    /// Makes a log whose first line is due at once.
     #[must_use]
     pub fn new(path: PathBuf, interval: Duration) -> Self {
         Self { path, interval, due: Instant::now(), failing: false }
     }
 
-    /// Whether a line is due; the next one then is an interval later.
+    /// Returns true if a line is due, and makes the next one due an interval later.
     pub fn is_due(&mut self, now: Instant) -> bool {
         let due = now >= self.due;
         if due {
             let next = self.due + self.interval;
-            // A server that was held up does not make up for what it has missed.
+            // Lines that were missed while the server was stopped are not made up for.
             self.due = if next > now { next } else { now + self.interval };
         }
         due
     }
 
-    /// Appends a line. An error is logged once, until it is over.
+    /// Appends a line. An error is logged once, and again only after a line could be written in between.
     pub fn write(&mut self, sample: &Sample<'_>) {
         let written = self.append(&line(OffsetDateTime::now_utc(), sample));
         if let Err(error) = &written
@@ -65,8 +65,8 @@ impl StatsLog {
         self.failing = written.is_err();
     }
 
-    /// Opened for each line, the file may be rotated away at any time. A line that cannot be written whole is taken back,
-    /// so that the next one does not go on in it.
+    /// Opens the file and appends a line. The file is opened for each line, so it may be rotated at any time. An
+    /// incomplete line is removed again, so that the next one does not continue it.
     fn append(&self, line: &str) -> io::Result<()> {
         let mut file = append_to(&self.path, MODE)?;
         let before = file.metadata()?;
@@ -133,12 +133,12 @@ mod tests {
         let start = log.due;
         let mut due_after = |seconds| log.is_due(start + Duration::from_secs(seconds));
         assert_eq!([0, 1, 59, 60, 61, 121].map(&mut due_after), [true, false, false, true, false, true]);
-        // Held up for an hour: one line, not sixty.
+        // After an hour without a look there is one line, not sixty.
         assert_eq!([3600, 3601, 3660].map(due_after), [true, false, true]);
     }
 
     #[test]
-    fn an_error_is_over_when_it_is_over() {
+    fn a_line_after_an_error_ends_the_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("later/stats.csv");
         let mut log = StatsLog::new(path.clone(), Duration::from_secs(60));

@@ -1,10 +1,10 @@
-//! Counters that outlive the server: a file of text in the state directory.
+//! Counters that survive a restart: a text file in the state directory.
 //!
 //! ```text
 //! pop3d counters 1
 //! sent 395
 //! …
-//! crc32 01ab89ef      of all that is above
+//! crc32 01ab89ef      of everything above
 //! ```
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::state::StateDir;
 
 const FILE: &str = "counters";
 
-/// The first line; its number is to be raised with any change of the format.
+/// The first line. Its number has to be raised with each change of the format.
 const VERSION: &str = "pop3d counters 1";
 
 /// The counters on disk.
@@ -28,10 +28,11 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Goes on counting from what an earlier server has kept in `directory`; from 0 when that cannot be used.
+    /// Sets `stats` to what an earlier server has kept in `directory`, or leaves them at 0 if that file is missing or
+    /// damaged.
     ///
     /// # Errors
-    /// When nothing can be written there.
+    /// When the directory cannot be written.
     pub fn open(directory: StateDir, stats: &Stats) -> io::Result<Self> {
         match fs::read_to_string(directory.file(FILE)).map(|text| decode(&text)) {
             Ok(Some(kept)) => stats.set(&kept),
@@ -45,12 +46,13 @@ impl Kept {
         Ok(Self { directory, written, failing: false })
     }
 
-    /// Writes the counters when they have changed. An error is logged once, until it is over.
+    /// Writes the counters if they have changed. An error is logged once, and again only after they could be written in
+    /// between.
     pub fn save(&mut self, stats: &Stats) {
         if stats.values() == self.written.values() {
             return;
         }
-        // What is written is what will be compared: others go on counting.
+        // A copy, because sessions go on counting: the next comparison has to be with what was written.
         self.written.set(stats);
         match self.directory.replace(FILE, encode(&self.written).as_bytes()) {
             Ok(()) => self.failing = false,
@@ -79,7 +81,7 @@ fn encode(stats: &Stats) -> String {
     text
 }
 
-/// What makes this very text, if anything does.
+/// The counters in a file's text; `None` if the text is not exactly what [`encode`] writes.
 fn decode(text: &str) -> Option<Stats> {
     let stats = Stats::default();
     for ((_, counter), line) in stats.named().into_iter().zip(text.lines().skip(1)) {
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_goes_on_where_it_ended() {
+    fn counting_continues_after_a_restart() {
         let (_directory, open) = state();
         let stats = Stats::default();
         let mut kept = Kept::open(open(), &stats).unwrap();
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn any_damage_is_seen() {
+    fn any_damage_is_noticed() {
         let good = encode(&counted());
         assert!(decode(&good).is_some());
         for at in 0..good.len() {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_counts_from_0() {
+    fn with_an_unusable_file_counting_starts_from_0() {
         let (_directory, open) = state();
         for octets in [&b"nonsense"[..], b"", b"\xff\xfe", &[b'x'; 100_000]] {
             let directory = open();
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_written_later() {
+    fn after_a_failure_the_counters_are_written_later() {
         let (_directory, open) = state();
         let stats = Stats::default();
         let mut kept = Kept::open(open(), &stats).unwrap();

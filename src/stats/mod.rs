@@ -14,34 +14,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use csv::{Sample, StatsLog};
 pub use kept::Kept;
 
-/// One counter; exact, whoever counts.
+/// One counter, exact with any number of threads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Takes `n` back that were counted too early.
+    /// Subtracts `n` that was counted too early.
     pub fn subtract(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// Counts on from `value`.
+    /// Sets the counter to `value`.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// The count now.
+    /// The present value.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What PEEP reports of the POP3 service.
+/// The counters that PEEP reports.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Octets sent to POP3 clients, whatever the command.
@@ -50,14 +50,14 @@ pub struct Stats {
     pub retrieved: Counter,
     /// Messages removed in the UPDATE state.
     pub removed: Counter,
-    /// Connections ever.
+    /// All POP3 connections so far.
     pub connections: Counter,
-    /// Successful logins ever.
+    /// All successful logins so far.
     pub logins: Counter,
 }
 
 impl Stats {
-    /// The counters, each with the name that it is kept by.
+    /// The counters, each with its name in the state directory's file.
     fn named(&self) -> [(&'static str, &Counter); 5] {
         let Self { sent, retrieved, removed, connections, logins } = self;
         [

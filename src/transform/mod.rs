@@ -26,12 +26,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::maildrop::MessageNumber;
 pub use launch::{Fences, launch};
 pub use limits::Limit;
+
+/// How long the processes that a transform's program leaves behind may be silent before they are ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The program that messages go through.
 #[derive(Debug, Clone)]
@@ -67,7 +70,8 @@ pub struct Running {
     stdout: Option<ChildStdout>,
     /// Readable when the child has ended; the child is not reaped by that.
     ended: OwnedFd,
-    group_ended: bool,
+    /// Once the program has ended and its processes have been silent: how many octets the pipe still has.
+    rest: Option<u64>,
     reaped: bool,
     patience: Option<Duration>,
 }
@@ -171,14 +175,9 @@ impl Transform {
             .spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"));
         match stdout.and_then(|stdout| Ok((stdout, pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?))) {
-            Ok((stdout, ended)) => Ok(Running {
-                child,
-                stdout: Some(stdout),
-                ended,
-                group_ended: false,
-                reaped: false,
-                patience: self.patience,
-            }),
+            Ok((stdout, ended)) => {
+                Ok(Running { child, stdout: Some(stdout), ended, rest: None, reaped: false, patience: self.patience })
+            }
             Err(error) => {
                 let _ = kill_and_reap(&mut child);
                 Err(error.into())
@@ -224,16 +223,24 @@ impl Running {
     /// [`Failure`], but for [`Failure::Status`].
     pub fn read(&mut self, buffer: &mut [u8], client: &mut impl Client) -> Result<usize, Failure> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
-        if !self.group_ended {
+        if self.rest.is_none() {
             if wait(&[stdout.as_fd(), self.ended.as_fd()], client, self.patience)? == 0 {
                 return Ok(stdout.read(buffer)?);
             }
-            // The program is done. What it has left in the background would keep its stdout open.
+            // The program has ended, and another process holds its stdout open. That may be one which still has some of
+            // the message to write, so it gets a moment.
+            if !is_silent(stdout, client)? {
+                return Ok(stdout.read(buffer)?);
+            }
             kill_group(&self.child);
-            self.group_ended = true;
+            // What a process writes that has left the group is not waited for.
+            self.rest = Some(ioctl_fionread(&*stdout).map_err(io::Error::from)?);
         }
-        wait(&[stdout.as_fd()], client, self.patience)?;
-        Ok(stdout.read(buffer)?)
+        let Some(rest @ 1..) = self.rest else { return Ok(0) };
+        let room = usize::try_from(rest).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+        let read = stdout.read(&mut buffer[..room])?;
+        self.rest = Some(rest - read as u64);
+        Ok(read)
     }
 
     /// The output has ended: how did the program?
@@ -256,6 +263,15 @@ impl Drop for Running {
             self.stdout = None;
             let _ = kill_and_reap(&mut self.child);
         }
+    }
+}
+
+/// Whether a pipe has nothing to read, nor its end, for as long as [`LINGER`].
+fn is_silent(stdout: &ChildStdout, client: &mut impl Client) -> Result<bool, Failure> {
+    match wait(&[stdout.as_fd()], client, Some(LINGER)) {
+        Ok(_) => Ok(false),
+        Err(Failure::Silent) => Ok(true),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -302,6 +318,7 @@ fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::kill_process;
     use std::io::{Seek, Write};
 
     fn subject() -> Subject<'static> {
@@ -364,6 +381,32 @@ mod tests {
     #[test]
     fn what_stays_in_the_background_ends_with_the_program() {
         assert_eq!(run("sh -c 'cat; sleep 1000 &'", None).unwrap(), "some mail\n");
+    }
+
+    /// The child leaves the group before the program ends, so that it outlives it. The test ends it at last.
+    #[test]
+    fn what_leaves_the_group_does_not_keep_the_message() {
+        let script = "import os, sys, time\n\
+            left, leave = os.pipe()\n\
+            child = os.fork()\n\
+            if child == 0:\n\
+            \x20   os.setsid()\n\
+            \x20   os.write(leave, b'x')\n\
+            \x20   time.sleep(60)\n\
+            else:\n\
+            \x20   os.read(left, 1)\n\
+            \x20   print(sys.stdin.read(), child)\n";
+        let text = run(&format!("python3 -c \"{script}\""), Some(Duration::from_secs(20))).unwrap();
+        let (mail, child) = text.trim_end().rsplit_once(' ').unwrap();
+        let _ = kill_process(Pid::from_raw(child.parse().unwrap()).unwrap(), Signal::KILL);
+        assert_eq!(mail, "some mail\n");
+    }
+
+    #[test]
+    fn a_process_left_behind_may_write_the_rest_of_the_message() {
+        assert_eq!(run("bash -c 'cat > >(tr a-z A-Z)'", None).unwrap(), "SOME MAIL\n");
+        let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(run("sh -c 'seq 100000 &'", None).unwrap(), numbers);
     }
 
     #[test]

@@ -1,28 +1,28 @@
-//! Where the lines of a block of mail end.
+//! Finds the line ends in a block of mail.
 //!
-//! They are short: who searches for one line end after the other starts a search for each 70 octets or so. Here 64
-//! octets are compared at once, and all that is found in them is kept in one word.
+//! Lines of mail are short, so a search for one line end after the other would start anew every 70 octets or so. Here
+//! 64 octets are compared at once, and the line ends found in them are kept as the bits of one word.
 
 use wide::u8x16;
 
-/// How many octets are compared at once: a bit of a word for each.
+/// How many octets are compared at once: one for each bit of a word.
 const CHUNK: usize = u64::BITS as usize;
 
-/// Octets that are one vector.
+/// The octets of one vector.
 const LANES: usize = 16;
 
-/// The positions of all LFs in `block`, in their order.
+/// The positions of all LFs in `block`, in ascending order.
 pub(super) fn line_ends(block: &[u8]) -> LineEnds<'_> {
     LineEnds { block, chunk: 0, next: 0, found: 0 }
 }
 
-/// What [`line_ends`] returns.
+/// The iterator that [`line_ends`] returns.
 pub(super) struct LineEnds<'a> {
     block: &'a [u8],
-    /// Where the octets begin that were compared last, and those that come next.
+    /// Where the chunk that was compared last begins, and where the next one begins.
     chunk: usize,
     next: usize,
-    /// A bit for each LF of the chunk that has not been returned yet; the first octet's is the lowest.
+    /// A bit for each LF of the chunk that has not been returned yet. The lowest bit is the first octet.
     found: u64,
 }
 
@@ -52,7 +52,7 @@ impl Iterator for LineEnds<'_> {
     }
 }
 
-/// A bit for each LF.
+/// Returns a word with a bit set for each LF.
 #[inline]
 fn lfs(chunk: &[u8; CHUNK]) -> u64 {
     let (vectors, _) = chunk.as_chunks::<LANES>();
@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn each_octet_but_lf_is_none() {
+    fn only_lf_is_a_line_end() {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(line_ends(&all).collect::<Vec<_>>(), [10]);
     }
@@ -86,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_a_look_at_each_octet_finds(
+        fn it_finds_the_same_as_a_comparison_of_each_octet(
             block in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..500),
         ) {
             let slowly = block.iter().enumerate().filter(|(_, octet)| **octet == b'\n').map(|(at, _)| at);

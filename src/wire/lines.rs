@@ -1,7 +1,7 @@
-//! Command lines out of a stream of octets, bounded, whatever the segments they arrive in.
+//! Cuts a stream of octets into command lines of bounded length, however the stream is split into segments.
 //!
-//! No I/O of its own beyond one `read` a call: [`Lines::next`] works on what is buffered and [`Lines::fill`]
-//! gets more, so a session knows when it has run out of commands and it is time to send the replies.
+//! [`Lines::next`] works on what is buffered and [`Lines::fill`] reads more, once a call. So a session knows when there
+//! is no further command yet and the replies have to be sent.
 
 use std::io::{self, Read};
 
@@ -9,7 +9,7 @@ use memchr::memchr;
 
 use super::foreign::Foreign;
 
-/// Room for many pipelined commands a read, small enough to keep one for each idle session.
+/// The size of the buffer: large enough for many pipelined commands in one read, small enough for each idle session.
 const BUFFER: usize = 2048;
 
 /// Cuts a stream into lines of at most `limit` octets, their line end included.
@@ -19,7 +19,7 @@ pub struct Lines {
     start: usize,
     end: usize,
     limit: usize,
-    /// Inside a line that was refused; its rest is dropped up to and with its line end.
+    /// True inside a line that was too long; the rest of it, with its line end, is dropped.
     discarding: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct Lines {
 pub enum Line<'a> {
     /// A line without its line end (CRLF, or a bare LF as people at a terminal send it).
     Complete(&'a [u8]),
-    /// A line over the limit: reported once, the rest of it is dropped.
+    /// A line over the limit. It is reported once and dropped whole.
     TooLong,
 }
 
@@ -45,7 +45,7 @@ impl Lines {
         lines
     }
 
-    /// For the lines from the next one on.
+    /// Sets the limit for the lines from the next one on.
     ///
     /// # Panics
     /// If `limit` does not fit the buffer.
@@ -54,7 +54,7 @@ impl Lines {
         self.limit = limit;
     }
 
-    /// The next line among the octets read so far, or `None` when only a part of one is there.
+    /// The next line among the octets read so far, or `None` if they hold only a part of one.
     #[allow(clippy::should_implement_trait)] // a lending iterator: the line borrows the buffer
     pub fn next(&mut self) -> Option<Line<'_>> {
         if self.discarding {
@@ -99,18 +99,18 @@ impl Lines {
         Ok(read)
     }
 
-    /// Whether the next line begins with a TLS handshake, which need not have a line end in it.
+    /// Returns true if the next line begins with a TLS handshake, which need not contain a line end.
     #[must_use]
     pub fn begin_tls(&self) -> bool {
         !self.discarding && Foreign::begins_tls(&self.buffer[self.start..self.end])
     }
 
-    /// Forgets what is buffered.
+    /// Discards what is buffered.
     pub fn clear(&mut self) {
         (self.start, self.end, self.discarding) = (0, 0, false);
     }
 
-    /// Whether nothing is buffered, not even a part of a line.
+    /// Returns true if nothing is buffered, not even a part of a line.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -3,14 +3,14 @@
 //! On the wire every line ends in CRLF: a bare LF becomes CRLF, CRLF stays, a lone CR is an octet like any
 //! other, and a last line without an end gets one. The message's size counts these octets. Byte-stuffing and
 //! the termination octet come on top and are not counted. The three types here take a message in pieces of
-//! any size and agree with each other at every boundary.
+//! any size; the result does not depend on where the pieces are cut.
 
 use super::line_ends::line_ends;
 
-/// What the pieces seen so far end with.
+/// What the pieces pushed so far end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum After {
-    /// A line end, or nothing yet: what comes next begins a line.
+    /// A line end, or nothing yet: the next octet begins a line.
     #[default]
     LineEnd,
     /// A CR, which the next piece may complete to a CRLF.
@@ -30,7 +30,7 @@ impl After {
     }
 }
 
-/// Measures a stored message: how many octets it has on the wire, and whether it can go there as it is.
+/// Measures a stored message: how many octets it has on the wire, and whether it can be sent as it is stored.
 #[derive(Debug, Default)]
 pub struct Meter {
     after: After,
@@ -43,7 +43,7 @@ pub struct Meter {
 pub struct Measure {
     /// Octets on the wire, byte-stuffing not counted.
     pub octets: u64,
-    /// Every line ends in CRLF and none begins with a dot: the stored octets are the wire's.
+    /// Every line ends in CRLF and none begins with a dot, so the stored octets are those on the wire.
     pub wire_form: bool,
 }
 
@@ -60,7 +60,7 @@ impl Meter {
         self.after = After::piece(piece, self.after);
     }
 
-    /// The whole message has been taken.
+    /// Returns the result after the last piece.
     #[must_use]
     pub fn finish(self) -> Measure {
         let unended = self.after != After::LineEnd;
@@ -115,11 +115,12 @@ impl Stuffer {
     }
 }
 
-/// Lines are seldom longer, their line end included (RFC 5322 section 2.1.1).
+/// Lines are rarely longer than this, their line end included (RFC 5322 section 2.1.1).
 const LINE: usize = 80;
 
-/// Appends `piece[from..to]`. A line is copied with what follows it, which is taken back: always as many octets, so that
-/// the processor has no length to guess. Lines whose lengths vary are so copied in little more than half the time.
+/// Appends `piece[from..to]`. A short line is copied as a block of [`LINE`] octets, and the surplus is cut off again. A
+/// copy of constant length needs no branches that the processor could predict wrongly; lines of varying lengths are
+/// copied in little more than half the time.
 #[inline]
 fn append(out: &mut Vec<u8>, piece: &[u8], from: usize, to: usize) {
     match piece[from..].first_chunk::<LINE>() {
@@ -135,7 +136,7 @@ fn append(out: &mut Vec<u8>, piece: &[u8], from: usize, to: usize) {
 #[derive(Debug)]
 pub struct Top {
     after: After,
-    /// Nothing but a CR has been seen of the line so far.
+    /// The present line so far is empty or consists of one CR.
     line_is_empty: bool,
     in_header: bool,
     lines: u32,
@@ -171,18 +172,18 @@ impl Top {
         piece.len()
     }
 
-    /// Whether all that TOP sends has been taken.
+    /// Returns true if everything that TOP sends has been taken.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Whether a line whose text is, or goes on with, `text` may be an empty line: nothing, or one CR.
+    /// Returns true if a line that continues with `text` may still be an empty line: nothing, or one CR.
     fn is_empty(text: &[u8], has_cr: bool) -> bool {
         text.is_empty() || (text == b"\r" && !has_cr)
     }
 
-    /// Counts a line that has ended; true when it is the last one to send.
+    /// Counts a line that has ended. Returns true if it is the last one to send.
     fn end_line(&mut self, empty: bool) -> bool {
         if self.in_header {
             self.in_header = !empty;

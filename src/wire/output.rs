@@ -1,4 +1,4 @@
-//! Replies on their way to the client: gathered, and sent in one write when there is nothing more to gather.
+//! Replies on their way to the client. They are gathered and sent in one write before the session waits for its client.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,29 +9,29 @@ use std::time::Instant;
 
 use super::spare::Spares;
 
-/// What messages are read in.
+/// Messages are read in blocks of this many octets.
 pub const BLOCK: usize = 64 * 1024;
 
-/// Gathered replies are sent on when they reach this size: several blocks in a write make fewer packets and wake the
-/// client's side less often.
+/// Gathered replies are sent when they reach this size. Several blocks in one write make fewer packets and wake the
+/// client less often.
 const WRITE: usize = 4 * BLOCK;
 
 /// The largest buffer that a session keeps while it waits for its client.
 const IDLE_BUFFER: usize = 1024;
 
-/// Room for one block more than is sent on, with its stuffing; more is rare.
+/// The capacity of a buffer for long replies: what is sent in one write, and one block more with its byte-stuffing.
 const LARGE_BUFFER: usize = WRITE + 2 * BLOCK;
 
 static LARGE_BUFFERS: Spares<Vec<u8>> = Spares::new();
 
 static BLOCKS: Spares<Box<[u8]>> = Spares::new();
 
-/// A block to read into, with anything in it.
+/// A buffer of [`BLOCK`] octets to read into. It is used again by later transfers, so its contents are arbitrary.
 #[derive(Debug)]
 pub struct Block(Box<[u8]>);
 
 impl Block {
-    /// One of [`BLOCK`] octets.
+    /// Takes a spare block or makes one.
     #[must_use]
     pub fn new() -> Self {
         Self(BLOCKS.take().unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice()))
@@ -64,27 +64,28 @@ impl Drop for Block {
     }
 }
 
-/// TLS on a connection.
+/// The state of TLS on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
     /// The server has no certificate.
     Absent,
-    /// It can be started.
+    /// TLS can be started.
     Ready,
-    /// All goes by it.
+    /// TLS is in use.
     Active,
 }
 
-/// What a session needs of its connection. The server's is a socket; tests use octets in memory.
+/// What a session needs of its connection. In the server that is a socket; tests use octets in memory.
 pub trait Link: Read + Write {
-    /// The client has been due to send a command since `since`; a read fails with an error that [`is_timeout`] at
-    /// about `deadline`.
+    /// Tells the link that the session waits for a command since `since`. A read then fails at about `deadline` with an
+    /// error for which [`is_timeout`] is true.
     fn expect_command(&mut self, since: Instant, deadline: Option<Instant>);
 
-    /// The client has logged in.
+    /// Tells the link that the client has logged in.
     fn set_logged_in(&self) {}
 
-    /// The connection is closed after the next write: the two may go as one packet, which wakes the client once.
+    /// Tells the link that the connection is closed after the next write. Both may then go in one packet, which wakes
+    /// the client once.
     fn set_ending(&mut self) {}
 
     /// Sends `octets` octets of `file` from its start. Fails with [`io::ErrorKind::UnexpectedEof`] when the file
@@ -94,28 +95,36 @@ pub trait Link: Read + Write {
     /// Those of reading the file and of writing to the client.
     fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()>;
 
-    /// Whether the client has gone, as far as can be told without a write: it has closed its side and all that
-    /// it sent has been read.
+    /// Returns true if the client has closed its side and everything that it sent has been read. A client that vanished
+    /// without closing is noticed only by a write.
     fn client_left(&mut self) -> bool;
 
-    /// What to poll for the client's going, where that is possible.
+    /// The descriptor to poll for the end of the connection, if there is one.
     fn watch(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Whether nobody on the way can read what is said: it goes by TLS, or does not leave this machine.
+    /// Returns true if no one on the network can read the connection: it uses TLS or does not leave this machine.
     fn is_private(&self) -> bool;
 
-    /// How it stands with TLS.
-    fn tls(&self) -> Tls;
-
-    /// Answers the client's TLS handshake, which has to be done at `deadline`. Returns what has been agreed on, for the
-    /// log.
+    /// The id of the user whose program the client is. It is known only for a client on this machine.
     ///
     /// # Errors
-    /// When the client does otherwise; nothing can be said to it any more.
+    /// When it cannot be found out. The client may then be any user's.
+    fn client_user(&self) -> io::Result<u32> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The state of TLS.
+    fn tls(&self) -> Tls;
+
+    /// Answers the client's TLS handshake, which has to be complete at `deadline`. Returns the version and the cipher,
+    /// for the log.
+    ///
+    /// # Errors
+    /// When the handshake fails. No reply can be sent after that.
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String>;
 }
 
-/// Whether a read or a write failed because it took too long.
+/// Returns true if a read or a write failed because it took too long.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -123,23 +132,23 @@ pub fn is_timeout(error: &io::Error) -> bool {
 /// A connection and the replies that are gathered for it.
 #[derive(Debug)]
 pub struct Output<L> {
-    /// The connection, for reading and for what is not gathered.
+    /// The connection, for reading and for data that is not gathered.
     pub link: L,
     pending: Vec<u8>,
 }
 
 impl<L: Link> Output<L> {
-    /// Nothing gathered yet.
+    /// Starts with nothing gathered.
     pub fn new(link: L) -> Self {
         Self { link, pending: Vec::new() }
     }
 
-    /// Where to append replies. Follow a long one by [`Output::flush_if_large`].
+    /// The buffer to append replies to. After a long reply call [`Output::flush_if_large`].
     pub fn pending(&mut self) -> &mut Vec<u8> {
         &mut self.pending
     }
 
-    /// Makes room for long replies at once.
+    /// Makes the buffer large enough for long replies.
     pub fn enlarge(&mut self) {
         if self.pending.capacity() < LARGE_BUFFER {
             let mut large = LARGE_BUFFERS.take().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER));
@@ -148,7 +157,7 @@ impl<L: Link> Output<L> {
         }
     }
 
-    /// Sends what is gathered if it is large, so that a long response takes no more memory than that.
+    /// Sends what is gathered if it is large, so that a long response needs bounded memory.
     ///
     /// # Errors
     /// Those of the connection.
@@ -156,7 +165,7 @@ impl<L: Link> Output<L> {
         if self.pending.len() < WRITE { Ok(()) } else { self.flush() }
     }
 
-    /// Sends all that is gathered.
+    /// Sends everything that is gathered.
     ///
     /// # Errors
     /// Those of the connection.
@@ -168,7 +177,7 @@ impl<L: Link> Output<L> {
         Ok(())
     }
 
-    /// Sends all that is gathered, as the last.
+    /// Sends everything that is gathered, as the last data of the connection.
     ///
     /// # Errors
     /// Those of the connection.
@@ -177,12 +186,12 @@ impl<L: Link> Output<L> {
         self.flush()
     }
 
-    /// Gives back the memory of a past transfer; called before waiting for the client.
+    /// Releases the memory of a past transfer. To be called before the session waits for the client.
     pub fn release(&mut self) {
         let capacity = self.pending.capacity();
         if capacity > IDLE_BUFFER {
             let buffer = mem::take(&mut self.pending);
-            // One that a line of dots has made larger is not kept.
+            // A buffer that grew beyond its usual capacity, as for lines of dots, is freed.
             if capacity == LARGE_BUFFER {
                 LARGE_BUFFERS.give(buffer);
             }

@@ -1,12 +1,12 @@
-//! Buffers that go from transfer to transfer, so that neither an idle session holds one nor each message pays for
-//! clean memory.
+//! Buffers that are passed on from transfer to transfer. So an idle session holds none, and a transfer need not clear
+//! new memory.
 
 use parking_lot::Mutex;
 
-/// As many as can be at work at once without waiting for each other; more are freed.
-const MOST: usize = 16;
+/// The most buffers that are kept; more are freed. So many transfers can run at once without allocating.
+const LIMIT: usize = 16;
 
-/// Buffers that nobody uses just now.
+/// Buffers that are not in use.
 pub(crate) struct Spares<T>(Mutex<Vec<T>>);
 
 impl<T> Spares<T> {
@@ -20,7 +20,7 @@ impl<T> Spares<T> {
 
     pub(crate) fn give(&self, buffer: T) {
         let mut spares = self.0.lock();
-        if spares.len() < MOST {
+        if spares.len() < LIMIT {
             spares.push(buffer);
         }
     }

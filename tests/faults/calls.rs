@@ -189,8 +189,11 @@ impl Talk<'_> {
         // With one left out nothing is removed, so that the next login finds what this one has made of it.
         if listed.len() == 4 {
             for at in [0, 2] {
-                self.expect(&format!("DELE {}", at + 1))?;
-                told.marked.push(at);
+                match self.ask(&format!("DELE {}", at + 1))? {
+                    Ok(_) => told.marked.push(at),
+                    // The call that failed was to open or lock the lock file: nothing is removed without that.
+                    Err(refusal) => assert!(refusal.contains("the maildrop is read-only"), "{refusal}"),
+                }
             }
         }
         told.quit = Some(None);

@@ -152,9 +152,9 @@ fn a_mail_root_that_becomes_read_only() {
     disk.remount("ro");
     check(&server, 3);
     let mut session = server.session();
-    session.call("DELE 2");
-    let refusal = session.refused("QUIT");
-    assert!(refusal.starts_with("[SYS/"), "{refusal}");
+    let refusal = session.refused("DELE 2");
+    assert!(refusal.starts_with("[SYS/PERM] the maildrop is read-only"), "{refusal}");
+    session.quit();
     assert_eq!(maildrop.messages().len(), 3);
 
     disk.remount("rw");

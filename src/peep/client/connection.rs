@@ -1,4 +1,4 @@
-//! A connection to a server that has accepted our login: one command, one answer.
+//! A logged-in connection to the server: one answer for each command.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -94,7 +94,7 @@ impl Connection {
 
 /// A connection in clear or by TLS.
 trait Stream: Read + Write {
-    /// From here on the server may keep us waiting for `time` in all.
+    /// Limits the time that the client waits for the server from now on to `time` in all.
     fn allow(&mut self, time: Duration);
 }
 
@@ -127,7 +127,8 @@ impl Patient {
         let began = Instant::now();
         let result = call(&self.socket, self.left);
         self.left = self.left.saturating_sub(began.elapsed());
-        // The name for it of a blocking socket, which rustls would take for a pause in a handshake that goes well.
+        // A blocking socket reports its timeout as WouldBlock. During a handshake rustls treats WouldBlock as success
+        // if anything has been sent or received before.
         result.map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
             _ => error,
@@ -157,12 +158,12 @@ impl Write for Patient {
     }
 }
 
-/// An IPv6 address as a URL would write it is welcome too.
+/// Removes the brackets of an IPv6 address that is written as in a URL.
 fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Tries each address in turn; the last one's error stands for all.
+/// Tries each address in turn. If all fail, returns the error of the last one.
 fn connect(addresses: impl ToSocketAddrs, timeout: Duration) -> io::Result<TcpStream> {
     let mut connected = Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
     for address in addresses.to_socket_addrs()? {
@@ -174,7 +175,7 @@ fn connect(addresses: impl ToSocketAddrs, timeout: Duration) -> io::Result<TcpSt
     connected
 }
 
-/// TLS towards the server of this name, not yet begun.
+/// Prepares TLS for the server of this name. The handshake has not begun.
 fn tls_for(host: &str, options: &Options) -> Result<ClientConnection, Failure> {
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|_| Failure::Usage(format!("no certificate can be for the name {host:?}")))?;
@@ -199,7 +200,7 @@ mod tests {
     fn every_address_is_tried() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let listening = listener.local_addr().unwrap();
-        // Bound but not listening: the port is ours and refuses.
+        // The port is bound but not listened on, so that it refuses connections.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         let refusing = socket.local_addr().unwrap().as_socket().unwrap();

@@ -23,21 +23,22 @@ pub use options::Options;
 use phrases::Request;
 use prompt::Prompt;
 
-/// Does what the options ask for; what goes wrong is said in one line on standard error.
+/// Does what the options ask for. A failure is reported in one line on standard error.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     match carry_out(options) {
         Ok(all_well) => ExitCode::from(u8::from(!all_well)),
-        // Our reader has what it wanted (`| head -1`).
+        // The program that reads the output has read enough, as in `| head -1`.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "{failure}"); // with no standard error there is nobody to tell
+            let _ = writeln!(io::stderr(), "{failure}"); // if standard error is closed, the exit status still tells
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
-/// Whether all went well; a person at the prompt has seen what did not.
+/// Returns false if a command from a file or pipe failed. At a prompt the result is always true, because the person has
+/// seen the errors.
 fn carry_out(options: &Options) -> Result<bool, Failure> {
     let stdin = io::stdin();
     let on_a_terminal = io::stdout().is_terminal();
@@ -51,7 +52,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
         if options.trust.insecure {
             print(
                 &mut stdout,
-                "Warning: anybody could pose as this server, its certificate is not checked (--insecure)\n",
+                "Warning: the server's certificate is not checked (--insecure), so this may be another server\n",
             )?;
         }
         converse(Prompt::new().map_err(Failure::Input)?, &mut server, &mut stdout)?;
@@ -60,7 +61,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     converse(stdin.lock().lines(), &mut server, &mut stdout)
 }
 
-/// One command with a bare answer. It connects only for a command that it understands.
+/// Sends one command and prints its answer bare. Connects only if the command is a valid one.
 fn once(
     words: &[&str],
     connect: impl FnOnce() -> Result<Connection, Failure>,
@@ -79,7 +80,8 @@ fn once(
     }
 }
 
-/// Commands from `lines` until these end or one of them is `quit`. Whether none was answered with an error.
+/// Sends the commands in `lines` until the lines end or one of them is `quit`. Returns false if any command was
+/// answered with an error.
 fn converse(
     lines: impl Iterator<Item = io::Result<String>>,
     server: &mut Connection,
@@ -115,12 +117,12 @@ fn converse(
     Ok(all_well)
 }
 
-/// The list of all commands: for a person a line for each, for a program the one line of the report.
+/// The list of all commands: one command on each line for a person, all in the report's single line for a program.
 fn help() -> String {
     if io::stdout().is_terminal() { phrases::help_table("") } else { phrases::help_line() }
 }
 
-/// Prints an answer, the lines behind its first as they come: a listing takes no more memory than one of its lines.
+/// Prints an answer. The lines of a listing are printed as they arrive, so that only one of them is in memory.
 fn show(
     answer: &Answer,
     first_line: impl Fn(&Answer) -> String,
@@ -139,29 +141,29 @@ fn show(
     out.flush().map_err(Failure::Output)
 }
 
-/// Flushed, because a program at the other end of a pipe may be waiting for the answer.
+/// Prints `text` at once, because a program at the other end of a pipe may be waiting for the answer.
 fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
-/// Why the client cannot go on, each kind with its exit status.
+/// Why the client cannot continue. Each kind has an exit status.
 #[derive(Debug)]
 enum Failure {
-    /// The only command was answered with an error.
+    /// The server answered the command of the arguments with an error.
     Answer(ErrorCode),
-    /// The arguments make no sense.
+    /// The arguments are not valid.
     Usage(String),
-    /// No connection to the server of this name.
+    /// The connection to the server of this name failed.
     Unreachable(String, io::Error),
-    /// The server of this name does not come to terms with us on TLS.
+    /// The TLS handshake with the server of this name failed.
     NoTls(String, io::Error),
     /// The server of this name gave no answer, or one that is not PEEP.
     NoAnswer(String, UnreadableAnswer),
-    /// Standard input.
+    /// Standard input cannot be read.
     Input(io::Error),
-    /// Standard output.
+    /// Standard output cannot be written.
     Output(io::Error),
-    /// The server of this name does not take the name and password.
+    /// The server of this name refused the admin's name and password.
     Refused(String, ErrorCode),
 }
 
@@ -176,7 +178,7 @@ impl Failure {
     }
 }
 
-/// The line on standard error. A script that asked one thing gets the server's error as bare as an answer.
+/// The line for standard error. An error that answers the command of the arguments is printed bare, as an answer is.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

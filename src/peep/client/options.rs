@@ -1,4 +1,4 @@
-//! The arguments of `peepclient`. Long options take one dash or two; the first other word begins a command.
+//! The arguments of `peepclient`. Long options begin with one dash or two. The first other word begins a command.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,10 +16,11 @@ use crate::peep::Command;
 use crate::peep::command::is_argument;
 use crate::trust::{BY_TLS, Trust};
 
-/// Where the password may stand so that `ps` does not show it.
+/// The environment variable for the password. Unlike arguments, `ps` does not show it to other users.
 const PASSWORD_VARIABLE: &str = "PEEP_PASSWORD";
 
-/// More than any password's octets, so that the wrong file (`/dev/zero`) does no harm.
+/// The most octets that are read of a password file. It is more than any password has, and it protects from files
+/// without end, such as `/dev/zero`.
 const PASSWORD_FILE_LIMIT: u64 = 1024;
 
 /// Administers a pop3d server: a prompt on a terminal, commands from standard input, or one command given here.
@@ -38,7 +39,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME", default_value = "root")]
     user: String,
 
-    /// The admin's password [default: --pass-file, else PEEP_PASSWORD of the environment, else root].
+    /// The admin's password [default: from --pass-file, or else from the variable PEEP_PASSWORD, or else root].
     #[arg(long, value_name = "PASSWORD")]
     pass: Option<String>,
 
@@ -46,36 +47,36 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pass_file: Option<PathBuf>,
 
-    /// How long the server may take to connect and for each answer (a long listing: for each 1000 lines).
+    /// How long to wait for the connection, and for each answer as a whole (in a listing: for each 1000 lines).
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86400))]
     timeout: u64,
 
-    /// Speak TLS, as a server with --peep-tls does.
+    /// Use TLS, which the server has to offer (pop3d --peep-tls).
     #[arg(long, group = BY_TLS)]
     pub(super) tls: bool,
 
     #[command(flatten)]
     pub(super) trust: Trust,
 
-    /// One command, as `help` lists them; its answer is printed bare.
+    /// One command, as listed by `help`. Its answer is printed bare.
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
 
-const MORE_HELP: &str = "One dash does as well: -address HOST.
-Exit status: 0 all well, 1 a command was answered with an error, 2 bad arguments,
-3 no connection (TLS included) or it was lost, 4 the login was refused.";
+const MORE_HELP: &str = "Options may begin with one dash too: -address HOST.
+Exit status: 0 success, 1 a command was answered with an error, 2 invalid arguments,
+3 the connection (or TLS) failed or was lost, 4 the login was refused.";
 
 impl Options {
     /// Reads the program's arguments, its own name first.
     ///
     /// # Errors
-    /// What clap has to say, which may be the help that was asked for.
+    /// The message that clap has made: an error, or the help that the arguments ask for.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(with_two_dashes(arguments))
     }
 
-    /// The words of the command that the arguments hold, perhaps quoted into one.
+    /// The words of the command in the arguments, if there is one. All words may be quoted as one argument.
     pub(super) fn one_command(&self) -> Option<Vec<&str>> {
         match &self.words[..] {
             [] => None,
@@ -118,7 +119,7 @@ fn first_line(file: &Path) -> io::Result<String> {
     BufReader::new(start).lines().next().unwrap_or(Ok(String::new()))
 }
 
-/// Rewrites long options to the form that clap knows, `--name=VALUE`, and ends them with `--`. So a value may begin
+/// Rewrites long options to the form that clap expects, `--name=VALUE`, and ends them with `--`. A value may then begin
 /// with a dash, and so may the words of a command (`set timeout -1`).
 fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut program = Options::command();
@@ -138,7 +139,7 @@ fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
         let option = dashless.strip_prefix('-').unwrap_or(dashless);
         let name = option.split_once('=').map_or(option, |(name, _)| name);
         let known = program.get_arguments().find(|known| known.get_long() == Some(name));
-        let one_dash_too_few = !text.starts_with("--") && name.len() > 1; // a short option has one and one letter
+        let one_dash_too_few = !text.starts_with("--") && name.len() > 1; // a short option is one dash and one letter
         let mut long = OsString::from(if one_dash_too_few { "-" } else { "" });
         long.push(&argument);
         if known.is_some_and(|known| known.get_action().takes_values())

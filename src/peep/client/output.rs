@@ -1,4 +1,5 @@
-//! Answers as text. A server's text is not trusted with the terminal: see [`mod@crate::printable`].
+//! Answers as text. Characters of the server's text that could steer a terminal are escaped: see
+//! [`mod@crate::printable`].
 
 use crate::peep::Answer;
 use crate::printable::printable;

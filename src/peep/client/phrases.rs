@@ -1,19 +1,19 @@
-//! What a person says, in any letter case, for each PEEP command: one table for parsing, help and completion.
+//! The English phrase for each PEEP command: one table for parsing, help and completion. Letter case does not matter.
 
 use crate::peep::Command;
 use crate::peep::command::is_argument;
 
-/// One thing that a person can say.
+/// The phrase for one command.
 pub(super) struct Phrase {
     /// The fixed words, then the names of the arguments.
     pub(super) text: &'static str,
-    /// How the command for it begins on the wire; [`HELP`] is not sent.
+    /// How the command begins on the wire; [`HELP`] for the phrase that is not sent.
     commencement: &'static str,
-    /// A few words for `help`.
+    /// What the command does, in a few words for `help`.
     meaning: &'static str,
 }
 
-/// All phrases, in the order of the report's `help`.
+/// All phrases, in the order of `help` in the report.
 const PHRASES: [Phrase; 19] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
@@ -40,34 +40,34 @@ const fn phrase(text: &'static str, commencement: &'static str, meaning: &'stati
     Phrase { text, commencement, meaning }
 }
 
-/// Other words for a phrase, which the report's list does not have.
+/// Other words for a phrase. The report's list does not have them.
 const ALIASES: [(&str, &str); 2] = [("exit", "quit"), ("?", "help")];
 
-/// Stands for the commencement of the one phrase that is not for the server.
+/// The commencement in the table of the one phrase that is not sent to the server.
 const HELP: &str = "";
 
-/// Said of a phrase that does not exist.
+/// The error for words that are not a phrase.
 const UNKNOWN: &str = "Unknown client command, see available commands with 'help'";
 
-/// Said of an argument that is none for the protocol.
+/// The rest of the error for an argument that the protocol cannot carry.
 pub(super) const ARGUMENT_RULE: &str = "it must have 1 to 128 octets, no space and no control character";
 
-/// What a phrase asks for.
+/// What a person asks for with a phrase.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// The list of all commands.
     Help,
-    /// What the commands do that begin with these words.
+    /// What the commands that begin with these words do.
     HelpAbout(String),
     Send(Command),
 }
 
-/// The words of a line.
+/// Splits a line into words.
 pub(super) fn words(line: &str) -> Vec<&str> {
     line.split_ascii_whitespace().collect()
 }
 
-/// Understands the words of a phrase, or says what is wrong with them.
+/// Parses the words of a phrase. The error says what is wrong with them.
 pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
     let said = without_alias(said);
     let (phrase, arguments) =
@@ -83,7 +83,7 @@ pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
         return Err(format!("Invalid {name}, {ARGUMENT_RULE}"));
     }
     let line = [&[phrase.commencement], arguments].concat().join(" ");
-    // With its arguments counted and well-formed, a command can only lack a number.
+    // The arguments are complete and well-formed, so the only error left is an argument that is not a number.
     Command::parse(line.as_bytes(), true)
         .map(Request::Send)
         .map_err(|_| format!("Invalid {}, it must be an integer", names.concat()))
@@ -100,7 +100,7 @@ fn without_alias<'a>(said: &[&'a str]) -> Vec<&'a str> {
     said
 }
 
-/// Understands what stands behind `help`.
+/// Parses the words behind `help`.
 fn help_about(words: &[&str]) -> Result<Request, String> {
     if words.is_empty() {
         return Ok(Request::Help);
@@ -112,24 +112,24 @@ fn help_about(words: &[&str]) -> Result<Request, String> {
     Ok(Request::HelpAbout(beginning))
 }
 
-/// What was said after the fixed words of `phrase`; nothing when these were not said.
+/// Returns the words behind the fixed words of `phrase`; `None` if `said` does not begin with the fixed words.
 fn arguments<'a, 'b>(said: &'a [&'b str], phrase: &str) -> Option<&'a [&'b str]> {
     let fixed = words(fixed_words(phrase));
     let (start, rest) = said.split_at_checked(fixed.len())?;
     start.iter().zip(fixed).all(|(said, word)| said.eq_ignore_ascii_case(word)).then_some(rest)
 }
 
-/// The phrase up to its first argument; ends with a space when it has one.
+/// The phrase up to its first argument. It ends with a space if the phrase has arguments.
 pub(super) fn fixed_words(phrase: &str) -> &str {
     phrase.split_once('<').map_or(phrase, |(fixed, _)| fixed)
 }
 
-/// All phrases in one line, as in the report: for a program that reads the answer.
+/// All phrases in one line, as in the report, for a program that reads the answer.
 pub(super) fn help_line() -> String {
     PHRASES.each_ref().map(|phrase| phrase.text).join(" | ") + "\n"
 }
 
-/// A line for each phrase that begins with `typed`, with its meaning: for a person.
+/// One line for each phrase that begins with `typed`, with its meaning, for a person.
 pub(super) fn help_table(typed: &str) -> String {
     completions(typed).map(|Phrase { text, meaning, .. }| format!("  {text:<30}  {meaning}\n")).collect()
 }
@@ -149,7 +149,7 @@ mod tests {
         parse(&words(line))
     }
 
-    /// What there is to say of each command, the login apart, which is the client's own business.
+    /// The phrase of each command, except for the login, which the client sends by itself.
     fn spoken() -> Vec<(&'static str, Command)> {
         vec![
             ("capa", Command::Capabilities),
@@ -173,7 +173,7 @@ mod tests {
         ]
     }
 
-    /// A new command does not compile here until it is thought of in `spoken`.
+    /// Fails to compile when a command is new, as a reminder to add it to `spoken`.
     fn commencement(command: &Command) -> &'static str {
         match command {
             Command::Authenticate { .. } => "a",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_points_to_help() {
+    fn an_unknown_phrase_points_to_help() {
         for line in [
             "",
             "foo",
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_number_of_arguments_is_told_the_phrase() {
+    fn the_error_for_a_wrong_number_of_arguments_names_the_phrase() {
         for (line, phrase) in [
             ("set timeout", "set timeout <value>"),
             ("timeout 5", "timeout"),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_protocol_cannot_carry_is_refused_here() {
+    fn an_argument_that_the_protocol_cannot_carry_is_refused() {
         let long = "x".repeat(129);
         for path in ["/my mail", "", "a\u{7f}", "a\u{85}", "a\r\nq", &long, &"é".repeat(65)] {
             let error = parse(&["set", "maildir", path]).unwrap_err();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_may_be_out_of_range_but_must_be_one() {
+    fn an_integer_out_of_range_is_sent_and_other_text_is_refused() {
         assert_eq!(said("set timeout -1"), Ok(Request::Send(Command::SetTimeout(-1))));
         let huge = format!("set max connections {}", "9".repeat(99));
         assert_eq!(said(&huge), Ok(Request::Send(Command::SetMaxConnections(i64::MAX))));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn completion_offers_the_phrases_that_begin_so() {
+    fn completion_offers_the_phrases_that_begin_with_the_typed_text() {
         let offered = |typed| completions(typed).map(|phrase| phrase.text).collect::<Vec<_>>();
         assert_eq!(offered("CUR"), ["current connections amount", "current logged users"]);
         assert_eq!(offered(" set t"), ["set timeout <value>"]);

@@ -1,4 +1,4 @@
-//! The prompt on a terminal: an iterator over the lines that a person types, with editing, completion and history.
+//! The prompt on a terminal: an iterator over the lines that the admin types, with editing, completion and history.
 
 use std::env;
 use std::fs::DirBuilder;
@@ -17,7 +17,7 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper};
 use super::phrases::{self, Phrase, Request};
 use crate::peep::Command;
 
-/// Yields lines until Ctrl-D. Ctrl-C gives up the line being typed.
+/// Yields lines until Ctrl-D. Ctrl-C discards the line being typed.
 pub(super) struct Prompt {
     editor: Editor<PhraseHelper, FileHistory>,
     history_file: Option<PathBuf>,
@@ -25,18 +25,18 @@ pub(super) struct Prompt {
 
 impl Prompt {
     pub(super) fn new() -> io::Result<Self> {
-        // Without bracketed paste, pasted lines are commands like typed ones.
+        // With bracketed paste several pasted lines would be taken for one command.
         let config = Config::builder().completion_type(CompletionType::List).bracketed_paste(false).build();
         let mut editor = Editor::with_config(config).map_err(into_io)?;
         editor.set_helper(Some(PhraseHelper));
         let history_file = history_file();
         if let Some(file) = &history_file {
-            let _ = editor.load_history(file); // none yet, or none to be had: the prompt works without
+            let _ = editor.load_history(file); // the prompt works without a history
         }
         Ok(Self { editor, history_file })
     }
 
-    /// The prompt recalls every line of this session, the file only what is fit to keep.
+    /// Adds the line to the history of this session, and to the file unless it may hold a password.
     fn remember(&mut self, line: &str) -> rustyline::Result<()> {
         self.editor.add_history_entry(line)?;
         if let Some(file) = self.history_file.as_ref().filter(|_| is_fit_to_keep(line)) {
@@ -55,7 +55,7 @@ impl Iterator for Prompt {
         loop {
             match self.editor.readline("> ") {
                 Ok(line) => {
-                    let _ = self.remember(&line); // a lost history is no reason to stop the work
+                    let _ = self.remember(&line); // the prompt works without a history
                     return Some(Ok(line));
                 }
                 Err(ReadlineError::Interrupted) => {}
@@ -73,8 +73,8 @@ fn into_io(error: ReadlineError) -> io::Error {
     }
 }
 
-/// Whether a line may stand in the history file: not when it holds a password, and a line that the client does not
-/// understand may be a mistyped one that does.
+/// Returns true if a line may be written to the history file. A line with a password may not, and neither may a line
+/// that the client does not understand: it may be a mistyped `add user`.
 fn is_fit_to_keep(line: &str) -> bool {
     match phrases::parse(&phrases::words(line)) {
         Ok(Request::Help | Request::HelpAbout(_)) => true,
@@ -83,7 +83,7 @@ fn is_fit_to_keep(line: &str) -> bool {
     }
 }
 
-/// The history's place by the XDG base directory rules, its folder made if need be.
+/// The path of the history file by the XDG base directory specification. Creates the folder if it is missing.
 fn history_file() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
@@ -92,10 +92,10 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("history"))
 }
 
-/// Behind these words a phrase is completed, too.
+/// Phrases are completed behind this word too.
 const HELP: &str = "help ";
 
-/// What rustyline asks while a line is edited: only how phrases are completed.
+/// The helper that rustyline calls while a line is edited. It completes phrases and does nothing else.
 struct PhraseHelper;
 
 impl Completer for PhraseHelper {
@@ -106,7 +106,7 @@ impl Completer for PhraseHelper {
     }
 }
 
-/// The phrases that begin with `typed`; behind `help` as well, which tells of any of them.
+/// The completions of `typed`: phrases, or `help` and phrases.
 fn candidates(typed: &str) -> Vec<Pair> {
     let (before, typed) = match typed.split_at_checked(HELP.len()) {
         Some((help, rest)) if help.eq_ignore_ascii_case(HELP) => (HELP, rest),
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_stay_out_of_the_history_file() {
+    fn lines_that_may_hold_a_password_are_not_kept() {
         for kept in ["users", "SET timeout 5", "delete user bob", "help", "help add", "?", "exit"] {
             assert!(is_fit_to_keep(kept), "{kept}");
         }

@@ -1,0 +1,140 @@
+//! Whose program a client on this machine is, as the kernel tells it of the client's socket.
+
+use std::io;
+use std::net::SocketAddr;
+
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{
+    AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2,
+};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr as KernelAddr};
+
+/// The kernel's answer is shorter.
+const ANSWER_LIMIT: usize = 4096;
+
+/// A request with this cookie is for any socket with the addresses.
+const ANY_COOKIE: [u8; 8] = [0xFF; 8];
+
+/// Returns the user that made the client's socket of a TCP connection within this machine. `client` and `server` are
+/// the connection's addresses.
+///
+/// # Errors
+/// When the kernel knows no such socket, the client's program has closed it, or the kernel cannot be asked.
+pub fn user_of_local_client(client: SocketAddr, server: SocketAddr) -> io::Result<u32> {
+    let (client, server) = (canonical(client), canonical(server));
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.connect(&KernelAddr::new(0, 0))?;
+    socket.send(&request(client, server), 0)?;
+    // The answer is there when the request has been sent.
+    socket.set_non_blocking(true)?;
+    let mut answer = Vec::with_capacity(ANSWER_LIMIT);
+    socket.recv(&mut answer, 0)?;
+    match NetlinkMessage::<SockDiagMessage>::deserialize(&answer).map_err(io::Error::other)?.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+            owner(&response.header, client, server).ok_or_else(|| io::Error::other("its program has closed it"))
+        }
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::Error::other("the kernel gives another answer")),
+    }
+}
+
+/// The address without its port's scope, as an IPv4 one where an IPv6 one stands for that.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Asks for the one socket that has `client` as its own address and `server` as its peer's.
+fn request(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+    let socket_id = SocketId {
+        source_port: client.port(),
+        destination_port: server.port(),
+        source_address: client.ip(),
+        destination_address: server.ip(),
+        interface_id: 0,
+        cookie: ANY_COOKIE,
+    };
+    let request = InetRequest {
+        family: if client.is_ipv4() { AF_INET } else { AF_INET6 },
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id,
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut octets = vec![0; message.buffer_len()];
+    message.serialize(&mut octets);
+    octets
+}
+
+/// The user of the socket that the kernel has found. A socket that its program has closed has user 0 and no inode, and
+/// where there is no connected socket the kernel finds one that listens at the client's address.
+fn owner(found: &InetResponseHeader, client: SocketAddr, server: SocketAddr) -> Option<u32> {
+    let is_connected = [TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2].contains(&found.state);
+    let id = &found.socket_id;
+    let is_the_clients = canonical((id.source_address, id.source_port).into()) == client
+        && canonical((id.destination_address, id.destination_port).into()) == server;
+    (is_connected && is_the_clients && found.inode != 0).then_some(found.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::geteuid;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    /// A connection within this machine: the client's end and the server's.
+    fn connected(to: &str) -> Option<(TcpStream, TcpStream)> {
+        let listener = TcpListener::bind((to, 0)).ok()?;
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Some((client, listener.accept().unwrap().0))
+    }
+
+    fn user(server: &TcpStream) -> Option<u32> {
+        user_of_local_client(server.peer_addr().unwrap(), server.local_addr().unwrap()).ok()
+    }
+
+    #[test]
+    fn the_user_of_a_client_is_told_by_both_families() {
+        for address in ["127.0.0.1", "::1"] {
+            let Some((client, server)) = connected(address) else {
+                eprintln!("passed over: there is no {address} here");
+                continue;
+            };
+            assert_eq!(user(&server), Some(geteuid().as_raw()), "{address}");
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(user(&server), Some(geteuid().as_raw()), "{address}: it can still read");
+        }
+    }
+
+    #[test]
+    fn a_client_by_ipv6_for_ipv4_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mapped = format!("[::ffff:127.0.0.1]:{}", listener.local_addr().unwrap().port());
+        let Ok(_client) = TcpStream::connect(mapped) else {
+            eprintln!("passed over: there is no IPv6 here");
+            return;
+        };
+        assert_eq!(user(&listener.accept().unwrap().0), Some(geteuid().as_raw()));
+    }
+
+    /// The kernel says user 0 of it, which would make every user root.
+    #[test]
+    fn a_client_that_has_closed_has_no_user() {
+        let (client, server) = connected("127.0.0.1").unwrap();
+        drop(client);
+        assert_eq!(user(&server), None);
+    }
+
+    #[test]
+    fn a_listener_at_the_clients_address_is_not_the_client() {
+        let (listener, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (client, server) = (listener.local_addr().unwrap(), other.local_addr().unwrap());
+        assert!(user_of_local_client(client, server).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! Whose the files are that the server makes.
+//!
+//! They get the owner and group of the directory they are in as far as the server may give them away. So a server that
+//! runs as root leaves nothing behind that one with fewer rights cannot use.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::fchown;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, fchmod, fstat, openat};
+use rustix::process::geteuid;
+
+/// Gives a file that this server has made to the owner and group of the directory that it is in. A server without the
+/// right to do so keeps it, or gives it to the group alone. A file with other names may be anything, so it stays as it is.
+pub(crate) fn give_to_owner_of(directory: impl AsFd, file: impl AsFd) -> io::Result<()> {
+    let (directory, made) = (fstat(directory)?, fstat(&file)?);
+    let (user, group) = (directory.st_uid, directory.st_gid);
+    let is_ours = made.st_uid == geteuid().as_raw() && made.st_nlink == 1;
+    if is_ours && (user, group) != (made.st_uid, made.st_gid) {
+        let _ = fchown(&file, Some(user), Some(group)).or_else(|_| fchown(&file, None, Some(group)));
+    }
+    Ok(())
+}
+
+/// Does the same with a file that has just been made at `path`.
+pub(crate) fn give_to_owner_of_parent(path: &Path, file: &File) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    // Opening the directory itself could take rights that the server does not have, or need.
+    let directory = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    give_to_owner_of(directory, file)
+}
+
+/// Gives a file to the directory's owner, and lets all those read and write it who may change what is in the directory.
+pub(crate) fn share_like(directory: impl AsFd, file: impl AsFd) -> io::Result<()> {
+    give_to_owner_of(&directory, &file)?;
+    // Write permission for group and others, which stands for the permission to read as well.
+    let writable = fstat(directory)?.st_mode & 0o022;
+    // A file system without modes has nothing to share.
+    let _ = fchmod(file, Mode::from_raw_mode(0o600 | writable | writable << 1));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    #[test]
+    fn who_may_write_the_directory_may_write_the_file() {
+        for (of_directory, of_file) in [(0o755, 0o600), (0o770, 0o660), (0o2775, 0o660), (0o1777, 0o666)] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::set_permissions(directory.path(), Permissions::from_mode(of_directory)).unwrap();
+            let path = directory.path().join("file");
+            let file = File::create(&path).unwrap();
+            share_like(File::open(directory.path()).unwrap(), file).unwrap();
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, of_file, "{of_directory:o}");
+        }
+    }
+
+    #[test]
+    fn root_gives_files_away() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        chown(directory.path(), Some(54321), Some(12345)).unwrap();
+        let path = directory.path().join("file");
+        let owner = || fs::metadata(&path).map(|made| (made.uid(), made.gid())).unwrap();
+        let file = File::create(&path).unwrap();
+        let other_name = directory.path().join("other");
+        fs::hard_link(&path, &other_name).unwrap();
+        give_to_owner_of_parent(&path, &file).unwrap();
+        assert_eq!(owner(), (0, 0), "a file with another name was given away");
+        fs::remove_file(other_name).unwrap();
+        give_to_owner_of_parent(&path, &file).unwrap();
+        assert_eq!(owner(), (54321, 12345));
+    }
+}

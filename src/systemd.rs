@@ -1,0 +1,123 @@
+//! What the server and systemd tell each other: sockets that systemd has bound for the server, and notifications of the
+//! server's state (sd_listen_fds(3), sd_notify(3)).
+//!
+//! Without systemd there are no sockets and the notifications go nowhere.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+
+/// How often the status line is renewed, and systemd is told that the server is alive if it does not want to know more
+/// often.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The sockets that systemd has handed over, by the names that the socket unit gives them (`FileDescriptorName=`).
+#[derive(Debug, Default)]
+pub struct Sockets(BTreeMap<String, Vec<TcpListener>>);
+
+impl Sockets {
+    /// Takes the sockets that this process was started with.
+    ///
+    /// # Errors
+    /// When one is not a listening TCP socket, or has a name that is not among `known`.
+    pub fn take(known: &[&str]) -> io::Result<Self> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut descriptors = ListenFd::from_env();
+        let mut sockets = Self::default();
+        for (index, name) in (0..descriptors.len()).zip(names.split(':').chain(std::iter::repeat(""))) {
+            if !known.contains(&name) {
+                let known = known.join(", ");
+                let what =
+                    format!("systemd hands over a socket named {name:?}: FileDescriptorName= has to be one of {known}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            if let Some(socket) = descriptors.take_tcp_listener(index)? {
+                sockets.0.entry(name.to_owned()).or_default().push(socket);
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Takes the sockets of one name; none if systemd has none of it.
+    pub fn named(&mut self, name: &str) -> Vec<TcpListener> {
+        self.0.remove(name).unwrap_or_default()
+    }
+}
+
+/// Tells systemd that clients can connect.
+pub fn tell_ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Tells systemd that the server reads its files again. [`tell_ready`] says when that is done.
+pub fn tell_reloading() {
+    // For `Type=notify-reload`, systemd wants to know since when.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
+/// Tells systemd that the server ends.
+pub fn tell_stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("cannot notify systemd: {error}");
+    }
+}
+
+/// Counts the rounds of the server's main loop, so that systemd's watchdog sees when it stands still.
+#[derive(Debug, Default)]
+pub struct Pulse(AtomicU64);
+
+impl Pulse {
+    /// One more round.
+    pub fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts a thread that tells systemd the server's status and, as long as the main loop runs, that it is alive. There is no
+/// thread without systemd.
+///
+/// # Errors
+/// When there can be no more threads.
+pub fn start_reporting(pulse: Arc<Pulse>, status: impl Fn() -> String + Send + 'static) -> io::Result<()> {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(());
+    }
+    // sd_watchdog_enabled(3) recommends half of the time after which systemd would end the server.
+    let watchdog = sd_notify::watchdog_enabled();
+    let interval = watchdog.map_or(INTERVAL, |limit| INTERVAL.min(limit / 2));
+    thread::Builder::new().name("systemd".to_owned()).spawn(move || {
+        let (mut last_status, mut last_beats) = (String::new(), None);
+        loop {
+            let (status, beats) = (status(), pulse.beats());
+            if status != last_status {
+                tell(&[NotifyState::Status(&status)]);
+                last_status = status;
+            }
+            if watchdog.is_some() && last_beats != Some(beats) {
+                tell(&[NotifyState::Watchdog]);
+                last_beats = Some(beats);
+            }
+            thread::sleep(interval);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What systemd does with a server, done by the tests: it hands sockets over and receives notifications.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{Certificate, Client, PASSWORD, PATIENCE, Server, USER};
+
+/// The socket on which systemd receives notifications.
+struct Notifications {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Notifications {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, directory }
+    }
+
+    fn path(&self) -> String {
+        self.directory.path().join("notify").to_str().unwrap().to_owned()
+    }
+
+    /// Receives until a notification has this line; returns its other lines.
+    #[track_caller]
+    fn expect(&self, line: &str) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        loop {
+            let mut buffer = [0; 4096];
+            let length = self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no {line}: {error}"));
+            let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            seen.push(text.clone());
+            assert!(Instant::now() < deadline, "no {line}: {seen:?}");
+            if text.lines().any(|it| it.starts_with(line)) {
+                return text.lines().map(str::to_owned).filter(|it| it != line).collect();
+            }
+        }
+    }
+}
+
+#[test]
+fn systemd_is_told_what_the_server_does() {
+    let systemd = Notifications::new();
+    let mut server = Server::builder()
+        .environment("NOTIFY_SOCKET", &systemd.path())
+        .environment("WATCHDOG_USEC", "200000")
+        .flags(["-vv"])
+        .start();
+    systemd.expect("READY=1");
+    systemd.expect("STATUS=0 POP3 connections, 0 users logged in");
+    systemd.expect("WATCHDOG=1");
+    let _session = server.session();
+    systemd.expect("STATUS=1 POP3 connections, 1 users logged in");
+    // While the main loop runs, the watchdog is told so again and again.
+    systemd.expect("WATCHDOG=1");
+    server.signal(Signal::HUP);
+    let others = systemd.expect("RELOADING=1");
+    assert!(others.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{others:?}");
+    systemd.expect("READY=1");
+    server.signal(Signal::TERM);
+    systemd.expect("STOPPING=1");
+    assert!(server.wait().success());
+}
+
+/// Binds a socket for each name, gives them the descriptors 3 and on, and becomes the server.
+const HAND_OVER: &str = r#"
+import os, socket, sys
+names = sys.argv[1].split(':')
+sockets = []
+for name in names:
+    it = socket.socket()
+    it.bind(('127.0.0.1', 0))
+    it.listen(16)
+    sockets.append(os.dup(it.fileno()))
+spare = [os.dup2(fd, 100 + at) for at, fd in enumerate(sockets)]
+for at, fd in enumerate(spare):
+    os.dup2(fd, 3 + at, inheritable=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=sys.argv[1])
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+#[test]
+fn sockets_of_systemd_take_the_place_of_the_ports() {
+    let certificate = Certificate::new();
+    let server = Server::builder()
+        .tls(&certificate)
+        // Nobody can bind this address, so only handed-over sockets can be what it serves on.
+        .address("192.0.2.1")
+        .launched_by(["python3", "-c", HAND_OVER, "pop3:pop3s:peep"])
+        .flags(["-a", "boss:x"])
+        .start();
+    let mut clear = Client::connect(server.pop3_address());
+    clear.ok();
+    clear.login(USER, PASSWORD);
+    clear.quit();
+    let mut by_tls = Client::connect(server.pop3s_address()).tls(&certificate);
+    by_tls.ok();
+    by_tls.login(USER, PASSWORD);
+    by_tls.quit();
+    let mut admin = Client::connect(server.peep_address()).tls(&certificate);
+    admin.send("a boss x");
+    admin.expect("+");
+    assert_eq!(admin.value("hc?"), "2");
+}
+
+#[test]
+fn a_socket_of_systemd_that_has_no_use_is_told() {
+    for (names, why) in [
+        ("imap", "systemd hands over a socket named \"imap\": FileDescriptorName= has to be one of pop3, pop3s, peep"),
+        ("pop3s", "systemd hands over a socket named \"pop3s\", and there is no TLS certificate"),
+    ] {
+        let output = Server::builder().launched_by(["python3", "-c", HAND_OVER, names]).refused();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+}
