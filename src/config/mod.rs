@@ -193,6 +193,8 @@ pub struct Config {
     pub users: Users,
     /// The admin.
     pub admin: Credentials,
+    /// Nobody has set another admin than root:root.
+    pub has_default_admin: bool,
     /// Only programs of root may log in as the admin.
     pub admin_is_roots: bool,
     /// The directory of the users' directories.
@@ -410,7 +412,8 @@ impl Args {
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         // Everybody knows the default admin, who could make root serve any file of this machine as mail.
-        let admin_is_roots = self.has_default_admin() && !self.confinement.becomes_user() && geteuid().is_root();
+        let has_default_admin = self.has_default_admin();
+        let admin_is_roots = has_default_admin && !self.confinement.becomes_user() && geteuid().is_root();
         let transform = self.transform()?;
         let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
@@ -427,6 +430,7 @@ impl Args {
         }
         Ok(Config {
             users,
+            has_default_admin,
             admin_is_roots,
             admin: Credentials::new(self.peep_admin.name.as_str(), self.peep_admin.password.0.as_bytes()),
             mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
@@ -506,7 +510,6 @@ mod tests {
             &["--tls-key", "key"],
             &["--pop3s-port", "0"],
             &["--peep-tls"],
-            &["--tls-self-signed"],
             &["--state", "state", "--tls-self-signed", "--tls-cert", "chain", "--tls-key", "key"],
             &["--unknown"],
             &["stray"],
