@@ -41,8 +41,8 @@ impl Reloader {
 
 fn reload(certificate: Option<&Certificate>) {
     match certificate.map(Certificate::reload) {
-        Some(Ok(())) => log::info!("the TLS certificate has been read again"),
+        Some(Ok(true)) => log::info!("the TLS certificate has been read again"),
         Some(Err(error)) => log::error!("the TLS certificate stays the old one: {error}"),
-        None => log::info!("there is no TLS certificate to read again"),
+        Some(Ok(false)) | None => log::info!("there is no TLS certificate to read again"),
     }
 }

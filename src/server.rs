@@ -127,6 +127,10 @@ impl Server {
             log::warn!(
                 "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
             );
+        } else if config.has_default_admin {
+            log::warn!(
+                "every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin"
+            );
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
         let (shared, certificate) = config.into_shared();

@@ -144,3 +144,32 @@ fn check_tells_all_that_is_wrong() {
         ],
     );
 }
+
+#[test]
+fn the_admin_may_be_in_a_file_with_a_hash() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("admin");
+    let start = |line: &str| {
+        fs::write(&path, line).unwrap();
+        Server::builder().flags(["--peep-admin-file", path.to_str().unwrap()])
+    };
+    let hash = "boss:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=";
+    for line in ["boss:secret\nignored\n", hash] {
+        let server = start(line).start();
+        let mut admin = server.peep();
+        admin.send("a boss wrong");
+        admin.expect("-2");
+        admin.send("a boss secret");
+        admin.expect("+");
+    }
+    for (line, why) in [
+        ("", "it has to be NAME:PASSWORD"),
+        ("boss:{SHA256}no hash", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:{SHA256}nohash", "the password is not in the form of SHA256"),
+    ] {
+        let output = start(line).refused();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains(why), "{line}: {error}");
+        assert!(!error.contains("hash\n"), "{error}");
+    }
+}

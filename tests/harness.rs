@@ -685,6 +685,12 @@ impl Client {
         self.try_tls(&certificate.trusted()).unwrap()
     }
 
+    /// The server's own certificate in DER.
+    pub(crate) fn peer_certificate(&self) -> Vec<u8> {
+        let Stream::Tls(stream) = self.stream.get_ref() else { panic!("TLS is not active") };
+        stream.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
     /// Returns true if its TLS session was resumed.
     pub(crate) fn is_resumed(&self) -> bool {
         let Stream::Tls(stream) = self.stream.get_ref() else { return false };

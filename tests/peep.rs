@@ -167,6 +167,18 @@ fn extra_arguments_are_ignored() {
     client.closed();
 }
 
+/// Whoever can reach the port knows the name and the password.
+#[test]
+fn the_default_admin_is_warned_of() {
+    let told = "[WARN] every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin";
+    let server = Server::builder().unprivileged().start();
+    play(&mut server.peep(), [("a root root", "+")]);
+    eventually("it is warned of", || server.stderr().contains(told));
+    let own = Server::builder().unprivileged().flags(["-a", "boss:secret"]).start();
+    play(&mut own.peep(), [("a boss secret", "+")]);
+    assert!(!own.stderr().contains("default admin"));
+}
+
 #[test]
 fn an_admin_of_ones_own() {
     let server = Server::builder().flags(["-a", "boss:a:b"]).start();

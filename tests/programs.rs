@@ -314,7 +314,7 @@ fn a_limit_of_threads_that_is_too_low_is_refused() {
     let (program, _directory) = copy_of_program();
     for threads in ["1", "2", "500", "1000", "1001"] {
         let mut command = Command::new("bash");
-        let script = "ulimit -u \"$1\" && exec \"$0\" -q -u ana:x -p 0 -P 0 --address 127.0.0.1";
+        let script = "ulimit -u \"$1\" && exec \"$0\" -q -a boss:x -u ana:x -p 0 -P 0 --address 127.0.0.1";
         command.args(["-c", script]).arg(&program).arg(threads);
         if geteuid().is_root() {
             command.uid(SOMEBODY);

@@ -3,8 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rustix::process::Signal;
+use sha2::{Digest, Sha256};
 
 use crate::harness::{Certificate, Client, PASSWORD, Server, USER, eventually, trusting};
 
@@ -316,6 +318,30 @@ fn a_certificate_of_the_servers_own_making_is_kept() {
         seen.push(fs::read(&chain).unwrap());
     }
     assert_eq!(seen[0], seen[1]);
+}
+
+/// Without a state directory there is another one in each run. The log tells the fingerprint, as OpenSSL prints it.
+#[test]
+fn a_certificate_of_the_servers_own_making_needs_no_state_directory() {
+    let mut trust = pop3d::trust::Trust::default();
+    trust.insecure = true;
+    let trusted = Arc::new(trust.config(rustls::crypto::aws_lc_rs::default_provider()).unwrap());
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let server = Server::builder().flags(["--tls-self-signed=mail.example", "--pop3s-port", "0"]).start();
+        let mut client = Client::connect(server.pop3s_address()).try_tls(&trusted).unwrap();
+        client.ok();
+        let certificate = client.peer_certificate();
+        let octets: Vec<String> = Sha256::digest(&certificate).iter().map(|octet| format!("{octet:02X}")).collect();
+        server.expect_log("INFO", &format!("SHA-256 {}", octets.join(":")));
+        server.signal(Signal::HUP);
+        server.expect_log("INFO", "there is no TLS certificate to read again");
+        let mut again = Client::connect(server.pop3s_address()).try_tls(&trusted).unwrap();
+        again.ok();
+        assert_eq!(again.peer_certificate(), certificate);
+        seen.push(certificate);
+    }
+    assert_ne!(seen[0], seen[1]);
 }
 
 /// A new pair would be another server to those who trust the old one.

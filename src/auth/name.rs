@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-
 /// A user's name. It is also the name of a directory in the mail directory, so it is a single path component without a
 /// leading dot. It has no `:`, which ends the name in `NAME:PASSWORD`, and no leading `#`, which begins a comment in a
 /// users file.

@@ -180,6 +180,8 @@ pub struct Config {
     pub users: Users,
     /// The admin.
     pub admin: Credentials,
+    /// Nobody has set another admin than root:root.
+    pub has_default_admin: bool,
     /// Only programs of root may log in as the admin.
     pub admin_is_roots: bool,
     /// The directory of the users' directories.
@@ -395,7 +397,8 @@ impl Args {
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         // Everybody knows the default admin, who could make root serve any file of this machine as mail.
-        let admin_is_roots = self.admin.is_default() && !self.confinement.becomes_user() && geteuid().is_root();
+        let has_default_admin = self.admin.is_default();
+        let admin_is_roots = has_default_admin && !self.confinement.becomes_user() && geteuid().is_root();
         let transform = self.transform()?;
         let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
@@ -412,6 +415,7 @@ impl Args {
         }
         Ok(Config {
             users,
+            has_default_admin,
             admin_is_roots,
             admin: self.admin.credentials()?,
             mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
@@ -491,7 +495,6 @@ mod tests {
             &["--tls-key", "key"],
             &["--pop3s-port", "0"],
             &["--peep-tls"],
-            &["--tls-self-signed"],
             &["--state", "state", "--tls-self-signed", "--tls-cert", "chain", "--tls-key", "key"],
             &["--unknown"],
             &["stray"],

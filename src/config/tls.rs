@@ -23,10 +23,10 @@ pub(super) struct TlsArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// Use a certificate that the server makes for itself, once, and keeps in its state directory; NAME is what clients
-    /// call the server [default: this host's name]
+    /// Use a certificate that the server makes for itself, once, and keeps in its state directory, or for this run if it
+    /// has none; NAME is what clients call the server [default: this host's name]
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, value_parser = server_name,
-          requires = "state", conflicts_with_all = ["tls_cert", "tls_key"])]
+          conflicts_with_all = ["tls_cert", "tls_key"])]
     tls_self_signed: Option<Option<String>>,
 
     /// A port for POP3 by TLS from the first octet on; commonly 995 (0: any free one)
@@ -59,13 +59,15 @@ impl TlsArgs {
         self.tls_self_signed.is_some()
     }
 
-    /// The certificate that the flags name; `state` is there when they have the server make it.
+    /// The certificate that the flags name. One that the server makes is kept in `state`.
     pub(super) fn certificate(&self, state: Option<&StateDir>) -> Result<Option<Certificate>, ConfigError> {
-        let (chain, key) = match (&self.tls_cert, &self.tls_key, state) {
-            (Some(chain), Some(key), _) => (chain.clone(), key.clone()),
-            (_, _, Some(state)) => {
-                let Some(name) = &self.tls_self_signed else { return Ok(None) };
+        let (chain, key) = match (&self.tls_cert, &self.tls_key, &self.tls_self_signed, state) {
+            (Some(chain), Some(key), ..) => (chain.clone(), key.clone()),
+            (_, _, Some(name), Some(state)) => {
                 net::self_signed(state, name.as_deref()).map_err(ConfigError::SelfSigned)?
+            }
+            (_, _, Some(name), None) => {
+                return Certificate::of_this_run(name.as_deref()).map(Some).map_err(ConfigError::SelfSigned);
             }
             _ => return Ok(None),
         };

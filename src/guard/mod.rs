@@ -1,5 +1,6 @@
 //! What strangers may do: how many connections one address has, what a client may try before it has logged in, how
-//! slowly it may read. Nothing here waits, so that no thread is held while a client is kept waiting.
+//! slowly it may read. Nobody is kept waiting here, which would hold a thread, but attempts to log in at the same time as
+//! others from their address, and these not for long.
 
 mod pace;
 mod penalty;
@@ -15,8 +16,8 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 pub use self::pace::{MinRate, Pace};
-use self::penalty::Penalties;
-pub use self::penalty::{Attempt, Penalty};
+pub use self::penalty::Penalty;
+use self::penalty::{Begun, Penalties, Tried};
 use self::recent::Recent;
 
 /// Lines that a client may send before it logs in; a mail program needs ten, with TLS and a mechanism or two tried.
@@ -24,6 +25,10 @@ const COMMANDS: u32 = 50;
 
 /// Failed logins on one connection; with the last of them it is closed.
 const FAILURES: u32 = 3;
+
+/// How long an attempt to log in waits for others from its address to be decided. About as long as a login waits to be
+/// verified.
+const UNDECIDED: Duration = Duration::from_secs(5);
 
 /// How long the log says nothing more of an address that has too many connections.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -133,6 +138,32 @@ impl Drop for Visit {
     }
 }
 
+/// Credentials that are being looked at. Dropped without an outcome, the attempt does not count.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    visit: &'a Visit,
+    tried: Tried,
+    /// Others from the address may wait for the outcome.
+    is_undecided: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.is_undecided {
+            self.visit.guard.state.lock().penalties.decided(self.visit.source);
+        }
+    }
+}
+
+/// Why credentials are not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotLookedAt {
+    /// There were too many failed logins from the address.
+    Penalty(Penalty),
+    /// Others from the address are being looked at, and that takes too long.
+    Busy,
+}
+
 /// A client before its login: what it has tried on this connection.
 #[derive(Debug)]
 pub struct Probation<'a> {
@@ -155,38 +186,48 @@ impl<'a> Probation<'a> {
         self.commands <= COMMANDS
     }
 
-    /// To be asked before credentials are looked at. `secret` is what the client will send again if it is wrong
-    /// and is tried again; `None` when the mechanism makes each attempt look different.
+    /// To be asked before credentials are looked at, which may have to wait until others from the client's address are
+    /// decided. `secret` is what the client will send again if it is wrong and is tried again; `None` when the mechanism
+    /// makes each attempt look different.
     ///
     /// # Errors
-    /// When the client's address has failed too often of late.
-    pub fn attempt(&self, name: &[u8], secret: Option<&[u8]>) -> Result<Attempt, Penalty> {
-        let Visit { guard, source, exempt } = self.visit;
-        let attempt = Attempt(secret.map(|secret| guard.key.hash_one((source, name, secret))));
-        if !exempt {
-            let (now, mut state) = (Instant::now(), guard.state.lock());
-            if let Some(penalty) = state.penalties.of(*source, attempt, now) {
-                return Err(penalty);
-            }
-            state.penalties.looked_at(*source, attempt, now);
+    /// When the client's address has failed too often of late, or others from it are not decided in time.
+    pub fn attempt(&self, name: &[u8], secret: Option<&[u8]>) -> Result<Attempt<'a>, NotLookedAt> {
+        let visit @ Visit { guard, source, exempt } = self.visit;
+        let tried = Tried(secret.map(|secret| guard.key.hash_one((source, name, secret))));
+        if *exempt {
+            return Ok(Attempt { visit, tried, is_undecided: false });
         }
-        Ok(attempt)
+        let deadline = Instant::now() + UNDECIDED;
+        let mut state = guard.state.lock();
+        loop {
+            match state.penalties.begin(*source, tried, Instant::now()) {
+                Begun::Undecided => return Ok(Attempt { visit, tried, is_undecided: true }),
+                Begun::Known => return Ok(Attempt { visit, tried, is_undecided: false }),
+                Begun::Refused(penalty) => return Err(NotLookedAt::Penalty(penalty)),
+                Begun::Wait(changed) => {
+                    if changed.wait_until(&mut state, deadline).timed_out() {
+                        return Err(NotLookedAt::Busy);
+                    }
+                }
+            }
+        }
     }
 
     /// The credentials were wrong.
-    pub fn failed(&mut self, attempt: Attempt) {
+    pub fn failed(&mut self, attempt: Attempt<'a>) {
         self.failures += 1;
-        let Visit { guard, source, exempt } = self.visit;
+        let Visit { guard, source, exempt } = attempt.visit;
         if !exempt {
-            guard.state.lock().penalties.failed(*source, attempt, Instant::now());
+            guard.state.lock().penalties.failed(*source, attempt.tried, Instant::now());
         }
     }
 
     /// The credentials were right.
-    pub fn succeeded(&self, attempt: Attempt) {
-        let Visit { guard, source, exempt } = self.visit;
+    pub fn succeeded(&self, attempt: Attempt<'a>) {
+        let Visit { guard, exempt, .. } = attempt.visit;
         if !exempt {
-            guard.state.lock().penalties.succeeded(*source, attempt, Instant::now());
+            guard.state.lock().penalties.succeeded(attempt.tried, Instant::now());
         }
     }
 

@@ -3,9 +3,17 @@
 //! The same wrong credentials again are no guess: a mail program with an old password, which tries each minute, does
 //! not make it worse. Credentials that were right are let through all the same, so that a user who shares an address
 //! with a guesser is not locked out; but only among the first that are refused, or the guesser could find them out.
+//!
+//! An attempt counts as failed from its beginning until it has succeeded, so that guesses at the same time are no cheaper
+//! than one after the other. It is not refused for that: it waits until enough of the others are decided, since many
+//! users behind one address may log in at the same time.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Condvar;
 
 use super::Source;
 use super::recent::Recent;
@@ -32,13 +40,22 @@ const LOOKED_AT: u32 = 16;
 /// One failure is forgotten for each such time without any.
 const DECAY: Duration = Duration::from_secs(300);
 
-/// How long an address whose failures are no longer free waits for the outcome of a try, if that takes so long: others
-/// at the same time would be guesses that cost nothing. About as long as a login waits to be verified.
-const LOOK: Duration = Duration::from_secs(5);
-
 /// Credentials that are tried, as a keyed hash; none when it cannot be told whether they were tried before.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempt(pub(super) Option<u64>);
+pub(super) struct Tried(pub(super) Option<u64>);
+
+/// What becomes of an attempt that begins.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// It is looked at, and is undecided until [`Penalties::decided`].
+    Undecided,
+    /// It is looked at. The credentials were right before, so it does not count.
+    Known,
+    /// It is not looked at.
+    Refused(Penalty),
+    /// Others from the address have to be decided first; one of them is told by this.
+    Wait(Arc<Condvar>),
+}
 
 /// How long an address is refused yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +71,8 @@ impl fmt::Display for Penalty {
 #[derive(Debug, Default)]
 pub(super) struct Penalties {
     failures: Recent<Source, Failures>,
+    /// Attempts that are being looked at.
+    undecided: HashMap<Source, Undecided>,
     /// Credentials that have failed, and that were right.
     wrong: Recent<u64, ()>,
     right: Recent<u64, ()>,
@@ -67,9 +86,46 @@ struct Failures {
     refused: u32,
 }
 
+#[derive(Debug, Default)]
+struct Undecided {
+    count: u32,
+    changed: Arc<Condvar>,
+}
+
 impl Penalties {
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, source: Source, attempt: Tried, now: Instant) -> Begun {
+        if let Some(penalty) = self.of(source, attempt, now) {
+            return Begun::Refused(penalty);
+        }
+        if self.was_right(attempt) {
+            return Begun::Known;
+        }
+        let failures = self.count(source, now);
+        let undecided = self.undecided.entry(source).or_default();
+        // The first failure that is not free is looked at, too: it is the one that costs something.
+        if undecided.count > 0 && failures + undecided.count > FREE {
+            return Begun::Wait(Arc::clone(&undecided.changed));
+        }
+        undecided.count += 1;
+        Begun::Undecided
+    }
+
+    /// An attempt that was [`Begun::Undecided`] is over.
+    pub(super) fn decided(&mut self, source: Source) {
+        if let Some(undecided) = self.undecided.get_mut(&source) {
+            undecided.count -= 1;
+            if undecided.count > 0 {
+                undecided.changed.notify_one();
+            } else {
+                undecided.changed.notify_all(); // the next one to be looked at has another condition variable
+                self.undecided.remove(&source);
+            }
+        }
+    }
+
     /// What keeps an attempt from being looked at, if anything does.
-    pub(super) fn of(&mut self, source: Source, attempt: Attempt, now: Instant) -> Option<Penalty> {
+    fn of(&mut self, source: Source, attempt: Tried, now: Instant) -> Option<Penalty> {
         let failures = self.failures.get_mut(&source)?;
         let left = failures.refused_until.saturating_duration_since(now);
         if left.is_zero() {
@@ -80,25 +136,20 @@ impl Penalties {
         (!known).then_some(Penalty(left))
     }
 
-    fn was_right(&self, attempt: Attempt) -> bool {
+    fn was_right(&self, attempt: Tried) -> bool {
         attempt.0.is_some_and(|hash| self.right.get(&hash).is_some())
     }
 
-    /// An attempt is looked at.
-    pub(super) fn looked_at(&mut self, source: Source, attempt: Attempt, now: Instant) {
-        if !self.was_right(attempt)
-            && let Some(failures) = self.failures.get_mut(&source)
-            && failures.count >= FREE
-        {
-            failures.refused_until = now + LOOK;
-        }
-    }
-
-    pub(super) fn failed(&mut self, source: Source, attempt: Attempt, now: Instant) {
-        let count = self.failures.get(&source).map_or(0, |(last, Failures { count, .. })| {
+    /// The failures that are not forgotten.
+    fn count(&self, source: Source, now: Instant) -> u32 {
+        self.failures.get(&source).map_or(0, |(last, Failures { count, .. })| {
             let forgotten = now.saturating_duration_since(last).as_secs() / DECAY.as_secs();
             count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
-        });
+        })
+    }
+
+    pub(super) fn failed(&mut self, source: Source, attempt: Tried, now: Instant) {
+        let count = self.count(source, now);
         let most = if attempt.0.is_some_and(|hash| self.wrong.get(&hash).is_some()) { REPEATED } else { MOST };
         let count = (count + 1).min(most.max(count));
         self.failures.put(source, Failures { count, refused_until: now + penalty(count), refused: 0 }, now);
@@ -106,14 +157,12 @@ impl Penalties {
             self.wrong.put(hash, (), now);
             self.right.remove(&hash);
         }
+        if let Some(undecided) = self.undecided.get(&source) {
+            undecided.changed.notify_all(); // there may be a penalty now
+        }
     }
 
-    pub(super) fn succeeded(&mut self, source: Source, attempt: Attempt, now: Instant) {
-        if !self.was_right(attempt)
-            && let Some(failures) = self.failures.get_mut(&source)
-        {
-            failures.refused_until = now;
-        }
+    pub(super) fn succeeded(&mut self, attempt: Tried, now: Instant) {
         if let Some(hash) = attempt.0 {
             self.right.put(hash, (), now);
             self.wrong.remove(&hash);
@@ -137,8 +186,8 @@ mod tests {
         Source::from("192.0.2.1".parse::<IpAddr>().unwrap())
     }
 
-    fn guess(number: u64) -> Attempt {
-        Attempt(Some(number))
+    fn guess(number: u64) -> Tried {
+        Tried(Some(number))
     }
 
     /// Tries one guess after the other, each as soon as it may; the seconds that each had to wait.
@@ -160,8 +209,8 @@ mod tests {
         let waits = guesses(&mut penalties, &mut now, 0..16);
         assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         // That it could not be told apart makes no guess cheaper.
-        penalties.failed(source(), Attempt(None), now);
-        assert_eq!(penalties.of(source(), Attempt(None), now), Some(Penalty(LONGEST)));
+        penalties.failed(source(), Tried(None), now);
+        assert_eq!(penalties.of(source(), Tried(None), now), Some(Penalty(LONGEST)));
     }
 
     #[test]
@@ -187,7 +236,7 @@ mod tests {
     #[test]
     fn who_logged_in_before_is_let_through() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
-        penalties.succeeded(source(), guess(1000), now);
+        penalties.succeeded(guess(1000), now);
         guesses(&mut penalties, &mut now, 0..20);
         assert_eq!(penalties.of(source(), guess(1000), now), None);
         assert!(penalties.of(source(), guess(1001), now).is_some());
@@ -199,7 +248,7 @@ mod tests {
     #[test]
     fn what_was_right_cannot_be_found_out_in_a_penalty() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
-        penalties.succeeded(source(), guess(1000), now);
+        penalties.succeeded(guess(1000), now);
         guesses(&mut penalties, &mut now, 0..20);
         for number in 2000..2000 + u64::from(LOOKED_AT) {
             assert!(penalties.of(source(), guess(number), now).is_some());
@@ -211,29 +260,54 @@ mod tests {
         assert_eq!(penalties.of(source(), guess(1000), now), None);
     }
 
+    fn is_looked_at(penalties: &mut Penalties, number: u64, now: Instant) -> bool {
+        matches!(penalties.begin(source(), guess(number), now), Begun::Undecided)
+    }
+
+    fn waits(penalties: &mut Penalties, number: u64, now: Instant) -> bool {
+        matches!(penalties.begin(source(), guess(number), now), Begun::Wait(_))
+    }
+
     #[test]
-    fn guesses_at_one_time_are_one_after_the_other() {
+    fn an_attempt_counts_as_failed_until_it_has_succeeded() {
+        let (mut penalties, now) = (Penalties::default(), Instant::now());
+        assert!((0..7).all(|number| is_looked_at(&mut penalties, number, now)));
+        assert!(waits(&mut penalties, 7, now));
+        // A success gives it back, also to those that cannot be told apart.
+        penalties.succeeded(guess(0), now);
+        penalties.decided(source());
+        assert!(matches!(penalties.begin(source(), Tried(None), now), Begun::Undecided));
+        assert!(waits(&mut penalties, 7, now));
+        // One that has not been looked at after all, since too many were, gives it back, too.
+        penalties.decided(source());
+        assert!(is_looked_at(&mut penalties, 7, now));
+        assert!(waits(&mut penalties, 8, now));
+        // A failure does not; the seventh costs a second.
+        for number in 1..=7 {
+            assert!(waits(&mut penalties, 8, now), "{number}");
+            penalties.failed(source(), guess(number), now);
+            penalties.decided(source());
+        }
+        assert_eq!(penalties.of(source(), guess(8), now), Some(Penalty(FIRST)));
+        assert!(penalties.undecided.is_empty());
+    }
+
+    #[test]
+    fn guesses_that_are_not_free_are_one_after_the_other() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
-        guesses(&mut penalties, &mut now, 0..6);
-        penalties.looked_at(source(), guess(6), now);
-        assert_eq!(penalties.of(source(), guess(7), now), Some(Penalty(LOOK)));
-        penalties.failed(source(), guess(6), now);
-        assert_eq!(penalties.of(source(), guess(7), now), Some(Penalty(FIRST)));
+        guesses(&mut penalties, &mut now, 0..7);
         now += FIRST;
-        penalties.looked_at(source(), guess(7), now);
-        penalties.succeeded(source(), guess(7), now);
-        assert_eq!(penalties.of(source(), guess(8), now), None);
-        // Those that cannot be told apart, too.
-        penalties.looked_at(source(), Attempt(None), now);
-        assert_eq!(penalties.of(source(), Attempt(None), now), Some(Penalty(LOOK)));
-        penalties.succeeded(source(), Attempt(None), now);
-        assert_eq!(penalties.of(source(), Attempt(None), now), None);
-        // Who is known keeps nobody waiting, and shortens nobody's penalty.
-        penalties.looked_at(source(), guess(7), now);
-        assert_eq!(penalties.of(source(), guess(8), now), None);
+        assert!(is_looked_at(&mut penalties, 7, now));
+        assert!(waits(&mut penalties, 8, now));
+        penalties.succeeded(guess(7), now);
+        penalties.decided(source());
+        // Known credentials keep nobody waiting, and shorten nobody's penalty.
+        assert!(matches!(penalties.begin(source(), guess(7), now), Begun::Known));
+        assert!(is_looked_at(&mut penalties, 8, now));
         penalties.failed(source(), guess(8), now);
-        penalties.succeeded(source(), guess(7), now);
-        assert!(penalties.of(source(), guess(9), now).is_some());
+        penalties.decided(source());
+        penalties.succeeded(guess(7), now);
+        assert!(matches!(penalties.begin(source(), guess(9), now), Begun::Refused(_)));
     }
 
     #[test]

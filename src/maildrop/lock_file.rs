@@ -20,7 +20,7 @@ use rustix::process::geteuid;
 
 use super::layout;
 use super::message::Folder;
-use super::root::{self, Root, RootId};
+use super::root::{self, Root};
 use super::{UserName, is_missing};
 
 const NAME: &[u8] = b".pop3d-lock";
@@ -36,8 +36,7 @@ pub(super) fn folder(root: &Root, user: &UserName) -> io::Result<Option<Folder>>
 /// A lock file that is locked as long as it is open. No program inherits it.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    _file: OwnedFd,
-    id: RootId,
+    file: OwnedFd,
     root: Arc<Root>,
     folder: Folder,
 }
@@ -70,7 +69,7 @@ impl LockFile {
     /// Whoever locked a Maildir before it had a cur/ may still have it. If so, returns what that means for the lock in
     /// cur/; if not, removes the file, which counts no longer.
     fn end_of_another(root: &Arc<Root>, user: &UserName) -> io::Result<Option<Attempt>> {
-        if root.file_id(&path(Folder::New, user)).is_err() {
+        if !root.has(&path(Folder::New, user)) {
             return Ok(None);
         }
         match Self::take_in(root, user, Folder::New)? {
@@ -95,19 +94,18 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy),
             Err(error) => return Ok(Attempt::Unavailable(error)), // a file system without locks
         }
-        let stat = fstat(&file)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
             return Err(in_the_way(&path, io::Error::other("it is no file")));
         }
-        let locked = Self { _file: file, id: RootId::new(&stat), root: Arc::clone(root), folder };
+        let locked = Self { file, root: Arc::clone(root), folder };
         Ok(if locked.is_held(user) { Attempt::Taken(locked) } else { Attempt::Busy })
     }
 
     /// Whether the locked file is still the one that other servers would lock. Nothing is left to lock if the maildrop has
     /// gone with the file.
     pub(super) fn is_held(&self, user: &UserName) -> bool {
-        match self.root.file_id(&path(self.folder, user)) {
-            Ok(id) => id == self.id,
+        match self.root.names(&path(self.folder, user), &self.file) {
+            Ok(is_named) => is_named,
             Err(error) => is_missing(&error) && matches!(self.root.named(user.as_str()), Ok(None)),
         }
     }
@@ -261,6 +259,11 @@ mod tests {
         assert!(!lock.is_held(&ana()));
         let next = mail.taken();
         assert!(next.is_held(&ana()) && !lock.is_held(&ana()));
+        // Moved away, the file still exists.
+        fs::rename(mail.path(".pop3d-lock"), mail.path(".elsewhere")).unwrap();
+        assert!(!next.is_held(&ana()));
+        let last = mail.taken();
+        assert!(last.is_held(&ana()) && !next.is_held(&ana()));
     }
 
     #[test]

@@ -170,9 +170,22 @@ impl Root {
         open_beneath(&self.directory, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
-    /// Which file is at `path` below the root. A link there is not followed.
-    pub(super) fn file_id(&self, path: &[u8]) -> io::Result<RootId> {
-        Ok(RootId::new(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?))
+    /// Whether there is anything at `path` below the root. A link there is not followed.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Whether `path` below the root is still the name of an open file. A link there is not followed.
+    ///
+    /// Where a file has another inode at each look, as on some FUSE mounts, the times tell: two files have the same only if
+    /// they were made at the same moment and not been renamed since.
+    ///
+    /// # Errors
+    /// When that cannot be told; `NotFound` when nothing has that name.
+    pub(super) fn names(&self, path: &[u8], file: &OwnedFd) -> io::Result<bool> {
+        let (named, open) = (fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?, fs::fstat(file)?);
+        let times = |stat: &Stat| Identity { inode: 0, ..Identity::new(stat) };
+        Ok(open.st_nlink > 0 && (RootId::new(&named) == RootId::new(&open) || times(&named) == times(&open)))
     }
 }
 

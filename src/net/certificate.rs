@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
+use super::self_signed;
 use crate::trust;
 
-/// A certificate chain and its private key, in PEM files, as TLS uses them.
+/// A certificate chain and its private key as TLS uses them.
 #[derive(Debug)]
 pub struct Certificate {
-    chain: PathBuf,
-    key: PathBuf,
+    /// The chain's and the key's file, in PEM; none for a certificate of this run alone.
+    files: Option<(PathBuf, PathBuf)>,
     loaded: RwLock<Loaded>,
 }
 
@@ -127,17 +129,33 @@ impl Certificate {
     /// [`CertificateError`]
     pub fn open(chain: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let loaded = RwLock::new(load(&chain, &key)?);
-        Ok(Self { chain, key, loaded })
+        Ok(Self { files: Some((chain, key)), loaded })
     }
 
-    /// Reads the files again, for connections from now on.
+    /// Makes one that lives as long as the server: for `name`, or the host's, and for loopback. The log tells its
+    /// fingerprint, by which a person can recognise it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn of_this_run(name: Option<&str>) -> io::Result<Self> {
+        let (chain, key) = self_signed::make(name).map_err(io::Error::other)?;
+        let own = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?;
+        log::info!("TLS certificate of this run (with --state it would be kept), SHA-256 {}", fingerprint(&own));
+        let expiry = expiry(&own);
+        let config = config(vec![own], key).and_then(with_tickets).map_err(io::Error::other)?;
+        Ok(Self { files: None, loaded: RwLock::new(Loaded { config: Arc::new(config), expiry }) })
+    }
+
+    /// Reads the files again, for connections from now on. Returns false when there are none.
     ///
     /// # Errors
     /// [`CertificateError`]; the old certificate stays.
-    pub fn reload(&self) -> Result<(), CertificateError> {
-        let loaded = load(&self.chain, &self.key)?;
+    pub fn reload(&self) -> Result<bool, CertificateError> {
+        let Some((chain, key)) = &self.files else { return Ok(false) };
+        let loaded = load(chain, key)?;
         *self.loaded.write() = loaded;
-        Ok(())
+        Ok(true)
     }
 
     /// When the server's own certificate expires.
@@ -168,7 +186,7 @@ fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
     warn_of_dates(chain, own);
 
     let unusable = |error| CertificateError::Unusable(chain.to_owned(), key.to_owned(), error);
-    let mut config = match config(certificates.clone(), private.clone_key()) {
+    let config = match config(certificates.clone(), private.clone_key()) {
         Err(rustls::Error::InconsistentKeys(_)) => {
             let pairs =
                 |certificate: &CertificateDer<'static>| config(vec![certificate.clone()], private.clone_key()).is_ok();
@@ -180,9 +198,13 @@ fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         }
         config => config.map_err(unusable)?,
     };
-    // Sessions are resumed by tickets, which need no memory here.
-    config.ticketer = Ticketer::new().map_err(unusable)?;
-    Ok(Loaded { config: Arc::new(config), expiry: expiry(own) })
+    Ok(Loaded { config: Arc::new(with_tickets(config).map_err(unusable)?), expiry: expiry(own) })
+}
+
+/// Sessions are resumed by tickets, which need no memory here.
+fn with_tickets(mut config: ServerConfig) -> Result<ServerConfig, rustls::Error> {
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
 }
 
 fn config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, rustls::Error> {

@@ -41,7 +41,8 @@ pub fn self_signed(state: &StateDir, name: Option<&str>) -> io::Result<(PathBuf,
     Ok((chain, key))
 }
 
-fn make(name: Option<&str>) -> Result<(String, String), rcgen::Error> {
+/// A certificate and its key, in PEM.
+pub(super) fn make(name: Option<&str>) -> Result<(String, String), rcgen::Error> {
     let name = name.map_or_else(|| uname().nodename().to_string_lossy().into_owned(), str::to_owned);
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let mut params = CertificateParams::new([vec![name.clone()], names.to_vec()].concat())?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
-use crate::guard::{Probation, Visit};
+use crate::guard::{NotLookedAt, Probation, Visit};
 use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
@@ -133,8 +133,12 @@ impl Session<'_> {
     }
 
     fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
-        let attempt = self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|penalty| {
-            log::warn!("{} admin login refused: name={name:?}, too many failed logins, for {penalty}", self.name);
+        let attempt = self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
+            let why = match why {
+                NotLookedAt::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
+                NotLookedAt::Busy => "too many at once from the client's address".to_owned(),
+            };
+            log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
             ErrorCode::TooMany
         })?;
         if !self.shared.admin.match_with(name.as_bytes(), password.as_bytes()) {

@@ -13,7 +13,7 @@ use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
 use crate::auth::{self, Abilities, Denied, Hidden, UserName, Users};
-use crate::guard::{Probation, Visit};
+use crate::guard::{NotLookedAt, Probation, Visit};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage, Update};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
@@ -415,9 +415,15 @@ impl<L: Link> Session<'_, L> {
         prove: impl FnOnce(&Users) -> Result<T, Denied>,
     ) -> Result<T, Refusal> {
         let shown = String::from_utf8_lossy(name);
-        let attempt = self.probation.attempt(name, secret).map_err(|penalty| {
-            log::warn!("{} login refused: user={shown:?}, too many failed logins, for {penalty}", self.name);
-            Refusal::Penalty(penalty)
+        let attempt = self.probation.attempt(name, secret).map_err(|why| match why {
+            NotLookedAt::Penalty(penalty) => {
+                log::warn!("{} login refused: user={shown:?}, too many failed logins, for {penalty}", self.name);
+                Refusal::Penalty(penalty)
+            }
+            NotLookedAt::Busy => {
+                log::warn!("{} login refused: user={shown:?}, too many at once from the client's address", self.name);
+                Refusal::Busy
+            }
         })?;
         match prove(&self.shared.users) {
             Ok(proven) => {
