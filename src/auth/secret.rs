@@ -247,7 +247,7 @@ impl Secret {
 /// Does not show the secret.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
+        f.write_str("***")
     }
 }
 
