@@ -173,3 +173,24 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
         assert!(!error.contains("hash\n"), "{error}");
     }
 }
+
+#[test]
+fn the_packages_configuration_file_can_be_used_with_and_without_its_comments() {
+    let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/debian/pop3d.toml");
+    let (code, shown, error) = run(&["show", "--config", packaged]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(shown.contains("\nconfine = true\n") && shown.contains("\n# timeout = 600\n"), "{shown}");
+
+    let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let uncommented = |line: &str| match line.strip_prefix("# ") {
+        Some(setting) if is_setting(setting) => format!("{setting}\n"),
+        _ => format!("{line}\n"),
+    };
+    let all: String = fs::read_to_string(packaged).unwrap().lines().map(uncommented).collect();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("all.toml");
+    fs::write(&path, all).unwrap();
+    let (code, shown, error) = run(&["show", "--config", path.to_str().unwrap()]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(shown.contains("\npop3s-port = 995\n") && shown.contains("\ntimeout = 600\n"), "{shown}");
+}
