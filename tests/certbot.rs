@@ -126,7 +126,7 @@ fn the_hook_gives_a_renewed_certificate_to_the_server() {
     assert!(second.status.success() && second.stdout.is_empty() && second.stderr.is_empty(), "{second:?}");
     eventually("the server has the new certificate", || serves(&server, &new));
     assert!(!serves(&server, &old));
-    assert!(!server.stderr().contains("[WARN]"), "{}", server.stderr());
+    assert!(!server.stderr().contains("when it changes"), "{}", server.stderr());
 
     let key = fs::metadata(directory.path().join("privkey.pem")).unwrap();
     assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (0, NOBODY, 0o640));
