@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, fchmod, fstat, openat};
+use rustix::fs::{CWD, Mode, OFlags, Stat, fchmod, fstat, openat};
 use rustix::process::geteuid;
 
 /// Gives a file that this server has made to the owner and group of the directory that it is in. A server without the
@@ -35,11 +35,22 @@ pub(crate) fn give_to_owner_of_parent(path: &Path, file: &File) -> io::Result<()
 /// Gives a file to the directory's owner, and lets all those read and write it who may change what is in the directory.
 pub(crate) fn share_like(directory: impl AsFd, file: impl AsFd) -> io::Result<()> {
     give_to_owner_of(&directory, &file)?;
-    // Write permission for group and others, which stands for the permission to read as well.
-    let writable = fstat(directory)?.st_mode & 0o022;
     // A file system without modes has nothing to share.
-    let _ = fchmod(file, Mode::from_raw_mode(0o600 | writable | writable << 1));
+    let _ = fchmod(file, mode_like(&fstat(directory)?));
     Ok(())
+}
+
+/// Whether [`share_like`] would change nothing.
+pub(crate) fn is_shared_like(directory: &Stat, file: &Stat) -> bool {
+    let owner = |stat: &Stat| (stat.st_uid, stat.st_gid);
+    owner(directory) == owner(file) && Mode::from_raw_mode(file.st_mode) == mode_like(directory)
+}
+
+/// The mode of a file that all those may read and write who may write the directory.
+fn mode_like(directory: &Stat) -> Mode {
+    // Write permission for group and others, which stands for the permission to read as well.
+    let writable = directory.st_mode & 0o022;
+    Mode::from_raw_mode(0o600 | writable | writable << 1)
 }
 
 #[cfg(test)]
@@ -55,7 +66,13 @@ mod tests {
             fs::set_permissions(directory.path(), Permissions::from_mode(of_directory)).unwrap();
             let path = directory.path().join("file");
             let file = File::create(&path).unwrap();
-            share_like(File::open(directory.path()).unwrap(), file).unwrap();
+            let stat = |file: &File| fstat(file).unwrap();
+            let opened = File::open(directory.path()).unwrap();
+            share_like(&opened, &file).unwrap();
+            assert!(is_shared_like(&stat(&opened), &stat(&file)));
+            file.set_permissions(Permissions::from_mode(0o640)).unwrap();
+            assert!(!is_shared_like(&stat(&opened), &stat(&file)));
+            share_like(&opened, &file).unwrap();
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, of_file, "{of_directory:o}");
         }
     }

@@ -123,7 +123,8 @@ fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<Owned
         Ok(file) => {
             // As root left it before it gave such files away. It is empty, or it is none of ours.
             let stat = fstat(&file)?;
-            if geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1) {
+            let is_roots = geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1);
+            if is_roots && !root.is_shared_like(&folder.path(user.as_str()), &stat)? {
                 directory()?.share(&file)?;
             }
             Ok(Some(file))

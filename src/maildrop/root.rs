@@ -175,6 +175,15 @@ impl Root {
         fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
+    /// Whether a file already has the owner and the mode that [`Directory::share`] would give it in the directory `path`
+    /// below the root. That takes one system call.
+    ///
+    /// # Errors
+    /// Those of fstatat(2).
+    pub(super) fn is_shared_like(&self, path: &[u8], file: &Stat) -> io::Result<bool> {
+        Ok(owner::is_shared_like(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?, file))
+    }
+
     /// Whether `path` below the root is still the name of an open file. A link there is not followed.
     ///
     /// Where a file has another inode at each look, as on some FUSE mounts, the times tell: two files have the same only if

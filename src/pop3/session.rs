@@ -522,7 +522,7 @@ impl<L: Link> Session<'_, L> {
     /// The UPDATE state (RFC 1939 section 6). The maildrop is free before the client knows that it is done.
     fn update(&mut self, state: Transaction) {
         let Transaction { maildrop, lock } = state;
-        let update = if lock.is_exclusive() || maildrop.marked() == 0 {
+        let update = if maildrop.marked() == 0 || lock.is_exclusive() {
             maildrop.commit()
         } else {
             log::error!("{} nothing is removed: the maildrop's lock file has been taken away", self.name);
