@@ -716,7 +716,14 @@ fn a_tls_handshake_is_no_commands() {
     // However the octets come, and whatever the protocol is.
     for octets in [&head[..], b"\0\x01", b"SSH-2.0-x\r", b"EHLO x\r", b"\r", b"*1\r\n$4\r\nPING\r"] {
         let lines = [octets, INJECTED.as_bytes()].concat();
-        assert_eq!(answers_to_segments(&server, &lines, 1).lines().count(), 1, "{}", octets.escape_ascii());
+        let mut client = server.peep();
+        // The server closes at the first line. What is sent after that fails, and may discard the answer.
+        let _ = lines.chunks(1).try_for_each(|octet| client.try_write(octet));
+        let mut answers = 0;
+        while let Ok(Some(_)) = client.try_line() {
+            answers += 1;
+        }
+        assert!(answers <= 1, "{}", octets.escape_ascii());
         assert_eq!(server.admin().values("u?"), [USER]);
     }
 }
