@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use crate::auth::{Credentials, Users};
 use crate::connections::{Connections, Protocol};
+use crate::events::Events;
 use crate::guard::{Guard, MinRate};
 use crate::maildrop::{Locks, MailRoot};
 use crate::stats::{Sample, Stats};
@@ -36,8 +37,10 @@ pub struct Shared {
     pub users: Users,
     /// The maildrops that have a session.
     pub locks: Arc<Locks>,
+    /// Tells what happens to those who want to know.
+    pub events: Events,
     /// Counters.
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// The open connections.
     pub connections: Arc<Connections>,
     /// The limits by address and before login.

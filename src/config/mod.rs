@@ -34,6 +34,7 @@ use rustix::process::geteuid;
 use crate::auth::{Credentials, Hidden, UserName, Users};
 use crate::confine::Confinement;
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::events::Events;
 use crate::guard::{Guard, Limits, MinRate};
 use crate::maildrop::{LayoutChoice, Layouts, MailRoot};
 use crate::net::{Certificate, CertificateError, ListenAddress};
@@ -218,11 +219,13 @@ impl Config {
     /// What the sessions of a server so configured share at its start, and its certificate.
     #[must_use]
     pub fn into_shared(self) -> (Shared, Option<Certificate>) {
+        let stats = Arc::<Stats>::default();
         let shared = Shared {
+            events: Events::new(Arc::clone(&stats)),
+            stats,
             settings: Settings::new(self.mail_root, self.timeout),
             users: self.users,
             locks: Arc::default(),
-            stats: Stats::default(),
             connections: Connections::new(self.max_connections),
             guard: Guard::new(self.limits),
             min_rate: self.min_rate,
