@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::layout;
 use super::message::Folder;
 use super::root::{self, Root};
-use super::{UserName, is_missing};
+use super::{RootId, UserName, is_missing};
 
 const NAME: &[u8] = b".pop3d-lock";
 
@@ -37,6 +37,8 @@ pub(super) fn folder(root: &Root, user: &UserName) -> io::Result<Option<Folder>>
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: OwnedFd,
+    /// Its device and inode, as they were when it was opened.
+    id: RootId,
     root: Arc<Root>,
     folder: Folder,
 }
@@ -83,8 +85,8 @@ impl LockFile {
 
     fn take_in(root: &Arc<Root>, user: &UserName, folder: Folder) -> io::Result<Attempt> {
         let path = path(folder, user);
-        let file = match open(root, user, folder) {
-            Ok(Some(file)) => file,
+        let (file, stat) = match open(root, user, folder) {
+            Ok(Some(opened)) => opened,
             Ok(None) => return Ok(Attempt::Busy),
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
@@ -94,17 +96,17 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy),
             Err(error) => return Ok(Attempt::Unavailable(error)), // a file system without locks
         }
-        if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(in_the_way(&path, io::Error::other("it is no file")));
         }
-        let locked = Self { file, root: Arc::clone(root), folder };
+        let locked = Self { file, id: RootId::new(&stat), root: Arc::clone(root), folder };
         Ok(if locked.is_held(user) { Attempt::Taken(locked) } else { Attempt::Busy })
     }
 
     /// Whether the locked file is still the one that other servers would lock. Nothing is left to lock if the maildrop has
     /// gone with the file.
     pub(super) fn is_held(&self, user: &UserName) -> bool {
-        match self.root.names(&path(self.folder, user), &self.file) {
+        match self.root.names(&path(self.folder, user), &self.file, self.id) {
             Ok(is_named) => is_named,
             Err(error) => is_missing(&error) && matches!(self.root.named(user.as_str()), Ok(None)),
         }
@@ -117,7 +119,7 @@ fn path(folder: Folder, user: &UserName) -> Vec<u8> {
 }
 
 /// Opens the lock file, which is made if it is missing. `None` when another server was faster.
-fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<OwnedFd>> {
+fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<(OwnedFd, Stat)>> {
     let directory = || root.directory(&folder.path(user.as_str()));
     match root.lock_file(&path(folder, user)) {
         Ok(file) => {
@@ -127,7 +129,7 @@ fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<Owned
             if is_roots && !root.is_shared_like(&folder.path(user.as_str()), &stat)? {
                 directory()?.share(&file)?;
             }
-            Ok(Some(file))
+            Ok(Some((file, stat)))
         }
         Err(error) if is_missing(&error) => create(&directory()?),
         Err(error) if is_denial(&error) => {
@@ -141,9 +143,12 @@ fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<Owned
     }
 }
 
-fn create(directory: &root::Directory) -> io::Result<Option<OwnedFd>> {
+fn create(directory: &root::Directory) -> io::Result<Option<(OwnedFd, Stat)>> {
     match directory.create(NAME) {
-        Ok(file) => Ok(Some(file.into())),
+        Ok(file) => {
+            let stat = fstat(&file)?;
+            Ok(Some((file.into(), stat)))
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
     }
