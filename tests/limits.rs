@@ -515,7 +515,6 @@ fn sessions_have_descriptors_left_for_mail() {
     assert!(!server.stderr().contains("ERROR"), "{}", server.stderr());
 }
 
-
 /// A transform needs more descriptors than there are: refused for now, and the session goes on.
 #[test]
 fn no_descriptors_for_a_transform() {

@@ -1,8 +1,6 @@
 //! Logins with right and wrong credentials, and the maildrop's exclusive-access lock.
 
-use std::thread;
-
-use crate::harness::{Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Client, PASSWORD, Server, USER, eventually, settled};
 
 /// RFC 1939 section 7, USER, checklist 31: a wrong password, a wrong name and no possible name read the same.
 #[test]

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::harness::{Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Client, PASSWORD, Server, USER, eventually, throughout};
 
 /// What `cap?` answers, in both states.
 const CAPABILITIES: &str = "+3\r\na\r\nc=1-998\r\nt=0-86400";
