@@ -132,15 +132,23 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
-        if let Some(address) = self.peep_address.iter().find(|address| !address.is_loopback()) {
-            if self.admin.is_default() {
-                return Err(ConfigError::DefaultAdmin(address.clone()));
-            }
+        self.check_admin(self.admin.are_at_default())?;
+        if let Some(address) = self.peep_beyond_loopback() {
             if !(self.tls.peep_tls || self.tls.allow_cleartext) {
                 return Err(ConfigError::PeepInClear(address.clone()));
             }
         }
         Ok(())
+    }
+
+    /// Checks that the default admin is not offered to other machines.
+    pub(super) fn check_admin(&self, is_default: bool) -> Result<(), ConfigError> {
+        let address = self.peep_beyond_loopback().filter(|_| is_default);
+        address.map_or(Ok(()), |address| Err(ConfigError::DefaultAdmin(address.clone())))
+    }
+
+    fn peep_beyond_loopback(&self) -> Option<&ListenAddress> {
+        self.peep_address.iter().find(|address| !address.is_loopback())
     }
 
     /// Where the settings come from, for people to read.

@@ -134,9 +134,10 @@ impl Args {
     /// # Errors
     /// [`ConfigError`], of what is not there or not as it has to be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        let admin = self.admin.read()?;
+        self.check_admin(admin.is_default)?;
         // Everybody knows the default admin, who could make root serve any file of this machine as mail.
-        let has_default_admin = self.admin.is_default();
-        let admin_is_roots = has_default_admin && !self.confinement.becomes_user() && geteuid().is_root();
+        let admin_is_roots = admin.is_default && !self.confinement.becomes_user() && geteuid().is_root();
         let transform = self.transform()?;
         let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
@@ -153,9 +154,9 @@ impl Args {
         }
         Ok(Config {
             users,
-            has_default_admin,
+            has_default_admin: admin.is_default,
             admin_is_roots,
-            admin: self.admin.credentials()?,
+            admin: admin.credentials,
             mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
                 .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
             transform,
