@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pop3d::shared::CROWDED_LOGIN_LIMIT;
+use pop3d::shared::LOGIN_LIMIT_WHEN_FULL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -303,13 +303,13 @@ fn the_silent_make_room_for_others() {
     silent[3].call("STLS");
     silent.extend([server.peep(), server.peep(), server.peep()]);
     // All are overdue before a client waits for a slot, so that they are found at once.
-    thread::sleep(CROWDED_LOGIN_LIMIT);
+    thread::sleep(LOGIN_LIMIT_WHEN_FULL);
     let mut other = Client::connect(server.pop3_address());
     other.ok();
     other.login("other", "pass");
     silent.iter_mut().for_each(Client::closed);
     user.call("NOOP");
-    server.expect_log("WARN", "all places are taken: 7 connections are closed");
+    server.expect_log("WARN", "all connection slots are taken: closed 7 connections");
 }
 
 /// Clients that connect to PEEP and say nothing keep no admin out: when no slot is left, the oldest of them is closed.
