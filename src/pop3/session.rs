@@ -13,7 +13,7 @@ use super::transfer::{self, Body, TransferError};
 use super::{Command, LINE_LIMIT};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
 use crate::auth::{self, Abilities, Denied, Hidden, UserName, Users};
-use crate::guard::{NotLookedAt, Probation, Visit};
+use crate::guard::{Admission, AttemptRefused, PreLoginLimits};
 use crate::maildrop::{Lock, Maildrop, Message, MessageNumber, OpenError, OpenMessage, Update};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT, Shared};
 use crate::transform::Subject;
@@ -97,7 +97,7 @@ impl fmt::Display for Summary {
 }
 
 /// Runs a POP3 session over `link` until it ends. `name` identifies the session in the log.
-pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> Summary {
+pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, name: &str) -> Summary {
     let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
     let abilities = shared.users.abilities();
     let mut session = Session {
@@ -108,7 +108,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> Su
         timestamp: abilities.apop.then(auth::timestamp),
         lines: Lines::new(LINE_LIMIT),
         output: Output::new(link),
-        probation: Probation::new(visit),
+        limits: PreLoginLimits::new(admission),
         summary,
     };
     let Err(end) = session.run();
@@ -126,7 +126,7 @@ struct Session<'a, L> {
     timestamp: Option<String>,
     lines: Lines,
     output: Output<L>,
-    probation: Probation<'a>,
+    limits: PreLoginLimits<'a>,
     summary: Summary,
 }
 
@@ -233,7 +233,7 @@ impl<L: Link> Session<'_, L> {
     }
 
     fn authorization(&mut self, state: Authorization, command: Result<Command, NoCommand>) -> Result<State, End> {
-        if !self.probation.may_go_on() {
+        if !self.limits.allow_command() {
             self.err(Refusal::TooManyCommands);
             self.output.flush()?;
             return Err(End::TooManyCommands);
@@ -415,24 +415,24 @@ impl<L: Link> Session<'_, L> {
         prove: impl FnOnce(&Users) -> Result<T, Denied>,
     ) -> Result<T, Refusal> {
         let shown = String::from_utf8_lossy(name);
-        let attempt = self.probation.attempt(name, secret).map_err(|why| match why {
-            NotLookedAt::Penalty(penalty) => {
+        let attempt = self.limits.attempt(name, secret).map_err(|why| match why {
+            AttemptRefused::Penalty(penalty) => {
                 log::warn!("{} login refused: user={shown:?}, too many failed logins, for {penalty}", self.name);
                 Refusal::Penalty(penalty)
             }
-            NotLookedAt::Busy => {
+            AttemptRefused::Busy => {
                 log::warn!("{} login refused: user={shown:?}, too many at once from the client's address", self.name);
                 Refusal::Busy
             }
         })?;
         match prove(&self.shared.users) {
             Ok(proven) => {
-                self.probation.succeeded(attempt);
+                self.limits.succeeded(attempt);
                 Ok(proven)
             }
             Err(Denied::Credentials) => {
                 log::warn!("{} login failed: user={shown:?}", self.name);
-                self.probation.failed(attempt);
+                self.limits.failed(attempt);
                 Err(Refusal::Credentials)
             }
             Err(Denied::Busy) => {
@@ -462,7 +462,7 @@ impl<L: Link> Session<'_, L> {
     /// Answers a failed login, and ends the session if no further one is allowed.
     fn refuse_login(&mut self, refusal: Refusal) -> Result<(), End> {
         self.err(refusal);
-        if self.probation.is_over() || matches!(refusal, Refusal::Penalty(_)) {
+        if self.limits.failed_too_often() || matches!(refusal, Refusal::Penalty(_)) {
             self.output.flush()?;
             return Err(End::FailedLogins);
         }
