@@ -14,6 +14,7 @@ use log::Level;
 use super::reason::{AdminReason, Method, Reason};
 use crate::auth::UserName;
 use crate::connections::Protocol;
+use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
 
 /// The service that a client has connected to, as metrics and followers name it.
@@ -210,7 +211,7 @@ pub enum What<'a> {
     /// Logins from the client's address are refused from now on, because too many have failed.
     Penalty {
         /// For how long.
-        lasts: Duration,
+        penalty: Penalty,
     },
     /// A message was sent by RETR or TOP.
     Sent(Sent),
@@ -235,7 +236,7 @@ pub enum What<'a> {
         /// The time since it was started.
         took: Duration,
     },
-    /// The maildrop's lock file has been taken away, so nothing is removed.
+    /// No message is removed, because the maildrop's lock file was deleted or replaced during the session.
     LockLost,
     /// QUIT has removed the messages that were marked as deleted, as far as that was possible.
     Update {
@@ -268,9 +269,9 @@ pub struct Sent {
 pub enum TransformResult {
     /// It has transformed the message.
     Ok,
-    /// It could not be started, or its output could not be read.
-    Unstarted,
-    /// It ended with another exit status than 0.
+    /// It could not be started.
+    NotStarted,
+    /// It ended with another exit status than 0, or its output could not be read.
     Failed,
     /// It gave no output for too long.
     Silent,
@@ -280,14 +281,14 @@ pub enum TransformResult {
 
 impl TransformResult {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ok, Self::Unstarted, Self::Failed, Self::Silent, Self::Stopped];
+    pub const ALL: [Self; 5] = [Self::Ok, Self::NotStarted, Self::Failed, Self::Silent, Self::Stopped];
 
     /// Its name, as metrics and followers have it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
-            Self::Unstarted => "not-started",
+            Self::NotStarted => "not-started",
             Self::Failed => "failed",
             Self::Silent => "silent",
             Self::Stopped => "stopped",

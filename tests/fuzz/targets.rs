@@ -20,6 +20,7 @@ use clap::Parser;
 use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
+use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
@@ -278,6 +279,10 @@ fn admission(shared: &Shared) -> Admission {
     shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
+fn client_of(service: Service) -> events::Client {
+    events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), service)
+}
+
 /// What a session is told, in segments and in one. The first octet is the segments' size; with its highest bit set,
 /// others on the way can read what is said. The rest is what the client says.
 fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<u8>)> {
@@ -314,7 +319,7 @@ pub fn pop3_session(octets: &[u8]) {
     let played = play(octets, |client| {
         mail.deliver();
         let input = client.input;
-        pop3::serve(client, shared, &admission(shared), "fuzz");
+        pop3::serve(client, shared, &admission(shared), &client_of(Service::Pop3));
         check_mail(mail, input);
         assert!(shared.locks.users().is_empty(), "the maildrop is not free");
     });
@@ -395,7 +400,7 @@ pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
     let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
-        peep::serve(client, &shared, &admission(&shared), "fuzz").unwrap();
+        peep::serve(client, &shared, &admission(&shared), &client_of(Service::Peep)).unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
         assert!(shared.settings.timeout().is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
