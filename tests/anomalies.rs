@@ -137,7 +137,7 @@ fn shared(root: &Path) -> Shared {
     fs::write(&users, format!("{USER}:{{SHA256}}{}", BASE64.encode(Sha256::digest(PASSWORD)))).unwrap();
     let [users, root] = [&users, root].map(|path| path.to_str().unwrap());
     let args = Args::try_parse_from(["pop3d", "--users", users, "-m", root]).unwrap();
-    args.resolve().unwrap().into_shared().0
+    args.resolve().unwrap().into_shared()
 }
 
 /// A maildrop of three messages, of which the script removes the first two.
@@ -206,7 +206,7 @@ fn in_clear_from_elsewhere_no_password_is_taken() {
     let user = format!("{USER}:{PASSWORD}");
     let session = |flags: &[&str]| {
         let args = [&["pop3d", "-u", &user, "-m", mail.path().to_str().unwrap()], flags].concat();
-        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0;
+        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared();
         let input = b"CAPA\r\nUSER mrose\r\nAUTH PLAIN\r\nAUTH PLAIN AG1yb3NlAHRhbnN0YWFm\r\nAUTH\r\n\
                       AUTH SCRAM-SHA-256\r\n*\r\n";
         let (mut output, mut operations) = (Vec::new(), 0);

@@ -207,9 +207,8 @@ impl<L: Link> Session<'_, L> {
     /// Waits for input. The autologout timer runs since the last complete command, so a part of one does not reset it.
     /// The setting is read anew each time, because PEEP may have changed it.
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
-        let settings = &self.shared.settings;
         let deadline = || {
-            let logout = settings.timeout().map(|timeout| since + timeout);
+            let logout = self.shared.settings().timeout.map(|timeout| since + timeout);
             [logout, login_by].into_iter().flatten().min()
         };
         let overdue = || deadline().is_some_and(|deadline| Instant::now() >= deadline);
@@ -304,7 +303,7 @@ impl<L: Link> Session<'_, L> {
 
     /// Returns true if passwords are accepted: with TLS, from this machine, or if the operator allows it otherwise.
     fn takes_passwords(&self) -> bool {
-        self.output.link.is_private() || self.shared.allow_cleartext
+        self.output.link.is_private() || self.shared.settings().allow_cleartext
     }
 
     /// STLS (RFC 2595 section 4). What the client sent behind it without TLS is discarded, because anyone on the
@@ -448,7 +447,7 @@ impl<L: Link> Session<'_, L> {
             log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
             Refusal::Maildrop(Fault::from(&error))
         };
-        let root = self.shared.settings.mail_root().current().map_err(unopened)?;
+        let root = self.shared.settings().mail_root.current().map_err(unopened)?;
         let lock = self.shared.locks.lock(user.clone(), &root).map_err(unopened)?.ok_or_else(|| {
             log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
             Refusal::InUse
@@ -596,7 +595,7 @@ impl<L: Link> Session<'_, L> {
         message: OpenMessage,
         body: Body,
     ) -> Result<u64, TransferError> {
-        let Some(transform) = &self.shared.transform else {
+        let Some(transform) = self.shared.settings().transform.clone() else {
             let told = message.octets;
             let octets = transfer::stored(&mut self.output, message, body)?;
             if body == Body::Whole && octets != told {
