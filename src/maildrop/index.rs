@@ -1,7 +1,7 @@
-//! What is known of a maildrop's messages, kept from login to login in a dot-file of the user's directory.
+//! The index: a dot-file in the user's directory that keeps what the server knows about the messages between logins.
 //!
-//! It only ever saves work: one that is missing, damaged, of another version or not writable costs reading the
-//! messages again, and nothing else. It is replaced by rename, so another server sees the old one or the new one.
+//! The index only saves work. If it is missing, damaged, of another version or not writable, the messages are read again.
+//! It is replaced by rename(2), so another server sees either the old index or the new one.
 //!
 //! ```text
 //! magic     8 octets     "pop3d-ix"
@@ -23,21 +23,23 @@ use std::io::{self, BufReader, Read, Write};
 use crc32fast::Hasher;
 use parking_lot::Mutex;
 
-use super::message::{Content, Folder, Message, Place};
+use super::identity::{Identity, Stamp, Stamps, is_settled};
+use super::message::{Content, FilePath, Folder, Message};
 use super::names::Names;
-use super::root::{self, Identity, Root, Stamp, Stamps, is_settled};
+use super::root::{self, Root};
 
-/// The index's file in the user's directory, and the one that is to replace it.
+/// The name of the index in the user's directory, and the name under which a new index is written.
 const FILE: &[u8] = b".pop3d-index";
 const NEW_FILE: &[u8] = b".pop3d-index.new";
 
 const MAGIC: &[u8; 8] = b"pop3d-ix";
 
-/// To be raised with any change of the format, or of what octets and wire form mean.
+/// The version of the format. It must be raised when the format changes, or when the meaning of octets or wire form
+/// does.
 const VERSION: u32 = 3;
 
-/// Octets of magic, version and checksum; of the stamps and the octet before them; of the count; of an entry without
-/// its name.
+/// Sizes in octets: of magic, version and checksum; of the stamps with the octet before them; of the count; of an entry
+/// without its name.
 const HEADER: usize = 16;
 const STAMPS: usize = 49;
 const COUNT: usize = 4;
@@ -47,39 +49,40 @@ const ENTRY: usize = 44;
 const BUFFER: usize = 1 << 16;
 const DECODED_AT_ONCE: usize = 1000;
 
-/// The limits of every index that is written or read: two million messages with names of 90 octets.
+/// The limits for every index that is written or read: enough for two million messages with names of 90 octets.
 const LIMITS: Limits = Limits { messages: 2_000_000, octets: 1 << 28 };
 
-/// In the octet before the stamps: there are stamps.
+/// The bit, in the octet before the stamps, that says that there are stamps.
 const STAMPED: u8 = 0x80;
 
-/// An entry's notes.
+/// The bits of an entry's notes.
 const WIRE_FORM: u8 = 1;
 const NAMESAKE: u8 = 2;
 
 /// A maildrop's messages as an earlier login found them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    /// The Maildir's state that the entries are complete for, if they are known to be.
+    /// The state of the Maildir's directories for which the entries are known to be complete.
     pub(super) stamps: Option<Stamps>,
     pub(super) entries: Vec<Message>,
 }
 
 impl Index {
-    /// The user's index, if there is one that can be trusted.
+    /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
     pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
         let (file, identity) = root.file(&path(user)).ok()?;
         let size = usize::try_from(identity.size).ok()?;
         let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
-            log::debug!("{} cannot be used and is made anew", root::display(&path(user)));
+            log::debug!("{} cannot be used and will be replaced", root::display(&path(user)));
             return None;
         };
         index.keep_settled(identity.modified);
         Some(index)
     }
 
-    /// Leaves out what may have changed again without a trace since it was `written` down. That is by the clock of the
-    /// file system; whoever wrote it may have gone by one that was ahead.
+    /// Drops entries and stamps that were so recent when the index was `written` that a later change may have the same
+    /// time stamp. `written` is by the clock of the file system; the clock of the server that wrote the index may have
+    /// been ahead.
     fn keep_settled(&mut self, written: i64) {
         let count = self.entries.len();
         self.entries.retain(|message| is_settled(message.written(), written));
@@ -108,11 +111,12 @@ impl Index {
         }
     }
 
-    /// Notes the octets that messages turned out to have on the wire.
+    /// Stores the true sizes of messages that were listed with a wrong size.
     pub(super) fn correct<'a>(root: &Root, user: &str, corrections: impl Iterator<Item = (&'a Message, u64)>) {
         let Some(mut index) = Self::load(root, user) else { return };
-        // The index may have a message where it was before a mail program moved it or changed its flags.
-        let file = |message: &Message| (message.place.base().to_vec(), message.content.identity.inode);
+        // The index may have an older path of a message that a mail program has moved. So messages are matched by base
+        // name and inode.
+        let file = |message: &Message| (message.path.base().to_vec(), message.content.identity.inode);
         let corrections: HashMap<_, _> = corrections.map(|(message, octets)| (file(message), octets)).collect();
         let mut is_changed = false;
         for entry in &mut index.entries {
@@ -126,7 +130,7 @@ impl Index {
         }
     }
 
-    /// Removes the user's index, which has told something wrong.
+    /// Removes the user's index because it is wrong.
     pub(super) fn forget(root: &Root, user: &str) {
         let removed = root.directory(&Folder::Top.path(user)).and_then(|directory| directory.unlink(FILE));
         match removed {
@@ -137,14 +141,14 @@ impl Index {
         }
     }
 
-    /// `None` when the index would be too large to be read again.
+    /// Returns `None` if the index would be too large to be read again.
     fn encode<'a>(
         stamps: Option<Stamps>,
         entries: impl Iterator<Item = &'a Message> + Clone,
         limits: Limits,
     ) -> Option<Vec<u8>> {
         let (count, names) =
-            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.place.name.len()));
+            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.path.name.len()));
         let size = HEADER + STAMPS + COUNT + count * ENTRY + names;
         if !limits.allow(count, size) {
             return None;
@@ -160,13 +164,13 @@ impl Index {
             index.extend_from_slice(&stamp.changed.to_le_bytes());
         }
         index.extend_from_slice(&u32::try_from(count).ok()?.to_le_bytes());
-        for Message { place, .. } in entries.clone() {
-            index.extend_from_slice(&place.name);
+        for Message { path, .. } in entries.clone() {
+            index.extend_from_slice(&path.name);
         }
-        for Message { place, content: Content { identity, octets, wire_form, namesake } } in entries {
-            let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
+        for Message { path, content: Content { identity, octets, wire_form, namesake } } in entries {
+            let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
-            index.extend_from_slice(&[place.folder as u8, notes]);
+            index.extend_from_slice(&[path.folder as u8, notes]);
             index.extend_from_slice(&identity.inode.to_le_bytes());
             index.extend_from_slice(&identity.size.to_le_bytes());
             index.extend_from_slice(&identity.modified.to_le_bytes());
@@ -229,7 +233,7 @@ impl<R: Read> Checked<R> {
     }
 }
 
-/// The fields of a part of an index that have not been decoded yet. `None` when there are too few octets.
+/// The fields of a part of an index that have not been decoded yet. Its methods return `None` if too few octets are left.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -267,13 +271,14 @@ impl<'a> Fields<'a> {
         let octets = self.u64()?;
         let length = u16::from_le_bytes(self.take()?);
         let name = names.next(usize::from(length))?;
-        // Whoever wrote this, it leads nowhere else.
+        // The index may have been forged, and its names must not lead out of the folder.
         let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none();
-        plain.then(|| Message::new(Place { folder, name }, Content { identity, octets, wire_form, namesake }))
+        plain.then(|| Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, namesake }))
     }
 }
 
-/// How large an index may be. Reading it takes memory, and its file may be anybody's who can write to the maildrop.
+/// How large an index may be. Reading it takes memory, and anybody who can write to the maildrop can put an index
+/// there.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     messages: usize,
@@ -286,7 +291,7 @@ impl Limits {
     }
 }
 
-/// Says that an index is not written, once for each.
+/// Logs that an index is too large to be written, once for each index.
 fn warn_of_size(path: &[u8]) {
     static WARNED: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
     if is_first(&WARNED, path) {
@@ -294,7 +299,7 @@ fn warn_of_size(path: &[u8]) {
         let path = root::display(path);
         log::warn!(
             "{path} is not written, as it would have more than {messages} messages or {octets} octets: \
-             every login reads the messages anew"
+             every login reads the messages again"
         );
     }
 }
@@ -321,7 +326,7 @@ mod tests {
             namesake: size % 3 == 0,
         };
         let entry =
-            |folder, name: &str, size| Message::new(Place { folder, name: name.as_bytes().into() }, content(size));
+            |folder, name: &str, size| Message::new(FilePath { folder, name: name.as_bytes().into() }, content(size));
         Index {
             stamps: Some([Some(stamp), None]),
             entries: vec![
@@ -341,14 +346,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_index_is_read_back() {
         for index in [sample(), Index::default(), Index { stamps: Some([None, None]), ..Index::default() }] {
             assert_eq!(decoded(&encoded(&index)), Some(index));
         }
     }
 
     #[test]
-    fn no_damage_goes_unnoticed() {
+    fn any_damage_is_noticed() {
         let good = encoded(&sample());
         for length in 0..good.len() {
             assert_eq!(decoded(&good[..length]), None, "cut to {length}");
@@ -367,7 +372,7 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         for name in ["", ".hidden", "..", "a/b", "../x", "a\0b"] {
             let mut index = sample();
-            index.entries[0].place.name = name.as_bytes().into();
+            index.entries[0].path.name = name.as_bytes().into();
             assert_eq!(decoded(&encoded(&index)), None, "{name:?}");
         }
     }
@@ -390,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_is_not_written_is_warned_of_once() {
+    fn one_warning_is_logged_for_an_index_that_is_not_written() {
         let warned = Mutex::default();
         let paths = ["ana", "bob", "ana", "bob"].map(path);
         assert_eq!(paths.map(|path| is_first(&warned, &path)), [true, true, false, false]);
@@ -405,7 +410,7 @@ mod tests {
             let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, namesake])| {
                 let identity = Identity { inode: *a as u64, size: *b as u64, modified: *modified, changed: *changed };
                 let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
-                Message::new(Place { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
+                Message::new(FilePath { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
             });
             let index = Index { stamps: None, entries: entries.collect() };
             prop_assert_eq!(decoded(&encoded(&index)), Some(index));
