@@ -184,10 +184,15 @@ impl Scene {
     fn play(&self, input: &str, most: usize, fault: Option<(usize, Fault)>) -> Played {
         self.put_messages();
         let (mut output, mut operations) = (Vec::new(), 0);
-        let visit = self.shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let admission = self.shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let session = AssertUnwindSafe(|| {
             let (input, output, operations) = (input.as_bytes(), &mut output, &mut operations);
-            pop3::serve(Script { input, output, most, fault, operations, private: true }, &self.shared, &visit, "test")
+            pop3::serve(
+                Script { input, output, most, fault, operations, private: true },
+                &self.shared,
+                &admission,
+                "test",
+            )
         });
         let summary = panic::catch_unwind(session).ok();
         assert!(self.shared.locks.users().is_empty(), "the maildrop is not free: {fault:?}");
@@ -212,8 +217,8 @@ fn in_clear_from_elsewhere_no_password_is_taken() {
         let (mut output, mut operations) = (Vec::new(), 0);
         let (most, operations) = (usize::MAX, &mut operations);
         let script = Script { input, output: &mut output, most, fault: None, operations, private: false };
-        let visit = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
-        pop3::serve(script, &shared, &visit, "test");
+        let admission = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        pop3::serve(script, &shared, &admission, "test");
         String::from_utf8(output).unwrap()
     };
     let refused = session(&[]);

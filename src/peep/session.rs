@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
-use crate::guard::{NotLookedAt, Probation, Visit};
+use crate::guard::{Admission, AttemptRefused, PreLoginLimits};
 use crate::settings::{Admin, TIMEOUT_RANGE};
 use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
@@ -20,8 +20,8 @@ pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 ///
 /// # Errors
 /// Those of the connection.
-pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io::Result<()> {
-    let mut session = Session { shared, name, probation: Probation::new(visit), authenticated: false };
+pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, name: &str) -> io::Result<()> {
+    let mut session = Session { shared, name, limits: PreLoginLimits::new(admission), authenticated: false };
     let mut lines = Lines::new(LINE_LIMIT);
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
@@ -35,7 +35,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
                 command.and_then(|command| session.carry_out(command, &output.link)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
             output.flush_if_large()?;
-            let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
+            let refused = reply == Reply::Error(ErrorCode::TooMany) || session.limits.failed_too_often();
             if last || refused || shared.connections.is_closing() {
                 return output.flush();
             }
@@ -61,7 +61,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
 struct Session<'a> {
     shared: &'a Shared,
     name: &'a str,
-    probation: Probation<'a>,
+    limits: PreLoginLimits<'a>,
     authenticated: bool,
 }
 
@@ -72,7 +72,7 @@ impl Session<'_> {
             return Some(Err(ErrorCode::UnknownCommand));
         }
         let line = lines.next()?;
-        if !self.authenticated && !self.probation.may_go_on() {
+        if !self.authenticated && !self.limits.allow_command() {
             return Some(Err(ErrorCode::TooMany));
         }
         Some(match line {
@@ -138,10 +138,10 @@ impl Session<'_> {
     }
 
     fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
-        let attempt = self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
+        let attempt = self.limits.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
             let why = match why {
-                NotLookedAt::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
-                NotLookedAt::Busy => "too many at once from the client's address".to_owned(),
+                AttemptRefused::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
+                AttemptRefused::Busy => "too many at once from the client's address".to_owned(),
             };
             log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
             ErrorCode::TooMany
@@ -156,12 +156,12 @@ impl Session<'_> {
                 self.name
             );
         } else {
-            self.probation.succeeded(attempt);
+            self.limits.succeeded(attempt);
             self.authenticated = true;
             log::info!("{} admin login: name={name:?}", self.name);
             return Ok(());
         }
-        self.probation.failed(attempt);
+        self.limits.failed(attempt);
         Err(ErrorCode::WrongCredentials)
     }
 

@@ -36,7 +36,7 @@ impl<'a> Disk<'a> {
         filler.set_len(size - left as u64).unwrap();
     }
 
-    fn make_room(&self) {
+    fn free_space(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 
@@ -101,7 +101,7 @@ fn a_disk_that_is_full_while_the_index_is_written() {
         let mut session = server.session();
         session.call("DELE 1");
         session.quit();
-        disk.make_room();
+        disk.free_space();
         check(&server, COUNT - 1);
         assert_eq!(index_files(&maildrop), [".pop3d-index"]);
 
@@ -110,7 +110,7 @@ fn a_disk_that_is_full_while_the_index_is_written() {
         disk.fill(left);
         check(&server, COUNT + 4);
         assert_eq!(index_files(&maildrop), [".pop3d-index"]);
-        disk.make_room();
+        disk.free_space();
         check(&server, COUNT + 4);
         drop((server, disk));
     }
@@ -130,7 +130,7 @@ fn a_log_file_on_a_full_disk() {
         check(&server, 1);
     }
     assert!(fs::metadata(&log).unwrap().len() < before + 4096, "the disk was not full");
-    disk.make_room();
+    disk.free_space();
     check(&server, 1);
     server.session().quit();
     eventually("the log goes on", || {
