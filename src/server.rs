@@ -20,7 +20,7 @@ use crate::net::{self, Certificate, Listener, Socket};
 use crate::pool::Pool;
 use crate::records::Records;
 use crate::reload::Reloader;
-use crate::shared::{CROWDED_LOGIN_LIMIT, HANDSHAKE_LIMIT, Shared};
+use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT_WHEN_FULL, Shared};
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse, Sockets};
 use crate::wire::Link;
@@ -171,16 +171,18 @@ impl Server {
             for (service, listener) in &listeners {
                 let (shared, sessions) = (&shared, &sessions);
                 let accept = move || {
-                    listener.accept_all(&shared.connections, service.protocol, |place, stream, peer| {
-                        match shared.guard.admit(peer.ip()) {
+                    listener.accept_all(
+                        &shared.connections,
+                        service.protocol,
+                        |reservation, stream, peer| match shared.guard.admit(peer.ip()) {
                             Some(visit) => {
                                 let near = cores::of_packets(&stream);
-                                let guest = Guest { visit, slot: place.take(stream, peer), tls: service.tls };
+                                let guest = Guest { visit, slot: reservation.occupy(stream, peer), tls: service.tls };
                                 sessions.submit(guest, near);
                             }
                             None => refuse(&stream, peer, *service, shared),
-                        }
-                    });
+                        },
+                    );
                 };
                 let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
                 if let Err(error) = acceptor {
@@ -206,8 +208,8 @@ impl Server {
                         if let Some(least) = shared.min_rate {
                             shared.connections.end_slow(least);
                         }
-                        if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_knocks()) {
-                            make_room(&shared.connections);
+                        if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_backlog()) {
+                            end_unauthenticated(&shared.connections);
                         }
                     }
                 }
@@ -264,19 +266,19 @@ fn enforce_timeout(shared: &Shared) {
     }
 }
 
-/// Somebody waits for a place; silent strangers are not to keep one for as long as they have otherwise.
-fn make_room(connections: &Connections) {
-    let closed = connections.make_room(CROWDED_LOGIN_LIMIT);
+/// Gives connections that have not logged in a shorter deadline while clients are waiting for a slot.
+fn end_unauthenticated(connections: &Connections) {
+    let closed = connections.end_unauthenticated_if_full(LOGIN_LIMIT_WHEN_FULL);
     if closed > 0 {
         log::warn!(
-            "all places are taken: {closed} connections are closed that did not log in for {CROWDED_LOGIN_LIMIT:?}"
+            "all connection slots are taken: closed {closed} connections that had not logged in within {LOGIN_LIMIT_WHEN_FULL:?}"
         );
     }
 }
 
 /// Ends what [`Server::run`] has started.
 fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
-    shared.connections.let_nobody_in();
+    shared.connections.start_closing();
     listeners.iter().for_each(|(_, listener)| listener.wake());
     if !shared.connections.close(GRACE, LAST_GRACE) {
         log::warn!("some sessions did not end in time");

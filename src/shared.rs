@@ -21,8 +21,8 @@ pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 /// yet but occupies a connection slot.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same while all connection slots are taken and other clients wait for one.
-pub const CROWDED_LOGIN_LIMIT: Duration = Duration::from_secs(10);
+/// [`LOGIN_LIMIT`] while all connection slots are taken and other clients wait for one.
+pub const LOGIN_LIMIT_WHEN_FULL: Duration = Duration::from_secs(10);
 
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);

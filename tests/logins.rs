@@ -1,8 +1,6 @@
 //! Logins with right and wrong credentials, and the maildrop's exclusive-access lock.
 
-use std::thread;
-
-use crate::harness::{Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Client, PASSWORD, Server, USER, eventually, settled};
 
 /// RFC 1939 section 7, USER, checklist 31: a wrong password, a wrong name and no possible name read the same.
 #[test]
@@ -111,12 +109,7 @@ fn the_lock_goes_while_the_server_is_blocked_writing() {
     let mut admin = server.admin();
     client.send("RETR 1");
     client.ok();
-    let mut sent = String::new();
-    eventually("the server is blocked", || {
-        let before = std::mem::replace(&mut sent, admin.value("rb?"));
-        thread::sleep(std::time::Duration::from_millis(50));
-        before == sent
-    });
+    settled("the server is blocked", || admin.value("rb?"));
     drop(client);
     eventually("the lock goes", || admin.values("cu?").is_empty());
     server.session().quit();

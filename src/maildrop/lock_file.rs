@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::layout;
 use super::message::Folder;
 use super::root::{self, Root};
-use super::{UserName, is_missing};
+use super::{RootId, UserName, is_missing};
 
 const NAME: &[u8] = b".pop3d-lock";
 
@@ -37,6 +37,8 @@ pub(super) fn folder(root: &Root, user: &UserName) -> io::Result<Option<Folder>>
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: OwnedFd,
+    /// Its device and inode, as they were when it was opened.
+    id: RootId,
     root: Arc<Root>,
     folder: Folder,
 }
@@ -94,17 +96,23 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy),
             Err(error) => return Ok(Attempt::Unavailable(error)), // a file system without locks
         }
-        if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
+        let stat = fstat(&file)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(in_the_way(&path, io::Error::other("it is no file")));
         }
-        let locked = Self { file, root: Arc::clone(root), folder };
-        Ok(if locked.is_held(user) { Attempt::Taken(locked) } else { Attempt::Busy })
+        if stat.st_nlink == 0 {
+            return Ok(Attempt::Busy); // another server replaced the file after it was opened here
+        }
+        if folder == Folder::Top {
+            share_if_roots(root, user, &file, &stat)?;
+        }
+        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), root: Arc::clone(root), folder }))
     }
 
     /// Whether the locked file is still the one that other servers would lock. Nothing is left to lock if the maildrop has
     /// gone with the file.
     pub(super) fn is_held(&self, user: &UserName) -> bool {
-        match self.root.names(&path(self.folder, user), &self.file) {
+        match self.root.names(&path(self.folder, user), &self.file, self.id) {
             Ok(is_named) => is_named,
             Err(error) => is_missing(&error) && matches!(self.root.named(user.as_str()), Ok(None)),
         }
@@ -120,15 +128,7 @@ fn path(folder: Folder, user: &UserName) -> Vec<u8> {
 fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<OwnedFd>> {
     let directory = || root.directory(&folder.path(user.as_str()));
     match root.lock_file(&path(folder, user)) {
-        Ok(file) => {
-            // As root left it before it gave such files away. It is empty, or it is none of ours.
-            let stat = fstat(&file)?;
-            let is_roots = geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1);
-            if is_roots && !root.is_shared_like(&folder.path(user.as_str()), &stat)? {
-                directory()?.share(&file)?;
-            }
-            Ok(Some(file))
-        }
+        Ok(file) => Ok(Some(file)),
         Err(error) if is_missing(&error) => create(&directory()?),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
@@ -139,6 +139,17 @@ fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<Owned
         }
         Err(error) => Err(error),
     }
+}
+
+/// Gives a lock file that an earlier version left as root's to the owner of the maildrop. Such a file is empty and in a
+/// user's directory; versions that lock in cur/ or new/ give their files away when they create them.
+fn share_if_roots(root: &Root, user: &UserName, file: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let directory = Folder::Top.path(user.as_str());
+    let is_roots = geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1);
+    if is_roots && !root.is_shared_like(&directory, stat)? {
+        root.directory(&directory)?.share(file)?;
+    }
+    Ok(())
 }
 
 fn create(directory: &root::Directory) -> io::Result<Option<OwnedFd>> {
@@ -272,17 +283,16 @@ mod tests {
         if !geteuid().is_root() {
             return;
         }
-        let mail = Mail::with(&["cur"]);
-        let path = mail.path("cur/.pop3d-lock");
-        give_away(&mail.path("cur"));
-        for left in [false, true] {
+        for (folder, left) in [("cur", false), ("", false), ("", true)] {
+            let mail = Mail::with(&[folder]);
+            let path = mail.path(folder).join(".pop3d-lock");
+            give_away(&mail.path(folder));
             if left {
                 File::create(&path).unwrap().set_permissions(Permissions::from_mode(0o640)).unwrap();
             }
             mail.taken();
             let made = fs::metadata(&path).unwrap();
             assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (54321, 54321, 0o600));
-            fs::remove_file(&path).unwrap();
         }
     }
 }

@@ -184,17 +184,22 @@ impl Root {
         Ok(owner::is_shared_like(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?, file))
     }
 
-    /// Whether `path` below the root is still the name of an open file. A link there is not followed.
+    /// Whether `path` below the root still names the open `file`, whose device and inode were `id` when it was opened. A
+    /// symbolic link there is not followed.
     ///
-    /// Where a file has another inode at each look, as on some FUSE mounts, the times tell: two files have the same only if
-    /// they were made at the same moment and not been renamed since.
+    /// On some FUSE mounts a file has another inode each time it is looked at. There the times are compared: two files have
+    /// equal times only if they were created at the same moment and were not renamed since.
     ///
     /// # Errors
-    /// When that cannot be told; `NotFound` when nothing has that name.
-    pub(super) fn names(&self, path: &[u8], file: &OwnedFd) -> io::Result<bool> {
-        let (named, open) = (fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?, fs::fstat(file)?);
+    /// Those of fstatat(2) and fstat(2); `NotFound` when nothing has that name.
+    pub(super) fn names(&self, path: &[u8], file: &OwnedFd, id: RootId) -> io::Result<bool> {
+        let named = fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?;
+        if RootId::new(&named) == id {
+            return Ok(true); // no other file can have the inode of one that is open
+        }
+        let open = fs::fstat(file)?;
         let times = |stat: &Stat| Identity { inode: 0, ..Identity::new(stat) };
-        Ok(open.st_nlink > 0 && (RootId::new(&named) == RootId::new(&open) || times(&named) == times(&open)))
+        Ok(open.st_nlink > 0 && times(&named) == times(&open))
     }
 }
 

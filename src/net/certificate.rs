@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
 use super::self_signed;
-use crate::trust;
+use crate::{owner, trust};
 
 /// A certificate chain and its private key as TLS uses them.
 #[derive(Debug)]
@@ -181,7 +180,7 @@ fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         other if matches!(error, pem::Error::NoItemsFound) => other,
         _ => CertificateError::File(key.to_owned(), error),
     })?;
-    warn_of_readers(key);
+    owner::warn_of_others(key);
     log::info!("TLS certificate {}, SHA-256 {}", chain.display(), fingerprint(own));
     warn_of_dates(chain, own);
 
@@ -260,15 +259,6 @@ fn fault_at(own: &CertificateDer<'_>, now: UnixTime) -> Option<rustls::Certifica
 /// What a person compares who is shown a certificate that nobody has signed.
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     Sha256::digest(certificate).iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
-}
-
-/// A private key is for the server's user alone; a group may have been given it on purpose.
-fn warn_of_readers(key: &Path) {
-    if let Ok(mode) = fs::metadata(key).map(|metadata| metadata.permissions().mode())
-        && mode & 0o007 != 0
-    {
-        log::warn!("{}: everybody on this machine may read or change the private key (chmod o= it)", key.display());
-    }
 }
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         let connections = Connections::new(2);
         connections.set_write_stall(Duration::ZERO);
-        (connections.reserve(Protocol::Pop3).unwrap().take(stream, address), peer)
+        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address), peer)
     }
 
     /// What the peer has got when the connection is closed.

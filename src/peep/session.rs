@@ -100,13 +100,13 @@ impl Session<'_> {
                 self.log_change(format_args!("user {name:?} deleted"));
             }
             Command::Users => return Ok(Reply::Lines(users.names())),
-            Command::SetMaxConnections(limit) => {
+            Command::SetMaxConnections { limit } => {
                 let limit = in_range(limit, MAX_CONNECTIONS_RANGE).ok_or(ErrorCode::BadMaxConnections)?;
                 connections.set_limit(usize::try_from(limit).map_err(|_| ErrorCode::BadMaxConnections)?);
                 self.log_change(format_args!("maximum connections = {limit}"));
             }
             Command::MaxConnections => return value(connections.limit() as u64),
-            Command::SetMaildir(path) => {
+            Command::SetMaildir { path } => {
                 let root = settings.mail_root().elsewhere(PathBuf::from(&path)).map_err(|error| {
                     log::warn!("{} mail directory {path:?} refused: {error}", self.name);
                     ErrorCode::BadMaildir
@@ -115,7 +115,7 @@ impl Session<'_> {
                 self.log_change(format_args!("mail directory = {path:?}"));
             }
             Command::Maildir => return Ok(Reply::Value(settings.mail_root().path().to_string_lossy().into_owned())),
-            Command::SetTimeout(seconds) => {
+            Command::SetTimeout { seconds } => {
                 let seconds = in_range(seconds, TIMEOUT_RANGE).ok_or(ErrorCode::BadTimeout)?;
                 settings.set_timeout((seconds > 0).then(|| Duration::from_secs(seconds)));
                 self.log_change(format_args!("timeout = {seconds} s"));
@@ -128,6 +128,7 @@ impl Session<'_> {
             Command::CurrentUsers => return Ok(Reply::Lines(locks.users())),
             Command::AllConnections => return value(stats.connections.value()),
             Command::AllLogins => return value(stats.logins.value()),
+            _ => return Err(ErrorCode::UnknownCommand), // version 1.1
         }
         Ok(Reply::Done)
     }

@@ -5,11 +5,13 @@
 
 #![allow(unreachable_pub)] // to the tests these are private, to the wrappers they are not
 
+use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,10 +31,11 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("pop3_line", pop3_line),
     ("pop3_session", pop3_session),
     ("peep_line", peep_line),
+    ("peep_fields", peep_fields),
     ("peep_session", peep_session),
     ("byte_stuffing", byte_stuffing),
     ("index", index),
@@ -83,6 +86,22 @@ pub fn peep_line(octets: &[u8]) {
             let again = read_reply(&mut &written(&reply)[..], with_lines).unwrap();
             assert_eq!(written(&again), written(&reply));
         }
+    }
+}
+
+/// A line of an answer with fields is read or refused; what is read is written as a line, which is read the same.
+pub fn peep_fields(octets: &[u8]) {
+    fn read<T: FromStr + Display + PartialEq>(line: &str) {
+        let Ok(fields) = line.parse::<T>() else { return };
+        let written = fields.to_string();
+        assert!(!written.chars().any(char::is_control), "{written:?}");
+        assert!(written.parse::<T>().is_ok_and(|again| again == fields), "{line:?} is written as {written:?}");
+    }
+    for line in octets.split(|&octet| octet == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        read::<peep::SessionLine>(line);
+        read::<peep::BanLine>(line);
+        read::<peep::NameValue>(line);
     }
 }
 
