@@ -9,16 +9,18 @@
 //! checksum  u32          CRC-32 of all that follows
 //! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
 //! count     u32
-//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
 //! names     one after another, as the entries are
+//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
 //! ```
 //!
-//! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
+//! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order. The names come first so that a
+//! large index can be read in pieces: the names into the memory where they stay, the entries through a small buffer.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
+use crc32fast::Hasher;
 use parking_lot::Mutex;
 
 use super::identity::{Identity, Stamp, Stamps, is_settled};
@@ -34,7 +36,7 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 
 /// The version of the format. It must be raised when the format changes, or when the meaning of octets or wire form
 /// does.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Sizes in octets: of magic, version and checksum; of the stamps with the octet before them; of the count; of an entry
 /// without its name.
@@ -42,6 +44,10 @@ const HEADER: usize = 16;
 const STAMPS: usize = 49;
 const COUNT: usize = 4;
 const ENTRY: usize = 44;
+
+/// How many octets of an index are read at once, and how many entries are decoded at once.
+const BUFFER: usize = 1 << 16;
+const DECODED_AT_ONCE: usize = 1000;
 
 /// The limits for every index that is written or read: enough for two million messages with names of 90 octets.
 const LIMITS: Limits = Limits { messages: 2_000_000, octets: 1 << 28 };
@@ -64,13 +70,9 @@ pub(super) struct Index {
 impl Index {
     /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
     pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
-        let (mut file, identity) = root.file(&path(user)).ok()?;
-        if identity.size > LIMITS.octets {
-            return None;
-        }
-        let mut octets = vec![0; usize::try_from(identity.size).ok()?];
-        file.read_exact(&mut octets).ok()?;
-        let Some(mut index) = Self::decode(&octets, LIMITS) else {
+        let (file, identity) = root.file(&path(user)).ok()?;
+        let size = usize::try_from(identity.size).ok()?;
+        let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
             log::debug!("{} cannot be used and will be replaced", root::display(&path(user)));
             return None;
         };
@@ -162,7 +164,10 @@ impl Index {
             index.extend_from_slice(&stamp.changed.to_le_bytes());
         }
         index.extend_from_slice(&u32::try_from(count).ok()?.to_le_bytes());
-        for Message { path, content: Content { identity, octets, wire_form, namesake } } in entries.clone() {
+        for Message { path, .. } in entries.clone() {
+            index.extend_from_slice(&path.name);
+        }
+        for Message { path, content: Content { identity, octets, wire_form, namesake } } in entries {
             let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
             index.extend_from_slice(&[path.folder as u8, notes]);
@@ -173,34 +178,58 @@ impl Index {
             index.extend_from_slice(&octets.to_le_bytes());
             index.extend_from_slice(&length.to_le_bytes());
         }
-        for Message { path, .. } in entries {
-            index.extend_from_slice(&path.name);
-        }
         let checksum = crc32fast::hash(&index[HEADER..]);
         let header = [&MAGIC[..], &VERSION.to_le_bytes(), &checksum.to_le_bytes()].concat();
         index[..HEADER].copy_from_slice(&header);
         Some(index)
     }
 
-    fn decode(octets: &[u8], limits: Limits) -> Option<Self> {
-        let mut rest = Fields(octets);
-        let trusted = rest.take()? == *MAGIC && rest.u32()? == VERSION && rest.u32()? == crc32fast::hash(rest.0);
-        if !trusted {
+    /// Reads an index that is `size` octets long. Returns `None` if it is damaged or exceeds the limits.
+    fn decode(mut source: impl Read, size: usize, limits: Limits) -> Option<Self> {
+        let mut header = [0; HEADER];
+        source.read_exact(&mut header).ok()?;
+        let mut header = Fields(&header);
+        if header.take()? != *MAGIC || header.u32()? != VERSION {
             return None;
         }
-        let which = rest.u8()?;
-        let mut stamp = || Some(Stamp { inode: rest.u64()?, modified: rest.i64()?, changed: rest.i64()? });
+        let checksum = header.u32()?;
+
+        let mut source = Checked { source, checksum: Hasher::new() };
+        let start = source.octets(STAMPS + COUNT)?;
+        let mut start = Fields(&start);
+        let which = start.u8()?;
+        let mut stamp = || Some(Stamp { inode: start.u64()?, modified: start.i64()?, changed: start.i64()? });
         let (new, cur) = (stamp()?, stamp()?);
         let stamps =
             (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
-        let count = usize::try_from(rest.u32()?).ok().filter(|&count| limits.allow(count, octets.len()))?;
-        let mut fields = Fields(rest.octets(count.checked_mul(ENTRY)?)?);
-        let mut names = Names::new(rest.0.to_vec());
+        let count = usize::try_from(start.u32()?).ok().filter(|&count| limits.allow(count, size))?;
+
+        let names = size.checked_sub(HEADER + STAMPS + COUNT)?.checked_sub(count.checked_mul(ENTRY)?)?;
+        let mut names = Names::new(source.octets(names)?);
         let mut entries = Vec::with_capacity(count);
-        for _ in 0..count {
-            entries.push(fields.entry(&mut names)?);
+        while entries.len() < count {
+            let octets = source.octets((count - entries.len()).min(DECODED_AT_ONCE) * ENTRY)?;
+            let mut fields = Fields(&octets);
+            while !fields.0.is_empty() {
+                entries.push(fields.entry(&mut names)?);
+            }
         }
-        names.is_at_end().then_some(Self { stamps, entries })
+        (names.is_at_end() && source.checksum.finalize() == checksum).then_some(Self { stamps, entries })
+    }
+}
+
+/// Reads an index and computes the checksum of what it has read.
+struct Checked<R> {
+    source: R,
+    checksum: Hasher,
+}
+
+impl<R: Read> Checked<R> {
+    fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut octets = vec![0; count];
+        self.source.read_exact(&mut octets).ok()?;
+        self.checksum.update(&octets);
+        Some(octets)
     }
 }
 
@@ -313,7 +342,7 @@ mod tests {
     }
 
     fn decoded(octets: &[u8]) -> Option<Index> {
-        Index::decode(octets, LIMITS)
+        Index::decode(octets, octets.len(), LIMITS)
     }
 
     #[test]
@@ -361,7 +390,7 @@ mod tests {
         ] {
             let written = Index::encode(index.stamps, index.entries.iter(), limits);
             assert_eq!(written.is_some(), allowed, "{limits:?}");
-            assert_eq!(Index::decode(&encoded(&index), limits).is_some(), allowed, "{limits:?}");
+            assert_eq!(Index::decode(&encoded(&index)[..], size, limits).is_some(), allowed, "{limits:?}");
         }
     }
 

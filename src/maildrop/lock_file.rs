@@ -86,8 +86,8 @@ impl LockFile {
 
     fn take_in(root: &Arc<Root>, user: &UserName, folder: Folder) -> io::Result<Attempt> {
         let path = path(folder, user);
-        let (file, stat) = match open(root, user, folder) {
-            Ok(Some(opened)) => opened,
+        let file = match open(root, user, folder) {
+            Ok(Some(file)) => file,
             Ok(None) => return Ok(Attempt::Busy),
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
@@ -97,11 +97,17 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy),
             Err(error) => return Ok(Attempt::Unavailable(error)), // the file system does not support locks
         }
+        let stat = fstat(&file)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(in_the_way(&path, io::Error::other("it is no file")));
         }
-        let locked = Self { file, id: RootId::new(&stat), root: Arc::clone(root), folder };
-        Ok(if locked.is_held(user) { Attempt::Taken(locked) } else { Attempt::Busy })
+        if stat.st_nlink == 0 {
+            return Ok(Attempt::Busy); // another server replaced the file after it was opened here
+        }
+        if folder == Folder::Top {
+            share_if_roots(root, user, &file, &stat)?;
+        }
+        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), root: Arc::clone(root), folder }))
     }
 
     /// Returns true if the locked file is still the one that other servers would lock. If the whole maildrop was
@@ -120,19 +126,10 @@ fn path(folder: Folder, user: &UserName) -> Vec<u8> {
 }
 
 /// Opens the lock file, or creates it. Returns `None` if another server was faster.
-fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<(OwnedFd, Stat)>> {
+fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<OwnedFd>> {
     let directory = || root.directory(&folder.path(user.as_str()));
     match root.lock_file(&path(folder, user)) {
-        Ok(file) => {
-            // Earlier versions, running as root, left the lock file to root. A file that is not empty was made by
-            // another program.
-            let stat = fstat(&file)?;
-            let is_roots = geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1);
-            if is_roots && !root.is_shared_like(&folder.path(user.as_str()), &stat)? {
-                directory()?.share(&file)?;
-            }
-            Ok(Some((file, stat)))
-        }
+        Ok(file) => Ok(Some(file)),
         Err(error) if is_missing(&error) => create(&directory()?),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
@@ -145,12 +142,20 @@ fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<(Owne
     }
 }
 
-fn create(directory: &Directory) -> io::Result<Option<(OwnedFd, Stat)>> {
+/// Gives a lock file that an earlier version left as root's to the owner of the maildrop. Such a file is empty and in a
+/// user's directory; versions that lock in cur/ or new/ give their files away when they create them.
+fn share_if_roots(root: &Root, user: &UserName, file: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let directory = Folder::Top.path(user.as_str());
+    let is_roots = geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1);
+    if is_roots && !root.is_shared_like(&directory, stat)? {
+        root.directory(&directory)?.share(file)?;
+    }
+    Ok(())
+}
+
+fn create(directory: &Directory) -> io::Result<Option<OwnedFd>> {
     match directory.create(NAME) {
-        Ok(file) => {
-            let stat = fstat(&file)?;
-            Ok(Some((file.into(), stat)))
-        }
+        Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
     }
@@ -280,17 +285,16 @@ mod tests {
         if !geteuid().is_root() {
             return;
         }
-        let mail = Mail::with(&["cur"]);
-        let path = mail.path("cur/.pop3d-lock");
-        give_away(&mail.path("cur"));
-        for left in [false, true] {
+        for (folder, left) in [("cur", false), ("", false), ("", true)] {
+            let mail = Mail::with(&[folder]);
+            let path = mail.path(folder).join(".pop3d-lock");
+            give_away(&mail.path(folder));
             if left {
                 File::create(&path).unwrap().set_permissions(Permissions::from_mode(0o640)).unwrap();
             }
             mail.taken();
             let made = fs::metadata(&path).unwrap();
             assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (54321, 54321, 0o600));
-            fs::remove_file(&path).unwrap();
         }
     }
 }
