@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, eventually};
-use crate::limits::{alone, raise_our_limit};
+use crate::limits::{one_at_a_time, raise_own_descriptor_limit};
 
 fn strict() -> Builder {
     Server::builder().flags(["--limit-loopback"])
@@ -41,8 +41,8 @@ const TOO_MANY: &str = "-ERR [SYS/TEMP] too many connections from your address";
 /// 998 clients of one address that never say anything, or say it octet by octet, and read nothing, keep nobody out.
 #[test]
 fn nobody_is_kept_out_by_another_address() {
-    let _alone = alone();
-    raise_our_limit();
+    let _turn = one_at_a_time();
+    raise_own_descriptor_limit();
     let server = strict().start();
     let mut slow: Vec<_> = (0..998).map(|_| from(2, server.pop3_address())).collect();
     slow.iter_mut().step_by(2).for_each(|client| drop(client.try_write(b"U")));
