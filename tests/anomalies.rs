@@ -138,7 +138,7 @@ fn shared(root: &Path) -> Shared {
     fs::write(&users, format!("{USER}:{{SHA256}}{}", BASE64.encode(Sha256::digest(PASSWORD)))).unwrap();
     let [users, root] = [&users, root].map(|path| path.to_str().unwrap());
     let args = Args::try_parse_from(["pop3d", "--users", users, "-m", root]).unwrap();
-    args.resolve().unwrap().into_shared().0
+    args.resolve().unwrap().into_shared()
 }
 
 /// A maildrop of three messages, of which the script removes the first two.
@@ -185,10 +185,15 @@ impl Scene {
     fn play(&self, input: &str, most: usize, fault: Option<(usize, Fault)>) -> Played {
         self.put_messages();
         let (mut output, mut operations) = (Vec::new(), 0);
-        let visit = self.shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let admission = self.shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let session = AssertUnwindSafe(|| {
             let (input, output, operations) = (input.as_bytes(), &mut output, &mut operations);
-            pop3::serve(Script { input, output, most, fault, operations, private: true }, &self.shared, &visit, "test")
+            pop3::serve(
+                Script { input, output, most, fault, operations, private: true },
+                &self.shared,
+                &admission,
+                "test",
+            )
         });
         let summary = panic::catch_unwind(session).ok();
         assert!(self.shared.locks.users().is_empty(), "the session has left the maildrop locked: {fault:?}");
@@ -208,14 +213,14 @@ fn passwords_are_refused_on_cleartext_connections_from_other_machines() {
     let user = format!("{USER}:{PASSWORD}");
     let session = |flags: &[&str]| {
         let args = [&["pop3d", "-u", &user, "-m", mail.path().to_str().unwrap()], flags].concat();
-        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0;
+        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared();
         let input = b"CAPA\r\nUSER mrose\r\nAUTH PLAIN\r\nAUTH PLAIN AG1yb3NlAHRhbnN0YWFm\r\nAUTH\r\n\
                       AUTH SCRAM-SHA-256\r\n*\r\n";
         let (mut output, mut operations) = (Vec::new(), 0);
         let (most, operations) = (usize::MAX, &mut operations);
         let script = Script { input, output: &mut output, most, fault: None, operations, private: false };
-        let visit = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
-        pop3::serve(script, &shared, &visit, "test");
+        let admission = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        pop3::serve(script, &shared, &admission, "test");
         String::from_utf8(output).unwrap()
     };
     let refused = session(&[]);

@@ -576,7 +576,10 @@ fn a_session_whose_lock_file_was_removed_removes_nothing() {
     client.call("DELE 1");
     fs::remove_file(server.maildrop().path(".pop3d-lock")).unwrap();
     assert_eq!(client.refused("QUIT"), "[SYS/TEMP] some deleted messages were not removed");
-    server.expect_log("ERROR", "nothing is removed: the maildrop's lock file has been taken away");
+    server.expect_log(
+        "ERROR",
+        "no message is removed: the maildrop's lock file was deleted or replaced during the session",
+    );
     assert_eq!(server.maildrop().messages(), ["1"]);
 }
 

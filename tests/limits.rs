@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pop3d::shared::CROWDED_LOGIN_LIMIT;
+use pop3d::shared::LOGIN_LIMIT_WHEN_FULL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -303,13 +303,13 @@ fn clients_that_do_not_log_in_are_closed_when_others_wait() {
     silent[3].call("STLS");
     silent.extend([server.peep(), server.peep(), server.peep()]);
     // All are overdue before a client waits for a slot, so the server closes them together.
-    throughout(CROWDED_LOGIN_LIMIT, || assert_eq!(user.call("STAT"), "0 0"));
+    throughout(LOGIN_LIMIT_WHEN_FULL, || assert_eq!(user.call("STAT"), "0 0"));
     let mut other = Client::connect(server.pop3_address());
     other.ok();
     other.login("other", "pass");
     silent.iter_mut().for_each(Client::closed);
     user.call("NOOP");
-    server.expect_log("WARN", "all places are taken: 7 connections are closed");
+    server.expect_log("WARN", "all connection slots are taken: closed 7 connections");
 }
 
 /// When no slot is left and an admin connects, the oldest PEEP connection that has not authenticated is closed.

@@ -397,5 +397,5 @@ fn a_key_that_all_may_read_is_warned_of() {
     let certificate = Certificate::new();
     fs::set_permissions(certificate.key(), fs::Permissions::from_mode(0o644)).unwrap();
     let server = server(&certificate);
-    eventually("the warning", || server.stderr().contains("everybody on this machine may read"));
+    eventually("the warning", || server.stderr().contains("can be read or written by others: chmod o= it"));
 }

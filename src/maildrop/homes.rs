@@ -1,8 +1,8 @@
-//! Home directories of the system's accounts, to tell them from directories of mail.
+//! Recognises home directories of the system's accounts, which are not taken for directories of mail.
 //!
-//! Where accounts come from LDAP or the like, looking one up may take long, or for ever. A thread of its own does it,
-//! whose stack is large enough for whatever the C library loads, and a login waits for the answer only so long. An answer
-//! is good for a minute.
+//! If accounts come from LDAP or a similar service, looking one up may take long or never end. So a separate thread
+//! does it, and a login waits at most [`PATIENCE`] for the answer. The thread has a large stack, because the C library
+//! may load modules for the look-up. An answer is kept for a minute.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,44 +18,44 @@ use rustix::fs::stat;
 
 use super::RootId;
 
-/// How long a login waits for an account to be looked up.
+/// How long a login waits until an account has been looked up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a directory counts as no home directory before accounts are looked up again.
+/// How long the answer that a directory is not a home directory is kept.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
-/// How many answers are kept, which bounds the memory they take.
+/// How many answers are kept at most. This bounds their memory.
 const MOST_ANSWERS: usize = 4096;
 
 /// The name of an account and its home directory.
 type Home = (String, std::path::PathBuf);
 
-/// Looks up the accounts that a directory could be the home of: that of its name and that of its owner.
+/// Looks up the accounts whose home a directory could be: the account with the user's name and the directory's owner.
 type LookUp = fn(&str, u32) -> Vec<Home>;
 
 /// The home directories of accounts.
 pub(super) struct Homes {
-    /// Those in /etc/passwd when the server started. Once it is confined it may be unable to read that file.
+    /// The homes in /etc/passwd when the server started. A confined server may be unable to read that file later.
     at_start: HashMap<RootId, String>,
-    /// When a directory was found not to be an account's home.
+    /// Directories that are not an account's home, and when that was found out.
     cleared: Mutex<HashMap<RootId, Instant>>,
     look_up: LookUp,
-    /// To the thread that looks accounts up, once there is one.
+    /// The channel to the thread that looks accounts up, once that thread has been started.
     questions: Mutex<Option<Sender<Question>>>,
 }
 
-/// Whose home is this directory?
+/// The question whose home a directory is.
 struct Question {
     directory: Named,
     answer: Sender<Option<String>>,
 }
 
-/// A directory as the mail directory shows it.
+/// A user's directory, with what is needed to look up whose home it is.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
-    /// Which directory it is.
+    /// The directory's device and inode.
     pub(super) id: RootId,
-    /// The user who has it as maildrop, by whose name an account may be found.
+    /// The name of the POP3 user whose maildrop it is. An account of the system may have the same name.
     pub(super) user: String,
     /// The uid that owns it.
     pub(super) owner: u32,
@@ -68,7 +68,7 @@ impl fmt::Debug for Homes {
 }
 
 impl Homes {
-    /// Those of this system.
+    /// The homes of this system's accounts.
     pub(super) fn of_system() -> Self {
         let passwd = fs::read("/etc/passwd").unwrap_or_default();
         Self::new(homes_in(&String::from_utf8_lossy(&passwd)), accounts)
@@ -80,10 +80,10 @@ impl Homes {
         Self { at_start, cleared: Mutex::default(), look_up, questions: Mutex::default() }
     }
 
-    /// The account whose home a directory is, if there is one.
+    /// Returns the account whose home a directory is, if there is one.
     ///
     /// # Errors
-    /// When the system does not tell in time.
+    /// When the look-up takes longer than [`PATIENCE`].
     pub(super) fn account_of(&self, directory: &Named) -> io::Result<Option<String>> {
         if let Some(account) = self.at_start.get(&directory.id) {
             return Ok(Some(account.clone()));
@@ -122,15 +122,15 @@ impl Homes {
 fn answer(questions: &Receiver<Question>, look_up: LookUp) {
     for Question { directory: Named { id, user, owner }, answer } in questions {
         let is_it = |(_, home): &Home| stat(home).is_ok_and(|stat| RootId::new(&stat) == id);
-        // A login that does not wait any longer takes no answer.
+        // Sending fails if the login has stopped waiting.
         let _ = answer.send(look_up(&user, owner).into_iter().find(is_it).map(|(account, _)| account));
     }
 }
 
-/// The accounts that the system knows by this name and this uid.
+/// The system's accounts with this name or this uid.
 fn accounts(user: &str, owner: u32) -> Vec<Home> {
     let found = [User::from_name(user), User::from_uid(Uid::from_raw(owner))].into_iter().filter_map(|found| {
-        // As in a server that is confined: then those known at its start are all.
+        // In a confined server the look-up may fail. Then only the homes known at the start are recognised.
         found.inspect_err(|error| log::debug!("cannot look up an account of the system: {error}")).ok().flatten()
     });
     found.map(|account| (account.name, account.dir)).collect()
@@ -162,15 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn a_home_is_known_by_any_path() {
-        let place = tempfile::tempdir().unwrap();
-        let (home, link) = (place.path().join("home"), place.path().join("link"));
+    fn a_home_is_recognised_by_any_path() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (home, link) = (temporary.path().join("home"), temporary.path().join("link"));
         fs::create_dir(&home).unwrap();
         std::os::unix::fs::symlink(&home, &link).unwrap();
         let homes = Homes::new([("bob".to_owned(), link), ("eve".to_owned(), "/no/such".into())], |_, _| Vec::new());
         assert_eq!(homes.account_of(&directory(&home)).unwrap().as_deref(), Some("bob"));
         for _ in 0..2 {
-            assert_eq!(homes.account_of(&directory(place.path())).unwrap(), None);
+            assert_eq!(homes.account_of(&directory(temporary.path())).unwrap(), None);
         }
     }
 

@@ -1,7 +1,7 @@
-//! What is known of a maildrop's messages, kept from login to login in a dot-file of the user's directory.
+//! The index: a dot-file in the user's directory that keeps what the server knows about the messages between logins.
 //!
-//! It only ever saves work: one that is missing, damaged, of another version or not writable costs reading the
-//! messages again, and nothing else. It is replaced by rename, so another server sees the old one or the new one.
+//! The index only saves work. If it is missing, damaged, of another version or not writable, the messages are read again.
+//! It is replaced by rename(2), so another server sees either the old index or the new one.
 //!
 //! ```text
 //! magic     8 octets     "pop3d-ix"
@@ -9,75 +9,80 @@
 //! checksum  u32          CRC-32 of all that follows
 //! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
 //! count     u32
-//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
 //! names     one after another, as the entries are
+//! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
 //! ```
 //!
-//! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order.
+//! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order. The names come first so that a
+//! large index can be read in pieces: the names into the memory where they stay, the entries through a small buffer.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
+use crc32fast::Hasher;
 use parking_lot::Mutex;
 
-use super::message::{Content, Folder, Message, Place};
+use super::identity::{Identity, Stamp, Stamps, is_settled};
+use super::message::{Content, FilePath, Folder, Message};
 use super::names::Names;
-use super::root::{self, Identity, Root, Stamp, Stamps, is_settled};
+use super::root::{self, Root};
 
-/// The index's file in the user's directory, and the one that is to replace it.
+/// The name of the index in the user's directory, and the name under which a new index is written.
 const FILE: &[u8] = b".pop3d-index";
 const NEW_FILE: &[u8] = b".pop3d-index.new";
 
 const MAGIC: &[u8; 8] = b"pop3d-ix";
 
-/// To be raised with any change of the format, or of what octets and wire form mean.
-const VERSION: u32 = 2;
+/// The version of the format. It must be raised when the format changes, or when the meaning of octets or wire form
+/// does.
+const VERSION: u32 = 3;
 
-/// Octets of magic, version and checksum; of the stamps and the octet before them; of the count; of an entry without
-/// its name.
+/// Sizes in octets: of magic, version and checksum; of the stamps with the octet before them; of the count; of an entry
+/// without its name.
 const HEADER: usize = 16;
 const STAMPS: usize = 49;
 const COUNT: usize = 4;
 const ENTRY: usize = 44;
 
-/// The limits of every index that is written or read: two million messages with names of 90 octets.
+/// How many octets of an index are read at once, and how many entries are decoded at once.
+const BUFFER: usize = 1 << 16;
+const DECODED_AT_ONCE: usize = 1000;
+
+/// The limits for every index that is written or read: enough for two million messages with names of 90 octets.
 const LIMITS: Limits = Limits { messages: 2_000_000, octets: 1 << 28 };
 
-/// In the octet before the stamps: there are stamps.
+/// The bit, in the octet before the stamps, that says that there are stamps.
 const STAMPED: u8 = 0x80;
 
-/// An entry's notes.
+/// The bits of an entry's notes.
 const WIRE_FORM: u8 = 1;
 const NAMESAKE: u8 = 2;
 
 /// A maildrop's messages as an earlier login found them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    /// The Maildir's state that the entries are complete for, if they are known to be.
+    /// The state of the Maildir's directories for which the entries are known to be complete.
     pub(super) stamps: Option<Stamps>,
     pub(super) entries: Vec<Message>,
 }
 
 impl Index {
-    /// The user's index, if there is one that can be trusted.
+    /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
     pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
-        let (mut file, identity) = root.file(&path(user)).ok()?;
-        if identity.size > LIMITS.octets {
-            return None;
-        }
-        let mut octets = vec![0; usize::try_from(identity.size).ok()?];
-        file.read_exact(&mut octets).ok()?;
-        let Some(mut index) = Self::decode(&octets, LIMITS) else {
-            log::debug!("{} cannot be used and is made anew", root::display(&path(user)));
+        let (file, identity) = root.file(&path(user)).ok()?;
+        let size = usize::try_from(identity.size).ok()?;
+        let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
+            log::debug!("{} cannot be used and will be replaced", root::display(&path(user)));
             return None;
         };
         index.keep_settled(identity.modified);
         Some(index)
     }
 
-    /// Leaves out what may have changed again without a trace since it was `written` down. That is by the clock of the
-    /// file system; whoever wrote it may have gone by one that was ahead.
+    /// Drops entries and stamps that were so recent when the index was `written` that a later change may have the same
+    /// time stamp. `written` is by the clock of the file system; the clock of the server that wrote the index may have
+    /// been ahead.
     fn keep_settled(&mut self, written: i64) {
         let count = self.entries.len();
         self.entries.retain(|message| is_settled(message.written(), written));
@@ -106,11 +111,12 @@ impl Index {
         }
     }
 
-    /// Notes the octets that messages turned out to have on the wire.
+    /// Stores the true sizes of messages that were listed with a wrong size.
     pub(super) fn correct<'a>(root: &Root, user: &str, corrections: impl Iterator<Item = (&'a Message, u64)>) {
         let Some(mut index) = Self::load(root, user) else { return };
-        // The index may have a message where it was before a mail program moved it or changed its flags.
-        let file = |message: &Message| (message.place.base().to_vec(), message.content.identity.inode);
+        // The index may have an older path of a message that a mail program has moved. So messages are matched by base
+        // name and inode.
+        let file = |message: &Message| (message.path.base().to_vec(), message.content.identity.inode);
         let corrections: HashMap<_, _> = corrections.map(|(message, octets)| (file(message), octets)).collect();
         let mut is_changed = false;
         for entry in &mut index.entries {
@@ -124,7 +130,7 @@ impl Index {
         }
     }
 
-    /// Removes the user's index, which has told something wrong.
+    /// Removes the user's index because it is wrong.
     pub(super) fn forget(root: &Root, user: &str) {
         let removed = root.directory(&Folder::Top.path(user)).and_then(|directory| directory.unlink(FILE));
         match removed {
@@ -135,14 +141,14 @@ impl Index {
         }
     }
 
-    /// `None` when the index would be too large to be read again.
+    /// Returns `None` if the index would be too large to be read again.
     fn encode<'a>(
         stamps: Option<Stamps>,
         entries: impl Iterator<Item = &'a Message> + Clone,
         limits: Limits,
     ) -> Option<Vec<u8>> {
         let (count, names) =
-            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.place.name.len()));
+            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.path.name.len()));
         let size = HEADER + STAMPS + COUNT + count * ENTRY + names;
         if !limits.allow(count, size) {
             return None;
@@ -158,10 +164,13 @@ impl Index {
             index.extend_from_slice(&stamp.changed.to_le_bytes());
         }
         index.extend_from_slice(&u32::try_from(count).ok()?.to_le_bytes());
-        for Message { place, content: Content { identity, octets, wire_form, namesake } } in entries.clone() {
-            let length = u16::try_from(place.name.len()).unwrap_or(u16::MAX); // no file system has longer names
+        for Message { path, .. } in entries.clone() {
+            index.extend_from_slice(&path.name);
+        }
+        for Message { path, content: Content { identity, octets, wire_form, namesake } } in entries {
+            let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
             let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
-            index.extend_from_slice(&[place.folder as u8, notes]);
+            index.extend_from_slice(&[path.folder as u8, notes]);
             index.extend_from_slice(&identity.inode.to_le_bytes());
             index.extend_from_slice(&identity.size.to_le_bytes());
             index.extend_from_slice(&identity.modified.to_le_bytes());
@@ -169,38 +178,62 @@ impl Index {
             index.extend_from_slice(&octets.to_le_bytes());
             index.extend_from_slice(&length.to_le_bytes());
         }
-        for Message { place, .. } in entries {
-            index.extend_from_slice(&place.name);
-        }
         let checksum = crc32fast::hash(&index[HEADER..]);
         let header = [&MAGIC[..], &VERSION.to_le_bytes(), &checksum.to_le_bytes()].concat();
         index[..HEADER].copy_from_slice(&header);
         Some(index)
     }
 
-    fn decode(octets: &[u8], limits: Limits) -> Option<Self> {
-        let mut rest = Fields(octets);
-        let trusted = rest.take()? == *MAGIC && rest.u32()? == VERSION && rest.u32()? == crc32fast::hash(rest.0);
-        if !trusted {
+    /// Reads an index that is `size` octets long. `None` when it is not a whole one, or larger than the limits.
+    fn decode(mut source: impl Read, size: usize, limits: Limits) -> Option<Self> {
+        let mut header = [0; HEADER];
+        source.read_exact(&mut header).ok()?;
+        let mut header = Fields(&header);
+        if header.take()? != *MAGIC || header.u32()? != VERSION {
             return None;
         }
-        let which = rest.u8()?;
-        let mut stamp = || Some(Stamp { inode: rest.u64()?, modified: rest.i64()?, changed: rest.i64()? });
+        let checksum = header.u32()?;
+
+        let mut source = Checked { source, checksum: Hasher::new() };
+        let start = source.octets(STAMPS + COUNT)?;
+        let mut start = Fields(&start);
+        let which = start.u8()?;
+        let mut stamp = || Some(Stamp { inode: start.u64()?, modified: start.i64()?, changed: start.i64()? });
         let (new, cur) = (stamp()?, stamp()?);
         let stamps =
             (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
-        let count = usize::try_from(rest.u32()?).ok().filter(|&count| limits.allow(count, octets.len()))?;
-        let mut fields = Fields(rest.octets(count.checked_mul(ENTRY)?)?);
-        let mut names = Names::new(rest.0.to_vec());
+        let count = usize::try_from(start.u32()?).ok().filter(|&count| limits.allow(count, size))?;
+
+        let names = size.checked_sub(HEADER + STAMPS + COUNT)?.checked_sub(count.checked_mul(ENTRY)?)?;
+        let mut names = Names::new(source.octets(names)?);
         let mut entries = Vec::with_capacity(count);
-        for _ in 0..count {
-            entries.push(fields.entry(&mut names)?);
+        while entries.len() < count {
+            let octets = source.octets((count - entries.len()).min(DECODED_AT_ONCE) * ENTRY)?;
+            let mut fields = Fields(&octets);
+            while !fields.0.is_empty() {
+                entries.push(fields.entry(&mut names)?);
+            }
         }
-        names.is_at_end().then_some(Self { stamps, entries })
+        (names.is_at_end() && source.checksum.finalize() == checksum).then_some(Self { stamps, entries })
     }
 }
 
-/// The fields of an index that have not been read yet. `None` when there are too few octets.
+/// Reads an index and computes the checksum of what it has read.
+struct Checked<R> {
+    source: R,
+    checksum: Hasher,
+}
+
+impl<R: Read> Checked<R> {
+    fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut octets = vec![0; count];
+        self.source.read_exact(&mut octets).ok()?;
+        self.checksum.update(&octets);
+        Some(octets)
+    }
+}
+
+/// The fields of a part of an index that have not been decoded yet. Its methods return `None` if too few octets are left.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -238,13 +271,14 @@ impl<'a> Fields<'a> {
         let octets = self.u64()?;
         let length = u16::from_le_bytes(self.take()?);
         let name = names.next(usize::from(length))?;
-        // Whoever wrote this, it leads nowhere else.
+        // The index may have been forged, and its names must not lead out of the folder.
         let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none();
-        plain.then(|| Message::new(Place { folder, name }, Content { identity, octets, wire_form, namesake }))
+        plain.then(|| Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, namesake }))
     }
 }
 
-/// How large an index may be. Reading it takes memory, and its file may be anybody's who can write to the maildrop.
+/// How large an index may be. Reading it takes memory, and anybody who can write to the maildrop can put an index
+/// there.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     messages: usize,
@@ -257,7 +291,7 @@ impl Limits {
     }
 }
 
-/// Says that an index is not written, once for each.
+/// Logs that an index is too large to be written, once for each index.
 fn warn_of_size(path: &[u8]) {
     static WARNED: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
     if is_first(&WARNED, path) {
@@ -265,7 +299,7 @@ fn warn_of_size(path: &[u8]) {
         let path = root::display(path);
         log::warn!(
             "{path} is not written, as it would have more than {messages} messages or {octets} octets: \
-             every login reads the messages anew"
+             every login reads the messages again"
         );
     }
 }
@@ -292,7 +326,7 @@ mod tests {
             namesake: size % 3 == 0,
         };
         let entry =
-            |folder, name: &str, size| Message::new(Place { folder, name: name.as_bytes().into() }, content(size));
+            |folder, name: &str, size| Message::new(FilePath { folder, name: name.as_bytes().into() }, content(size));
         Index {
             stamps: Some([Some(stamp), None]),
             entries: vec![
@@ -308,18 +342,18 @@ mod tests {
     }
 
     fn decoded(octets: &[u8]) -> Option<Index> {
-        Index::decode(octets, LIMITS)
+        Index::decode(octets, octets.len(), LIMITS)
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_index_is_read_back() {
         for index in [sample(), Index::default(), Index { stamps: Some([None, None]), ..Index::default() }] {
             assert_eq!(decoded(&encoded(&index)), Some(index));
         }
     }
 
     #[test]
-    fn no_damage_goes_unnoticed() {
+    fn any_damage_is_noticed() {
         let good = encoded(&sample());
         for length in 0..good.len() {
             assert_eq!(decoded(&good[..length]), None, "cut to {length}");
@@ -338,7 +372,7 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         for name in ["", ".hidden", "..", "a/b", "../x", "a\0b"] {
             let mut index = sample();
-            index.entries[0].place.name = name.as_bytes().into();
+            index.entries[0].path.name = name.as_bytes().into();
             assert_eq!(decoded(&encoded(&index)), None, "{name:?}");
         }
     }
@@ -356,12 +390,12 @@ mod tests {
         ] {
             let written = Index::encode(index.stamps, index.entries.iter(), limits);
             assert_eq!(written.is_some(), allowed, "{limits:?}");
-            assert_eq!(Index::decode(&encoded(&index), limits).is_some(), allowed, "{limits:?}");
+            assert_eq!(Index::decode(&encoded(&index)[..], size, limits).is_some(), allowed, "{limits:?}");
         }
     }
 
     #[test]
-    fn an_index_that_is_not_written_is_warned_of_once() {
+    fn one_warning_is_logged_for_an_index_that_is_not_written() {
         let warned = Mutex::default();
         let paths = ["ana", "bob", "ana", "bob"].map(path);
         assert_eq!(paths.map(|path| is_first(&warned, &path)), [true, true, false, false]);
@@ -376,7 +410,7 @@ mod tests {
             let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, namesake])| {
                 let identity = Identity { inode: *a as u64, size: *b as u64, modified: *modified, changed: *changed };
                 let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
-                Message::new(Place { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
+                Message::new(FilePath { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
             });
             let index = Index { stamps: None, entries: entries.collect() };
             prop_assert_eq!(decoded(&encoded(&index)), Some(index));

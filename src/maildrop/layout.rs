@@ -1,23 +1,24 @@
-//! How a user's directory holds messages: as a Maildir, or flat, each regular file a message.
+//! Decides whether a user's directory is a Maildir or a flat maildrop, in which each regular file is a message.
 //!
-//! Every file of a flat maildrop is sent to a client that asks for it, and removed when the client deletes it. So a
-//! directory is taken for one only if nothing speaks against it: a home directory, or a directory that has a Maildir as a
-//! sub-directory, holds other files than mail. Its user cannot log in then, and nothing is written there. An operator who
-//! knows better names the layout.
+//! A client can read and delete every file of a flat maildrop. So a home directory, and a directory that has a Maildir
+//! as a sub-directory, is not taken for a flat maildrop: it holds other files than mail. Then the user cannot log in,
+//! and the server writes nothing there. The operator can override this by naming the layout.
 
 use std::io;
 
 use clap::ValueEnum;
 
+use super::directory::Directory;
 use super::homes::{Homes, Named};
 use super::is_missing;
 use super::message::Folder;
-use super::root::{Directory, Root};
+use super::root::Root;
 
-/// Which layout the operator says that maildrops have.
+/// The layout of maildrops, as the operator chose it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LayoutChoice {
-    /// A directory with new/ or cur/ is a Maildir; another is flat, unless it is a home directory or has a Maildir in it
+    /// A directory with new/ or cur/ is a Maildir; another is flat, unless it is a home directory or has a Maildir in
+    /// it
     #[default]
     Auto,
     /// Each file in a user's directory is a message, whatever else is there
@@ -40,13 +41,13 @@ impl Default for Layouts {
 }
 
 impl Layouts {
-    /// To be called before the server is confined, as it reads the system's accounts.
+    /// Reads the system's accounts, so it must be called before the server is confined.
     #[must_use]
     pub fn new(choice: LayoutChoice) -> Self {
         Self { choice, homes: Homes::of_system() }
     }
 
-    /// True if no directory is taken for a Maildir.
+    /// Returns true if directories are never taken for Maildirs.
     pub(super) fn is_always_flat(&self) -> bool {
         self.choice == LayoutChoice::Flat
     }
@@ -76,7 +77,7 @@ impl Layouts {
     }
 }
 
-/// The files of a directory are not to be served as mail.
+/// The error for a directory whose files are not served as mail.
 fn no_mail(why: &str) -> io::Error {
     let text = format!(
         "{why}, so other files there are not taken for mail: point --mailbox at a directory that has a Maildir for each \
@@ -85,19 +86,19 @@ fn no_mail(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
-/// Opens the directories that hold a maildrop's messages: one of a flat maildrop, one or two of a Maildir, none if the
-/// maildrop is not there.
+/// Opens the directories that hold a maildrop's messages: one for a flat maildrop, one or two for a Maildir, none if
+/// the maildrop does not exist.
 ///
 /// # Errors
-/// When one cannot be read, or is not to be taken for a maildrop.
+/// When a directory cannot be read, or is refused as a maildrop.
 pub(super) fn folders(root: &Root, user: &str) -> io::Result<Vec<(Folder, Directory)>> {
     let layouts = root.layouts();
     let mut folders = Vec::new();
-    // new/ before cur/: a message that is moved while they are listed is then seen twice, but never missed.
+    // new/ is listed before cur/. A message that is moved in between is then seen twice, but never missed.
     for folder in [Folder::New, Folder::Cur].into_iter().filter(|_| !layouts.is_always_flat()) {
         match root.directory(&folder.path(user)) {
             Ok(directory) => folders.push((folder, directory)),
-            // Not there; or a message of a flat maildrop that is called "new".
+            // It does not exist, or a message in a flat maildrop is called "new".
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
@@ -115,11 +116,11 @@ pub(super) fn folders(root: &Root, user: &str) -> io::Result<Vec<(Folder, Direct
     Ok(folders)
 }
 
-/// The folder of a maildrop that holds the file called `lock`, or is to hold it; `None` if the maildrop is not there.
-/// Nothing has been written into the maildrop when this refuses it.
+/// Returns the folder in which the lock file called `lock` belongs; `None` if the maildrop does not exist. It writes
+/// nothing, so a directory that it refuses stays as it was.
 ///
 /// # Errors
-/// When the directory is not to be taken for a maildrop, or this cannot be told.
+/// When the directory is refused as a maildrop, or cannot be examined.
 pub(super) fn lock_folder(root: &Root, user: &str, lock: &[u8]) -> io::Result<Option<Folder>> {
     let layouts = root.layouts();
     if !layouts.is_always_flat() {
@@ -135,7 +136,8 @@ pub(super) fn lock_folder(root: &Root, user: &str, lock: &[u8]) -> io::Result<Op
     let Some(directory) = root.named(user)? else { return Ok(None) };
     layouts.refuse_home(&directory)?;
     let path = Folder::Top.path(user);
-    // Where the lock has been taken before, nothing is made anew, and the listing for the session tells the same.
+    // A lock file from an earlier session shows that the directory was accepted then. The session's own listing checks
+    // it again.
     if root.stamp(&[&path, &b"/"[..], lock].concat()).is_err() {
         let directory = root.directory(&path)?;
         directory.messages(|name| layouts.refuse_maildir_in(&directory, name))?;

@@ -1,7 +1,8 @@
 //! The exclusive-access lock: one session for each maildrop at a time (RFC 1939 section 4).
 //!
-//! It goes with the session, however that ends. Among the sessions of one server it lives in memory; other servers see it
-//! as a locked file (see [`LockFile`]). Without that, messages can be read and not removed.
+//! The lock is released when the session ends, however that happens. Among the sessions of one server it is kept in
+//! memory. Other servers see it as a locked file (see [`LockFile`]). If that file cannot be locked, messages can be
+//! read but not removed.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,12 +18,11 @@ use super::message::Folder;
 use super::root::{self, Root};
 use crate::auth::UserName;
 
-/// How long a login waits for a maildrop: the session that holds it may just be ending, as when a client hangs
-/// up and calls again.
+/// How long a login waits for a maildrop. The session that holds it may just be ending, for example if the client has
+/// closed the connection and connects again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two looks at a lock that another server holds: the kernel tells nobody when it is free again, but who waits
-/// without an end.
+/// How often a lock that another server holds is tried. The kernel could only wait for it without a time limit.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The maildrops that have a session.
@@ -33,13 +33,14 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Takes the maildrop of `user` below a mail root, waiting a little for a session that is ending. `None` when
-    /// another one keeps it.
+    /// Locks the maildrop of `user`. Waits up to [`PATIENCE`] for a session that is ending, and returns `None` if
+    /// another session keeps the maildrop.
     ///
     /// # Errors
-    /// When it cannot be told whether another server has it, or the user's directory is not to be taken for a maildrop.
+    /// When it cannot be found out whether another server holds the lock, or the user's directory is refused as a
+    /// maildrop.
     pub fn lock(self: &Arc<Self>, user: UserName, root: &Arc<Root>) -> io::Result<Option<Lock>> {
-        // First, as nothing is to be written into a directory that is no maildrop.
+        // This comes first, so that nothing is written into a directory that is refused.
         let folder = lock_file::folder(root, &user)?;
         let deadline = Instant::now() + PATIENCE;
         let Some(mut lock) = self.lock_here(user, root.id(), deadline) else { return Ok(None) };
@@ -55,7 +56,7 @@ impl Locks {
         Ok(Some(lock))
     }
 
-    /// Against the other sessions of this server.
+    /// Locks the maildrop against the other sessions of this server.
     fn lock_here(self: &Arc<Self>, user: UserName, root: RootId, deadline: Instant) -> Option<Lock> {
         let maildrop = (user, root);
         let mut held = self.held.lock();
@@ -68,7 +69,7 @@ impl Locks {
         Some(Lock { locks: Arc::clone(self), maildrop, file: None })
     }
 
-    /// The users who have a session, in order.
+    /// The users who have a session, sorted by name.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
         let mut names: Vec<_> = self.held.lock().iter().map(|(user, _)| user.to_string()).collect();
@@ -78,29 +79,29 @@ impl Locks {
     }
 }
 
-/// A maildrop taken; free again when dropped.
+/// A locked maildrop. Dropping this releases it.
 #[derive(Debug)]
 pub struct Lock {
     locks: Arc<Locks>,
     maildrop: (UserName, RootId),
-    /// Without it another server could have the maildrop, too.
+    /// The lock against other servers. Without it another server could use the maildrop at the same time.
     file: Option<LockFile>,
 }
 
 impl Lock {
-    /// Whose maildrop it is.
+    /// The user whose maildrop is locked.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.maildrop.0
     }
 
-    /// Nothing may be removed, as other servers cannot be kept out.
+    /// Returns true if nothing may be removed, because other servers cannot be kept out.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Whether other servers are kept out now. They are not if somebody has removed the lock file.
+    /// Returns true if other servers are kept out now. They are not if the lock file has been removed.
     #[must_use]
     pub fn is_exclusive(&self) -> bool {
         self.file.as_ref().is_some_and(|file| file.is_held(self.user()))
@@ -109,21 +110,21 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // First, as who waits for the other one takes this next.
+        // This comes first: a session that waits for the lock in memory locks the file next.
         self.file = None;
         self.locks.held.lock().remove(&self.maildrop);
         self.locks.freed.notify_all();
     }
 }
 
-/// Against other servers.
+/// Locks the maildrop against other servers.
 fn lock_everywhere(root: &Arc<Root>, user: &UserName, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
     loop {
         match LockFile::take(root, user, folder)? {
             Attempt::Busy if Instant::now() < deadline => thread::sleep(POLL),
             attempt => return Ok(attempt),
         }
-        // It may have got another layout.
+        // The layout may have changed meanwhile.
         folder = lock_file::folder(root, user)?.unwrap_or(folder);
     }
 }
@@ -138,7 +139,7 @@ mod tests {
         "ana".parse().unwrap()
     }
 
-    /// A mail root with a maildrop of ana's.
+    /// A mail root with a maildrop for ana.
     fn mail() -> (tempfile::TempDir, Arc<Root>) {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("ana")).unwrap();
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn another_server_has_it_too() {
+    fn a_lock_keeps_other_servers_out() {
         let (directory, root) = mail();
         let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
         let lock = one.lock(ana(), &root).unwrap().unwrap();
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn no_maildrop_has_no_file() {
+    fn a_missing_maildrop_gets_no_lock_file() {
         let (directory, root) = mail();
         let locks = Arc::new(Locks::default());
         assert!(locks.lock("bob".parse().unwrap(), &root).unwrap().is_some());
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_locked() {
+    fn only_a_regular_file_is_locked() {
         let (directory, root) = mail();
         let file = directory.path().join("ana/.pop3d-lock");
         let outside = directory.path().join("outside");

@@ -1,12 +1,12 @@
-//! The lock against other servers, on this machine or on others that have the directory by NFS: a lock of the kernel's on
-//! a file that stays, is empty and means nothing by itself.
+//! The lock against other servers, on this machine or on machines that mount the directory by NFS. It is a kernel lock
+//! on an empty file. The file stays when the lock is released.
 //!
-//! All servers have to agree where that file is, whatever rights each of them has. So its place depends on the layout
-//! alone. It is where messages are removed: in `cur/` of a Maildir, in `new/` if there is no `cur/`, and in the user's
-//! directory of a flat maildrop. A server that cannot lock it there removes nothing.
+//! All servers have to use the same file, whatever permissions each of them has. So its directory depends on the layout
+//! alone. It is the directory from which messages are removed: `cur/` of a Maildir, `new/` if there is no `cur/`, and
+//! the user's directory of a flat maildrop. A server that cannot lock the file there removes no messages.
 //!
-//! A lock is good as long as its file is the one in the directory. A server that may not open a file, because another one
-//! left it with narrow permissions, may put a new one in its place. Then the lock on the old one is lost.
+//! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
+//! file may replace it by a new one. Then the lock on the old file is lost.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,6 +18,7 @@ use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::directory::Directory;
 use super::layout;
 use super::message::Folder;
 use super::root::{self, Root};
@@ -25,15 +26,15 @@ use super::{RootId, UserName, is_missing};
 
 const NAME: &[u8] = b".pop3d-lock";
 
-/// The folder in which the lock file of a maildrop is or is to be; `None` if the maildrop is not there.
+/// Returns the folder in which a maildrop's lock file belongs; `None` if the maildrop does not exist.
 ///
 /// # Errors
-/// When the directory is not to be taken for a maildrop, or this cannot be told.
+/// When the directory is refused as a maildrop, or cannot be examined.
 pub(super) fn folder(root: &Root, user: &UserName) -> io::Result<Option<Folder>> {
     layout::lock_folder(root, user.as_str(), NAME)
 }
 
-/// A lock file that is locked as long as it is open. No program inherits it.
+/// A locked lock file. It is unlocked when it is closed, and child processes do not inherit it.
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: OwnedFd,
@@ -43,13 +44,13 @@ pub(super) struct LockFile {
     folder: Folder,
 }
 
-/// What has come of an attempt to take the lock.
+/// The result of trying to take the lock.
 #[derive(Debug)]
 pub(super) enum Attempt {
     Taken(LockFile),
-    /// Another server has it, or was faster just now.
+    /// Another server holds the lock, or was faster just now.
     Busy,
-    /// It cannot be taken, so nothing may be removed.
+    /// The lock cannot be taken, so nothing may be removed.
     Unavailable(io::Error),
 }
 
@@ -57,19 +58,19 @@ impl LockFile {
     /// Tries to lock the maildrop of `user`, whose lock file belongs in `folder`.
     ///
     /// # Errors
-    /// When something that is not a lock file is in its place.
+    /// When something other than a lock file has its name.
     pub(super) fn take(root: &Arc<Root>, user: &UserName, folder: Folder) -> io::Result<Attempt> {
         let attempt = Self::take_in(root, user, folder)?;
         match (&attempt, folder) {
-            // A Maildir that has got its cur/ meanwhile is locked there by others.
+            // If the Maildir has got a cur/ meanwhile, other servers lock the file there.
             (Attempt::Taken(_), Folder::New) if self::folder(root, user)? != Some(folder) => Ok(Attempt::Busy),
             (Attempt::Taken(_), Folder::Cur) => Ok(Self::end_of_another(root, user)?.unwrap_or(attempt)),
             _ => Ok(attempt),
         }
     }
 
-    /// Whoever locked a Maildir before it had a cur/ may still have it. If so, returns what that means for the lock in
-    /// cur/; if not, removes the file, which counts no longer.
+    /// Looks for a server that locked the Maildir before it had a cur/. If there is one, returns what that means for
+    /// the lock in cur/. If not, removes the lock file in new/, which is not needed any more.
     fn end_of_another(root: &Arc<Root>, user: &UserName) -> io::Result<Option<Attempt>> {
         if !root.has(&path(Folder::New, user)) {
             return Ok(None);
@@ -94,7 +95,7 @@ impl LockFile {
         match try_lock(&file) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy),
-            Err(error) => return Ok(Attempt::Unavailable(error)), // a file system without locks
+            Err(error) => return Ok(Attempt::Unavailable(error)), // the file system does not support locks
         }
         let stat = fstat(&file)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
@@ -109,8 +110,8 @@ impl LockFile {
         Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), root: Arc::clone(root), folder }))
     }
 
-    /// Whether the locked file is still the one that other servers would lock. Nothing is left to lock if the maildrop has
-    /// gone with the file.
+    /// Returns true if the locked file is still the one that other servers would lock. If the whole maildrop was
+    /// removed, there is nothing left to lock, and this is true as well.
     pub(super) fn is_held(&self, user: &UserName) -> bool {
         match self.root.names(&path(self.folder, user), &self.file, self.id) {
             Ok(is_named) => is_named,
@@ -124,7 +125,7 @@ fn path(folder: Folder, user: &UserName) -> Vec<u8> {
     [&folder.path(user.as_str()), &b"/"[..], NAME].concat()
 }
 
-/// Opens the lock file, which is made if it is missing. `None` when another server was faster.
+/// Opens the lock file, or creates it. Returns `None` if another server was faster.
 fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<OwnedFd>> {
     let directory = || root.directory(&folder.path(user.as_str()));
     match root.lock_file(&path(folder, user)) {
@@ -152,7 +153,7 @@ fn share_if_roots(root: &Root, user: &UserName, file: &OwnedFd, stat: &Stat) -> 
     Ok(())
 }
 
-fn create(directory: &root::Directory) -> io::Result<Option<OwnedFd>> {
+fn create(directory: &Directory) -> io::Result<Option<OwnedFd>> {
     match directory.create(NAME) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -160,7 +161,8 @@ fn create(directory: &root::Directory) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// An OFD lock: of the open file, not of the process as fcntl(2)'s others, and seen by NFS, other than flock(2)'s.
+/// Takes an open file description lock (fcntl(2)). Unlike fcntl(2)'s other locks it belongs to the open file rather
+/// than to the process, and unlike flock(2)'s it works across NFS.
 fn try_lock(file: &OwnedFd) -> io::Result<()> {
     let whole = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -170,7 +172,7 @@ fn try_lock(file: &OwnedFd) -> io::Result<()> {
         l_pid: 0,
     };
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
-        Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // as POSIX may call it
+        Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // POSIX allows this error too
         result => Ok(result.map(|_| ())?),
     }
 }
@@ -184,8 +186,8 @@ fn is_denial(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::PERM))
 }
 
-/// Something else than a file, a failing disk or the server itself: not a matter of rights or room, so the login fails
-/// and may succeed later.
+/// Returns true for errors that make the login fail: something other than a file has the name, or the disk fails.
+/// Missing permission or space only makes the maildrop read-only.
 fn is_obstacle(error: &io::Error) -> bool {
     let for_now = [Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NOSPC, Errno::DQUOT, Errno::NOENT];
     !Errno::from_io_error(error).is_some_and(|error| for_now.contains(&error))
@@ -199,7 +201,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::path::{Path, PathBuf};
 
-    /// A mail root with a maildrop of ana's, which has these folders.
+    /// A mail root with a maildrop for ana that has these folders.
     struct Mail(tempfile::TempDir, Arc<Root>);
 
     impl Mail {
@@ -238,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_where_messages_are_removed() {
-        for (folders, place) in [(&[""][..], ""), (&["cur", "new"], "cur"), (&["new"], "new"), (&["cur"], "cur")] {
+    fn the_lock_file_is_in_the_folder_from_which_messages_are_removed() {
+        for (folders, folder) in [(&[""][..], ""), (&["cur", "new"], "cur"), (&["new"], "new"), (&["cur"], "cur")] {
             let mail = Mail::with(folders);
             let lock = mail.taken();
-            assert!(mail.path(place).join(".pop3d-lock").exists(), "{folders:?}");
+            assert!(mail.path(folder).join(".pop3d-lock").exists(), "{folders:?}");
             assert!(matches!(mail.take(), Attempt::Busy));
             drop(lock);
             mail.taken();
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_root_makes_and_has_left_is_the_owners() {
+    fn lock_files_made_by_root_belong_to_the_directorys_owner() {
         if !geteuid().is_root() {
             return;
         }

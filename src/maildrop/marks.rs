@@ -1,12 +1,12 @@
 //! Which of a session's messages are marked as deleted.
 
-/// The marked messages, each by its index in the maildrop's list. What happens to them costs time by their number, not by
-/// the maildrop's.
+/// The marked messages, each by its index in the maildrop's list. The cost of each operation depends on the number of
+/// marks, not on the size of the maildrop.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// In the order in which they were marked.
     list: Vec<usize>,
-    /// Whether a message is marked: as many messages as the last of all that were ever marked needs.
+    /// Whether each message is marked. It is as long as the highest message that was ever marked needs.
     is_marked: Vec<bool>,
 }
 
@@ -19,7 +19,7 @@ impl Marks {
         self.is_marked.get(index).is_some_and(|&marked| marked)
     }
 
-    /// Marks a message. False when it is marked already.
+    /// Marks a message. Returns false if it is marked already.
     pub(super) fn insert(&mut self, index: usize) -> bool {
         if self.contains(index) {
             return false;
@@ -32,7 +32,7 @@ impl Marks {
         true
     }
 
-    /// Takes all marks back. Returns the messages that had them.
+    /// Removes all marks. Returns the messages that had them.
     pub(super) fn take(&mut self) -> Vec<usize> {
         let list = std::mem::take(&mut self.list);
         for &index in &list {
@@ -57,7 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn taking_marks_back_looks_at_the_marked_messages_only() {
+    fn removing_all_marks_touches_only_the_marked_messages() {
         let mut marks = Marks::default();
         assert!(marks.take().is_empty());
         assert!(marks.insert(1_000_000) && marks.insert(3) && !marks.insert(3));

@@ -1,4 +1,4 @@
-//! Measuring messages that nobody has measured yet, as quickly as processor and disk let it.
+//! Finds the sizes on the wire of messages that the index does not know, as fast as the processor and the disk allow.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
@@ -11,81 +11,83 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::process::{Resource, getrlimit};
 
-use super::message::{Content, Folder, Place};
+use super::identity::Identity;
+use super::message::{Content, FilePath, Folder};
 use super::name;
-use super::root::Identity;
 use crate::connections::MAX_DESCRIPTORS;
 use crate::wire::{BLOCK, Block, Measure, Meter};
 
-/// The most threads that measure a maildrop: more than there are cores, as they wait for the disk. Each has so many
-/// messages at least.
+/// The most threads that measure one maildrop, and the fewest messages that each of them gets. There are more threads
+/// than cores because they wait for the disk.
 const THREADS: usize = 16;
 const PER_THREAD: usize = 64;
 
-/// How many files each of them has open at once, so that the disk is asked for all of them before one is waited for, and
-/// reads what is side by side in one go.
+/// How many files each thread has open at once. All of them are requested from the disk before the thread waits for the
+/// first one, so the disk can read neighbouring files together.
 const GROUP: usize = 32;
 
-/// Descriptors enough for all connections, for groups of that size and for whatever else is open.
+/// Enough descriptors for all connections, for two scans with groups of [`GROUP`] files, and for other open files.
 pub const PLENTY_OF_DESCRIPTORS: u64 = MAX_DESCRIPTORS + 2 * (THREADS * GROUP) as u64;
 
-/// How many files a group has with less.
+/// How many files a thread has open if the limit on descriptors is lower than that.
 const SMALL_GROUP: usize = 2;
 
-/// Descriptors to be set aside for groups of that size.
+/// Descriptors that are set aside for groups of [`SMALL_GROUP`] files.
 pub const SCAN_DESCRIPTORS: u64 = (THREADS * SMALL_GROUP) as u64;
 
-/// One scan at a time has several threads and files, so that many first logins at once do not take them without bound.
+/// Held by the one scan that may use several threads. This bounds threads and descriptors when many users log in for
+/// the first time at once.
 static LARGE_SCAN: Mutex<()> = Mutex::new(());
 
-/// Measures the messages at `places`, many of them on several threads: best in about their order on the disk.
+/// Measures the messages at `paths`, on several threads if there are many. It is fastest if they are sorted by about
+/// their order on the disk.
 pub(super) fn all(
-    places: &[&Place],
-    open: impl Fn(&Place) -> io::Result<(File, Identity)> + Sync,
+    paths: &[&FilePath],
+    open: impl Fn(&FilePath) -> io::Result<(File, Identity)> + Sync,
 ) -> Vec<io::Result<Content>> {
-    let large = (places.len() > PER_THREAD).then(|| LARGE_SCAN.try_lock()).flatten();
+    let large = (paths.len() > PER_THREAD).then(|| LARGE_SCAN.try_lock()).flatten();
     let (threads, size) = match large {
-        Some(_) => (THREADS.min(places.len() / PER_THREAD), large_group()),
+        Some(_) => (THREADS.min(paths.len() / PER_THREAD), large_group()),
         None => (1, 1),
     };
-    let mut measured: Vec<_> = places.iter().map(|_| Err(io::ErrorKind::NotFound.into())).collect();
-    let groups = Mutex::new(places.chunks(size).zip(measured.chunks_mut(size)));
+    let mut measured: Vec<_> = paths.iter().map(|_| Err(io::ErrorKind::NotFound.into())).collect();
+    let groups = Mutex::new(paths.chunks(size).zip(measured.chunks_mut(size)));
     let work = || {
         let mut buffer = Block::new();
         let next = || groups.lock().next();
-        while let Some((places, measured)) = next() {
-            group(places, &open, measured, &mut buffer);
+        while let Some((paths, measured)) = next() {
+            group(paths, &open, measured, &mut buffer);
         }
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // Those that are not to be had are done without.
+            // If a thread cannot be started, the others do its work.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
-    // Files side by side may have run out of descriptors where one alone does not.
-    for (&place, result) in places.iter().zip(&mut measured) {
+    // With several files open, a thread may have run out of descriptors. Each of those messages is tried again alone.
+    for (&path, result) in paths.iter().zip(&mut measured) {
         if result.as_ref().is_err_and(is_exhaustion) {
-            *result = Opened::new(place, &open).and_then(|opened| opened.measure(&mut Block::new()));
+            *result = Opened::new(path, &open).and_then(|opened| opened.measure(&mut Block::new()));
         }
     }
     measured
 }
 
-/// Measures what can be without waiting for the disk, asks that for the rest, and then waits.
+/// Measures the messages that are in the page cache, requests the others from the disk, and then waits for them.
 fn group(
-    places: &[&Place],
-    open: &impl Fn(&Place) -> io::Result<(File, Identity)>,
+    paths: &[&FilePath],
+    open: &impl Fn(&FilePath) -> io::Result<(File, Identity)>,
     measured: &mut [io::Result<Content>],
     buffer: &mut [u8],
 ) {
     let mut unread = Vec::new();
-    for (&place, result) in places.iter().zip(measured) {
-        let mut opened = Opened::new(place, open);
+    for (&path, result) in paths.iter().zip(measured) {
+        let mut opened = Opened::new(path, open);
         if opened.as_ref().is_err_and(is_exhaustion) && !unread.is_empty() {
             measure_unread(&mut unread, buffer);
-            opened = Opened::new(place, open);
+            opened = Opened::new(path, open);
         }
         match opened {
             Err(error) => *result = Err(error),
@@ -101,7 +103,7 @@ fn group(
     measure_unread(&mut unread, buffer);
 }
 
-/// Measures what the disk has been asked for, which closes it.
+/// Measures the messages that were requested from the disk, and closes their files.
 fn measure_unread(unread: &mut Vec<(Opened<'_>, &mut io::Result<Content>)>, buffer: &mut [u8]) {
     for (opened, result) in unread.drain(..) {
         *result = opened.measure(buffer);
@@ -118,17 +120,17 @@ fn large_group() -> usize {
 
 /// A message's file that is to be measured.
 struct Opened<'a> {
-    place: &'a Place,
+    path: &'a FilePath,
     file: File,
     identity: Identity,
 }
 
 impl<'a> Opened<'a> {
-    fn new(place: &'a Place, open: &impl Fn(&Place) -> io::Result<(File, Identity)>) -> io::Result<Self> {
-        open(place).map(|(file, identity)| Self { place, file, identity })
+    fn new(path: &'a FilePath, open: &impl Fn(&FilePath) -> io::Result<(File, Identity)>) -> io::Result<Self> {
+        open(path).map(|(file, identity)| Self { path, file, identity })
     }
 
-    /// Measures it if it is small and in memory.
+    /// Measures the message if it is small and in the page cache.
     fn measure_at_once(&self, buffer: &mut [u8]) -> Option<Content> {
         let stored = buffer.get_mut(..usize::try_from(self.identity.size).ok()?)?;
         let read = preadv2(&self.file, &mut [IoSliceMut::new(stored)], 0, ReadWriteFlags::NOWAIT).ok()?;
@@ -140,24 +142,26 @@ impl<'a> Opened<'a> {
         Some(self.content(meter.finish()))
     }
 
-    /// Has the disk read what will be looked at of it; of a large one that is read to its end, the beginning is enough.
+    /// Requests from the disk the part that will be read first: the last octet if only that is needed, else the
+    /// beginning.
     fn ask_for(&self) {
         let from = if self.told_octets().is_some() { self.identity.size - 1 } else { 0 };
         let _ = fadvise(&self.file, from, NonZeroU64::new(BLOCK as u64), Advice::WillNeed);
     }
 
-    /// A large message's octets as its Maildir name tells them (`W=`), if the stored size it tells (`S=`) is right.
-    /// Small ones are read: that is as quick as looking closely enough.
+    /// The size on the wire that a large message's Maildir name gives (`W=`), if the stored size that it gives (`S=`)
+    /// is right. Small messages are read in any case, because that is as fast.
     fn told_octets(&self) -> Option<u64> {
-        let Self { place, identity, .. } = self;
-        if place.folder == Folder::Top || identity.size <= BLOCK as u64 {
+        let Self { path, identity, .. } = self;
+        if path.folder == Folder::Top || identity.size <= BLOCK as u64 {
             return None;
         }
-        let (stored, octets) = name::sizes(&place.name)?;
+        let (stored, octets) = name::sizes(&path.name)?;
         (stored == identity.size && (stored..=stored.saturating_mul(2)).contains(&octets)).then_some(octets)
     }
 
-    /// Those who write `W=` do not count the line end that a last line may lack.
+    /// Returns true if the last line is complete. Programs that write `W=` do not count the line end that the server
+    /// adds to an incomplete last line.
     fn ends_in_lf(&self) -> io::Result<bool> {
         let mut last = [0];
         self.file.read_exact_at(&mut last, self.identity.size.saturating_sub(1))?;
@@ -171,7 +175,7 @@ impl<'a> Opened<'a> {
             return Ok(self.content(Measure { octets, wire_form: false }));
         }
         let mut meter = Meter::default();
-        // No further than its size now: it may be growing.
+        // The file may be growing, so only the octets that it had when it was opened are read.
         let mut left = self.identity.size;
         while left > 0 {
             let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
@@ -193,7 +197,7 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// Out of descriptors or memory: says nothing of the file.
+/// Returns true if the server ran out of descriptors or memory, which does not mean that the file is unreadable.
 pub(super) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }

@@ -1,31 +1,31 @@
-//! One message of a maildrop: where its file is and what is known of it.
+//! One message of a maildrop: the path of its file and what is known about its content.
 
 use std::borrow::Cow;
 
+use super::identity::Identity;
 use super::name;
 use super::names::Name;
-use super::root::Identity;
 
-/// Where in the user's directory a message is.
+/// The directory, within the user's directory, that holds a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Folder {
-    /// A flat maildrop's only one.
+    /// The user's directory itself: a flat maildrop.
     Top,
-    /// A Maildir's messages that no mail program has seen.
+    /// `new/`: messages of a Maildir that no mail program has seen yet.
     New,
-    /// A Maildir's others; flags are in their names.
+    /// `cur/`: the other messages of a Maildir, with flags in their names.
     Cur,
 }
 
 impl Folder {
     pub(super) const ALL: [Self; 3] = [Self::Top, Self::New, Self::Cur];
 
-    /// Its path below the mail root.
+    /// The folder's path below the mail root.
     pub(super) fn path(self, user: &str) -> Vec<u8> {
         [user.as_bytes(), self.below()].concat()
     }
 
-    /// What leads to it from the user's directory.
+    /// The folder's path below the user's directory.
     fn below(self) -> &'static [u8] {
         match self {
             Self::Top => b"",
@@ -37,18 +37,18 @@ impl Folder {
 
 /// A message's folder and the name of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FilePath {
     pub(super) folder: Folder,
     pub(super) name: Name,
 }
 
-impl Place {
-    /// Its path below the mail root.
+impl FilePath {
+    /// The file's path below the mail root.
     pub(super) fn path(&self, user: &str) -> Vec<u8> {
         [user.as_bytes(), self.folder.below(), b"/", &self.name].concat()
     }
 
-    /// What stays the same when a mail program moves the message or changes its flags.
+    /// The part of the name that stays the same when a mail program moves the message or changes its flags.
     pub(super) fn base(&self) -> &[u8] {
         match self.folder {
             Folder::Top => &self.name,
@@ -57,38 +57,39 @@ impl Place {
     }
 }
 
-/// What reading a message's file, and the names beside it, has told.
+/// What the server learned by reading a message's file and the directory around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content {
-    /// Which file, and in which state.
+    /// Which file it is, and in which state it was read.
     pub(super) identity: Identity,
-    /// Octets on the wire.
+    /// The message's size on the wire.
     pub(super) octets: u64,
-    /// The stored octets are the wire's.
+    /// True if the message can be sent as it is stored.
     pub(super) wire_form: bool,
-    /// It came when another message had its base name already: that one keeps the unique-id.
+    /// True if another message already had this base name when this one arrived. The other one keeps the unique-id.
     pub(super) namesake: bool,
 }
 
 impl Content {
-    /// Whether a file of the same name still has this content. Its change time says nothing: it also changes when the file
-    /// is renamed, when another link to it is removed, and with its owner and permissions.
+    /// Returns true if a file of the same name still has this content, by its size and modification time. The change
+    /// time is not compared: it also changes when the file is renamed, when another link to it is removed, and with its
+    /// owner and permissions.
     ///
-    /// A program that writes into a file in place and then sets its time back is therefore not noticed during a session.
-    /// What is sent is framed right all the same, as [`Self::is_measured`] asks for more.
+    /// So a program that writes into a file in place and then sets its time back is not noticed during a session. The
+    /// message is still framed correctly, because [`Self::is_measured`] is stricter.
     pub(super) fn is(&self, identity: &Identity) -> bool {
         (self.identity.size, self.identity.modified) == (identity.size, identity.modified)
     }
 
-    /// Whether a file of the same name in `folder` has this content for certain, as far as anything but its octets can tell:
-    /// nobody can set its change time back.
+    /// Returns true if a file of the same name in `folder` was certainly not written to. In a flat maildrop the change
+    /// time is compared too, which no program can set back.
     pub(super) fn is_untouched(&self, identity: &Identity, folder: Folder) -> bool {
-        // In a Maildir messages are renamed, which changes that time, and are never written to.
+        // Messages in a Maildir are never written to, but renaming one changes its change time.
         self.is(identity) && (folder != Folder::Top || self.identity.changed == identity.changed)
     }
 
-    /// Whether a file in `folder` is the very file that was measured, and untouched. Only then it is certain that it is in
-    /// wire form if this says so.
+    /// Returns true if a file in `folder` is the very file that was measured, and was not written to since. Only then
+    /// `wire_form` can be relied on.
     pub(super) fn is_measured(&self, identity: &Identity, folder: Folder) -> bool {
         self.is_untouched(identity, folder) && self.identity.inode == identity.inode
     }
@@ -97,38 +98,38 @@ impl Content {
 /// One message of the maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    pub(super) place: Place,
+    pub(super) path: FilePath,
     pub(super) content: Content,
 }
 
 impl Message {
-    pub(super) fn new(place: Place, content: Content) -> Self {
-        Self { place, content }
+    pub(super) fn new(path: FilePath, content: Content) -> Self {
+        Self { path, content }
     }
 
-    /// When its file was last written to, in ns since 1970.
+    /// When the message's file was last written to, in ns since 1970.
     pub(super) fn written(&self) -> i64 {
         let Identity { modified, changed, .. } = self.content.identity;
-        if self.place.folder == Folder::Top { changed } else { modified }
+        if self.path.folder == Folder::Top { changed } else { modified }
     }
 
-    /// Its size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).
+    /// The message's size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).
     #[must_use]
     pub fn octets(&self) -> u64 {
         self.content.octets
     }
 
-    /// Its unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
+    /// The message's unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session (RFC 1939 section 7).
     #[must_use]
     pub fn unique_id(&self) -> Cow<'_, [u8]> {
         let Identity { inode, size, modified, .. } = self.content.identity;
-        match self.place.folder {
+        match self.path.folder {
             Folder::Top => {
                 let seconds = modified.div_euclid(1_000_000_000);
-                Cow::Owned(name::flat_unique_id(&self.place.name, size, seconds))
+                Cow::Owned(name::flat_unique_id(&self.path.name, size, seconds))
             }
-            _ if self.content.namesake => Cow::Owned(name::namesake_unique_id(self.place.base(), modified, inode)),
-            _ => name::maildir_unique_id(&self.place.name),
+            _ if self.content.namesake => Cow::Owned(name::namesake_unique_id(self.path.base(), modified, inode)),
+            _ => name::maildir_unique_id(&self.path.name),
         }
     }
 }

@@ -1,18 +1,22 @@
-//! A user's mail as a numbered list, as it was at login (RFC 1939 section 4).
+//! Maildrops: a user's messages as a numbered list that is fixed at login (RFC 1939 section 4).
 //!
 //! `<mail directory>/<user>/` is a Maildir if it has `new/` or `cur/`, else flat: each regular file is a message,
 //! unless [`Layouts`] refuses that. A missing directory is an empty maildrop.
 //!
-//! - [`MailRoot`] is the mail directory and [`Root`] its open descriptor; nothing is opened outside it.
-//! - [`Locks`] and [`Lock`] give one session the maildrop, in this process and towards others.
-//! - [`Maildrop`] is the list. `scan` finds the files, `measure` their sizes on the wire, `index` remembers these.
-//! - [`Message`] is one of them, by [`MessageNumber`]; [`Maildrop::open_message`] gives [`OpenMessage`], or
-//!   [`OpenError`] when the file has changed since login. `moved` finds messages that were renamed since.
-//! - [`Maildrop::commit`] removes what is marked and returns an [`Update`]. No other code removes messages.
+//! - [`MailRoot`] is the mail directory as the operator named it, and [`Root`] is its open descriptor. Every file is
+//!   opened beneath it.
+//! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
+//! - [`Maildrop`] is the list. `scan` finds the files, `measure` finds their sizes on the wire, and `index` keeps these
+//!   from login to login.
+//! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
+//!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
+//! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod directory;
 mod homes;
+mod identity;
 mod index;
 mod layout;
 mod lock;
@@ -40,6 +44,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::auth::UserName;
+use identity::Identity;
 use index::Index;
 pub use layout::{LayoutChoice, Layouts};
 pub use lock::{Lock, Locks};
@@ -47,7 +52,6 @@ use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use message::Folder;
 pub use message::Message;
-use root::Identity;
 pub use root::{MailRoot, Root, RootId};
 pub use update::Update;
 
@@ -56,7 +60,7 @@ pub use update::Update;
 pub struct MessageNumber(NonZeroU32);
 
 impl MessageNumber {
-    /// `None` for 0, which no message has.
+    /// Returns `None` for 0, which is no message's number.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(Self)
@@ -76,22 +80,22 @@ impl fmt::Display for MessageNumber {
 /// A message opened for sending.
 #[derive(Debug)]
 pub struct OpenMessage {
-    /// At its beginning.
+    /// The message's file, positioned at its beginning.
     pub file: File,
-    /// How many octets are stored, at login and now.
+    /// The size of the stored message in octets. It is the same as at login.
     pub stored: u64,
-    /// How many octets the client was told.
+    /// The size that LIST gave to the client.
     pub octets: u64,
-    /// The stored octets are the wire's.
+    /// True if the message can be sent as it is stored: all its lines end in CRLF and none begins with a dot.
     pub wire_form: bool,
 }
 
 /// Why a message cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It is not the file that it was at login.
+    /// The file is not the one that was listed at login.
     Changed,
-    /// It has gone, or cannot be read.
+    /// The file does not exist any more, or cannot be read.
     Io(io::Error),
 }
 
@@ -100,13 +104,13 @@ pub enum OpenError {
 pub struct Maildrop {
     root: Arc<Root>,
     user: UserName,
-    /// When it was opened, in ns since 1970.
+    /// When the session listed the messages, in ns since 1970.
     opened: i64,
     messages: Vec<Message>,
     marks: Marks,
-    /// Of the messages that are not marked. An index may tell sizes that 64 bits do not hold together.
+    /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
-    /// The octets of messages that were listed with others.
+    /// The true octets of messages that were listed with a wrong size, by index.
     corrections: BTreeMap<usize, u64>,
 }
 
@@ -114,7 +118,7 @@ impl Maildrop {
     /// Lists and measures the user's messages.
     ///
     /// # Errors
-    /// When the directory is there and cannot be read.
+    /// When the directory exists and cannot be read.
     pub fn open(root: Arc<Root>, user: UserName) -> io::Result<Self> {
         let opened = scan::nanoseconds_since_1970();
         let messages = scan::messages(&root, user.as_str())?;
@@ -140,7 +144,7 @@ impl Maildrop {
         u64::try_from(self.octets).unwrap_or(u64::MAX)
     }
 
-    /// The message with that number, unless it is marked as deleted. The only door to a single message.
+    /// The message with that number, unless it is marked as deleted. Sessions reach single messages only through this.
     #[must_use]
     pub fn message(&self, number: MessageNumber) -> Option<&Message> {
         self.messages.get(number.index()).filter(|_| !self.marks.contains(number.index()))
@@ -151,7 +155,7 @@ impl Maildrop {
         (1..).zip(&self.messages).filter(|&(number, _)| !self.marks.contains(number - 1))
     }
 
-    /// Marks a message as deleted. False when there is none of that number that is not marked yet.
+    /// Marks a message as deleted. Returns false if there is no such message, or if it is marked already.
     pub fn mark(&mut self, number: MessageNumber) -> bool {
         let Some(message) = self.messages.get(number.index()) else { return false };
         let is_new = self.marks.insert(number.index());
@@ -161,24 +165,24 @@ impl Maildrop {
         is_new
     }
 
-    /// Takes all marks back.
+    /// Removes all marks.
     pub fn reset(&mut self) {
         for index in self.marks.take() {
             self.octets += u128::from(self.messages[index].octets());
         }
     }
 
-    /// Opens a message for sending; one that a mail program has moved within the Maildir is found.
+    /// Opens a message for sending. If a mail program has moved it within the Maildir, it is looked for.
     ///
     /// # Errors
-    /// When it has gone, changed or cannot be read; the rest of the maildrop is not concerned.
+    /// When the message was removed or changed, or cannot be read. Other messages can still be opened.
     pub fn open_message(&mut self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
         let opened = match self.open_here(number) {
             Err(error) if self.may_be_elsewhere(number, &error) => self.open_moved(number),
             result => result,
         };
         if matches!(opened, Err(OpenError::Changed)) {
-            // The index will tell the same again: the next login has to read the messages anew.
+            // The index is wrong, so the next login has to read the messages again.
             Index::forget(&self.root, self.user.as_str());
         }
         opened
@@ -186,10 +190,10 @@ impl Maildrop {
 
     /// Opens a message where the session knows it to be.
     fn open_here(&self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
-        let Message { place, content, .. } = &self.messages[number.index()];
-        let (file, identity) = self.root.file(&place.path(self.user.as_str())).map_err(|error| {
+        let Message { path, content, .. } = &self.messages[number.index()];
+        let (file, identity) = self.root.file(&path.path(self.user.as_str())).map_err(|error| {
             match Errno::from_io_error(&error) {
-                // A link where its file was, or where the way to it led.
+                // The file, or a directory on its path, has been replaced by a link or by something else.
                 Some(Errno::LOOP | Errno::NOTDIR) => OpenError::Changed,
                 _ => OpenError::Io(error),
             }
@@ -197,7 +201,7 @@ impl Maildrop {
         if !self.is_message(number.index(), &identity) {
             return Err(OpenError::Changed);
         }
-        let wire_form = content.wire_form && content.is_measured(&identity, place.folder);
+        let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
         Ok(OpenMessage { file, stored: identity.size, octets: content.octets, wire_form })
     }
 
@@ -206,30 +210,32 @@ impl Maildrop {
             OpenError::Changed => true,
             OpenError::Io(error) => is_missing(error),
         };
-        is_missing && self.messages[number.index()].place.folder != Folder::Top
+        is_missing && self.messages[number.index()].path.folder != Folder::Top
     }
 
-    /// A message that is the same file as at login turned out to have `octets` on the wire: its name told something
-    /// else. The next login will know; this session keeps to what it said.
+    /// Notes that a message has `octets` on the wire, and not as many as its file name says. The index gets the right
+    /// size for the next login; this session keeps the size that it has already given to the client.
     pub fn correct_octets(&mut self, number: MessageNumber, octets: u64) {
         self.corrections.insert(number.index(), octets);
     }
 
-    /// Whether a file with the message's base name is the message: see [`update`] for how a file is recognised.
+    /// Returns true if a file with the message's base name is the message. [`update`] explains how a file is
+    /// recognised.
     fn is_message(&self, index: usize, identity: &Identity) -> bool {
         let content = &self.messages[index].content;
         content.is(identity) && (content.identity.inode == identity.inode || self.is_alone(index))
     }
 
-    /// Whether no other message has the message's base name. Those that have it are beside it.
+    /// Returns true if no other message has the message's base name. Messages with equal base names are neighbours in
+    /// the list.
     fn is_alone(&self, index: usize) -> bool {
-        let base = |index: usize| self.messages.get(index).map(|message| message.place.base());
+        let base = |index: usize| self.messages.get(index).map(|message| message.path.base());
         base(index) != base(index + 1) && (index == 0 || base(index) != base(index - 1))
     }
 }
 
 impl Drop for Maildrop {
-    /// Has the index corrected for all messages at once, as the whole of it is written.
+    /// Writes all corrections to the index at once, because each write replaces the whole index.
     fn drop(&mut self) {
         if !self.corrections.is_empty() {
             let corrections = self.corrections.iter().map(|(&index, &octets)| (&self.messages[index], octets));

@@ -1,27 +1,29 @@
-//! Finding a Maildir's messages again during a session: mail programs move them from `new/` to `cur/`, and rename them
-//! there when their flags change.
+//! Finds messages of a Maildir again that were moved during a session. Mail programs move messages from `new/` to
+//! `cur/`, and rename them there when their flags change.
 //!
-//! A listing may miss a file that is renamed while the directory is read. A message therefore counts as gone only when a
-//! listing during which nothing was renamed does not have it.
+//! A listing may miss a file that is renamed while the directory is read. So a message counts as removed only if it is
+//! missing from a listing during which no file was renamed.
 
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::directory::Directory;
+use super::identity::{Stamp, is_settled};
 use super::message::Message;
-use super::root::{Directory, Root, Stamp, is_settled};
+use super::root::Root;
 use super::scan::{Folders, Listed, nanoseconds_since_1970};
 use super::{Maildrop, MessageNumber, OpenError, OpenMessage, is_missing};
 
-/// How long messages are looked for among files that other programs rename without a pause. A client waits for the
-/// answer, and most give up after a minute.
+/// How long messages are looked for while other programs keep renaming files. The client waits for the answer
+/// meanwhile, and most clients give up after a minute.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Between two listings, so that looking for messages does not keep a core from those who rename them.
+/// The pause between two listings. It leaves the processor to the programs that rename the files.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The time that has to pass until a directory's next change has another time. Linux takes the time of files from a
-/// clock that ticks every 1 to 10 ms. File systems that keep whole seconds go by steps of one second or, as FAT does, two.
+/// The time that has to pass until a directory's next change gets a different time stamp. Linux takes time stamps from
+/// a clock that ticks every 1 to 10 ms. Some file systems keep whole seconds only, and FAT steps of two seconds.
 const TICK: Duration = Duration::from_millis(20);
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
@@ -30,31 +32,32 @@ pub(super) struct Listing<'a> {
     folders: Folders<'a>,
     /// In the order of their base names.
     files: Vec<Listed>,
-    /// Nothing was renamed while they were listed.
+    /// True if nothing was renamed while the files were listed.
     pub(super) at_rest: bool,
 }
 
 impl Listing<'_> {
-    /// The files with a base name: usually one, several if messages share it or if a file has several links.
+    /// The files with a base name. Usually it is one; there are several if messages share the base name or if a file
+    /// has several links.
     pub(super) fn of(&self, base: &[u8]) -> &[Listed] {
-        let start = self.files.partition_point(|file| file.place.base() < base);
-        let count = self.files[start..].iter().take_while(|file| file.place.base() == base).count();
+        let start = self.files.partition_point(|file| file.path.base() < base);
+        let count = self.files[start..].iter().take_while(|file| file.path.base() == base).count();
         &self.files[start..start + count]
     }
 
     /// The directory that a listed file is in.
     pub(super) fn directory(&self, file: &Listed) -> Option<&Directory> {
-        self.folders.directory(file.place.folder)
+        self.folders.directory(file.path.folder)
     }
 }
 
-/// Lists a maildrop again and again, within the time limit, until its user has found what it looks for.
+/// Lists a maildrop repeatedly, until the caller has found its messages or the time limit is reached.
 pub(super) struct Search<'a> {
     root: &'a Root,
     user: &'a str,
     deadline: Instant,
     pause: Duration,
-    /// The directories' times, if they were the same before and after the last listing, and when they were first seen.
+    /// The directories' time stamps, if the last listing did not change them, and when they were first seen.
     unchanged: Option<(Vec<Stamp>, Instant)>,
 }
 
@@ -63,7 +66,7 @@ impl<'a> Search<'a> {
         Self { root, user, deadline: Instant::now() + TIME_LIMIT, pause: Duration::ZERO, unchanged: None }
     }
 
-    /// The maildrop's files as they are now. `None` when the time is over; the first call always lists them.
+    /// Lists the maildrop's files. Returns `None` when the time limit is reached, but never for the first call.
     pub(super) fn list(&mut self) -> io::Result<Option<Listing<'a>>> {
         if Instant::now() + self.pause > self.deadline {
             return Ok(None);
@@ -76,7 +79,7 @@ impl<'a> Search<'a> {
             _ => now,
         };
         let mut files = folders.listed()?;
-        files.sort_by(|a, b| a.place.base().cmp(b.place.base()));
+        files.sort_by(|a, b| a.path.base().cmp(b.path.base()));
         let undisturbed = folders.times()? == before;
         let at_rest = undisturbed && is_conclusive(&before, now - since);
         self.pause = if undisturbed { tick(&before) } else { PAUSE };
@@ -85,11 +88,12 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Whether directories that had these times before and after a listing cannot have been changed during it: a change would
-/// have given them another time, because the last one was `ago` or longer before the listing began.
+/// Returns true if directories that had these time stamps before and after a listing were certainly not changed during
+/// it. A change would have given them another time stamp, because their last change was at least `ago` before the
+/// listing began.
 ///
-/// That is measured by this machine's monotonic clock, as the clock of a file server may be wrong. Only a directory that
-/// seems to have been left alone for long is believed without that.
+/// `ago` is measured by this machine's monotonic clock, because the clock of a file server may be wrong. The time
+/// stamps alone are trusted only if they are old.
 fn is_conclusive(times: &[Stamp], ago: Duration) -> bool {
     let now = nanoseconds_since_1970();
     ago >= tick(times) || times.iter().all(|stamp| is_settled(stamp.changed, now))
@@ -101,7 +105,7 @@ fn tick(times: &[Stamp]) -> Duration {
 }
 
 impl Maildrop {
-    /// Opens a message of a Maildir that is not where it was, wherever it is now.
+    /// Opens a message of a Maildir that was moved or renamed since it was listed.
     pub(super) fn open_moved(&mut self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
         let (root, user) = (self.root.clone(), self.user.clone());
         let mut search = Search::new(&root, user.as_str());
@@ -110,10 +114,10 @@ impl Maildrop {
             let is_listed = self.follow(number.index(), &listing);
             match self.open_here(number) {
                 Err(OpenError::Changed) if !listing.at_rest => {}
-                // It was renamed again after it was listed, or during that.
+                // It was renamed again during the listing or after it.
                 Err(OpenError::Io(error)) if is_missing(&error) && (is_listed || !listing.at_rest) => {}
                 Ok(opened) => {
-                    // A program that moves one message moves others too.
+                    // A program that moves one message often moves others too, so all messages are updated.
                     for index in 0..self.messages.len() {
                         self.follow(index, &listing);
                     }
@@ -124,15 +128,15 @@ impl Maildrop {
         }
     }
 
-    /// Notes where a message is now. False when the listing does not have it.
+    /// Updates a message's path from a listing. Returns false if the listing does not have the message.
     fn follow(&mut self, index: usize, listing: &Listing<'_>) -> bool {
-        let Message { place, content, .. } = &self.messages[index];
-        let found = match listing.of(place.base()) {
+        let Message { path, content, .. } = &self.messages[index];
+        let found = match listing.of(path.base()) {
             [only] => Some(only),
             several => several.iter().find(|file| file.inode == content.identity.inode),
         };
         if let Some(file) = found {
-            self.messages[index].place = file.place.clone();
+            self.messages[index].path = file.path.clone();
         }
         found.is_some()
     }

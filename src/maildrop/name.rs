@@ -1,18 +1,18 @@
-//! What the name of a message's file tells: its order in the maildrop and its unique-id.
+//! Reads the names of messages' files: the order of messages in the maildrop and their unique-ids.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use siphasher::sip128::SipHasher13;
 
-/// A Maildir name without what a mail program adds in `cur/`: `:2,` and the flags. On file systems that allow no colon
-/// in a name, such as FAT and SMB, mail programs write `;2,` or `!2,` instead.
+/// The base of a Maildir name: without the `:2,` and flags that a mail program adds in `cur/`. On file systems that
+/// allow no colon in a name, such as FAT and SMB, mail programs write `;2,` or `!2,` instead.
 pub(super) fn base(name: &[u8]) -> &[u8] {
     let end = memchr::memchr3_iter(b':', b';', b'!', name).find(|&at| name[at + 1..].starts_with(b"2,"));
     &name[..end.unwrap_or(name.len())]
 }
 
-/// The stored size and the octets that a Maildir name tells: `,S=` and `,W=`, as Maildir++ writes them.
+/// The stored size and the size on the wire that a Maildir name gives: `,S=` and `,W=` of Maildir++.
 pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
     let field = |key: &[u8]| {
         let value = &base(name)[memchr::memmem::find(base(name), key)? + key.len()..];
@@ -21,18 +21,18 @@ pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
     Some((field(b",S=")?, field(b",W=")?))
 }
 
-/// Maildir: by delivery time, which is the number that the name begins with, then by name.
+/// The order of a Maildir: by delivery time, which is the number at the beginning of the name, then by name.
 pub(super) fn maildir_order(a: &[u8], b: &[u8]) -> Ordering {
     let time = |name| digits(name).0;
     compare_numbers(time(a), time(b)).then_with(|| base(a).cmp(base(b))).then_with(|| a.cmp(b))
 }
 
-/// The delivery time that a Maildir name tells; all that are too large for 64 bits are the same.
+/// The delivery time at the beginning of a Maildir name, at most `u64::MAX`.
 pub(super) fn delivery_time(name: &[u8]) -> u64 {
     digits(name).0.iter().fold(0, |time: u64, digit| time.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
-/// Flat: by name, with digits compared as the numbers they are (`9.eml` before `10.eml`).
+/// The order of a flat maildrop: by name, with digits compared as numbers (`9.eml` comes before `10.eml`).
 pub(super) fn flat_order(a: &[u8], b: &[u8]) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
@@ -47,7 +47,7 @@ pub(super) fn flat_order(a: &[u8], b: &[u8]) -> Ordering {
                 (left, right) = (&left[1..], &right[1..]);
                 order
             }
-            // Names that differ in leading zeros only need an order of their own.
+            // Names that differ only in leading zeros are compared octet by octet.
             (l, r) => return l.cmp(&r).then_with(|| a.cmp(b)),
         };
         if order.is_ne() {
@@ -69,8 +69,8 @@ fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
-/// A Maildir message's unique-id: its base name where RFC 1939 section 7 allows that, else a hash of it. `/`
-/// cannot be in a name, and the 70 octets are RFC 1939's.
+/// A Maildir message's unique-id: its base name if that has 1 to 70 printable octets, as RFC 1939 section 7 demands,
+/// else a hash of the base name.
 pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     let base = base(name);
     if (1..=70).contains(&base.len()) && base.iter().all(|octet| (0x21..=0x7e).contains(octet)) {
@@ -80,19 +80,19 @@ pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// A flat message's unique-id. Names are used again in a flat maildrop, so size and modification time tell one message from
-/// the next. The time is in whole seconds: that is what programs such as GNU tar restore.
+/// The unique-id of a message in a flat maildrop. A later message may have the same name, so its size and modification
+/// time count too. The time is in whole seconds, because programs such as GNU tar restore no fractions.
 pub(super) fn flat_unique_id(name: &[u8], size: u64, seconds: i64) -> Vec<u8> {
     hash(&[name, &size.to_le_bytes(), &seconds.to_le_bytes()].concat())
 }
 
-/// The unique-id of a Maildir message whose base name another message had first. Its inode tells it from others of the
-/// same modification time.
+/// The unique-id of a Maildir message whose base name another message had first. The inode distinguishes messages with
+/// the same base name and modification time.
 pub(super) fn namesake_unique_id(base: &[u8], modified: i64, inode: u64) -> Vec<u8> {
     hash(&[base, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
 }
 
-/// 128 bits in hexadecimal. The keys are fixed: an id has to be the same after a restart.
+/// A hash of 128 bits in hexadecimal. Its keys are fixed, so that unique-ids are the same after a restart.
 fn hash(octets: &[u8]) -> Vec<u8> {
     let hash = SipHasher13::new_with_keys(0x706f_7033_6420_6e61, 0x6d65_2074_6f20_6964).hash(octets).as_u128();
     format!("{hash:032x}").into_bytes()
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_names_count_as_people_do() {
+    fn digits_in_flat_names_are_compared_as_numbers() {
         assert_eq!(
             sorted(vec!["mail10", "mail9", "mail", "1", "010", "9", "a2b10", "a2b9"], flat_order),
             ["1", "9", "010", "a2b9", "a2b10", "mail", "mail9", "mail10"]
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn maildir_names_go_by_delivery_time() {
+    fn maildir_names_are_ordered_by_delivery_time() {
         assert_eq!(
             sorted(vec!["1000000000.b.h:2,S", "999999999.z.h", "1000000000.a.h", "odd"], maildir_order),
             ["odd", "999999999.z.h", "1000000000.a.h", "1000000000.b.h:2,S"]
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_unique_id_are_hashed() {
+    fn names_that_are_not_valid_unique_ids_are_hashed() {
         for name in ["a b", "caf\u{e9}", &"x".repeat(71), "a\tb"] {
             let id = maildir_unique_id(name.as_bytes()).into_owned();
             assert_eq!(id.len(), 32, "{name}");
@@ -172,7 +172,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_delivered_earlier_comes_first(names in proptest::array::uniform2("[0-9]{0,25}[.a]{0,2}")) {
+        fn earlier_messages_come_first(names in proptest::array::uniform2("[0-9]{0,25}[.a]{0,2}")) {
             let [a, b] = [&names[0], &names[1]].map(|name| name.as_bytes());
             let by_time = delivery_time(a).cmp(&delivery_time(b));
             prop_assert!(by_time.is_eq() || by_time == maildir_order(a, b));

@@ -1,15 +1,15 @@
-//! The names of a maildrop's files in memory: one block holds those of a whole listing or index.
+//! Keeps the names of a maildrop's files in memory. One block holds all names of a listing or an index.
 //!
-//! An allocation for each name would be slower, and would leave holes of that size all over the heap, so that the
-//! allocator could not give the rest back to the system.
+//! One allocation per name would be slower, and would fragment the heap, so that the allocator could return little
+//! memory to the system.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The name of a message's file: a part of a block. The block is freed with the last of its names.
+/// The name of a message's file, as a part of a block. The block is freed with the last of its names.
 ///
-/// It takes 16 octets, which matters when there are a million of them.
+/// A name takes 16 octets, which matters in maildrops of a million messages.
 #[derive(Clone)]
 pub(super) struct Name {
     block: Arc<Vec<u8>>,
@@ -39,14 +39,14 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A name in a block of its own. Names of a whole maildrop are to come from [`Names`].
+/// Makes a name with a block of its own. The names of a whole maildrop should come from [`Names`].
 impl From<&[u8]> for Name {
     fn from(name: &[u8]) -> Self {
         Names::new(name.to_vec()).next(name.len()).expect("no file system has names of 64 KiB")
     }
 }
 
-/// A block of names, which are taken from its beginning to its end.
+/// A block whose names are taken one after another, from its beginning to its end.
 pub(super) struct Names {
     block: Arc<Vec<u8>>,
     /// Where the next name begins.
@@ -58,8 +58,8 @@ impl Names {
         Self { block: Arc::new(block), at: 0 }
     }
 
-    /// The next `length` octets of the block as a name. `None` when there are not so many, or when the name or the
-    /// block is too large for a [`Name`] to tell where it is.
+    /// Takes the next `length` octets of the block as a name. Returns `None` if fewer octets are left, or if the offset
+    /// or the length does not fit into a [`Name`].
     pub(super) fn next(&mut self, length: usize) -> Option<Name> {
         let end = self.at.checked_add(length).filter(|&end| end <= self.block.len())?;
         let (start, length) = (u32::try_from(self.at).ok()?, u16::try_from(length).ok()?);
@@ -67,7 +67,7 @@ impl Names {
         Some(Name { block: Arc::clone(&self.block), start, length })
     }
 
-    /// Whether all of the block has been taken.
+    /// Returns true if all of the block has been taken.
     pub(super) fn is_at_end(&self) -> bool {
         self.at == self.block.len()
     }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_ends_within_its_block_and_has_less_than_64_kib() {
+    fn a_name_ends_within_its_block_and_is_shorter_than_64_kib() {
         let mut names = Names::new(vec![b'x'; 70_000]);
         assert_eq!(names.next(70_001), None);
         assert_eq!(names.next(usize::MAX), None);

@@ -1,12 +1,14 @@
-//! Finding a user's messages, and having those measured that the index does not know.
+//! Lists a user's messages, and measures those that the index does not know.
 //!
-//! Maildir: a message never changes under its name, so the same name on the same inode is a message that the index
-//! knows, and directories that have not changed since the index was written need not even be listed. Only a restore puts
-//! other files under the same names, and their inodes may be those of the removed ones: a sample of the files shows that.
-//! Flat: names are used again and files are written to, so the index is good for a file only while its size and times
-//! are the same.
+//! Files in a Maildir are never written to after delivery. So a file whose name and inode are in the index is a message
+//! that the index knows, and directories that have not changed since the index was written need not be listed. Only a
+//! restore from a backup can put other files under the same names, possibly with the same inodes. Comparing a sample of
+//! the files with the index reveals that.
 //!
-//! Some file systems number their files anew each time. There a file is known by its name, size and times.
+//! In a flat maildrop, names are used again and files are written to. So the index is valid for a file only while the
+//! size and the times of the file are the same.
+//!
+//! Some file systems give a file another inode each time. There a file is recognised by its name, size and times.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -15,25 +17,28 @@ use std::io;
 use std::mem;
 use std::time::SystemTime;
 
+use super::directory::Directory;
+use super::identity::{Identity, Stamp, Stamps, is_settled};
 use super::index::Index;
 use super::layout::{self, Layouts};
 use super::measure::{self, is_exhaustion};
-use super::message::{Content, Folder, Message, Place};
+use super::message::{Content, FilePath, Folder, Message};
 use super::name;
-use super::root::{self, Directory, Identity, Root, Stamp, Stamps, is_settled};
+use super::root::{self, Root};
 
-/// How often a maildrop is listed that others change meanwhile: a file renamed then may be missed by a listing.
+/// How often a maildrop is listed at most if other programs change it meanwhile. A listing may miss a file that is
+/// renamed during it.
 const LISTINGS: usize = 5;
 
-/// How often it is listed if files were renamed before they could be measured.
+/// How often it is listed at most if files were renamed before they could be measured.
 const MORE_LISTINGS: usize = 200;
 
-/// How many files of a Maildir are compared with the index before it is believed for all of them. That takes about 1 ms
-/// and finds every change that concerns a hundredth of a large Maildir. A change that it misses is found when such a
-/// message is retrieved: that is refused, and the next login measures everything again.
+/// How many files of a Maildir are compared with the index before the index is trusted for all of them. The comparison
+/// takes about 1 ms and reveals changes of one file in a hundred. If it misses a change, retrieving such a message is
+/// refused, and the next login measures all messages again.
 const SAMPLE: usize = 1000;
 
-/// The user's messages, in the maildrop's order.
+/// Lists the user's messages in the maildrop's order.
 pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
     let now = nanoseconds_since_1970();
     match Index::load(root, user) {
@@ -42,7 +47,8 @@ pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
     }
 }
 
-/// Whether these are a Maildir's directories, unchanged. That takes no listing, and they need not be opened.
+/// Returns true if the Maildir's directories have not changed since the index was written. They are neither opened nor
+/// listed for this.
 fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
     let is_still = |folder: Folder, stamp: Option<Stamp>| match root.stamp(&folder.path(user)) {
         Ok(current) => Some(current) == stamp && is_settled(current.modified, now),
@@ -50,28 +56,29 @@ fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
     };
     let [new, cur] = stamps;
     if root.layouts().is_always_flat() {
-        return false; // the index is from a time when it was not
+        return false; // the index was written when the operator had chosen another layout
     }
-    // With neither it is a flat maildrop by now.
+    // Without new/ and cur/ it is a flat maildrop.
     (new.is_some() || cur.is_some()) && is_still(Folder::New, new) && is_still(Folder::Cur, cur)
 }
 
-/// A message's file as a listing tells it.
+/// A file that a listing has found.
 pub(super) struct Listed {
-    pub(super) place: Place,
+    pub(super) path: FilePath,
     pub(super) inode: u64,
 }
 
-/// What one listing has found.
+/// The messages that one listing has found.
 struct Found {
     messages: Vec<Message>,
+    /// False if a file was left out because it cannot be read.
     complete: bool,
-    /// A listed file was not there when it was to be measured.
+    /// True if a listed file did not exist any more when it was to be measured.
     lost: bool,
 }
 
 impl Found {
-    /// Adds the files that an earlier listing saw and this one did not.
+    /// Adds the messages that an earlier listing found and this one did not.
     fn add_missed(&mut self, earlier: &[Message]) {
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
         let missed: Vec<_> = earlier.iter().filter(|it| !seen.contains(&file(it))).cloned().collect();
@@ -79,17 +86,18 @@ impl Found {
     }
 }
 
-/// What a message is recognised by.
+/// The base name and inode by which a message is recognised.
 fn file(message: &Message) -> (&[u8], u64) {
-    (message.place.base(), message.content.identity.inode)
+    (message.path.base(), message.content.identity.inode)
 }
 
-/// What an index is good for, wherever a mail program has moved the message meanwhile.
+/// The part of a message's index entry that stays valid when a mail program moves the message.
 fn base_and_content(message: &Message) -> (&[u8], &Content) {
-    (message.place.base(), &message.content)
+    (message.path.base(), &message.content)
 }
 
-/// The directories of a maildrop: one for a flat one, one or two for a Maildir, none for one that is not there.
+/// The directories that hold a maildrop's messages: one if it is flat, one or two if it is a Maildir, none if it does
+/// not exist.
 pub(super) struct Folders<'a> {
     layouts: &'a Layouts,
     directories: Vec<(Folder, Directory)>,
@@ -108,8 +116,9 @@ impl<'a> Folders<'a> {
         self.directory(Folder::Top).is_some()
     }
 
-    /// The directories' times, if they can tell that nothing has changed since: a Maildir's, unless a change is
-    /// so recent that another one could have the same time.
+    /// Returns the state of a Maildir's directories if a later login can compare it to see that nothing has changed.
+    /// Returns `None` for a flat maildrop, and if the last change is so recent that another one could have the same
+    /// time stamp.
     fn stamps(&self, now: i64) -> io::Result<Option<Stamps>> {
         if self.is_flat() {
             return Ok(None);
@@ -119,11 +128,11 @@ impl<'a> Folders<'a> {
         Ok(stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, now)).then_some(stamps))
     }
 
-    /// Every file that may be a message's.
+    /// Lists every file that may be a message.
     pub(super) fn listed(&self) -> io::Result<Vec<Listed>> {
         let mut files = Vec::new();
         for &(folder, ref directory) in &self.directories {
-            let listed = |(name, inode)| Listed { place: Place { folder, name }, inode };
+            let listed = |(name, inode)| Listed { path: FilePath { folder, name }, inode };
             let messages = directory.messages(|name| match folder {
                 Folder::Top => self.layouts.refuse_maildir_in(directory, name),
                 Folder::New | Folder::Cur => Ok(()),
@@ -133,13 +142,13 @@ impl<'a> Folders<'a> {
         Ok(files)
     }
 
-    /// Every message's file, in the order of their inodes: that is about their order on the disk.
+    /// Lists every file once, sorted by inode, which is about the order on the disk.
     fn files(&self) -> io::Result<Vec<Listed>> {
         let mut files = self.listed()?;
-        files.sort_by(|a, b| a.inode.cmp(&b.inode).then_with(|| a.place.base().cmp(b.place.base())));
-        // One that was seen twice is where it was seen last.
+        files.sort_by(|a, b| a.inode.cmp(&b.inode).then_with(|| a.path.base().cmp(b.path.base())));
+        // A file that was seen twice has the path under which it was seen last.
         files.dedup_by(|later, earlier| {
-            let same = later.inode == earlier.inode && later.place.base() == earlier.place.base();
+            let same = later.inode == earlier.inode && later.path.base() == earlier.path.base();
             let same = same && !self.are_two_files(later, earlier);
             if same {
                 mem::swap(later, earlier);
@@ -149,33 +158,33 @@ impl<'a> Folders<'a> {
         Ok(files)
     }
 
-    /// Whether two names that a listing gives the same inode are two files after all. There are file systems whose listings
-    /// give all files the same one.
+    /// Returns true if two names with the same inode in a listing are different files. Some file systems list all files
+    /// with the same inode.
     fn are_two_files(&self, a: &Listed, b: &Listed) -> bool {
         matches!((self.identity(a), self.identity(b)), (Some(a), Some(b)) if a.inode != b.inode)
     }
 
-    /// Which file is listed, and in which state. `None` when it is not there any more.
-    fn identity(&self, Listed { place, .. }: &Listed) -> Option<Identity> {
-        self.directory(place.folder)?.identity(&place.name).ok()
+    /// Returns the identity of a listed file, or `None` if it does not exist any more.
+    fn identity(&self, Listed { path, .. }: &Listed) -> Option<Identity> {
+        self.directory(path.folder)?.identity(&path.name).ok()
     }
 
     /// Brings messages into the maildrop's order.
     fn sort(&self, messages: &mut [Message]) {
         let order = if self.is_flat() { name::flat_order } else { name::maildir_order };
         if !self.is_flat() {
-            // This does most of it, as numbers are quick to compare; what is in order already is quick to sort again.
-            messages.sort_by_cached_key(|message| name::delivery_time(&message.place.name));
+            // Comparing numbers is fast and does most of the sorting. Sorting an almost sorted list again is fast too.
+            messages.sort_by_cached_key(|message| name::delivery_time(&message.path.name));
         }
-        messages.sort_by(|Message { place: a, .. }, Message { place: b, .. }| {
+        messages.sort_by(|Message { path: a, .. }, Message { path: b, .. }| {
             order(&a.name, &b.name).then(a.folder.cmp(&b.folder))
         });
     }
 
-    /// Lists the messages, measures those that `index` does not know, and writes a new index if that has changed
-    /// anything.
+    /// Lists the messages, measures those that `index` does not know, and writes a new index if it differs from the old
+    /// one.
     fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
-        let stamps = self.stamps(now)?; // before they are listed
+        let stamps = self.stamps(now)?; // taken before the directories are listed
         let index = index.unwrap_or_default();
         let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
         for listing in 1..=MORE_LISTINGS {
@@ -184,7 +193,8 @@ impl<'a> Folders<'a> {
             complete = found.complete;
             let undisturbed = self.times()? == before;
             if !undisturbed {
-                // What is not seen now has been renamed meanwhile, or removed: better one too many.
+                // A file that is missing now was renamed or removed during the listing. Listing a removed file does no
+                // harm.
                 found.add_missed(&messages);
             }
             self.sort(&mut found.messages);
@@ -195,9 +205,9 @@ impl<'a> Folders<'a> {
         }
         let mut messages = messages.into_owned();
         note_namesakes(&mut messages);
-        // A file that was written to just now may be again, without a trace in its identity.
+        // A file that was written to just now may be written to again without a change of its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
-        // With a message left out the directories' times do not tell when it can be read.
+        // An unreadable message may become readable without a change of the directories.
         let complete = complete && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
         let entries = messages.iter().filter(settled);
@@ -212,30 +222,30 @@ impl<'a> Folders<'a> {
     fn found(&self, user: &str, known: &[Message]) -> io::Result<Found> {
         let index = Known::new(known);
         let files = self.files()?;
-        let believed = !self.is_flat() && self.confirm(&index, &files);
-        let contents: Vec<_> = files.iter().map(|file| self.known_content(&index, file, believed)).collect();
+        let trusted = !self.is_flat() && self.confirm(&index, &files);
+        let contents: Vec<_> = files.iter().map(|file| self.known_content(&index, file, trusted)).collect();
         let unknown: Vec<&Listed> =
             files.iter().zip(&contents).filter(|(_, content)| content.is_none()).map(|(file, _)| file).collect();
-        // Their unique-ids are taken, also by files that are younger.
+        // A known message keeps its unique-id, also if an older file with the same base name turns up.
         let taken: HashSet<&[u8]> = files
             .iter()
             .zip(&contents)
             .filter(|(_, content)| content.is_some_and(|content| !content.namesake))
-            .map(|(file, _)| file.place.base())
+            .map(|(file, _)| file.path.base())
             .collect();
-        let namesakes: Vec<bool> = unknown.iter().map(|file| taken.contains(file.place.base())).collect();
-        let places: Vec<&Place> = unknown.iter().map(|file| &file.place).collect();
-        let measured = measure::all(&places, |place| self.open_file(place)).into_iter().zip(namesakes);
+        let namesakes: Vec<bool> = unknown.iter().map(|file| taken.contains(file.path.base())).collect();
+        let paths: Vec<&FilePath> = unknown.iter().map(|file| &file.path).collect();
+        let measured = measure::all(&paths, |path| self.open_file(path)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
         let mut found = Found { messages: Vec::with_capacity(files.len()), complete: true, lost: false };
-        for (Listed { place, .. }, content) in files.into_iter().zip(contents) {
+        for (Listed { path, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
-                Ok(content) => found.messages.push(Message::new(place, content)),
+                Ok(content) => found.messages.push(Message::new(path, content)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => found.lost = true,
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
-                    log::warn!("{} is left out: {error}", root::display(&place.path(user)));
+                    log::warn!("{} is left out: {error}", root::display(&path.path(user)));
                     found.complete = false;
                 }
             }
@@ -243,18 +253,18 @@ impl<'a> Folders<'a> {
         Ok(found)
     }
 
-    fn open_file(&self, place: &Place) -> io::Result<(File, Identity)> {
-        self.directory(place.folder).ok_or(io::ErrorKind::NotFound)?.file(&place.name)
+    fn open_file(&self, path: &FilePath) -> io::Result<(File, Identity)> {
+        self.directory(path.folder).ok_or(io::ErrorKind::NotFound)?.file(&path.name)
     }
 
-    /// When the directories were last changed. Their inodes are left out: some file systems give a directory another one
-    /// each time it is looked at.
+    /// Returns when the directories were last changed. Their inodes are left out, because some file systems give a
+    /// directory another inode each time.
     pub(super) fn times(&self) -> io::Result<Vec<Stamp>> {
         let times = |directory: &Directory| directory.stamp().map(|stamp| Stamp { inode: 0, ..stamp });
         self.directories.iter().map(|(_, directory)| times(directory)).collect()
     }
 
-    /// Whether the files that the index knows by their inodes are as it says, as far as a sample tells.
+    /// Compares a sample of the files with the index. Returns true if they match.
     fn confirm(&self, known: &Known<'_>, files: &[Listed]) -> bool {
         let is_as_known = |file: &Listed| {
             let Some(content) = known.by_inode(file) else { return true };
@@ -263,25 +273,27 @@ impl<'a> Folders<'a> {
         files.iter().step_by(files.len().div_ceil(SAMPLE).max(1)).all(is_as_known)
     }
 
-    /// What the index knows of a file. A Maildir's index that is `believed` need not be compared with the file.
-    fn known_content<'k>(&self, known: &Known<'k>, file: &Listed, believed: bool) -> Option<&'k Content> {
+    /// Returns what the index knows about a file. If the index is `trusted`, a file of a Maildir is not compared with
+    /// it.
+    fn known_content<'k>(&self, known: &Known<'k>, file: &Listed, trusted: bool) -> Option<&'k Content> {
         let by_inode = known.by_inode(file);
-        if believed && by_inode.is_some() {
+        if trusted && by_inode.is_some() {
             return by_inode;
         }
         let content = by_inode.or_else(|| known.by_name(file))?;
         let identity = self.identity(file)?;
-        // A file of another inode is another file, which is measured, unless inodes mean nothing here: then the listing
-        // tells another one than the file itself. Times that nobody can set back are as good as an inode.
+        // A file with another inode is another file, which is measured. Two cases differ: in a flat maildrop the change
+        // time identifies the file as well as an inode, and on some file systems a listing gives other inodes than
+        // stat(2).
         let is_recognised = by_inode.is_some() || self.is_flat() || identity.inode != file.inode;
-        (is_recognised && content.is_untouched(&identity, file.place.folder)).then_some(content)
+        (is_recognised && content.is_untouched(&identity, file.path.folder)).then_some(content)
     }
 }
 
-/// What the index knows of the messages, which are in the maildrop's order.
+/// The messages that the index knows, in the maildrop's order.
 struct Known<'a> {
     messages: &'a [Message],
-    /// Where the messages with a base name begin.
+    /// The index of the first message with each base name.
     by_base: HashMap<&'a [u8], usize>,
 }
 
@@ -289,7 +301,7 @@ impl<'a> Known<'a> {
     fn new(messages: &'a [Message]) -> Self {
         let mut by_base = HashMap::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
-            by_base.entry(message.place.base()).or_insert(index);
+            by_base.entry(message.path.base()).or_insert(index);
         }
         Self { messages, by_base }
     }
@@ -297,27 +309,27 @@ impl<'a> Known<'a> {
     fn namesakes(&self, base: &[u8]) -> &'a [Message] {
         let Some(&start) = self.by_base.get(base) else { return &[] };
         let rest = &self.messages[start..];
-        let end = rest.iter().position(|message| message.place.base() != base);
+        let end = rest.iter().position(|message| message.path.base() != base);
         &rest[..end.unwrap_or(rest.len())]
     }
 
     fn by_inode(&self, file: &Listed) -> Option<&'a Content> {
-        let mut contents = self.namesakes(file.place.base()).iter().map(|message| &message.content);
+        let mut contents = self.namesakes(file.path.base()).iter().map(|message| &message.content);
         contents.find(|content| content.identity.inode == file.inode)
     }
 
-    /// By the base name alone, if only one message has it.
+    /// Finds a message by its base name alone, if only one message has that base name.
     fn by_name(&self, file: &Listed) -> Option<&'a Content> {
-        match self.namesakes(file.place.base()) {
+        match self.namesakes(file.path.base()) {
             [only] => Some(&only.content),
             _ => None,
         }
     }
 }
 
-/// Notes of messages with one base name, which is not to be, all but the one that had it first.
+/// Marks messages whose base name another message had first. Correct delivery programs never use a base name twice.
 fn note_namesakes(messages: &mut [Message]) {
-    for group in messages.chunk_by_mut(|a, b| a.place.base() == b.place.base()) {
+    for group in messages.chunk_by_mut(|a, b| a.path.base() == b.path.base()) {
         let age = |content: &Content| (content.identity.modified, content.identity.inode);
         let first = group.iter().map(|it| &it.content).filter(|content| !content.namesake).map(age).min();
         for content in group.iter_mut().map(|it| &mut it.content).filter(|content| Some(age(content)) != first) {

@@ -1,7 +1,7 @@
-//! Directories of the operating system, which are no mail directories.
+//! Refuses directories of the operating system as mail directories.
 //!
-//! With `/` as mail directory, a user called `etc` could read and delete what is in `/etc`. Directories are compared by
-//! device and inode, so that neither a symbolic link, nor `..`, nor a bind mount hides which one it is.
+//! With `/` as mail directory, a user called `etc` could read and delete the files in `/etc`. Directories are compared
+//! by device and inode, so a symbolic link, `..` or a bind mount does not hide which directory it is.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, stat, statat};
 
 use super::root::RootId;
 
-/// Directories that have other directories than those of users in them. A mail directory may be somewhere below.
+/// Directories that are refused themselves. A mail directory may be below them.
 const NOT_ITSELF: [&str; 12] = [
     "/",
     "/dev/shm",
@@ -26,17 +26,18 @@ const NOT_ITSELF: [&str; 12] = [
     "/var/spool",
 ];
 
-/// Directories of the system's own files, at any depth.
+/// Directories that are refused with everything below them.
 const NOT_BELOW: [&str; 12] =
     ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"];
 
-/// How many directories up the way to `/` is followed; the longest path that Linux takes has half as many.
+/// How many parent directories are followed towards `/`. The longest path that Linux accepts has half as many
+/// components.
 const DEEPEST: usize = 4096;
 
 /// Refuses a directory of the operating system as mail directory.
 ///
 /// # Errors
-/// When it is one, or is below one that has none but the system's own files.
+/// When the directory is one of [`NOT_ITSELF`], or is one of [`NOT_BELOW`] or below it.
 pub(super) fn refuse(directory: impl AsFd) -> io::Result<()> {
     let id = |path: &str| Some(RootId::new(&statat(&directory, path, AtFlags::empty()).ok()?));
     let find = |paths: &[&'static str], id: RootId| {
@@ -50,7 +51,7 @@ pub(super) fn refuse(directory: impl AsFd) -> io::Result<()> {
     for _ in 0..DEEPEST {
         up.push_str("../");
         match id(&up) {
-            // The directory above / is / itself.
+            // The parent directory of / is / itself.
             Some(above) if above != at => at = above,
             _ => return Ok(()),
         }
@@ -82,8 +83,8 @@ mod tests {
 
     #[test]
     fn system_directories_are_refused_by_any_name() {
-        let place = tempfile::tempdir().unwrap();
-        let link = place.path().join("link");
+        let temporary = tempfile::tempdir().unwrap();
+        let link = temporary.path().join("link");
         symlink("/etc", &link).unwrap();
         let (up, link) = (link.join(".."), link.to_str().unwrap());
         for (path, why) in [
@@ -110,15 +111,15 @@ mod tests {
 
     #[test]
     fn mail_may_be_elsewhere() {
-        let place = tempfile::tempdir().unwrap();
-        assert_eq!(refused(place.path()), None);
+        let temporary = tempfile::tempdir().unwrap();
+        assert_eq!(refused(temporary.path()), None);
         for path in ["/var/mail", "/var/spool/mail", "/srv", "/home", "/tmp", "/opt", "/mnt", "/usr/local/share"] {
             if Path::new(path).is_dir() {
                 assert_eq!(refused(path), None, "{path}");
             }
         }
         for above in ["/root", "/var/lib", "/dev/shm", "/run"] {
-            // Where the test may make one.
+            // The test may lack the right to create a directory there.
             if let Ok(below) = tempfile::tempdir_in(above) {
                 assert_eq!(refused(below.path()), None, "{above}");
             }

@@ -1,11 +1,12 @@
-//! The maildrop and its index through what happens to a directory between logins.
+//! What other programs do to a maildrop between logins, and what the next login finds.
 
 use std::fs::{self, File, FileTimes};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+mod index;
 mod update;
 
 use super::*;
@@ -49,7 +50,7 @@ impl Mail {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Makes it look as if nothing had happened for an hour, so that its times can be trusted.
+    /// Sets all times an hour back, so that they count as settled.
     fn settle(&self) {
         let past = SystemTime::now() - Duration::from_secs(3600);
         let mut directories = vec![self.user()];
@@ -70,14 +71,14 @@ impl Mail {
         Maildrop::open(root.current().unwrap(), "ana".parse().unwrap()).unwrap()
     }
 
-    /// What a login finds: each message's file, octets and unique-id.
+    /// Logs in and returns each message's file name, octets and unique-id.
     fn listing(&self) -> Vec<(String, u64, String)> {
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        let line = |message: &Message| (text(&message.place.name), message.octets(), text(&message.unique_id()));
+        let line = |message: &Message| (text(&message.path.name), message.octets(), text(&message.unique_id()));
         self.open().messages().map(|(_, message)| line(message)).collect()
     }
 
-    /// The same with nothing known beforehand.
+    /// Does the same with a copy of the maildrop that has no index.
     fn fresh_listing(&self) -> Vec<(String, u64, String)> {
         let copy = Self::new();
         let copied = Command::new("cp").args(["-a", "--"]).arg(self.user()).arg(copy.root.path()).status().unwrap();
@@ -124,50 +125,6 @@ fn mail_is_seen_however_soon_it_follows_a_login() {
 }
 
 #[test]
-fn a_known_maildir_is_not_even_listed() {
-    let mail = Mail::maildir();
-    mail.put("new/1.a", "one\n");
-    mail.settle();
-    assert_eq!(mail.octets(), [5]);
-    let stamp = fs::metadata(mail.path("new")).unwrap();
-    // What the index tells is what the login tells: it has not looked at the file.
-    mail.put("new/1.a", "changed in place\n");
-    assert_eq!(fs::metadata(mail.path("new")).unwrap().mtime(), stamp.mtime());
-    assert_eq!(mail.octets(), [5]);
-    // But nothing wrong is sent, and the next login knows.
-    assert!(matches!(mail.open().open_message(number(1)), Err(OpenError::Changed)));
-    assert_eq!(mail.octets(), [18]);
-}
-
-/// An index can tell of no directories: one was made while the server found that there was none.
-#[test]
-fn a_maildrop_that_had_no_directories_is_looked_at() {
-    let mail = Mail::flat();
-    let root = MailRoot::open(mail.root.path().to_owned()).unwrap();
-    Index::save(&root.current().unwrap(), "ana", Some([None, None]), std::iter::empty());
-    assert!(mail.index().exists());
-    mail.put("1.eml", "one\n");
-    mail.settle();
-    assert_eq!(mail.octets(), [5]);
-}
-
-/// As when the clock of who wrote the index was ahead of the file system's, which knows better.
-#[test]
-fn an_index_written_too_soon_after_a_change_is_not_believed() {
-    let mail = Mail::maildir();
-    mail.put("new/1.a", "one\n");
-    mail.settle();
-    assert_eq!(mail.octets(), [5]);
-    mail.put("new/1.a", "changed in place\n");
-    let changed = fs::metadata(mail.path("new")).unwrap().modified().unwrap();
-    set_modified(&mail.index(), changed + Duration::from_secs(3));
-    assert_eq!(mail.octets(), [5]);
-    set_modified(&mail.index(), changed + Duration::from_secs(1));
-    assert_eq!(mail.octets(), [18]);
-    assert_eq!(mail.listing(), mail.fresh_listing());
-}
-
-#[test]
 fn a_flat_file_that_changes_is_noticed_at_login() {
     let mail = Mail::flat();
     mail.put("1", "one\n");
@@ -205,7 +162,7 @@ fn moves_and_flags_change_neither_unique_id_nor_size() {
     }
 }
 
-/// Names of Maildirs on FAT and SMB, where a colon cannot be in a name.
+/// Maildirs on FAT and SMB have other separators, because names cannot contain a colon there.
 #[test]
 fn flags_after_other_separators_change_neither_unique_id_nor_session() {
     for separator in [";2,", "!2,"] {
@@ -237,7 +194,7 @@ fn a_message_that_was_moved_can_be_removed() {
 }
 
 #[test]
-fn another_file_in_the_place_of_a_marked_one_stays() {
+fn a_new_file_with_the_name_of_a_marked_message_stays() {
     let mail = Mail::flat();
     mail.put("1", "one\n");
     let mut open = mail.open();
@@ -249,89 +206,7 @@ fn another_file_in_the_place_of_a_marked_one_stays() {
 }
 
 #[test]
-fn every_octet_of_the_index_may_be_wrong() {
-    let mail = Mail::maildir();
-    for n in 1..4 {
-        mail.put(&format!("cur/{n}.M.h:2,S"), &"x\n".repeat(n));
-    }
-    mail.settle();
-    let listing = mail.listing();
-    let good = fs::read(mail.index()).unwrap();
-    for at in 0..good.len() {
-        let mut bad = good.clone();
-        bad[at] ^= 0xff;
-        fs::write(mail.index(), bad).unwrap();
-        assert_eq!(mail.listing(), listing, "octet {at} flipped");
-        fs::write(mail.index(), &good[..at]).unwrap();
-        assert_eq!(mail.listing(), listing, "cut to {at}");
-        assert_eq!(fs::read(mail.index()).unwrap(), good, "made anew");
-    }
-}
-
-#[test]
-fn the_index_may_be_anything_but_an_index() {
-    let mail = Mail::maildir();
-    mail.put("cur/1.M.h:2,S", "one\n");
-    mail.settle();
-    let elsewhere = mail.root.path().join("elsewhere");
-    fs::write(&elsewhere, "not ours").unwrap();
-    let unusable: [&dyn Fn(&Path); 3] =
-        [&|path| fs::create_dir(path).unwrap(), &|path| symlink("../elsewhere", path).unwrap(), &|path| {
-            assert!(Command::new("mkfifo").arg(path).status().unwrap().success())
-        }];
-    for make in unusable {
-        for name in [".pop3d-index", ".pop3d-index.new"] {
-            let _ = fs::remove_file(mail.index());
-            make(&mail.path(name));
-            assert_eq!(mail.octets(), [5]);
-            assert_eq!(mail.octets(), [5]);
-            let path = mail.path(name);
-            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
-        }
-    }
-    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "not ours");
-}
-
-#[test]
-fn a_copy_of_the_maildrop_is_another_maildrop() {
-    let mail = Mail::maildir();
-    mail.put("cur/1.M.h:2,S", "one\n");
-    mail.settle();
-    mail.listing();
-    let copy = Mail::new();
-    assert!(Command::new("cp").args(["-a", "--"]).arg(mail.user()).arg(copy.root.path()).status().unwrap().success());
-    assert!(copy.index().exists());
-    assert_eq!(copy.listing(), mail.listing());
-    assert!(copy.open().open_message(number(1)).is_ok());
-    assert_eq!(copy.listing(), mail.listing());
-}
-
-#[test]
-fn a_directory_changed_in_the_future_is_looked_at() {
-    let mail = Mail::maildir();
-    mail.put("new/1.a", "one\n");
-    let future = SystemTime::now() + Duration::from_secs(3600);
-    set_modified(&mail.path("new"), future);
-    assert_eq!(mail.octets().len(), 1);
-    mail.put("new/2.a", "two\n");
-    set_modified(&mail.path("new"), future);
-    assert_eq!(mail.octets().len(), 2);
-}
-
-#[test]
-fn a_directory_set_back_to_an_earlier_time_is_looked_at() {
-    let mail = Mail::maildir();
-    mail.put("new/1.a", "one\n");
-    mail.settle();
-    assert_eq!(mail.octets().len(), 1);
-    let before = fs::metadata(mail.path("new")).unwrap().modified().unwrap();
-    mail.put("new/2.a", "two\n");
-    set_modified(&mail.path("new"), before);
-    assert_eq!(mail.octets().len(), 2);
-}
-
-#[test]
-fn two_with_one_base_name_have_two_unique_ids() {
+fn messages_with_equal_base_names_have_different_unique_ids() {
     let mail = Mail::maildir();
     mail.put("cur/1.M.h:2,", "one\n");
     mail.put("cur/1.M.h:2,S", "other\n");
@@ -342,7 +217,7 @@ fn two_with_one_base_name_have_two_unique_ids() {
     assert_eq!(mail.ids(), ids);
 }
 
-/// As a listing of new/ and then of cur/ sees a message that is moved in between.
+/// A message that is moved between the listings of new/ and cur/ is seen in both.
 #[test]
 fn a_message_seen_in_both_directories_is_one() {
     let mail = Mail::maildir();
@@ -359,7 +234,7 @@ fn a_message_seen_in_both_directories_is_one() {
 }
 
 #[test]
-fn what_is_no_message_is_none() {
+fn only_regular_files_with_plain_names_are_messages() {
     for mail in [Mail::maildir(), Mail::flat()] {
         let folder = if mail.path("new").exists() { "new/" } else { "" };
         fs::write(mail.root.path().join("outside"), "secret\n").unwrap();
@@ -383,56 +258,6 @@ fn a_maildrop_behind_a_link_is_not_opened() {
 }
 
 #[test]
-fn sizes_in_names_are_believed_until_retrieval() {
-    let mail = Mail::maildir();
-    let text = "line\n".repeat(20_000);
-    mail.put(&format!("cur/1.M.h,S={},W=120000:2,S", text.len()), &text);
-    mail.put(&format!("cur/2.M.h,S={},W=120001:2,S", text.len()), &text);
-    mail.put(&format!("cur/3.M.h,S={},W=120001:2,S", text.len() + 1), &text);
-    mail.put(&format!("cur/4.M.h,S={},W=120001:2,S", text.len() - 1), &text[..text.len() - 1]);
-    mail.settle();
-    assert_eq!(mail.octets(), [120_000, 120_001, 120_000, 120_000]);
-    mail.open().correct_octets(number(2), 120_000);
-    assert_eq!(mail.octets(), [120_000; 4]);
-    mail.put("new/5.M.h", "");
-    assert_eq!(mail.octets(), [120_000, 120_000, 120_000, 120_000, 0]);
-}
-
-#[test]
-fn a_wrong_size_in_a_name_is_corrected_also_after_a_move() {
-    let mail = Mail::maildir();
-    let text = "line\n".repeat(20_000);
-    let name = format!("1.M.h,S={},W=120001", text.len());
-    mail.put(&format!("new/{name}"), &text);
-    mail.settle();
-    assert_eq!(mail.octets(), [120_001]);
-    fs::rename(mail.path(&format!("new/{name}")), mail.path(&format!("cur/{name}:2,S"))).unwrap();
-    // The directories have just changed, so the index still has the message where it was.
-    mail.open().correct_octets(number(1), 120_000);
-    assert_eq!(mail.octets(), [120_000]);
-}
-
-/// Writing the index takes as long as the maildrop is large.
-#[test]
-fn the_index_is_written_once_for_all_corrections_of_a_session() {
-    let mail = Mail::maildir();
-    let text = "line\n".repeat(20_000);
-    for n in 1..4 {
-        mail.put(&format!("cur/{n}.M.h,S={},W=120001:2,S", text.len()), &text);
-    }
-    mail.settle();
-    let mut maildrop = mail.open();
-    let index = File::open(mail.index()).unwrap();
-    for n in 1..4 {
-        maildrop.correct_octets(number(n), 120_000);
-        let (now, before) = (fs::metadata(mail.index()).unwrap().ino(), index.metadata().unwrap().ino());
-        assert_eq!(now, before, "it was written after message {n}");
-    }
-    drop(maildrop);
-    assert_eq!(mail.octets(), [120_000; 3]);
-}
-
-#[test]
 fn a_first_scan_on_many_threads_is_the_same() {
     let mail = Mail::maildir();
     for n in 0..1000 {
@@ -443,7 +268,7 @@ fn a_first_scan_on_many_threads_is_the_same() {
 }
 
 #[test]
-fn what_is_not_in_memory_is_measured_the_same() {
+fn messages_outside_the_page_cache_are_measured_the_same() {
     let mail = Mail::flat();
     let sizes = [0, 1, 4095, 4096, 4097, 40_000, 65_535, 65_536, 65_537, 200_000];
     for n in 0..200 {
@@ -509,7 +334,7 @@ fn a_message_that_is_still_being_written_is_measured_again() {
 }
 
 #[test]
-fn a_namesake_that_is_older_does_not_take_the_unique_id_over() {
+fn an_older_file_with_the_same_base_name_does_not_take_the_unique_id() {
     let mail = Mail::maildir();
     mail.put("cur/3.a.h:2,S", "known\n");
     mail.settle();
@@ -559,28 +384,4 @@ fn octets_are_exact_after_marks_however_many_there_are() {
 #[test]
 fn a_message_takes_little_memory() {
     assert!(size_of::<Message>() <= 72);
-}
-
-/// Writing the index of a large maildrop takes a good part of a login's time.
-#[test]
-fn an_index_is_not_written_again_for_messages_that_it_cannot_have() {
-    let mail = Mail::maildir();
-    let put_in_the_future = |name| {
-        mail.put(name, "one\n");
-        set_modified(&mail.path(name), SystemTime::now() + Duration::from_secs(3600));
-    };
-    let index = || fs::metadata(mail.index()).map(|index| (index.ino(), index.modified().unwrap())).ok();
-    put_in_the_future("new/1.x");
-    assert_eq!(mail.octets(), [5]);
-    assert_eq!(index(), None);
-    mail.put("new/2.x", "one\n");
-    set_modified(&mail.path("new/2.x"), SystemTime::UNIX_EPOCH);
-    assert_eq!(mail.octets(), [5; 2]);
-    let written = index();
-    assert!(written.is_some());
-    assert_eq!(mail.octets(), [5; 2]);
-    assert_eq!(index(), written);
-    put_in_the_future("new/3.x");
-    assert_eq!(mail.octets(), [5; 3]);
-    assert_eq!(index(), written);
 }

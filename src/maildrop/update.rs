@@ -1,24 +1,26 @@
 //! The UPDATE state (RFC 1939 section 6): the only code that removes messages.
 //!
-//! A file is removed when it has a marked message's base name, size and modification time. Another file could have all of
-//! these only if somebody set its time to the message's on purpose, as programs do that restore or copy that very
-//! message. Its inode may then be another one, and it is on file systems that number their files anew each time (FAT, many
-//! FUSE and SMB mounts). The inode decides where the rest does not: between messages that share a base name, and for a
-//! message written so short a time before the login that one written after it could have the same time.
+//! A file is removed if it has a marked message's base name, size and modification time. Another file has all three
+//! only if a program set its time on purpose, as backup programs do when they restore or copy that very message. The
+//! inode may differ then, and it always differs on file systems that give a file another inode each time (FAT, many
+//! FUSE and SMB mounts). So the inode is compared only where it is needed: between messages that share a base name, and
+//! for a message that was written so shortly before the login that a later file could have the same modification time.
 //!
-//! Between the look at a file and its removal, other programs may rename it, which makes the removal fail and the message
-//! be looked for again. They could also put another file under its name. In a Maildir no program does, as each delivery has
-//! a name of its own. In a flat maildrop it takes a program that uses a name again within these few microseconds. Giving
-//! the file a private name first would close that gap, but at twice the cost for every message ever removed, and a
-//! server that is killed at that moment would leave mail under a name that no program looks for.
+//! Between the check of a file and its removal, another program may rename the file. Then the removal fails, and the
+//! message is looked for again. Another program could also put a different file under that name. In a Maildir this does
+//! not happen, because each delivery uses a new name. In a flat maildrop a program would have to use the name again
+//! within a few microseconds. Renaming the file to a private name first would close that gap, but it would double the
+//! cost of each removal, and a server killed at that moment would leave mail under a name that no program looks for.
 
 use std::io;
 use std::mem;
 
+use super::directory::Directory;
+use super::identity::{Identity, is_settled};
 use super::index::Index;
 use super::message::Folder;
 use super::moved::{Listing, Search};
-use super::root::{self, Directory, Identity, is_settled};
+use super::root;
 use super::{Maildrop, is_missing};
 
 /// What the UPDATE state did.
@@ -26,7 +28,7 @@ use super::{Maildrop, is_missing};
 pub struct Update {
     /// Messages removed.
     pub removed: u64,
-    /// Messages marked that are still there, or may be.
+    /// Marked messages that were not removed, or may not have been.
     pub failed: u64,
 }
 
@@ -47,23 +49,23 @@ impl Maildrop {
     }
 }
 
-/// A marked message that may still be there.
+/// A marked message that may still exist.
 struct Unsettled {
-    /// Which of the maildrop's messages it is.
+    /// The message's index in the maildrop's list.
     index: usize,
-    /// One of the links of its file has been removed.
+    /// True if one of the links of its file has been removed.
     removed: bool,
 }
 
-/// What has become of a file that may be a marked message's.
+/// The result of trying to remove a file.
 enum Attempt {
     Removed {
-        /// It had other links, which may be in the maildrop too.
+        /// True if the file had other links, which may be in the maildrop too.
         linked: bool,
     },
     /// There is no file of that name.
     Missing,
-    /// It is not the message's file.
+    /// The file is not the marked message.
     Other,
 }
 
@@ -71,19 +73,19 @@ enum Attempt {
 struct Removal<'a> {
     maildrop: &'a Maildrop,
     update: Update,
-    /// Marked messages that other programs had removed.
+    /// How many marked messages other programs had removed already.
     gone: u64,
-    /// Marked messages whose files are not what they were at login.
+    /// How many marked messages have changed since login.
     changed: u64,
     unsettled: Vec<Unsettled>,
 }
 
 impl Removal<'_> {
-    /// Removes the marked messages of a folder that are where the session knows them to be.
+    /// Removes the marked messages that are in `folder`, if their paths are the ones the session knows.
     fn remove_from(&mut self, folder: Folder) {
         let maildrop = self.maildrop;
         let mut due = maildrop.marks.in_order();
-        due.retain(|&index| maildrop.messages[index].place.folder == folder);
+        due.retain(|&index| maildrop.messages[index].path.folder == folder);
         if due.is_empty() {
             return;
         }
@@ -98,9 +100,9 @@ impl Removal<'_> {
             }
         };
         for index in due {
-            match self.remove(directory.as_ref(), &maildrop.messages[index].place.name, index) {
+            match self.remove(directory.as_ref(), &maildrop.messages[index].path.name, index) {
                 Ok(Attempt::Removed { linked }) if folder == Folder::Top || !linked => self.update.removed += 1,
-                // In a flat maildrop a name is all that a message is known by.
+                // A message in a flat maildrop is identified by its name alone, so it is not looked for elsewhere.
                 Ok(Attempt::Missing) if folder == Folder::Top => self.gone += 1,
                 Ok(Attempt::Other) if folder == Folder::Top => self.fail_as_changed(index),
                 Ok(attempt) => {
@@ -112,8 +114,8 @@ impl Removal<'_> {
         }
     }
 
-    /// Looks for the marked messages that other programs have moved, and for further links of those removed, until it is
-    /// certain of each that it has gone.
+    /// Looks for marked messages that other programs have moved, and for further links of removed files, until every
+    /// one of them is known to be removed.
     fn look_for_the_rest(&mut self) {
         let maildrop = self.maildrop;
         let mut search = Search::new(&maildrop.root, maildrop.user.as_str());
@@ -129,15 +131,15 @@ impl Removal<'_> {
             };
             let count = mem::take(&mut self.unsettled).len();
             self.update.failed += count as u64;
-            log::error!("{}: {count} messages marked as deleted cannot be looked for: {error}", maildrop.user);
+            log::error!("{}: {count} marked messages cannot be looked for: {error}", maildrop.user);
         }
     }
 
-    /// Removes every listed file of a message. Returns the message if there may be more of them.
+    /// Removes every listed file of a message. Returns the message if it may have further files.
     fn settle(&mut self, mut message: Unsettled, listing: &Listing<'_>) -> Option<Unsettled> {
         let (mut is_complete, mut is_other) = (listing.at_rest, false);
-        for file in listing.of(self.maildrop.messages[message.index].place.base()) {
-            match self.remove(listing.directory(file), &file.place.name, message.index) {
+        for file in listing.of(self.maildrop.messages[message.index].path.base()) {
+            match self.remove(listing.directory(file), &file.path.name, message.index) {
                 Ok(Attempt::Removed { linked: false }) => {
                     self.update.removed += 1;
                     return None;
@@ -164,7 +166,7 @@ impl Removal<'_> {
         None
     }
 
-    /// Removes a file if it is the message's.
+    /// Removes a file if it is the marked message.
     fn remove(&self, directory: Option<&Directory>, name: &[u8], index: usize) -> io::Result<Attempt> {
         let removed = directory.map_or(Ok(Attempt::Missing), |directory| {
             let (identity, links) = directory.identity_and_links(name)?;
@@ -180,7 +182,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Whether a file with the message's base name is the marked message.
+    /// Returns true if a file with the message's base name is the marked message.
     fn is_marked(&self, index: usize, identity: &Identity) -> bool {
         let Identity { inode, modified, .. } = self.maildrop.messages[index].content.identity;
         let is_old = || is_settled(modified, self.maildrop.opened);
@@ -194,7 +196,7 @@ impl Removal<'_> {
 
     fn fail(&mut self, index: usize, error: &io::Error) {
         self.update.failed += 1;
-        let path = self.maildrop.messages[index].place.path(self.maildrop.user.as_str());
+        let path = self.maildrop.messages[index].path.path(self.maildrop.user.as_str());
         log::error!("cannot remove {}: {error}", root::display(&path));
     }
 
@@ -203,7 +205,11 @@ impl Removal<'_> {
             Index::forget(&self.maildrop.root, self.maildrop.user.as_str());
         }
         if self.gone > 0 {
-            log::info!("{}: {} messages marked as deleted had gone already", self.maildrop.user, self.gone);
+            log::info!(
+                "{}: other programs had removed {} of the marked messages already",
+                self.maildrop.user,
+                self.gone
+            );
         }
         self.update
     }

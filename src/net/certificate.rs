@@ -1,14 +1,12 @@
-//! The server's certificate and key: read at the start, and again when told, while sessions go on with the old ones.
+//! The server's certificate and key, as read at one time.
 
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
@@ -18,19 +16,13 @@ use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
 use super::self_signed;
-use crate::trust;
+use crate::{owner, trust};
 
 /// A certificate chain and its private key as TLS uses them.
 #[derive(Debug)]
 pub struct Certificate {
     /// The chain's and the key's file, in PEM; none for a certificate of this run alone.
     files: Option<(PathBuf, PathBuf)>,
-    loaded: RwLock<Loaded>,
-}
-
-/// What the files have told.
-#[derive(Debug)]
-struct Loaded {
     config: Arc<ServerConfig>,
     expiry: Option<UnixTime>,
 }
@@ -128,8 +120,7 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`]
     pub fn open(chain: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
-        let loaded = RwLock::new(load(&chain, &key)?);
-        Ok(Self { files: Some((chain, key)), loaded })
+        load(chain, key)
     }
 
     /// Makes one that lives as long as the server: for `name`, or the host's, and for loopback. The log tells its
@@ -144,33 +135,31 @@ impl Certificate {
         log::info!("TLS certificate of this run (with --state it would be kept), SHA-256 {}", fingerprint(&own));
         let expiry = expiry(&own);
         let config = config(vec![own], key).and_then(with_tickets).map_err(io::Error::other)?;
-        Ok(Self { files: None, loaded: RwLock::new(Loaded { config: Arc::new(config), expiry }) })
+        Ok(Self { files: None, config: Arc::new(config), expiry })
     }
 
-    /// Reads the files again, for connections from now on. Returns false when there are none.
+    /// Reads the files again. Returns `None` when there are none.
     ///
     /// # Errors
-    /// [`CertificateError`]; the old certificate stays.
-    pub fn reload(&self) -> Result<bool, CertificateError> {
-        let Some((chain, key)) = &self.files else { return Ok(false) };
-        let loaded = load(chain, key)?;
-        *self.loaded.write() = loaded;
-        Ok(true)
+    /// [`CertificateError`]
+    pub fn read_again(&self) -> Result<Option<Self>, CertificateError> {
+        self.files.as_ref().map(|(chain, key)| load(chain.clone(), key.clone())).transpose()
     }
 
     /// When the server's own certificate expires.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
-        self.loaded.read().expiry
+        self.expiry
     }
 
     /// What a new connection uses.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.loaded.read().config)
+        Arc::clone(&self.config)
     }
 }
 
-fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
+fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, CertificateError> {
+    let (chain, key) = (chain_file.as_path(), key_file.as_path());
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
@@ -181,7 +170,7 @@ fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         other if matches!(error, pem::Error::NoItemsFound) => other,
         _ => CertificateError::File(key.to_owned(), error),
     })?;
-    warn_of_readers(key);
+    owner::warn_of_others(key);
     log::info!("TLS certificate {}, SHA-256 {}", chain.display(), fingerprint(own));
     warn_of_dates(chain, own);
 
@@ -198,7 +187,9 @@ fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         }
         config => config.map_err(unusable)?,
     };
-    Ok(Loaded { config: Arc::new(with_tickets(config).map_err(unusable)?), expiry: expiry(own) })
+    let config = with_tickets(config).map_err(unusable)?;
+    let expiry = expiry(own);
+    Ok(Certificate { files: Some((chain_file, key_file)), config: Arc::new(config), expiry })
 }
 
 /// Sessions are resumed by tickets, which need no memory here.
@@ -260,15 +251,6 @@ fn fault_at(own: &CertificateDer<'_>, now: UnixTime) -> Option<rustls::Certifica
 /// What a person compares who is shown a certificate that nobody has signed.
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     Sha256::digest(certificate).iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
-}
-
-/// A private key is for the server's user alone; a group may have been given it on purpose.
-fn warn_of_readers(key: &Path) {
-    if let Ok(mode) = fs::metadata(key).map(|metadata| metadata.permissions().mode())
-        && mode & 0o007 != 0
-    {
-        log::warn!("{}: everybody on this machine may read or change the private key (chmod o= it)", key.display());
-    }
 }
 
 #[cfg(test)]
@@ -350,15 +332,5 @@ mod tests {
             assert_eq!(fault(datetime!(2022-01-01 0:00 UTC)).unwrap(), "has expired: 2021-01-01 was its last day");
             assert!(fault(datetime!(2019-01-01 0:00 UTC)).unwrap().starts_with("is not valid before 2020-01-01"));
         }
-    }
-
-    #[test]
-    fn a_reload_that_fails_keeps_the_old_one() {
-        let (_directory, chain, key) = pair();
-        let certificate = Certificate::open(chain.clone(), key).unwrap();
-        let before = certificate.config();
-        fs::write(&chain, "").unwrap();
-        assert!(certificate.reload().is_err());
-        assert!(Arc::ptr_eq(&before, &certificate.config()));
     }
 }

@@ -13,9 +13,10 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::address::ListenAddress;
 use super::patience::WRITE_STEP;
-use crate::connections::{Connections, Place, Protocol};
+use crate::connections::{Connections, Protocol, Reservation};
 
-/// Connections that wait for a place wait in the kernel; it holds no more than net.core.somaxconn of them.
+/// The length of the backlog: connections that wait for a slot wait there, in the kernel. The kernel lowers it to
+/// net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
 /// A client's host that has vanished is noticed after a minute and a half.
@@ -153,37 +154,37 @@ impl Listener {
         self.address.text_with_port(self.port)
     }
 
-    /// Accepts connections, each when there is a place for it, until the server closes. Whatever goes wrong with
-    /// accepting, it goes on.
+    /// Accepts connections until the server closes, each as soon as a slot is free for it. After an error it waits for a
+    /// moment and goes on.
     pub fn accept_all(
         &self,
         connections: &Arc<Connections>,
         protocol: Protocol,
-        mut serve: impl FnMut(Place, TcpStream, SocketAddr),
+        mut serve: impl FnMut(Reservation, TcpStream, SocketAddr),
     ) {
         let mut rest = FIRST_REST;
         let reserve = || {
             if protocol == Protocol::Peep {
-                self.wait(); // another client may lose its place to the one that is waiting now
+                self.wait(); // an unauthenticated connection may be closed for the client that is waiting now
             }
             connections.reserve(protocol)
         };
-        while let Some(place) = reserve() {
+        while let Some(reservation) = reserve() {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     rest = FIRST_REST;
                     self.set_for_remote(&stream, peer);
-                    serve(place, stream, peer);
+                    serve(reservation, stream, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drop(place);
+                    drop(reservation);
                     self.wait();
                 }
-                // The client has gone again, which is its right.
+                // The client has closed its connection before it was accepted.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {
-                    drop(place);
+                    drop(reservation);
                     if connections.is_closing() {
                         return;
                     }
@@ -207,7 +208,7 @@ impl Listener {
         }
     }
 
-    /// Until a client knocks, or the listener is woken.
+    /// Waits until a connection is in the backlog, or the listener is woken.
     fn wait(&self) {
         if let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None)
             && error != Errno::INTR
@@ -217,14 +218,14 @@ impl Listener {
         }
     }
 
-    /// Whether a client waits to be accepted.
+    /// Returns true if a connection in the backlog waits to be accepted.
     #[must_use]
-    pub fn has_knocks(&self) -> bool {
+    pub fn has_backlog(&self) -> bool {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Wakes [`Listener::accept_all`], which then sees that the server closes. Nobody is accepted after this.
+    /// Wakes [`Listener::accept_all`], which then sees that the server is closing. No connection is accepted after this.
     pub fn wake(&self) {
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
     }

@@ -37,7 +37,7 @@ impl<'a> Disk<'a> {
     }
 
     /// Frees the space that [`Disk::fill`] has taken.
-    fn free(&self) {
+    fn free_space(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 
@@ -102,7 +102,7 @@ fn mail_is_served_when_the_disk_is_too_full_for_the_index() {
         let mut session = server.session();
         session.call("DELE 1");
         session.quit();
-        disk.free();
+        disk.free_space();
         check(&server, COUNT - 1);
         assert_eq!(index_files(&maildrop), [".pop3d-index"]);
 
@@ -111,7 +111,7 @@ fn mail_is_served_when_the_disk_is_too_full_for_the_index() {
         disk.fill(left);
         check(&server, COUNT + 4);
         assert_eq!(index_files(&maildrop), [".pop3d-index"]);
-        disk.free();
+        disk.free_space();
         check(&server, COUNT + 4);
         drop((server, disk));
     }
@@ -131,7 +131,7 @@ fn a_full_disk_for_the_log_does_not_disturb_sessions() {
         check(&server, 1);
     }
     assert!(fs::metadata(&log).unwrap().len() < before + 4096, "the disk had space for the log");
-    disk.free();
+    disk.free_space();
     check(&server, 1);
     server.session().quit();
     eventually("the log goes on", || {

@@ -12,13 +12,13 @@ use rustix::fs::{Mode, chmod};
 use super::super::*;
 use super::{Mail, number, set_modified};
 
-/// The most renames of a program that runs beside a test, so that it ends whatever happens.
+/// The most renames of a program that runs beside a test. It ends after them even if the test does not stop it.
 const RENAMES: usize = 2_000_000;
 
-/// A program that changes the flags of a message as fast as it can until it is stopped.
+/// A program that changes the flags of a message as fast as it can, until it is stopped.
 struct Flagger {
     stopped: AtomicBool,
-    /// Flags changed so far.
+    /// How many times it has changed the flags so far.
     changes: AtomicUsize,
 }
 
@@ -104,7 +104,7 @@ fn a_message_is_removed_while_its_flags_change() {
 fn a_message_is_sent_while_its_flags_change() {
     let mail = Mail::maildir();
     mail.put("cur/1.M.h:2,", "one\n");
-    // The larger the directory is, the longer ago it is that a file was listed when it is opened.
+    // In a larger directory more time passes between the listing of a file and its opening.
     for n in 2..200 {
         mail.put(&format!("cur/{n}.M.h:2,"), "another\n");
     }
@@ -119,7 +119,7 @@ fn a_message_is_sent_while_its_flags_change() {
 }
 
 #[test]
-fn of_two_with_one_base_name_the_renamed_one_is_sent_and_removed() {
+fn a_renamed_message_is_told_from_another_with_the_same_base_name() {
     for (renamed, kept) in [("cur/1.M.h:2,", "cur/1.M.h:2,S"), ("cur/1.M.h:2,S", "cur/1.M.h:2,")] {
         let mail = Mail::maildir();
         mail.put(renamed, "renamed\n");
@@ -138,9 +138,9 @@ fn of_two_with_one_base_name_the_renamed_one_is_sent_and_removed() {
     }
 }
 
-/// Each takes the name that the other one had, and neither its size nor its time tells them apart.
+/// Each message takes the other one's name, and both have the same size and time.
 #[test]
-fn of_two_that_exchange_their_names_the_marked_one_is_removed() {
+fn the_marked_message_is_removed_after_two_messages_swapped_names() {
     let mail = Mail::maildir();
     mail.put("cur/1.M.h:2,", "one\n");
     mail.put("cur/1.M.h:2,S", "two\n");
@@ -160,7 +160,8 @@ fn of_two_that_exchange_their_names_the_marked_one_is_removed() {
     assert_ne!(fs::read_to_string(mail.path(left)).unwrap(), first);
 }
 
-/// A delivery or a move by link(2) and unlink(2) that ended between the two leaves a message in both directories.
+/// A program that moves a message by link(2) and unlink(2) may end in between, which leaves the message in both
+/// directories.
 #[test]
 fn every_link_of_a_marked_message_is_removed() {
     for removed_first in [None, Some("new/1.M.h"), Some("cur/1.M.h:2,")] {
@@ -178,7 +179,7 @@ fn every_link_of_a_marked_message_is_removed() {
     }
 }
 
-/// A copy that shares the file, as Dovecot makes them, is a message of its own.
+/// Dovecot copies a message by a hard link. The copy is a separate message.
 #[test]
 fn a_link_of_another_base_name_stays() {
     let mail = Mail::maildir();
@@ -189,7 +190,7 @@ fn a_link_of_another_base_name_stays() {
 }
 
 #[test]
-fn a_marked_message_that_has_gone_is_no_failure() {
+fn a_marked_message_that_another_program_removed_is_no_failure() {
     let mail = Mail::maildir();
     mail.put("cur/1.M.h:2,", "one\n");
     let maildrop = marked(&mail, &[1]);
@@ -256,7 +257,7 @@ fn a_file_that_was_restored_is_the_same_message() {
     }
 }
 
-/// Where times are kept in steps of a second or two, mail that is written now has the time of mail written just before.
+/// On file systems with times in steps of a second or two, files written shortly after one another have the same time.
 #[test]
 fn a_new_file_of_the_same_recent_time_is_not_removed() {
     let mail = Mail::flat();
@@ -267,7 +268,7 @@ fn a_new_file_of_the_same_recent_time_is_not_removed() {
     assert_eq!(fs::read_to_string(mail.path("1")).unwrap(), "two\n");
 }
 
-/// What is sent in wire form, without a look at it, has to be the file that was measured.
+/// A message is sent as it is stored, without another look, only if it is the very file that was measured.
 #[test]
 fn a_file_other_than_the_measured_one_is_not_taken_for_wire_form() {
     for (mail, name) in [(Mail::flat(), "1"), (Mail::maildir(), "cur/1.M.h:2,S")] {
@@ -280,9 +281,9 @@ fn a_file_other_than_the_measured_one_is_not_taken_for_wire_form() {
     }
 }
 
-/// As after a restore under the same names, in which the files got the inodes that the removed ones had.
+/// A restore may write other files under the same names, which may get the inodes of the removed files.
 #[test]
-fn the_index_does_not_speak_for_other_files_with_the_same_inodes() {
+fn the_index_is_not_trusted_for_other_files_with_the_same_inodes() {
     let mail = Mail::maildir();
     for n in 1..20 {
         mail.put(&format!("cur/{n}.M.h:2,S"), &"x\n".repeat(n));

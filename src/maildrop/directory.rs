@@ -1,0 +1,140 @@
+//! A directory below the mail root: lists it, and opens and removes files in it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::homes::Named;
+use super::identity::{Identity, Stamp};
+use super::names::{Name, Names};
+use super::root::{READ, named, regular};
+use crate::owner;
+
+/// The size of the buffer for listing a directory: room for some 500 names.
+const LISTING_BUFFER: usize = 1 << 15;
+
+/// A directory below the root.
+#[derive(Debug)]
+pub(super) struct Directory(pub(super) OwnedFd);
+
+impl Directory {
+    /// Lists the messages by name and inode: regular files whose name does not begin with a dot.
+    ///
+    /// They are sorted by inode, which is usually the order of delivery too. The names lie in memory in this order, so
+    /// a loop over a large maildrop in either order makes good use of the processor's cache.
+    ///
+    /// `check` is called with the name of each sub-directory, also of hidden ones. If it fails, the listing fails.
+    pub(super) fn messages(&self, check: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<Vec<(Name, u64)>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listing = fs::openat(&self.0, ".", flags, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(LISTING_BUFFER);
+        let mut listing = RawDir::new(listing, buffer.spare_capacity_mut());
+        let (mut listed, mut found) = (Vec::new(), Vec::new());
+        while let Some(entry) = listing.next() {
+            let entry = match entry {
+                Err(Errno::INTR) => continue,
+                Err(Errno::NOENT) => break, // the directory has been removed
+                entry => entry?,
+            };
+            let name = entry.file_name().to_bytes();
+            let kind = self.kind(name, entry.file_type())?;
+            if kind.is_dir() && name != b"." && name != b".." {
+                check(name)?;
+            } else if kind.is_file() && !name.starts_with(b".") {
+                let start = listed.len();
+                listed.extend_from_slice(name);
+                found.push((entry.ino(), start..listed.len()));
+            }
+        }
+        found.sort_by_key(|&(inode, _)| inode); // stable: the last name of a renamed file stays last
+        let mut sorted = Vec::with_capacity(listed.len());
+        found.iter().for_each(|(_, name)| sorted.extend_from_slice(&listed[name.clone()]));
+        let mut names = Names::new(sorted);
+        let named = |(inode, name): (u64, Range<usize>)| Some((names.next(name.len())?, inode));
+        found.into_iter().map(named).collect::<Option<_>>().ok_or_else(|| Errno::FBIG.into())
+    }
+
+    /// Returns the type of the file `name`. Some file systems leave the type out of a listing.
+    fn kind(&self, name: &[u8], listed: FileType) -> io::Result<FileType> {
+        if listed != FileType::Unknown {
+            return Ok(listed);
+        }
+        match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
+            Err(Errno::NOENT) => Ok(FileType::Unknown),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns true if there is a directory at `path` below this one.
+    pub(super) fn has_directory(&self, path: &[u8]) -> bool {
+        let found = fs::statat(&self.0, path, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+    }
+
+    /// This directory as the directory of `user`.
+    pub(super) fn named(&self, user: &str) -> io::Result<Named> {
+        Ok(named(&fs::fstat(&self.0)?, user))
+    }
+
+    /// Opens the message `name` of a listing for reading.
+    pub(super) fn file(&self, name: &[u8]) -> io::Result<(File, Identity)> {
+        // A single component needs no openat2(2), which is slower.
+        regular(fs::openat(&self.0, name, READ | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Returns which file has the name `name` now, and its state.
+    pub(super) fn identity(&self, name: &[u8]) -> io::Result<Identity> {
+        self.identity_and_links(name).map(|(identity, _)| identity)
+    }
+
+    /// Returns the same, and how many links the file has.
+    pub(super) fn identity_and_links(&self, name: &[u8]) -> io::Result<(Identity, u64)> {
+        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((Identity::new(&stat), stat.st_nlink))
+    }
+
+    /// Returns when the directory was last changed.
+    pub(super) fn stamp(&self) -> io::Result<Stamp> {
+        Ok(Stamp::new(&fs::fstat(&self.0)?))
+    }
+
+    /// Creates an empty file for the server's own data. It replaces any file of that name.
+    pub(super) fn replace(&self, name: &[u8]) -> io::Result<File> {
+        let _ = self.unlink(name);
+        self.create(name)
+    }
+
+    /// Creates an empty file for the server's own data. Every user who may change the directory may write to the file.
+    pub(super) fn create(&self, name: &[u8]) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?;
+        owner::share_like(&self.0, &file)?;
+        Ok(file.into())
+    }
+
+    /// Gives one of the server's own files the owner and permissions that [`Self::create`] would give it. An earlier
+    /// version of the server left such files to root.
+    pub(super) fn share(&self, file: &OwnedFd) -> io::Result<()> {
+        owner::share_like(&self.0, file)
+    }
+
+    /// Returns true if `name` is a regular file.
+    pub(super) fn has_file(&self, name: &[u8]) -> bool {
+        self.kind(name, FileType::Unknown).is_ok_and(FileType::is_file)
+    }
+
+    /// Renames one of the server's own files. A file that already has the new name is replaced.
+    pub(super) fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        Ok(fs::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    /// Removes a file.
+    pub(super) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+}
