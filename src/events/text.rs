@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::event::{Counts, Ended, Event, Lossy, Service, What};
+use super::client::Service;
+use super::event::{Counts, Ended, Event, Lossy, What};
 use super::reason::AdminReason;
 
 impl fmt::Display for Event<'_> {

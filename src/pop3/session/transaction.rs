@@ -133,7 +133,7 @@ impl<L: Link> Session<'_, L> {
         message: OpenMessage,
         body: Body,
     ) -> Result<Transferred, TransferError> {
-        let Some(transform) = &self.shared.transform else {
+        let Some(transform) = self.shared.settings().transform.clone() else {
             let listed = message.octets;
             let sent = transfer::stored(&mut self.output, message, body)?;
             let octets = sent.octets;
