@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
-use crate::events::{self, Client, EndResult, Ended, What};
+use crate::events::{self, Client, ConnectionReason, EndResult, Ended, What};
 use crate::guard::Admission;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::net::{self, Listener, Socket};
@@ -177,17 +177,17 @@ impl Server {
                 let accept =
                     move || {
                         listener.accept_all(&shared.connections, service.protocol, |reservation, stream, peer| {
-                            match shared.guard.admit(peer.ip()) {
-                                Some(admission) => {
+                            match admit(peer, *service, shared) {
+                                Ok(admission) => {
                                     let near = cores::of_packets(&stream);
                                     let accepted = AcceptedConnection {
                                         admission,
-                                        slot: reservation.occupy(stream, peer),
+                                        slot: reservation.occupy(stream, peer, service.tls),
                                         tls: service.tls,
                                     };
                                     sessions.submit(accepted, near);
                                 }
-                                None => refuse(&stream, peer, *service, shared),
+                                Err(reason) => refuse(&stream, peer, *service, reason, shared),
                             }
                         });
                     };
@@ -251,16 +251,34 @@ struct AcceptedConnection {
     tls: bool,
 }
 
-/// Refuses a connection because there are too many from its address. The acceptor thread does this itself, so nothing in
-/// it may wait for the client.
-fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Shared) {
-    match (service.tls, service.protocol) {
-        (true, _) => {} // a reply would need a TLS handshake, which waits for the client
-        (false, Protocol::Pop3) => net::refuse(stream, pop3::TOO_MANY_CONNECTIONS),
-        (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
+/// Admits a connection, or says why it is refused. PEEP is concerned neither by bans nor by draining, so that an admin can
+/// undo both.
+fn admit(peer: SocketAddr, service: Service, shared: &Shared) -> Result<Admission, ConnectionReason> {
+    if service.protocol == Protocol::Pop3 {
+        if shared.connections.is_draining() {
+            return Err(ConnectionReason::Draining);
+        }
+        if shared.guard.is_banned(peer.ip()) {
+            return Err(ConnectionReason::Banned);
+        }
+    }
+    shared.guard.admit(peer.ip()).ok_or(ConnectionReason::TooMany)
+}
+
+/// Refuses a connection. The acceptor thread does this itself, so nothing in it may wait for the client.
+fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, reason: ConnectionReason, shared: &Shared) {
+    let words = match (service.protocol, reason) {
+        (Protocol::Peep, _) => peep::TOO_MANY_CONNECTIONS,
+        (Protocol::Pop3, ConnectionReason::TooMany) => pop3::TOO_MANY_CONNECTIONS,
+        (Protocol::Pop3, ConnectionReason::Banned) => pop3::BANNED,
+        (Protocol::Pop3, ConnectionReason::Draining) => pop3::DRAINING,
+    };
+    // With TLS, a reply would need a handshake, which waits for the client.
+    if !service.tls {
+        net::refuse(stream, words);
     }
     let is_news = shared.guard.should_log_refusal(peer.ip());
-    shared.events.emit(&Client::refused(peer, service.into()), What::Refused { is_news });
+    shared.events.emit(&Client::refused(peer, service.into()), What::Refused { reason, is_news });
 }
 
 /// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command
@@ -296,19 +314,19 @@ fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
 // Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
 fn serve(AcceptedConnection { admission, slot, tls }: AcceptedConnection, shared: &Shared) {
-    let client = Client::new(slot.id, slot.peer, Service { protocol: slot.protocol(), tls }.into());
+    let client = slot.client();
     let ended = |result, reason: Option<fmt::Arguments<'_>>, counts| {
-        shared.events.emit(&client, What::Ended(Ended { result, reason, counts }));
+        shared.events.emit(client, What::Ended(Ended { result, reason, counts }));
     };
     let session = AssertUnwindSafe(|| {
-        shared.events.emit(&client, What::Connected);
+        shared.events.emit(client, What::Connected);
         let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
         let mut socket = Socket::new(&slot, sent, shared.settings().certificate.clone());
         if tls {
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
                 Ok(agreed) => {
                     client.set_tls(&agreed);
-                    shared.events.emit(&client, What::Tls { agreed: &agreed });
+                    shared.events.emit(client, What::Tls { agreed: &agreed });
                 }
                 Err(error) => {
                     return ended(EndResult::Handshake, Some(format_args!("TLS handshake failed: {error}")), None);
@@ -317,10 +335,13 @@ fn serve(AcceptedConnection { admission, slot, tls }: AcceptedConnection, shared
         }
         match slot.protocol() {
             Protocol::Pop3 => {
-                let Summary { end, counts } = pop3::serve(socket, shared, &admission, &client);
+                let Summary { end, counts } = pop3::serve(socket, shared, &admission, client);
                 ended(end.result(), Some(format_args!("{end}")), Some(counts));
             }
-            Protocol::Peep => match peep::serve(socket, shared, &admission, &client) {
+            Protocol::Peep => match peep::serve(socket, shared, &admission, client) {
+                _ if client.progress.is_kicked() => {
+                    ended(EndResult::Kicked, Some(format_args!("ended by an admin")), None);
+                }
                 Ok(()) => ended(EndResult::Quit, None, None),
                 Err(error) => ended(EndResult::Failed, Some(format_args!("{error}")), None),
             },

@@ -18,6 +18,8 @@ mod guard;
 mod config;
 // System calls that fail, full disks, clocks that jump, kills under load.
 mod faults;
+// What an admin sees of a running server, and does to it, by PEEP 1.1.
+mod admin;
 // The fuzz targets with their seeds.
 mod fuzz;
 // What the server and its transforms give up, and the lock that other servers see.

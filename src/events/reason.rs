@@ -102,6 +102,27 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionReason {
+    /// There are too many from its address.
+    TooMany,
+    /// An admin has banned its address.
+    Banned,
+    /// An admin has said that no new POP3 connections are to be taken.
+    Draining,
+}
+
+impl fmt::Display for ConnectionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooMany => "too many connections from this address",
+            Self::Banned => "this address is banned",
+            Self::Draining => "no new POP3 connections are taken",
+        })
+    }
+}
+
 /// Why a login of the admin is refused.
 #[derive(Debug)]
 pub enum AdminReason {
