@@ -1,12 +1,12 @@
-//! Whose the files are that the server makes.
+//! Whose the files are that the server makes, and who else can use those that it reads.
 //!
 //! They get the owner and group of the directory they are in as far as the server may give them away. So a server that
 //! runs as root leaves nothing behind that one with fewer rights cannot use.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::fchown;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, Stat, fchmod, fstat, openat};
@@ -46,6 +46,13 @@ pub(crate) fn is_shared_like(directory: &Stat, file: &Stat) -> bool {
     owner(directory) == owner(file) && Mode::from_raw_mode(file.st_mode) == mode_like(directory)
 }
 
+/// Warns of a file with secrets that every user of this machine can use. A group may have been given it on purpose.
+pub(crate) fn warn_of_others(path: &Path) {
+    if fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0) {
+        log::warn!("{} can be read or written by others: chmod o= it", path.display());
+    }
+}
+
 /// The mode of a file that all those may read and write who may write the directory.
 fn mode_like(directory: &Stat) -> Mode {
     // Write permission for group and others, which stands for the permission to read as well.
@@ -56,8 +63,8 @@ fn mode_like(directory: &Stat) -> Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown};
 
     #[test]
     fn who_may_write_the_directory_may_write_the_file() {

@@ -1,6 +1,7 @@
 //! The configuration file of a real server.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -154,7 +155,10 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
         Server::builder().flags(["--peep-admin-file", path.to_str().unwrap()])
     };
     let hash = "boss:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=";
-    for line in ["boss:secret\nignored\n", hash] {
+    // Longer than any password that PEEP takes, as nobody types it.
+    let long = "boss:{SCRAM-SHA-256}4096,2PVtfbW6jHRlfXrnE/Zntw==,1h4YD5ofQCsCWw59ttPLce3meSvTgqVEDwycMO5IbAw=,\
+                TeEOaeVDqtPwhRnJcOhvcCdDGKxx52VmmqDBY84X/GM=";
+    for line in ["boss:secret\nignored\n", hash, long] {
         let server = start(line).start();
         let mut admin = server.peep();
         admin.send("a boss wrong");
@@ -164,7 +168,9 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
     }
     for (line, why) in [
         ("", "it has to be NAME:PASSWORD"),
-        ("boss:{SHA256}no hash", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:two words", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:{PLAIN}two words", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:{SHA256}no hash", "the password is not in the form of SHA256"),
         ("boss:{SHA256}nohash", "the password is not in the form of SHA256"),
     ] {
         let output = start(line).refused();
@@ -172,6 +178,33 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
         assert!(output.status.code() == Some(1) && error.contains(why), "{line}: {error}");
         assert!(!error.contains("hash\n"), "{error}");
     }
+}
+
+#[test]
+fn an_admin_file_that_others_can_read_is_warned_of_once() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("admin");
+    fs::write(&path, "boss:secret").unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let path = path.to_str().unwrap();
+    let warning = format!("{path} can be read or written by others: chmod o= it");
+    let server = Server::builder().flags(["--peep-admin-file", path]).start();
+    server.peep();
+    server.expect_log("INFO", "connected to PEEP");
+    assert_eq!(server.stderr().matches(&warning).count(), 1, "{}", server.stderr());
+    let (_, output) = check(&["--peep-admin-file", path, "--peep-address", "0.0.0.0"]);
+    assert_eq!(output.matches(&warning).count(), 1, "{output}");
+}
+
+#[test]
+fn the_default_admin_of_a_file_is_not_for_other_machines_either() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("admin");
+    fs::write(&path, "root:root").unwrap();
+    let flags = ["--peep-admin-file", path.to_str().unwrap(), "--peep-address", "0.0.0.0", "--allow-cleartext"];
+    let output = Server::builder().flags(flags).refused();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("set an admin with --peep-admin first"), "{error}");
 }
 
 #[test]

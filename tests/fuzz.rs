@@ -16,7 +16,7 @@ use targets::Target;
 const MUTATIONS: usize = 1000;
 
 /// Words that mutations put in, as chance does not find them.
-const WORDS: [&[u8]; 18] = [
+const WORDS: [&[u8]; 21] = [
     b"USER u\r\n",
     b"PASS p\r\n",
     b"STAT\r\n",
@@ -32,6 +32,9 @@ const WORDS: [&[u8]; 18] = [
     b"a root root\r\n",
     b"u+ x y\r\n",
     b"4294967296",
+    b"%2D",
+    b" - ",
+    b"::ffff:192.0.2.0/120",
     b"\x16\x03\x01",
     b" HTTP/1.1\r\n",
     b"\0",
@@ -96,6 +99,11 @@ fn pop3_session() {
 #[test]
 fn peep_line() {
     replay("peep_line");
+}
+
+#[test]
+fn peep_fields() {
+    replay("peep_fields");
 }
 
 #[test]

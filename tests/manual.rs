@@ -1,32 +1,34 @@
-//! The manual and the README: their commands do what they show, and their tables of flags are those of the programs.
+//! The manual and the README: their commands print what the pages show, and their tables of flags match the programs.
 //!
-//! A ```` ```console ```` block has commands behind `$ ` (further lines of one behind `> `), each followed by the lines
-//! that it prints. They are run by bash in an empty directory and in a network and process namespace of their own, so
-//! that the default ports are free and nothing is left running. `console continued` goes on where the block before
-//! ended; `console not-run: WHY` is not run.
+//! In a ```` ```console ```` block, a line with `$ ` begins a command, lines with `> ` continue it, and the lines after it
+//! are its output. The test runs the commands by bash in an empty directory, and in a network and a process namespace of
+//! their own, so that the default ports are free and every process ends with the test. A `console continued` block
+//! continues the session of the block before it. A `console not-run: WHY` block is not run.
 //!
-//! In the output a line `…` stands for any lines and `…` within a line for any text. Of a command that ends in `&` the
-//! log on stderr is not compared, and the next command waits until as many lines as are shown have been printed.
+//! In the output, a line `…` stands for any number of lines, and `…` within a line for any text. The stderr of a command
+//! that ends in `&` is not compared, because a server logs there. The next command starts when the background command
+//! has printed as many lines as the page shows.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use clap::{Arg, CommandFactory};
 use pop3d::manual::{PAGES, Page};
 
-use crate::harness::{PROGRAM, eventually, lines_of};
+use crate::harness::{ChildGuard, PROGRAM, can_unshare, lines_of, unshare};
 
 /// How long one command of a page may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-const UNSHARE: [&str; 6] = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+/// The namespaces in which the commands of a page run.
+const NAMESPACES: [&str; 5] = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
-/// Blocks of these languages show files and lines, not commands.
+/// The languages of blocks that show files or output, and no commands.
 const SHOWN: [&str; 3] = ["", "text", "ini"];
 
 macro_rules! run_the_commands_of {
@@ -37,7 +39,7 @@ macro_rules! run_the_commands_of {
         })+
 
         #[test]
-        fn every_page_is_run() {
+        fn this_list_has_every_page_of_the_manual() {
             assert_eq!(PAGES.iter().map(|page| page.name).collect::<Vec<_>>(), [$(stringify!($page)),+]);
         }
     };
@@ -65,7 +67,7 @@ fn readme() {
 // pop3d help
 
 #[test]
-fn help_lists_the_pages_and_prints_one() {
+fn help_lists_the_pages_and_prints_each() {
     let (code, stdout, _) = pop3d(&["help"]);
     assert_eq!(code, Some(0));
     for page in PAGES {
@@ -76,7 +78,7 @@ fn help_lists_the_pages_and_prints_one() {
 }
 
 #[test]
-fn an_unknown_page_is_refused_with_the_names_of_all() {
+fn help_for_an_unknown_page_fails_and_names_the_pages() {
     let (code, stdout, stderr) = pop3d(&["help", "me"]);
     assert_eq!((code, &*stdout), (Some(2), ""));
     for page in PAGES {
@@ -86,57 +88,35 @@ fn an_unknown_page_is_refused_with_the_names_of_all() {
 }
 
 #[test]
-fn help_for_a_reader_that_has_left_ends_quietly() {
+fn help_ends_with_success_when_its_reader_has_closed_the_pipe() {
     for arguments in [&["help"][..], &["help", "security"]] {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mut command = Command::new(PROGRAM);
         command.args(arguments).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
-        let mut child = Killed(command.spawn().unwrap());
-        let code = child.code();
+        let mut child = ChildGuard(command.spawn().unwrap());
+        let code = child.wait().code();
         let mut stderr = lines_of(child.0.stderr.take().unwrap()).into_iter();
         assert_eq!((code, stderr.next()), (Some(0), None), "{arguments:?}");
     }
 }
 
-/// The exit code and the output of a `pop3d` that is to end by itself.
+/// Runs `pop3d` with arguments that make it end by itself. Returns its exit code, stdout and stderr.
 fn pop3d(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Killed(command.spawn().unwrap());
+    let mut child = ChildGuard(command.spawn().unwrap());
     let (stdout, stderr) = (lines_of(child.0.stdout.take().unwrap()), lines_of(child.0.stderr.take().unwrap()));
-    let code = child.code();
+    let code = child.wait().code();
     let text = |lines: Receiver<String>| lines.into_iter().fold(String::new(), |text, line| text + &line + "\n");
     (code, text(stdout), text(stderr))
-}
-
-/// A child that does not outlive its test.
-struct Killed(Child);
-
-impl Killed {
-    /// Its exit code, once it has ended by itself.
-    fn code(&mut self) -> Option<i32> {
-        let mut status = None;
-        eventually("the program ends", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.and_then(|status| status.code())
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Tables of flags
 
 #[test]
-fn tables_of_flags_are_those_of_the_programs() {
+fn tables_of_flags_match_the_programs() {
     let expected = [
         ("administration", table(pop3d::config::Args::command())),
         ("peep", table(pop3d::peep::client::Options::command())),
@@ -145,13 +125,13 @@ fn tables_of_flags_are_those_of_the_programs() {
     let mut missing = String::new();
     for (page, table) in expected {
         if !Page::named(page).unwrap().text.contains(&table) {
-            writeln!(missing, "src/manual/{page}.md has to contain this:\n\n{table}\n").unwrap();
+            writeln!(missing, "src/manual/{page}.md has to contain this table:\n\n{table}\n").unwrap();
         }
     }
     assert!(missing.is_empty(), "{missing}");
 }
 
-/// A table for each of the headings under which a program lists its flags, and one before for those without.
+/// The tables of a program's flags in Markdown: one for the flags without a heading, then one for each heading.
 fn table(mut program: clap::Command) -> String {
     program.build();
     let mut text = String::new();
@@ -171,12 +151,12 @@ fn table(mut program: clap::Command) -> String {
     text
 }
 
-/// A row of a table in Markdown; an empty cell is one space.
+/// A row of a table in Markdown. An empty cell is a single space.
 fn row(cells: &[&str]) -> String {
     cells.iter().fold("|".to_owned(), |row, cell| row + " " + cell + if cell.is_empty() { "|" } else { " |" })
 }
 
-/// The forms of a flag: `-m`, `--mailbox DIR`, `--maildir`.
+/// The forms of a flag, for example `-m`, `--mailbox DIR`, `--maildir`.
 fn spelling(flag: &Arg) -> String {
     let long = flag.get_long().unwrap_or_default();
     let value = flag.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
@@ -191,7 +171,7 @@ fn spelling(flag: &Arg) -> String {
     format!("{short}`--{long}{value}`{others}")
 }
 
-/// The default of a flag, and the first sentence of its help.
+/// The default of a flag, and the first sentence of its help with the values to choose from.
 fn meaning(flag: &Arg) -> (String, String) {
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let (help, told) = help.split_once(" [default: ").unwrap_or((&help, ""));
@@ -212,7 +192,7 @@ fn meaning(flag: &Arg) -> (String, String) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Commands
 
-/// One command of a page with the lines that it is to print.
+/// One command of a page with its expected output.
 #[derive(Debug, PartialEq, Eq)]
 struct Step {
     line: usize,
@@ -226,7 +206,7 @@ impl Step {
     }
 }
 
-/// The sessions of a page: each a list of commands that begins in an empty directory.
+/// The sessions of a page. Each is a list of commands that starts in an empty directory.
 fn sessions(text: &str) -> Vec<Vec<Step>> {
     let mut sessions: Vec<Vec<Step>> = Vec::new();
     let mut lines = text.lines().enumerate();
@@ -235,9 +215,9 @@ fn sessions(text: &str) -> Vec<Vec<Step>> {
         let block: Vec<_> = lines.by_ref().take_while(|(_, line)| *line != "```").collect();
         match language {
             "console" => sessions.push(steps(&block)),
-            "console continued" => sessions.last_mut().expect("a block before").extend(steps(&block)),
+            "console continued" => sessions.last_mut().expect("there is a block to continue").extend(steps(&block)),
             _ if language.strip_prefix("console not-run: ").is_some_and(|why| !why.is_empty()) => {}
-            _ => assert!(SHOWN.contains(&language), "line {}: an unknown kind of block: {language}", at + 1),
+            _ => assert!(SHOWN.contains(&language), "line {}: unknown kind of block: {language}", at + 1),
         }
     }
     sessions
@@ -265,10 +245,7 @@ fn run_page(name: &str, text: &str) {
     if sessions.is_empty() {
         return;
     }
-    let mut probe = Command::new(UNSHARE[0]);
-    let probe = probe.args(&UNSHARE[1..]).arg("true").stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-    if !probe.is_ok_and(|child| Killed(child).code() == Some(0)) {
-        eprintln!("PASSED OVER: the commands of {name}, since namespaces cannot be made here (unshare, as root)");
+    if !can_unshare(&NAMESPACES, "true") {
         return;
     }
     for session in &sessions {
@@ -276,12 +253,12 @@ fn run_page(name: &str, text: &str) {
     }
 }
 
-/// Runs a session and compares what each of its commands has printed.
+/// Runs a session and compares the output of each command with the page.
 fn run(name: &str, session: &[Step]) {
     let directory = tempfile::tempdir().unwrap();
     let work = directory.path().join("work");
     fs::create_dir(&work).unwrap();
-    // Commands that become another user have to reach it.
+    // A server with `--run-as` has to reach the directory.
     for open in [directory.path(), &work] {
         fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
@@ -289,17 +266,16 @@ fn run(name: &str, session: &[Step]) {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let script = directory.path().join("script");
     fs::write(&script, script_for(session, directory.path())).unwrap();
-    let mut command = Command::new(UNSHARE[0]);
-    command.args(&UNSHARE[1..]).arg("bash").arg(&script).current_dir(&work);
+    let mut command = unshare(&NAMESPACES);
+    command.arg("bash").arg(&script).current_dir(&work);
     command.env("PATH", path).env("HOME", &work).env("LC_ALL", "C.UTF-8").env_remove("PEEP_PASSWORD");
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = Killed(command.spawn().unwrap());
+    let mut child = ChildGuard(command.stdout(Stdio::piped()).spawn().unwrap());
     let done = lines_of(child.0.stdout.take().unwrap());
     for (number, step) in session.iter().enumerate() {
         let place = format!("{name}, line {}: {}", step.line, step.command);
         let printed = || lines(&directory.path().join(format!("{number}.out")));
         if let Err(error) = done.recv_timeout(LIMIT) {
-            panic!("{place}\nhas not ended within {LIMIT:?} ({error}); it printed\n{}", printed().join("\n"));
+            panic!("{place}\ndid not end within {LIMIT:?} ({error}); it printed\n{}", printed().join("\n"));
         }
         let printed = printed();
         assert!(
@@ -311,13 +287,13 @@ fn run(name: &str, session: &[Step]) {
     }
 }
 
-/// The lines of a file without their ends.
+/// The lines of a file without their line ends.
 fn lines(file: &Path) -> Vec<String> {
     let octets = fs::read(file).unwrap_or_default();
     String::from_utf8_lossy(&octets).lines().map(str::to_owned).collect()
 }
 
-/// A bash script that runs the commands of a session and says `done` behind each.
+/// A bash script that runs the commands of a session and prints `done` after each.
 fn script_for(session: &[Step], directory: &Path) -> String {
     let mut script = "ip link set lo up\nexec 19>&1\n".to_owned();
     for (number, step) in session.iter().enumerate() {
@@ -335,7 +311,7 @@ fn script_for(session: &[Step], directory: &Path) -> String {
     script
 }
 
-/// Whether lines are as expected, with `…` for any lines and any text.
+/// Returns true if the lines match the expected ones, in which `…` stands for any lines or any text.
 fn matches(expected: &[String], actual: &[String]) -> bool {
     match expected.split_first() {
         None => actual.is_empty(),
@@ -359,7 +335,7 @@ fn line_matches(expected: &str, actual: &str) -> bool {
 }
 
 #[test]
-fn blocks_are_read_as_commands_and_their_output() {
+fn blocks_are_parsed_into_commands_and_their_output() {
     let text = "a\n```console\n$ one\nout\n$ two \\\n>   more\n\n> shown\n```\n```console continued\n$ three &\n```\n";
     let step = |line, command: &str, expected: &[&str]| Step {
         line,

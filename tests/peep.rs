@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::harness::{Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Client, PASSWORD, Server, USER, eventually, throughout};
 
 /// What `cap?` answers, in both states.
 const CAPABILITIES: &str = "+3\r\na\r\nc=1-998\r\nt=0-86400";
@@ -50,11 +50,9 @@ fn play<'a>(client: &mut Client, dialogue: impl IntoIterator<Item = (&'a str, &'
 fn is_silent(client: &Client) {
     let socket = client.socket();
     socket.set_nonblocking(true).unwrap();
-    let until = Instant::now() + Duration::from_millis(100);
-    while Instant::now() < until {
-        assert!(socket.peek(&mut [0]).is_err(), "the server has something to say");
-        thread::sleep(Duration::from_millis(5));
-    }
+    throughout(Duration::from_millis(100), || {
+        assert!(socket.peek(&mut [0]).is_err(), "the server has sent something");
+    });
     socket.set_nonblocking(false).unwrap();
 }
 
@@ -508,10 +506,9 @@ fn a_raised_timeout_keeps_sessions_that_are_idle_already() {
     let server = Server::builder().flags(["-T", "3"]).start();
     let mut admin = server.admin();
     let mut clients = [server.session(), server.pop3()];
-    let ended = Instant::now() + Duration::from_millis(3500);
     play(&mut admin, [("t= 86400", "+")]);
-    thread::sleep(ended.saturating_duration_since(Instant::now()));
-    play(&mut admin, [("cc?", "+2"), ("t= 0", "+")]);
+    throughout(Duration::from_millis(3500), || play(&mut admin, [("cc?", "+2")]));
+    play(&mut admin, [("t= 0", "+")]);
     clients[0].call("NOOP");
     clients[1].call("CAPA");
 }

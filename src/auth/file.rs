@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -15,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::on_disk::{Snapshot, Stamp, lock};
 use super::text::Accounts;
+use crate::owner;
 
 /// How long a change waits for another program that has the file locked or is writing it, and between two looks.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,9 +49,7 @@ impl PasswdFile {
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = Snapshot::read(&path)?;
         let accounts = accounts_of(&file.text)?;
-        if file.metadata.mode() & 0o007 != 0 {
-            log::warn!("{} can be read or written by others: chmod o= it", path.display());
-        }
+        owner::warn_of_others(&path);
         if accounts.by_name.is_empty() {
             log::warn!("{} has no users yet", path.display());
         }
@@ -237,7 +235,7 @@ mod tests {
     use super::*;
     use std::fs::{File, Permissions};
     use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::SystemTime;
     use tempfile::TempDir;

@@ -1,6 +1,9 @@
 //! The flags of accounts.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::auth::{Hidden, UserName};
 
 /// Where accounts are, beside the command line.
 #[derive(Debug, clap::Args)]
@@ -9,4 +12,27 @@ pub(super) struct AccountsArgs {
     /// A file of users, NAME:{SCHEME}HASH on each line as Dovecot's passwd-file; PEEP adds and deletes users there
     #[arg(long = "users", value_name = "FILE")]
     pub(super) users_file: Option<PathBuf>,
+}
+
+/// A name and a password, written `NAME:PASSWORD`.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) name: UserName,
+    pub(super) password: Hidden<String>,
+}
+
+impl FromStr for Account {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, password) = text.split_once(':').ok_or("it has to be NAME:PASSWORD")?;
+        let name = name.parse().map_err(|error| format!("{error}"))?;
+        if password.is_empty() {
+            return Err("the password is empty".to_owned());
+        }
+        if password.contains(['\r', '\n', '\0']) {
+            return Err("a password with a line end or a NUL cannot be sent".to_owned());
+        }
+        Ok(Self { name, password: Hidden(password.to_owned()) })
+    }
 }

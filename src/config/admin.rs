@@ -1,12 +1,11 @@
 //! The flags of PEEP's admin.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Account, ConfigError};
 use crate::auth::Credentials;
+use crate::owner;
 use crate::peep::is_argument;
 
 /// The admin of a server that nobody has set one for; good for loopback only.
@@ -24,45 +23,53 @@ pub(super) struct AdminArgs {
     peep_admin_file: Option<PathBuf>,
 }
 
-impl AdminArgs {
-    /// Returns whether nobody has set another admin than [`DEFAULT_ADMIN`].
-    pub(super) fn is_default(&self) -> bool {
-        let account = self.account();
-        account.is_ok_and(|Account { name, password }| format!("{name}:{}", password.0) == DEFAULT_ADMIN)
-    }
-
-    /// The admin's name.
-    pub(super) fn name(&self) -> Result<String, ConfigError> {
-        Ok(self.account()?.name.to_string())
-    }
-
+/// The admin of a server.
+#[derive(Debug)]
+pub(super) struct Admin {
+    pub(super) name: String,
     /// What the admin has to know to log in.
-    pub(super) fn credentials(&self) -> Result<Credentials, ConfigError> {
-        let Account { name, password } = self.account()?;
-        Credentials::new(name.as_str(), &password.0).map_err(|error| ConfigError::Admin(error.to_string()))
+    pub(super) credentials: Credentials,
+    /// Nobody has set another admin than [`DEFAULT_ADMIN`].
+    pub(super) is_default: bool,
+}
+
+impl AdminArgs {
+    /// Whether the flags leave the admin at [`DEFAULT_ADMIN`]. A file is not read for this.
+    pub(super) fn are_at_default(&self) -> bool {
+        self.peep_admin_file.is_none() && is_default(&self.peep_admin)
     }
 
-    fn account(&self) -> Result<Account, ConfigError> {
-        let Some(path) = &self.peep_admin_file else { return Ok(self.peep_admin.clone()) };
-        read(path).map_err(|why| ConfigError::Admin(format!("{}: {why}", path.display())))
+    /// Reads the admin, from the file if there is one.
+    pub(super) fn read(&self) -> Result<Admin, ConfigError> {
+        let account = match &self.peep_admin_file {
+            None => self.peep_admin.clone(),
+            Some(path) => read(path).map_err(|error| ConfigError::Admin(format!("{}: {error}", path.display())))?,
+        };
+        let is_default = is_default(&account);
+        let Account { name, password } = account;
+        let credentials = Credentials::new(name.as_str(), &password.0);
+        let credentials = credentials.map_err(|error| ConfigError::Admin(error.to_string()))?;
+        Ok(Admin { name: name.to_string(), credentials, is_default })
     }
+}
+
+fn is_default(Account { name, password }: &Account) -> bool {
+    format!("{name}:{}", password.0) == DEFAULT_ADMIN
 }
 
 /// The account in a file's first line.
 fn read(path: &Path) -> Result<Account, String> {
-    let open =
-        || -> io::Result<(String, u32)> { Ok((fs::read_to_string(path)?, fs::metadata(path)?.permissions().mode())) };
-    let (text, mode) = open().map_err(|error| error.to_string())?;
-    if mode & 0o007 != 0 {
-        log::warn!("{} can be read or written by others: chmod o= it", path.display());
-    }
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    owner::warn_of_others(path);
     admin(text.lines().next().unwrap_or_default())
 }
 
-/// An account that can log in by PEEP.
+/// An account that can log in by PEEP. The admin types a password, but never a hash, so only a password has to fit PEEP's
+/// grammar. A hash that fits no scheme is reported by [`AdminArgs::read`].
 fn admin(text: &str) -> Result<Account, String> {
     let account: Account = text.parse()?;
-    if is_argument(&account.password.0) {
+    let credentials = Credentials::new(account.name.as_str(), &account.password.0);
+    if credentials.ok().as_ref().and_then(Credentials::password).is_none_or(is_argument) {
         Ok(account)
     } else {
         Err("PEEP takes a password of 1 to 128 octets, without spaces and control characters".to_owned())

@@ -96,11 +96,12 @@ fn certificate(args: &Args) -> Option<Result<String, ConfigError>> {
 }
 
 fn admin(args: &Args) -> Result<String, ConfigError> {
-    if args.admin.is_default() {
+    let admin = args.admin.read()?;
+    if admin.is_default {
         log::warn!("{DEFAULT_ADMIN} is the admin as long as no --peep-admin is set");
     }
-    args.admin.credentials()?;
-    args.admin.name()
+    args.check_admin(admin.is_default)?;
+    Ok(admin.name)
 }
 
 /// Binds the ports, and gives them up at once.

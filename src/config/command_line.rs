@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
@@ -158,8 +158,9 @@ fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
         Ok(Some(path)) => path.clone(),
         _ => return Ok(command.try_get_matches_from(typed)?),
     };
-    let file = read_file(&path)?;
-    let from_file = file.settings.iter().filter(|setting| !is_overruled(setting, typed_flags));
+    let server_flags = Args::command();
+    let file = ConfigFile::read(&path, &server_flags).map_err(UsageError::File)?;
+    let from_file = file.settings.iter().filter(|setting| !is_overruled(setting, typed_flags, &server_flags));
     // The program's name, and a task's word, come first.
     let words = 1 + usize::from(lenient.subcommand().is_some());
     let mut all: Vec<OsString> = typed.iter().take(words).cloned().collect();
@@ -177,13 +178,8 @@ fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
     })
 }
 
-fn read_file(path: &Path) -> Result<ConfigFile, UsageError> {
-    ConfigFile::read(path, &Args::command()).map_err(UsageError::File)
-}
-
 /// The command line wins over the file: it sets the same flag, or one that cannot stand beside this one.
-fn is_overruled(setting: &Setting, typed: &ArgMatches) -> bool {
-    let command = Args::command();
+fn is_overruled(setting: &Setting, typed: &ArgMatches, command: &Command) -> bool {
     let is_this = |flag: &&Arg| flag.get_long() == Some(&setting.name);
     let is_rival = |flag: &Arg, other: &Arg| command.get_arg_conflicts_with(flag).contains(&other);
     let Some(flag) = command.get_arguments().find(is_this) else { return false };

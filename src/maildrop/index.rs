@@ -235,7 +235,7 @@ impl<R: Read> Checked<R> {
     }
 }
 
-/// The part of an index that has not been decoded yet. Its methods return `None` if too few octets are left.
+/// The fields of a part of an index that have not been decoded yet. Its methods return `None` if too few octets are left.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

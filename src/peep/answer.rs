@@ -44,7 +44,7 @@ impl Answer {
             return Ok(Self::Error(ErrorCode::from_number(code.parse().map_err(|_| nonsense())?)));
         }
         let value = first.strip_prefix('+').ok_or_else(nonsense)?;
-        if with_lines {
+        if with_lines && !value.is_empty() {
             return match value.parse().map_err(|_| nonsense())? {
                 count @ 0..=MOST_LINES => Ok(Self::Lines(count)),
                 count => Err(UnreadableAnswer::TooManyLines(count)),

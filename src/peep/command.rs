@@ -1,41 +1,139 @@
 //! A PEEP command as a value. The server parses it and the client writes it, so both have the same grammar.
+//!
+//! Each command is declared once, in the table of `commands!`: its variant, its arguments, how it begins on the wire and
+//! the form of its answer. [`argument`](super::argument) has the types of arguments.
 
 use std::fmt;
 
+use ipnet::IpNet;
+use log::Level;
+
 use super::ErrorCode;
+use super::argument::{self, Argument, Encoded};
 use crate::auth::Hidden;
 
 /// The most octets of a line, CRLF included: a commencement of 8 and two arguments of 128, each after a space.
 pub const LINE_LIMIT: usize = 268;
 
-/// The most octets of an argument.
-const ARGUMENT_LIMIT: usize = 128;
-
-/// One command of the protocol. Integers may have any value (larger ones saturate): the session checks their range,
-/// because each command has its own error code for that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)] // the table in the module's documentation describes each
-pub enum Command {
-    Authenticate { name: String, password: Hidden<String> },
-    Capabilities,
-    Quit,
-    AddUser { name: String, password: Hidden<String> },
-    DeleteUser { name: String },
-    Users,
-    SetMaxConnections(i64),
-    MaxConnections,
-    SetMaildir(String),
-    Maildir,
-    SetTimeout(i64),
-    Timeout,
-    RetrievedBytes,
-    RetrievedEmails,
-    RemovedEmails,
-    CurrentConnections,
-    CurrentUsers,
-    AllConnections,
-    AllLogins,
+/// The form of an answer that is not an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `+` or `+VALUE`.
+    OneLine,
+    /// `+n` and n lines.
+    Lines,
+    /// `+` alone, or `+n` and n lines.
+    PerhapsLines,
+    /// `+`, then a line for each event until the client sends a line, which `+` answers.
+    Events,
 }
+
+/// Declares [`Command`], its parser and its text from one table.
+macro_rules! commands {
+    ($(
+        $(#[$attribute:meta])*
+        $variant:ident $({ $($field:ident: $type:ty),+ })? = $commencement:literal $(or $other:literal)? => $form:ident,
+    )+) => {
+        /// One command of the protocol. Integers may have any value (larger ones saturate): the session checks their
+        /// range, because each command has its own error code for that.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[allow(missing_docs)] // the table in the module's documentation describes each
+        pub enum Command {
+            $($(#[$attribute])* $variant $({ $($field: $type),+ })?,)+
+        }
+
+        impl Command {
+            fn with_arguments<'a>(
+                commencement: &str,
+                words: impl Iterator<Item = &'a [u8]>,
+            ) -> Result<Self, ErrorCode> {
+                Ok(match commencement {
+                    $($commencement $(| $other)? => {
+                        // Further arguments are ignored, but have to be well-formed.
+                        let words = words.map(argument::from_octets).collect::<Result<Vec<_>, _>>()?;
+                        let mut _words = words.into_iter();
+                        Self::$variant $({ $($field: <$type>::from_words(&mut _words)?),+ })?
+                    })+
+                    _ => return Err(ErrorCode::UnknownCommand),
+                })
+            }
+
+            /// How the command begins on the wire, for example `u+`.
+            #[must_use]
+            pub fn commencement(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $commencement,)+
+                }
+            }
+
+            /// The form of the command's answer, if that is no error.
+            #[must_use]
+            pub fn form(&self) -> Form {
+                match self {
+                    $(Self::$variant { .. } => Form::$form,)+
+                }
+            }
+        }
+
+        /// The line that [`Command::parse`] parses, without a line end.
+        impl fmt::Display for Command {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.commencement())?;
+                match self {
+                    $(Self::$variant $({ $($field),+ })? => {
+                        $($($field.put(f)?;)+)?
+                    })+
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+commands! {
+    Authenticate { name: String, password: Hidden<String> } = "a" => OneLine,
+    Capabilities = "cap?" => Lines,
+    Quit = "q" => OneLine,
+    AddUser { name: String, password: Hidden<String> } = "u+" or "+a" => OneLine,
+    DeleteUser { name: String } = "u-" => OneLine,
+    Users = "u?" => Lines,
+    SetMaxConnections { limit: i64 } = "c=" => OneLine,
+    MaxConnections = "c?" => OneLine,
+    SetMaildir { path: String } = "m=" => OneLine,
+    Maildir = "m?" => OneLine,
+    SetTimeout { seconds: i64 } = "t=" => OneLine,
+    Timeout = "t?" => OneLine,
+    RetrievedBytes = "rb?" => OneLine,
+    RetrievedEmails = "re?" => OneLine,
+    RemovedEmails = "xe?" => OneLine,
+    CurrentConnections = "cc?" => OneLine,
+    CurrentUsers = "cu?" => Lines,
+    AllConnections = "hc?" => OneLine,
+    AllLogins = "hu?" => OneLine,
+    // Version 1.1.
+    Sessions = "w?" => Lines,
+    Kick { id: u64 } = "k=" => OneLine,
+    KickUser { name: Encoded } = "ku=" => OneLine,
+    KickAddress { network: IpNet } = "ka=" => OneLine,
+    Ban { network: IpNet, seconds: u32 } = "b+" => OneLine,
+    Unban { network: IpNet } = "b-" => OneLine,
+    Bans = "b?" => Lines,
+    Statistics = "s?" => Lines,
+    AboutUser { name: Encoded } = "i?" => Lines,
+    TestLogin { name: Encoded, password: Hidden<String> } = "at" => OneLine,
+    Errors = "e?" => Lines,
+    SetLogLevel { level: Level } = "l=" => OneLine,
+    LogLevel = "l?" => OneLine,
+    SetDraining { on: bool } = "d=" => OneLine,
+    Draining = "d?" => OneLine,
+    Reload = "r" => PerhapsLines,
+    Follow { name: Option<Encoded> } = "f" => Events,
+    Metrics = "mt?" => Lines,
+}
+
+/// How the commands of version 1.1 begin, as `cap?` lists them.
+pub const VERSION_1_1: [&str; 18] =
+    ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?"];
 
 impl Command {
     /// Parses a line without its line end, in the state before (`authenticated == false`) or after `a`.
@@ -45,117 +143,38 @@ impl Command {
     /// [`ErrorCode::BadSyntax`] when an argument is missing or malformed.
     pub fn parse(line: &[u8], authenticated: bool) -> Result<Self, ErrorCode> {
         let mut words = line.split(|&octet| octet == b' ');
-        let commencement = words.next().unwrap_or_default();
-        if !authenticated && !matches!(commencement, b"a" | b"cap?" | b"q") {
-            return Err(ErrorCode::UnknownCommand);
-        }
-        let arguments = || {
-            let words = words.map(argument).collect::<Result<Vec<_>, _>>()?;
-            Ok(words.into_iter())
+        let commencement = std::str::from_utf8(words.next().unwrap_or_default());
+        let commencement = commencement.map_err(|_| ErrorCode::UnknownCommand)?;
+        let is_known = match commencement {
+            "a" => !authenticated,
+            "cap?" | "q" => true,
+            _ => authenticated,
         };
-        Ok(match commencement {
-            b"a" if !authenticated => {
-                let mut arguments = arguments()?;
-                Self::Authenticate { name: required(&mut arguments)?, password: Hidden(required(&mut arguments)?) }
-            }
-            b"u+" | b"+a" => {
-                let mut arguments = arguments()?;
-                Self::AddUser { name: required(&mut arguments)?, password: Hidden(required(&mut arguments)?) }
-            }
-            b"u-" => Self::DeleteUser { name: required(&mut arguments()?)? },
-            b"c=" => Self::SetMaxConnections(integer(&required(&mut arguments()?)?)?),
-            b"m=" => Self::SetMaildir(required(&mut arguments()?)?),
-            b"t=" => Self::SetTimeout(integer(&required(&mut arguments()?)?)?),
-            _ => {
-                let command = Self::without_arguments(commencement).ok_or(ErrorCode::UnknownCommand)?;
-                arguments()?; // further arguments are ignored, but have to be well-formed
-                command
-            }
-        })
+        if is_known { Self::with_arguments(commencement, words) } else { Err(ErrorCode::UnknownCommand) }
     }
 
-    fn without_arguments(commencement: &[u8]) -> Option<Self> {
-        Some(match commencement {
-            b"cap?" => Self::Capabilities,
-            b"q" => Self::Quit,
-            b"u?" => Self::Users,
-            b"c?" => Self::MaxConnections,
-            b"m?" => Self::Maildir,
-            b"t?" => Self::Timeout,
-            b"rb?" => Self::RetrievedBytes,
-            b"re?" => Self::RetrievedEmails,
-            b"xe?" => Self::RemovedEmails,
-            b"cc?" => Self::CurrentConnections,
-            b"cu?" => Self::CurrentUsers,
-            b"hc?" => Self::AllConnections,
-            b"hu?" => Self::AllLogins,
-            _ => return None,
-        })
-    }
-
-    /// Returns true if the answer is `+n` and n lines, rather than `+` or `+VALUE`.
+    /// Returns true if the answer may be `+n` and n lines, rather than `+` or `+VALUE`.
     #[must_use]
     pub fn answers_lines(&self) -> bool {
-        matches!(self, Self::Capabilities | Self::Users | Self::CurrentUsers)
+        matches!(self.form(), Form::Lines | Form::PerhapsLines)
     }
-}
 
-/// The line that [`Command::parse`] parses, without a line end.
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Authenticate { name, password } => write!(f, "a {name} {}", password.0),
-            Self::AddUser { name, password } => write!(f, "u+ {name} {}", password.0),
-            Self::DeleteUser { name } => write!(f, "u- {name}"),
-            Self::SetMaxConnections(limit) => write!(f, "c= {limit}"),
-            Self::SetMaildir(path) => write!(f, "m= {path}"),
-            Self::SetTimeout(seconds) => write!(f, "t= {seconds}"),
-            Self::Capabilities => f.write_str("cap?"),
-            Self::Quit => f.write_str("q"),
-            Self::Users => f.write_str("u?"),
-            Self::MaxConnections => f.write_str("c?"),
-            Self::Maildir => f.write_str("m?"),
-            Self::Timeout => f.write_str("t?"),
-            Self::RetrievedBytes => f.write_str("rb?"),
-            Self::RetrievedEmails => f.write_str("re?"),
-            Self::RemovedEmails => f.write_str("xe?"),
-            Self::CurrentConnections => f.write_str("cc?"),
-            Self::CurrentUsers => f.write_str("cu?"),
-            Self::AllConnections => f.write_str("hc?"),
-            Self::AllLogins => f.write_str("hu?"),
-        }
+    /// Returns true if a viewer may send it: it asks for something and changes nothing.
+    #[must_use]
+    pub fn is_for_viewers(&self) -> bool {
+        self.commencement().ends_with('?') || matches!(self, Self::Quit | Self::Follow { .. })
     }
-}
 
-/// Returns true if `text` can be sent as an argument: 1 to 128 octets, no space, no control character.
-#[must_use]
-pub(crate) fn is_argument(text: &str) -> bool {
-    (1..=ARGUMENT_LIMIT).contains(&text.len()) && !text.chars().any(|c| c == ' ' || c.is_control())
-}
-
-fn argument(word: &[u8]) -> Result<&str, ErrorCode> {
-    std::str::from_utf8(word).ok().filter(|text| is_argument(text)).ok_or(ErrorCode::BadSyntax)
-}
-
-fn required<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<String, ErrorCode> {
-    arguments.next().map(str::to_owned).ok_or(ErrorCode::BadSyntax)
-}
-
-/// Parses a decimal integer, perhaps negative. One that is too large for the type is out of every range anyway, so it
-/// saturates.
-fn integer(text: &str) -> Result<i64, ErrorCode> {
-    let (digits, bound) = match text.strip_prefix('-') {
-        Some(digits) => (digits, i64::MIN),
-        None => (text, i64::MAX),
-    };
-    if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
-        return Err(ErrorCode::BadSyntax);
+    /// Returns true if the command has a password in it, so that it must not be kept or shown.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        matches!(self, Self::Authenticate { .. } | Self::AddUser { .. } | Self::TestLogin { .. })
     }
-    Ok(text.parse().unwrap_or(bound))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::argument::is_argument;
     use super::*;
     use proptest::prelude::*;
 
@@ -219,21 +238,94 @@ mod tests {
     }
 
     #[test]
+    fn the_arguments_of_version_1_1_have_their_types() {
+        let network = |text: &str| text.parse::<IpNet>().unwrap();
+        let name = |text: &str| Encoded(text.into());
+        for (line, command) in [
+            ("k= 17", Command::Kick { id: 17 }),
+            ("ku= a%20b", Command::KickUser { name: name("a b") }),
+            ("ku= 50%off", Command::KickUser { name: name("50%off") }),
+            ("ka= 192.0.2.4", Command::KickAddress { network: network("192.0.2.4/32") }),
+            ("ka= ::ffff:192.0.2.77/120", Command::KickAddress { network: network("192.0.2.0/24") }),
+            ("ka= ::ffff:192.0.2.4", Command::KickAddress { network: network("192.0.2.4/32") }),
+            ("b+ 192.0.2.77/24 60", Command::Ban { network: network("192.0.2.0/24"), seconds: 60 }),
+            ("b+ 2001:db8::/32 99999999999", Command::Ban { network: network("2001:db8::/32"), seconds: u32::MAX }),
+            ("b- ::1", Command::Unban { network: network("::1/128") }),
+            ("at ana 100%20", Command::TestLogin { name: name("ana"), password: Hidden("100%20".into()) }),
+            ("l= debug", Command::SetLogLevel { level: Level::Debug }),
+            ("d= 1", Command::SetDraining { on: true }),
+            ("f", Command::Follow { name: None }),
+            ("f ana", Command::Follow { name: Some(name("ana")) }),
+        ] {
+            assert_eq!(parse(line), Ok(command), "{line}");
+        }
+        for line in [
+            "k=",
+            "k= -1",
+            "k= x",
+            "ku=",
+            "ku= %ff",
+            "ka= here",
+            "ka= 192.0.2.0/33",
+            "ka= 192.0.2.4:110",
+            "b+ ::1",
+            "b+ ::1 -5",
+            "b+ ::1 1h",
+            "b- x",
+            "i?",
+            "at ana",
+            "l= loud",
+            "l= off",
+            "d= 2",
+            "d= on",
+            "d=",
+            "f ",
+            "f %ff",
+        ] {
+            assert_eq!(parse(line), Err(ErrorCode::BadSyntax), "{line}");
+        }
+    }
+
+    #[test]
+    fn version_1_1_lists_each_of_its_commands() {
+        for commencement in VERSION_1_1 {
+            let without_arguments = parse(commencement);
+            assert!(without_arguments.is_ok() || without_arguments == Err(ErrorCode::BadSyntax), "{commencement}");
+        }
+        assert!(!VERSION_1_1.contains(&"cap?"));
+    }
+
+    #[test]
+    fn viewers_may_ask_and_follow() {
+        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?"] {
+            assert!(parse(line).unwrap().is_for_viewers(), "{line}");
+        }
+        for line in ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info"] {
+            assert!(!parse(line).unwrap().is_for_viewers(), "{line}");
+        }
+    }
+
+    #[test]
     fn integers_saturate() {
-        assert_eq!(parse("c= 99999999999999999999"), Ok(Command::SetMaxConnections(i64::MAX)));
-        assert_eq!(parse("t= -99999999999999999999"), Ok(Command::SetTimeout(i64::MIN)));
-        assert_eq!(parse("t= -1"), Ok(Command::SetTimeout(-1)));
-        assert_eq!(parse("c= 007"), Ok(Command::SetMaxConnections(7)));
+        assert_eq!(parse("c= 99999999999999999999"), Ok(Command::SetMaxConnections { limit: i64::MAX }));
+        assert_eq!(parse("t= -99999999999999999999"), Ok(Command::SetTimeout { seconds: i64::MIN }));
+        assert_eq!(parse("t= -1"), Ok(Command::SetTimeout { seconds: -1 }));
+        assert_eq!(parse("c= 007"), Ok(Command::SetMaxConnections { limit: 7 }));
     }
 
     fn any_command() -> impl Strategy<Value = Command> {
         let word = || "[!-~é]{1,64}".prop_filter("an argument", |text| is_argument(text));
+        let name = || ".{1,10}".prop_map(Encoded);
+        let network = || {
+            let address = || any::<std::net::IpAddr>().prop_map(|address| address.to_canonical());
+            (address(), 0..=32u8).prop_map(|(address, prefix)| IpNet::new(address, prefix).unwrap().trunc())
+        };
         prop_oneof![
             (word(), word()).prop_map(|(name, password)| Command::AddUser { name, password: Hidden(password) }),
             word().prop_map(|name| Command::DeleteUser { name }),
-            word().prop_map(Command::SetMaildir),
-            any::<i64>().prop_map(Command::SetMaxConnections),
-            any::<i64>().prop_map(Command::SetTimeout),
+            word().prop_map(|path| Command::SetMaildir { path }),
+            any::<i64>().prop_map(|limit| Command::SetMaxConnections { limit }),
+            any::<i64>().prop_map(|seconds| Command::SetTimeout { seconds }),
             prop::sample::select(vec![
                 Command::Capabilities,
                 Command::Quit,
@@ -248,7 +340,25 @@ mod tests {
                 Command::CurrentUsers,
                 Command::AllConnections,
                 Command::AllLogins,
+                Command::Sessions,
+                Command::Bans,
+                Command::Statistics,
+                Command::Errors,
+                Command::LogLevel,
+                Command::Draining,
+                Command::Reload,
+                Command::Metrics,
             ]),
+            any::<u64>().prop_map(|id| Command::Kick { id }),
+            name().prop_map(|name| Command::KickUser { name }),
+            network().prop_map(|network| Command::KickAddress { network }),
+            (network(), any::<u32>()).prop_map(|(network, seconds)| Command::Ban { network, seconds }),
+            network().prop_map(|network| Command::Unban { network }),
+            name().prop_map(|name| Command::AboutUser { name }),
+            (name(), word()).prop_map(|(name, password)| Command::TestLogin { name, password: Hidden(password) }),
+            prop::sample::select(Level::iter().collect::<Vec<_>>()).prop_map(|level| Command::SetLogLevel { level }),
+            any::<bool>().prop_map(|on| Command::SetDraining { on }),
+            proptest::option::of(name()).prop_map(|name| Command::Follow { name }),
         ]
     }
 

@@ -1,6 +1,7 @@
 //! PEEP, the protocol with which an admin watches and changes the server while it runs: the server's side and a client.
 //!
-//! - [`Command`] and [`Reply`] are the grammar, used by both sides; [`ErrorCode`] has the errors.
+//! - [`Command`] and [`Reply`] are the grammar, used by both sides; [`ErrorCode`] has the errors. [`SessionLine`],
+//!   [`BanLine`] and [`NameValue`] are lines of answers of version 1.1.
 //! - [`serve`] runs an admin's session; a thread of [`crate::pool`] calls it. The settings and counters that it changes
 //!   and reads are in [`crate::shared`].
 //! - [`client`] is `peepclient`; [`Answer`] is a reply as a client reads it.
@@ -27,6 +28,26 @@
 //! | `hc?` | `+N` | | POP3 connections ever |
 //! | `hu?` | `+N` | | logins ever |
 //!
+//! Version 1.1 adds these. NET is a network or an address; a NAME is percent-encoded where it has to be:
+//!
+//! | command | answer | errors | what it is |
+//! |---|---|---|---|
+//! | `w?` | `+n`, n of [`SessionLine`] | | connections |
+//! | `k= ID`, `ku= NAME`, `ka= NET` | `+N`, how many | -10 | ends connections without an UPDATE state |
+//! | `b+ NET SECONDS`, `b- NET` | `+` | -10 | keeps addresses out (0 for no end), or no longer |
+//! | `b?` | `+n`, n of [`BanLine`] | | bans and penalties |
+//! | `s?` | `+n`, n of [`NameValue`] | | every counter, gauge and setting |
+//! | `i? NAME` | `+n`, n of [`NameValue`] | -4 | an account and its maildrop |
+//! | `at NAME PASSWORD` | `+REASON` | | whether a login would succeed: `ok`, or why not |
+//! | `e?` | `+n`, n lines of the log | | the last warnings and errors, oldest first |
+//! | `l= LEVEL`, `l?` | `+`, `+LEVEL` | | the log's level |
+//! | `d= 0`, `d= 1`, `d?` | `+`, `+0` or `+1` | | whether new POP3 clients are turned away |
+//! | `r` | `+`, or `+n` and n lines | -11 | reads the configuration again; the lines are what needs a restart |
+//! | `f`, `f NAME` | `+`, then a line for each event | | follows events until the client sends a line; `+` answers it |
+//! | `mt?` | `+n`, n lines | | OpenMetrics text |
+//!
+//! A viewer may send what ends in `?`, `f` and `q`; anything else is answered by -12.
+//!
 //! Before the login the first line that is not `a`, `cap?` or `q` with proper arguments is answered by its error, and
 //! the connection is closed: it may be of another protocol, with lines in it that an attacker has chosen.
 //!
@@ -34,13 +55,19 @@
 //! too many failed logins from there, too many lines. The connection is closed.
 
 mod answer;
+mod argument;
 pub mod client;
 mod command;
+mod lines;
 mod reply;
 mod session;
+mod text;
 
 pub use answer::{Answer, UnreadableAnswer, read_line};
-pub(crate) use command::is_argument;
-pub use command::{Command, LINE_LIMIT};
+pub use argument::Encoded;
+pub(crate) use argument::is_argument;
+pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
+pub use lines::{BanLine, Malformed, NameValue, SessionLine, Spoken, State};
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
+pub use text::time;

@@ -41,12 +41,18 @@ pub enum ErrorCode {
     UsersNotWritten,
     /// -9, beyond the protocol's table: too many connections, commands or failed logins; the connection is closed.
     TooMany,
+    /// -10: no connection, or no ban, is meant by the argument.
+    NoSuchConnection,
+    /// -11: the configuration cannot be used, the old one stays.
+    BadConfiguration,
+    /// -12: a viewer may not do this.
+    NotForViewers,
     /// A code that a newer server may send.
     Other(u32),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 10] = [
+    const KNOWN: [Self; 13] = [
         Self::UnknownCommand,
         Self::BadSyntax,
         Self::WrongCredentials,
@@ -57,6 +63,9 @@ impl ErrorCode {
         Self::BadTimeout,
         Self::UsersNotWritten,
         Self::TooMany,
+        Self::NoSuchConnection,
+        Self::BadConfiguration,
+        Self::NotForViewers,
     ];
 
     pub(super) fn from_number(number: u32) -> Self {
@@ -76,6 +85,9 @@ impl ErrorCode {
             Self::BadTimeout => 7,
             Self::UsersNotWritten => 8,
             Self::TooMany => 9,
+            Self::NoSuchConnection => 10,
+            Self::BadConfiguration => 11,
+            Self::NotForViewers => 12,
             Self::Other(number) => number,
         }
     }
@@ -95,6 +107,9 @@ impl fmt::Display for ErrorCode {
             Self::BadTimeout => f.write_str("Invalid timeout amount"),
             Self::UsersNotWritten => f.write_str("The users file cannot be written, nothing was changed"),
             Self::TooMany => f.write_str("Too many connections or failed logins, try again later"),
+            Self::NoSuchConnection => f.write_str("No such connection or ban"),
+            Self::BadConfiguration => f.write_str("The configuration cannot be used, the old one stays"),
+            Self::NotForViewers => f.write_str("A viewer may not do this"),
             Self::Other(number) => write!(f, "Unknown error code {number}"),
         }
     }

@@ -5,12 +5,14 @@
 
 #![allow(unreachable_pub)] // to the tests these are private, to the wrappers they are not
 
+use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,7 +21,7 @@ use clap::Parser;
 use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
-use pop3d::guard::Visit;
+use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
 use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
@@ -30,10 +32,11 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("pop3_line", pop3_line),
     ("pop3_session", pop3_session),
     ("peep_line", peep_line),
+    ("peep_fields", peep_fields),
     ("peep_session", peep_session),
     ("byte_stuffing", byte_stuffing),
     ("index", index),
@@ -84,6 +87,22 @@ pub fn peep_line(octets: &[u8]) {
             let again = read_reply(&mut &written(&reply)[..], with_lines).unwrap();
             assert_eq!(written(&again), written(&reply));
         }
+    }
+}
+
+/// A line of an answer with fields is read or refused; what is read is written as a line, which is read the same.
+pub fn peep_fields(octets: &[u8]) {
+    fn read<T: FromStr + Display + PartialEq>(line: &str) {
+        let Ok(fields) = line.parse::<T>() else { return };
+        let written = fields.to_string();
+        assert!(!written.chars().any(char::is_control), "{written:?}");
+        assert!(written.parse::<T>().is_ok_and(|again| again == fields), "{line:?} is written as {written:?}");
+    }
+    for line in octets.split(|&octet| octet == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        read::<peep::SessionLine>(line);
+        read::<peep::BanLine>(line);
+        read::<peep::NameValue>(line);
     }
 }
 
@@ -255,10 +274,10 @@ fn make_old(path: &Path) {
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root.to_str().unwrap()];
-    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0
+    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
 }
 
-fn stranger(shared: &Shared) -> Visit {
+fn admission(shared: &Shared) -> Admission {
     shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
@@ -298,7 +317,7 @@ pub fn pop3_session(octets: &[u8]) {
     let played = play(octets, |client| {
         mail.deliver();
         let input = client.input;
-        pop3::serve(client, shared, &stranger(shared), "fuzz");
+        pop3::serve(client, shared, &admission(shared), "fuzz");
         check_mail(mail, input);
         assert!(shared.locks.users().is_empty(), "the maildrop is not free");
     });
@@ -379,9 +398,9 @@ pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
     let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
-        peep::serve(client, &shared, &stranger(&shared), "fuzz").unwrap();
+        peep::serve(client, &shared, &admission(&shared), "fuzz").unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
-        assert!(shared.settings.timeout().is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
+        assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
             assert!(!name.starts_with('.') && !name.contains(['/', ' ', '\0', '\n']), "{name:?}");
         }

@@ -13,7 +13,7 @@ use super::Failure;
 use super::phrases::{self, ARGUMENT_RULE};
 use crate::auth::Hidden;
 use crate::peep::Command;
-use crate::peep::command::is_argument;
+use crate::peep::is_argument;
 use crate::trust::{BY_TLS, Trust};
 
 /// The environment variable for the password. Unlike arguments, `ps` does not show it to other users.

@@ -1,0 +1,214 @@
+//! The server's flags, each declared with its default and its limits. Those of one topic are in a file of their own.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use log::LevelFilter;
+
+use super::accounts::{Account, AccountsArgs};
+use super::admin::AdminArgs;
+use super::confinement::{ConfinementArgs, Used};
+use super::limits::LimitArgs;
+use super::state::StateArgs;
+use super::tls::TlsArgs;
+use super::{ABOUT, ConfigError, Endpoint};
+use crate::confine::Confinement;
+use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::maildrop::LayoutChoice;
+use crate::net::ListenAddress;
+use crate::settings::TIMEOUT_RANGE;
+use crate::transform::Transform;
+
+/// The server's flags.
+#[derive(Debug, Parser)]
+#[command(name = "pop3d", about = ABOUT)]
+pub struct Args {
+    /// Read settings from this file, in TOML: its keys have the names of the flags, which win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// A user who may log in; can be given many times. The password may contain ':'
+    #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
+    pub(super) users: Vec<Account>,
+
+    /// The directory that holds a directory of mail for each user
+    #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
+    pub(super) mailbox: PathBuf,
+
+    /// How users' directories hold mail
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) layout: LayoutChoice,
+
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+
+    /// The port for POP3 (0: any free one)
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 1110)]
+    pop3_port: u16,
+
+    /// The port for PEEP, the admin protocol (0: any free one)
+    #[arg(short = 'P', long, value_name = "PORT", default_value_t = 2110)]
+    peep_port: u16,
+
+    /// A program that every message goes through on its way to the client: reads it on stdin, writes it on stdout
+    #[arg(short, long, value_name = "COMMAND")]
+    transform: Option<String>,
+
+    /// How long a client may be idle, in seconds (0: for ever)
+    #[arg(short = 'T', long, value_name = "SECONDS", default_value_t = 600, value_parser = within(TIMEOUT_RANGE))]
+    pub(super) timeout: u64,
+
+    /// The most connections at once, POP3 and PEEP together; the last is kept for PEEP
+    #[arg(short = 'c', long, value_name = "N", default_value_t = MAX_CONNECTIONS as u64, value_parser = within(MAX_CONNECTIONS_RANGE))]
+    pub(super) max_connections: u64,
+
+    /// An address to serve POP3 on; can be given many times [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "IP")]
+    address: Vec<ListenAddress>,
+
+    /// An address to serve PEEP on; can be given many times [default: 127.0.0.1 and ::1]
+    #[arg(long, value_name = "IP")]
+    peep_address: Vec<ListenAddress>,
+
+    /// How long the transform may give no output, in seconds (0: for ever)
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE), requires = "transform")]
+    transform_timeout: u64,
+
+    /// Log more: once for each command, twice for the first line of each reply too
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// Log less: once for warnings and errors, twice for errors
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
+    quiet: u8,
+
+    /// Append the log to this file instead of writing it to stderr; SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
+
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(super) state: StateArgs,
+
+    #[command(flatten)]
+    pub(super) accounts: AccountsArgs,
+
+    #[command(flatten)]
+    pub(super) confinement: ConfinementArgs,
+}
+
+fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(low..=high)
+}
+
+/// How to log.
+#[derive(Debug)]
+pub struct LogConfig {
+    /// The least important level that is logged.
+    pub level: LevelFilter,
+    /// Where to, if not to stderr.
+    pub file: Option<PathBuf>,
+}
+
+impl Args {
+    /// Checks what is wrong with several flags together.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.users.iter().find(|user| !names.insert(&user.name)) {
+            return Err(ConfigError::UserTwice(twice.name.clone()));
+        }
+        for (flag, count) in [("--verbose", self.verbose), ("--quiet", self.quiet)] {
+            if count > 2 {
+                return Err(ConfigError::TooOften(flag));
+            }
+        }
+        self.transform()?;
+        self.confinement.check()?;
+        self.check_admin(self.admin.are_at_default())?;
+        let in_clear = !(self.tls.peep_tls || self.tls.allow_cleartext);
+        let address = self.peep_beyond_loopback().filter(|_| in_clear);
+        address.map_or(Ok(()), |address| Err(ConfigError::PeepInClear(address.clone())))
+    }
+
+    /// Checks that the default admin is not offered to other machines.
+    pub(super) fn check_admin(&self, is_default: bool) -> Result<(), ConfigError> {
+        let address = self.peep_beyond_loopback().filter(|_| is_default);
+        address.map_or(Ok(()), |address| Err(ConfigError::DefaultAdmin(address.clone())))
+    }
+
+    fn peep_beyond_loopback(&self) -> Option<&ListenAddress> {
+        self.peep_address.iter().find(|address| !address.is_loopback())
+    }
+
+    /// Where the settings come from, for people to read.
+    pub(super) fn configured_by(&self) -> String {
+        self.config.as_ref().map_or_else(|| "the command line".to_owned(), |path| path.display().to_string())
+    }
+
+    pub(super) fn pop3_endpoint(&self) -> Endpoint {
+        self.endpoint_on(self.pop3_port)
+    }
+
+    pub(super) fn pop3s_endpoint(&self) -> Option<Endpoint> {
+        self.tls.pop3s_port.map(|port| self.endpoint_on(port))
+    }
+
+    fn endpoint_on(&self, port: u16) -> Endpoint {
+        Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
+    }
+
+    pub(super) fn peep_endpoint(&self) -> Endpoint {
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
+    }
+
+    /// How to log; needed before anything can be said.
+    #[must_use]
+    pub fn log(&self) -> LogConfig {
+        let level = match (self.quiet, self.verbose) {
+            (0, 0) => LevelFilter::Info,
+            (0, 1) => LevelFilter::Debug,
+            (0, _) => LevelFilter::Trace,
+            (1, _) => LevelFilter::Warn,
+            (_, _) => LevelFilter::Error,
+        };
+        LogConfig { level, file: self.log_file.clone() }
+    }
+
+    /// What the server is to be confined to when its ports are bound.
+    ///
+    /// # Errors
+    /// [`ConfigError`], as for [`Args::resolve`].
+    pub fn confinement(&self) -> Result<Confinement, ConfigError> {
+        let users_file = self.accounts.users_file.clone().map(|file| ("--users", file));
+        let stats_log = self.state.stats_log.as_ref().map(|log| ("--stats-log", log.path.clone()));
+        let log_file = self.log_file.clone().map(|file| ("--log-file", file));
+        let used = Used {
+            mail_root: self.mailbox.clone(),
+            state: self.state.state.clone(),
+            written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
+            read_again: self.tls.files().chain(users_file).collect(),
+        };
+        Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
+    }
+
+    pub(super) fn transform(&self) -> Result<Option<Transform>, ConfigError> {
+        let Some(command) = &self.transform else { return Ok(None) };
+        let transform = Transform::new(command, seconds(self.transform_timeout));
+        let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
+        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
+    }
+}
+
+/// A timeout in seconds, of which 0 is none.
+pub(super) fn seconds(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}

@@ -1,0 +1,63 @@
+//! Why settings make no configuration.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::auth::UserName;
+use crate::net::{CertificateError, ListenAddress};
+use crate::transform::Limit;
+
+/// Why the command line makes no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// A user is given twice.
+    UserTwice(UserName),
+    /// A flag is given more often than it means something.
+    TooOften(&'static str),
+    /// A resource is limited twice.
+    LimitTwice(Limit),
+    /// No words, or an open quote.
+    Transform(String),
+    /// Who can reach the port could change everything.
+    DefaultAdmin(ListenAddress),
+    /// The admin's secret cannot be used.
+    Admin(String),
+    /// The admin's password would cross the net in clear.
+    PeepInClear(ListenAddress),
+    /// The mail directory cannot be used.
+    MailRoot(PathBuf, io::Error),
+    /// The users file cannot be read, or is none.
+    UsersFile(PathBuf, io::Error),
+    /// There can be no TLS with it.
+    Certificate(CertificateError),
+    /// The server cannot make one for itself.
+    SelfSigned(io::Error),
+    /// The state directory cannot be used.
+    State(PathBuf, io::Error),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UserTwice(name) => write!(f, "user {name} is given twice"),
+            Self::TooOften(flag) => write!(f, "{flag} can be given twice at the most"),
+            Self::LimitTwice(limit) => write!(f, "--transform-limit {limit}: there is a limit of that already"),
+            Self::Transform(command) => write!(f, "cannot split the transform into words: {command:?}"),
+            Self::DefaultAdmin(address) => {
+                write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
+            }
+            Self::Admin(why) => write!(f, "the admin's password cannot be used: {why}"),
+            Self::PeepInClear(address) => {
+                write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
+            }
+            Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
+            Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
+            Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
+            Self::SelfSigned(error) => write!(f, "--tls-self-signed has no certificate: {error}"),
+            Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

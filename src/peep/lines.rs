@@ -1,0 +1,323 @@
+//! The lines of answers of version 1.1: the server writes them and the client reads them.
+//!
+//! Fields are separated by one space and percent-encoded where they need to be. `-` is a field without a value. Fields
+//! behind the last one that is known are ignored, because a newer server may send more.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::text::{self, decoded};
+
+/// A line that is not what its command answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// A field of a line.
+trait Field: Sized {
+    /// Reads it; `None` if it is malformed.
+    fn read(word: &str) -> Option<Self>;
+
+    /// Writes it without a space.
+    fn write(&self) -> String;
+
+    /// The value for JSON.
+    fn json(&self) -> Value;
+}
+
+/// Declares a line with its fields.
+macro_rules! line {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty,)+ }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$about])* pub $field: $type,)+
+        }
+
+        impl $name {
+            /// The names of the fields in their order.
+            pub const NAMES: &[&str] = &[$(stringify!($field)),+];
+
+            /// Each field as a value of JSON, in the order of [`Self::NAMES`].
+            #[must_use]
+            pub fn values(&self) -> Vec<Value> {
+                vec![$(self.$field.json()),+]
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&[$(self.$field.write()),+].join(" "))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(line: &str) -> Result<Self, Malformed> {
+                let mut words = line.split(' ');
+                Ok(Self { $($field: words.next().and_then(<$type>::read).ok_or(Malformed)?,)+ })
+            }
+        }
+    };
+}
+
+/// Declares a field that is one of a few words. A client keeps a word that it does not know.
+macro_rules! words {
+    ($(#[$attribute:meta])* $name:ident { $($variant:ident = $word:literal,)+ }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[allow(missing_docs)] // the words tell
+        pub enum $name {
+            $($variant,)+
+            /// A word of a newer server.
+            Other(String),
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word,)+
+                    Self::Other(word) => word,
+                })
+            }
+        }
+
+        impl Field for $name {
+            fn read(word: &str) -> Option<Self> {
+                Some(match word {
+                    $($word => Self::$variant,)+
+                    other => Self::Other(String::read(other)?),
+                })
+            }
+
+            fn write(&self) -> String {
+                self.to_string().write()
+            }
+
+            fn json(&self) -> Value {
+                self.to_string().into()
+            }
+        }
+    };
+}
+
+words! {
+    /// What is spoken on a connection.
+    Spoken { Pop3 = "pop3", Pop3s = "pop3s", Peep = "peep", }
+}
+
+words! {
+    /// The state of a connection's session.
+    State {
+        Authorization = "authorization",
+        Transaction = "transaction",
+        Update = "update",
+        Admin = "admin",
+        Viewer = "viewer",
+    }
+}
+
+line! {
+    /// A line of `w?`: one connection.
+    SessionLine {
+        /// The number that `k=` takes.
+        id: u64,
+        /// What is spoken.
+        protocol: Spoken,
+        /// The client's address; none on a UNIX socket.
+        address: Option<IpAddr>,
+        /// The session's state.
+        state: State,
+        /// The user who is logged in.
+        user: Option<String>,
+        /// Seconds since the connection was accepted.
+        age: u64,
+        /// Seconds since the last command.
+        idle: u64,
+        /// Messages retrieved.
+        retrieved: u64,
+        /// Octets sent.
+        octets: u64,
+        /// Messages that are marked as deleted.
+        marked: u64,
+        /// The version of TLS.
+        tls: Option<String>,
+    }
+}
+
+line! {
+    /// A line of `b?`: one ban or penalty.
+    BanLine {
+        /// Who is kept out.
+        network: IpNet,
+        /// How long it still lasts; none for one that lasts until `b-` or the server's end.
+        seconds_left: Option<u64>,
+        /// Why.
+        reason: String,
+    }
+}
+
+line! {
+    /// A line of `s?` and `i?`.
+    NameValue {
+        /// What it is.
+        name: String,
+        /// Its value, if it has one.
+        value: Option<String>,
+    }
+}
+
+impl NameValue {
+    /// A name with a value.
+    pub fn new(name: &str, value: impl fmt::Display) -> Self {
+        Self { name: name.to_owned(), value: Some(value.to_string()) }
+    }
+}
+
+/// A field without a value.
+const NONE: &str = "-";
+
+impl Field for String {
+    fn read(word: &str) -> Option<Self> {
+        if word.is_empty() { None } else { decoded(word) }
+    }
+
+    /// A text that would be read as no value is encoded.
+    fn write(&self) -> String {
+        if self == NONE { "%2D".to_owned() } else { text::encoded(self).to_string() }
+    }
+
+    fn json(&self) -> Value {
+        self.as_str().into()
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    fn read(word: &str) -> Option<Self> {
+        if word == NONE { Some(None) } else { T::read(word).map(Some) }
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(|| NONE.to_owned(), T::write)
+    }
+
+    fn json(&self) -> Value {
+        self.as_ref().map_or(Value::Null, T::json)
+    }
+}
+
+impl Field for u64 {
+    fn read(word: &str) -> Option<Self> {
+        word.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn json(&self) -> Value {
+        (*self).into()
+    }
+}
+
+impl Field for IpAddr {
+    fn read(word: &str) -> Option<Self> {
+        word.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn json(&self) -> Value {
+        self.to_string().into()
+    }
+}
+
+impl Field for IpNet {
+    fn read(word: &str) -> Option<Self> {
+        word.parse().or_else(|_| word.parse::<IpAddr>().map(Self::from)).ok().map(text::canonical)
+    }
+
+    fn write(&self) -> String {
+        text::network(self)
+    }
+
+    fn json(&self) -> Value {
+        text::network(self).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_session_is_a_line_of_eleven_fields() {
+        let line = "17 pop3s 192.0.2.4 transaction ana 312 4 3 10240 1 TLSv1.3";
+        let session: SessionLine = line.parse().unwrap();
+        assert_eq!((session.id, session.octets, session.user.as_deref()), (17, 10_240, Some("ana")));
+        assert_eq!((&session.protocol, &session.state), (&Spoken::Pop3s, &State::Transaction));
+        assert_eq!(session.to_string(), line);
+        assert_eq!(SessionLine::NAMES.len(), session.values().len());
+    }
+
+    #[test]
+    fn a_field_may_have_no_value() {
+        let line = "2 peep - admin - 0 0 0 0 0 -";
+        let session: SessionLine = line.parse().unwrap();
+        assert_eq!((session.address, &session.user, &session.tls), (None, &None, &None));
+        assert_eq!(session.to_string(), line);
+        assert_eq!(BanLine::from_str("192.0.2.0/24 - admin").unwrap().seconds_left, None);
+    }
+
+    #[test]
+    fn further_fields_and_new_words_are_no_fault() {
+        let newer: SessionLine = "1 pop4 ::1 asleep zo%C3%AB 1 1 1 1 1 - more fields".parse().unwrap();
+        assert_eq!(newer.user.as_deref(), Some("zoë"));
+        assert_eq!((newer.protocol.to_string(), newer.state.to_string()), ("pop4".into(), "asleep".into()));
+    }
+
+    #[test]
+    fn a_malformed_line_is_refused() {
+        for line in ["", "x", "1 pop3", "1 pop3 here transaction ana 1 1 1 1 1 -", "1  ::1 admin - 0 0 0 0 0 -"] {
+            assert_eq!(line.parse::<SessionLine>(), Err(Malformed), "{line}");
+        }
+        assert_eq!(BanLine::from_str("192.0.2.0/33 1 x"), Err(Malformed));
+    }
+
+    #[test]
+    fn a_ban_of_one_address_has_no_prefix() {
+        for line in ["192.0.2.4 60 failed%20logins", "2001:db8::/48 - admin"] {
+            assert_eq!(BanLine::from_str(line).unwrap().to_string(), line);
+        }
+        assert_eq!(BanLine::from_str("192.0.2.4/32 60 x").unwrap().to_string(), "192.0.2.4 60 x");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            id: u64, address: Option<IpAddr>, user in proptest::option::of(".{1,40}"), count: u64,
+            tls in proptest::option::of("TLSv1\\.[23]"),
+        ) {
+            let session = SessionLine {
+                id, protocol: Spoken::Pop3, address, state: State::Update, user, age: count, idle: 0,
+                retrieved: count, octets: count, marked: 7, tls,
+            };
+            let line = session.to_string();
+            prop_assert_eq!(line.split(' ').count(), SessionLine::NAMES.len());
+            prop_assert_eq!(line.parse(), Ok(session));
+        }
+
+        #[test]
+        fn names_and_values_are_read_back(name in "[a-z_]{1,30}", value in ".{1,60}") {
+            let pair = NameValue::new(&name, &value);
+            prop_assert_eq!(pair.to_string().parse(), Ok(pair));
+        }
+    }
+}
