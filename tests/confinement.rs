@@ -212,9 +212,9 @@ fn a_quick_set_up_may_use_all_files_and_a_service_may_not() {
 }
 
 #[test]
-fn the_log_says_at_the_start_whether_files_are_fenced_off() {
+fn the_log_says_at_the_start_whether_files_are_restricted() {
     let quick = Server::start();
-    quick.expect_log("INFO", "it may use all files that its user may (see --confine)");
+    quick.expect_log("INFO", "it can use all files that its user can use (see --confine)");
     let service = Server::builder().flags(["--confine"]).start();
     service.expect_log("INFO", "confined by Landlock to the files that it serves");
     assert!(!service.stderr().contains("--confine"), "{}", service.stderr());
@@ -266,7 +266,7 @@ fn a_transform_in_an_odd_place_works() {
 fn a_transform_that_is_not_there_is_told_at_the_start() {
     for program in ["no-such-program", "./no-such-program", "/no/such/program"] {
         let server = through(program).start();
-        eventually("it is told", || server.stderr().contains(&format!("program {program:?} is not there")));
+        eventually("it is told", || server.stderr().contains(&format!("program {program:?} was not found")));
     }
 }
 
