@@ -296,7 +296,7 @@ fn what_cannot_be_used_is_told_at_the_start() {
     let certificate = Certificate::new();
     let other = Certificate::new();
     let chain = certificate.chain();
-    for (key, said) in [(other.key(), "is not that of the certificate in"), (chain.join("none"), "cannot read")] {
+    for (key, said) in [(other.key(), "does not belong to the certificate in"), (chain.join("none"), "cannot read")] {
         let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
         let output = Server::builder().flags(flags).refused();
         assert_eq!(output.status.code(), Some(1));
