@@ -197,7 +197,7 @@ fn main() -> io::Result<()> {
     let (maildir, read) = (arguments.next(), arguments.next());
     let maildir = maildir.ok_or_else(|| io::Error::other("usage: bare-server MAILDIR [read]"))?;
     let maildrop = Arc::new(Maildrop::read(Path::new(&maildir), read.is_some())?);
-    descriptors::make_room(2 * THREADS as u64);
+    descriptors::enlarge_table(2 * THREADS as u64);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     SockRef::from(&listener).listen(QUEUE)?;
     set_tcp_congestion(&listener, "reno")?; // as pop3d on loopback

@@ -192,23 +192,23 @@ mod tests {
     use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
     use rustix::process::setpriority_process;
 
-    /// A test that takes this long hangs.
-    const LONG: Duration = Duration::from_secs(60);
+    /// The longest that a test waits.
+    const LIMIT: Duration = Duration::from_secs(60);
 
     /// Waits until this many threads of the pool are idle.
-    fn settled<T>(pool: &Pool<T>, idle: usize) {
-        let deadline = Instant::now() + LONG;
+    fn wait_until_idle<T>(pool: &Pool<T>, idle: usize) {
+        let deadline = Instant::now() + LIMIT;
         while pool.queue.lock().idle.len() < idle {
             assert!(Instant::now() < deadline, "the threads are not idle again");
             thread::yield_now();
         }
     }
 
-    /// Everything that is sent until the last thread has ended.
-    fn until_the_end<T>(told: &Receiver<T>) -> Vec<T> {
+    /// Receives everything that is sent until the last thread has ended.
+    fn receive_all<T>(receiver: &Receiver<T>) -> Vec<T> {
         let mut all = Vec::new();
         loop {
-            match told.recv_timeout(LONG) {
+            match receiver.recv_timeout(LIMIT) {
                 Ok(it) => all.push(it),
                 Err(RecvTimeoutError::Disconnected) => return all,
                 Err(RecvTimeoutError::Timeout) => panic!("the threads do not end"),
@@ -222,16 +222,16 @@ mod tests {
         let pool = Pool::start(3, move |number| sender.send(number).unwrap()).unwrap();
         (0..1000).for_each(|number| pool.submit(number, None));
         drop(pool);
-        assert_eq!(until_the_end(&done).into_iter().collect::<HashSet<i32>>(), (0..1000).collect());
+        assert_eq!(receive_all(&done).into_iter().collect::<HashSet<i32>>(), (0..1000).collect());
     }
 
     #[test]
     fn idle_threads_end_with_the_pool() {
-        let (sender, told) = unbounded();
+        let (sender, receiver) = unbounded();
         let pool = Pool::start(3, move |()| sender.send(()).unwrap()).unwrap();
-        settled(&pool, 3);
+        wait_until_idle(&pool, 3);
         drop(pool);
-        assert_eq!(until_the_end(&told), []);
+        assert_eq!(receive_all(&receiver), []);
     }
 
     #[test]
@@ -240,9 +240,9 @@ mod tests {
         let pool = Pool::start(3, move |()| sender.send(thread::current().id()).unwrap()).unwrap();
         let done_by: HashSet<_> = (0..10)
             .map(|_| {
-                settled(&pool, 3);
+                wait_until_idle(&pool, 3);
                 pool.submit((), None);
-                ids.recv_timeout(LONG).unwrap()
+                ids.recv_timeout(LIMIT).unwrap()
             })
             .collect();
         assert_eq!(done_by.len(), 1);
@@ -271,21 +271,21 @@ mod tests {
 
     #[test]
     fn a_core_counts_sessions_until_they_end() {
-        let (sender, told) = unbounded();
+        let (sender, receiver) = unbounded();
         let pool = Pool::start(1, move |()| sender.send(()).unwrap()).unwrap();
         let near = cores::current();
-        // More than the one thread can begin at once, so that it takes the next task when it has finished one.
+        // There is more work than the one thread can begin at once, so it takes its next task when it has finished one.
         for _ in 0..100 {
             pool.submit((), Some(near));
         }
-        (0..100).for_each(|_| told.recv_timeout(LONG).unwrap());
-        settled(&pool, 1);
+        (0..100).for_each(|_| receiver.recv_timeout(LIMIT).unwrap());
+        wait_until_idle(&pool, 1);
         assert!(pool.queue.lock().cores.are_free());
     }
 
     #[test]
     fn all_threads_work_at_once() {
-        let (sender, told) = unbounded();
+        let (sender, receiver) = unbounded();
         let all_here = Arc::new(Barrier::new(3));
         let work = move |()| {
             all_here.wait();
@@ -293,12 +293,12 @@ mod tests {
         };
         let pool = Pool::start(3, work).unwrap();
         (0..3).for_each(|_| pool.submit((), None));
-        (0..3).for_each(|_| told.recv_timeout(LONG).unwrap());
+        (0..3).for_each(|_| receiver.recv_timeout(LIMIT).unwrap());
     }
 
     #[test]
     fn a_panic_does_not_end_a_thread() {
-        let (sender, told) = unbounded();
+        let (sender, receiver) = unbounded();
         let pool = Pool::start(1, move |fault: bool| {
             assert!(!fault, "as the test intends");
             sender.send(()).unwrap();
@@ -306,26 +306,26 @@ mod tests {
         let pool = pool.unwrap();
         pool.submit(true, None);
         pool.submit(false, None);
-        told.recv_timeout(LONG).unwrap();
+        receiver.recv_timeout(LIMIT).unwrap();
     }
 
     #[test]
     fn a_chosen_niceness_or_policy_stays() {
         let scheduling = || (getpriority_process(None).unwrap(), thread_schedule_policy().unwrap());
-        let of_a_pool = move || {
-            let (sender, told) = unbounded();
+        let of_a_pool_thread = move || {
+            let (sender, receiver) = unbounded();
             let pool = Pool::start(1, move |()| sender.send(scheduling()).unwrap()).unwrap();
             pool.submit((), None);
-            told.recv_timeout(LONG).unwrap()
+            receiver.recv_timeout(LIMIT).unwrap()
         };
         let nice = thread::spawn(move || {
             setpriority_process(None, getpriority_process(None).unwrap() + 1).unwrap();
-            (scheduling(), of_a_pool())
+            (scheduling(), of_a_pool_thread())
         });
         let (chosen, found) = nice.join().unwrap();
         assert_eq!(found, chosen);
         if scheduling() == (0, ThreadSchedulePolicy::Normal(Policy::Other)) {
-            assert_eq!(of_a_pool(), (0, ThreadSchedulePolicy::Normal(Policy::Batch)));
+            assert_eq!(of_a_pool_thread(), (0, ThreadSchedulePolicy::Normal(Policy::Batch)));
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The server as a whole: binds, starts an acceptor thread for each listening socket and the pool of sessions,
-//! waits for a signal, shuts down.
+//! The life of the server: [`Server::bind`] binds the ports; [`Server::run`] starts the pool of sessions and an acceptor
+//! thread for each listening socket, enforces time limits every second, and shuts down when it is asked to. `bin/pop3d.rs`
+//! is the caller.
 
 use std::fmt;
 use std::io;
@@ -14,9 +15,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
-use crate::guard::Visit;
+use crate::guard::Admission;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-use crate::net::{self, Certificate, Listener, Socket};
+use crate::net::{self, Listener, Socket};
 use crate::pool::Pool;
 use crate::records::Records;
 use crate::reload::Reloader;
@@ -26,31 +27,31 @@ use crate::systemd::{self, Pulse, Sockets};
 use crate::wire::Link;
 use crate::{cores, descriptors, peep, pop3};
 
-/// How long a shut-down lets sessions finish what they are at, and how long those closed then take to notice.
+/// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
+/// connections it has closed.
 const GRACE: Duration = Duration::from_secs(3);
 const LAST_GRACE: Duration = Duration::from_secs(1);
 
-/// How often sessions that wait are held against the autologout timer, which PEEP may have lowered.
+/// How often the time limits of open connections are enforced.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Descriptors beside those of connections: those for measuring maildrops, and listeners, log, standard streams, the
-/// mail root and some to spare.
+/// File descriptors that are not used by connections: those for measuring maildrops, and 64 for the listeners, the log,
+/// the standard streams, the mail directory and others.
 const OTHER_DESCRIPTORS: u64 = SCAN_DESCRIPTORS + 64;
 
 /// A server whose ports are bound.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    certificate: Option<Arc<Certificate>>,
     listeners: Vec<(Service, Listener)>,
     records: Records,
 }
 
-/// What is spoken on a port.
+/// The protocol of a listening socket.
 #[derive(Debug, Clone, Copy)]
 struct Service {
     protocol: Protocol,
-    /// By TLS, from the first octet on.
+    /// True if the connection uses TLS from its first octet on.
     tls: bool,
 }
 
@@ -65,21 +66,21 @@ impl fmt::Display for Service {
     }
 }
 
-/// What the operator asks of a server that runs.
+/// A request of the operator to a running server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// To read the certificate again.
+    /// Read the certificate again.
     Reload,
-    /// To shut down; why, for the log.
+    /// Shut down. The text says why, for the log.
     Stop(&'static str),
 }
 
-/// The names that a socket unit of systemd gives to sockets, by what is spoken on them.
+/// The names of sockets in socket units of systemd (`FileDescriptorName=`), one for each protocol.
 const POP3_SOCKET: &str = "pop3";
 const POP3S_SOCKET: &str = "pop3s";
 const PEEP_SOCKET: &str = "peep";
 
-/// Binds the ports. Where systemd has handed sockets over for a protocol, these are in place of the configured port.
+/// Binds the ports. If systemd has passed sockets for a protocol, they are used instead of the configured port.
 fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
     let mut inherited = Sockets::take(&[POP3_SOCKET, POP3S_SOCKET, PEEP_SOCKET])?;
     let mut listeners = Vec::new();
@@ -92,7 +93,7 @@ fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
             Some(endpoint) => net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?,
             None => Vec::new(),
         };
-        if service.tls && config.certificate.is_none() && !bound.is_empty() {
+        if service.tls && config.settings.certificate.is_none() && !bound.is_empty() {
             let what = format!("systemd hands over a socket named {name:?}, and there is no TLS certificate");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
@@ -106,24 +107,24 @@ fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
 }
 
 impl Server {
-    /// Binds the ports, and counts on from what the state directory has.
+    /// Binds the ports, and reads the counters from the state directory to continue them.
     ///
     /// # Errors
-    /// When a port cannot be bound, or the state directory cannot be written.
+    /// If a port cannot be bound or the state directory cannot be written.
     pub fn bind(mut config: Config) -> io::Result<Self> {
         let listeners = bind_all(&config)?;
         if config.users.names().is_empty() {
             log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
         }
-        if config.certificate.is_none()
-            && !config.allow_cleartext
+        if config.settings.certificate.is_none()
+            && !config.settings.allow_cleartext
             && config.pop3.addresses.iter().any(|address| !address.is_loopback())
         {
             log::warn!(
                 "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
-        if config.admin_is_roots {
+        if config.settings.admin.is_roots {
             log::warn!(
                 "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
             );
@@ -133,19 +134,14 @@ impl Server {
             );
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
-        let (shared, certificate) = config.into_shared();
+        let shared = config.into_shared();
         shared.connections.set_ceiling(raise_descriptor_limit());
         let kept = state.map(|directory| Kept::open(directory, &shared.stats)).transpose();
         let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
-        Ok(Self {
-            shared: Arc::new(shared),
-            certificate: certificate.map(Arc::new),
-            listeners,
-            records: Records { kept, log },
-        })
+        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log } })
     }
 
-    /// What listens where, for people to read.
+    /// The protocol and address of each listening socket, as lines for people to read.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         self.listeners
@@ -154,36 +150,39 @@ impl Server {
             .collect()
     }
 
-    /// Serves until one of `requests` is to stop, then shuts down: running replies are finished within a grace period,
-    /// nothing is removed that was not to be by a QUIT.
+    /// Serves clients until a request to stop arrives, then shuts down. Sessions get a grace period to finish the reply
+    /// that they are sending. Only messages for which a client has sent QUIT are removed.
     ///
     /// # Errors
-    /// When threads cannot be started.
+    /// If threads cannot be started.
     pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
-        let Self { shared, certificate, listeners, records } = self;
+        let Self { shared, listeners, records } = self;
         let sessions = {
-            let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
-            Pool::start(MAX_CONNECTIONS, move |guest| serve(guest, &shared, certificate.as_deref()))?
+            let shared = Arc::clone(&shared);
+            Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
-        let reloader = Reloader::start(certificate).map_err(no_thread)?;
+        let reloader = Reloader::start(Arc::clone(&shared)).map_err(no_thread)?;
         thread::scope(|scope| {
             for (service, listener) in &listeners {
                 let (shared, sessions) = (&shared, &sessions);
-                let accept = move || {
-                    listener.accept_all(
-                        &shared.connections,
-                        service.protocol,
-                        |reservation, stream, peer| match shared.guard.admit(peer.ip()) {
-                            Some(visit) => {
-                                let near = cores::of_packets(&stream);
-                                let guest = Guest { visit, slot: reservation.occupy(stream, peer), tls: service.tls };
-                                sessions.submit(guest, near);
+                let accept =
+                    move || {
+                        listener.accept_all(&shared.connections, service.protocol, |reservation, stream, peer| {
+                            match shared.guard.admit(peer.ip()) {
+                                Some(admission) => {
+                                    let near = cores::of_packets(&stream);
+                                    let accepted = AcceptedConnection {
+                                        admission,
+                                        slot: reservation.occupy(stream, peer),
+                                        tls: service.tls,
+                                    };
+                                    sessions.submit(accepted, near);
+                                }
+                                None => refuse(&stream, peer, *service, shared),
                             }
-                            None => refuse(&stream, peer, *service, shared),
-                        },
-                    );
-                };
+                        });
+                    };
                 let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
                 if let Err(error) = acceptor {
                     close(shared, &listeners);
@@ -205,7 +204,7 @@ impl Server {
                     recv(ticks) -> _ => {
                         pulse.beat();
                         enforce_timeout(&shared);
-                        if let Some(least) = shared.min_rate {
+                        if let Some(least) = shared.settings().min_rate {
                             shared.connections.end_slow(least);
                         }
                         if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_backlog()) {
@@ -236,30 +235,31 @@ fn no_thread(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
 }
 
-/// A connection on its way to its session.
-struct Guest {
-    visit: Visit,
+/// An accepted connection that waits for a thread to run its session.
+struct AcceptedConnection {
+    admission: Admission,
     slot: Slot,
-    /// By TLS, from the first octet on.
+    /// True if the connection uses TLS from its first octet on.
     tls: bool,
 }
 
-/// There are too many from that address. The acceptor says so itself, and does not wait for anything.
+/// Refuses a connection because there are too many from its address. The acceptor thread does this itself, so nothing in
+/// it may wait for the client.
 fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Shared) {
     match (service.tls, service.protocol) {
-        (true, _) => {} // a handshake would take its time
+        (true, _) => {} // a reply would need a TLS handshake, which waits for the client
         (false, Protocol::Pop3) => net::refuse(stream, pop3::TOO_MANY_CONNECTIONS),
         (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
     }
-    if shared.guard.is_news(peer.ip()) {
+    if shared.guard.should_log_refusal(peer.ip()) {
         log::warn!("{peer} refused: too many connections from this address");
     }
 }
 
-/// Has open sessions follow the autologout timer, which PEEP may have changed: those that wait for a command, and those
-/// whose client takes nothing of what it is sent.
+/// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command
+/// and to those whose client reads nothing of what it is sent.
 fn enforce_timeout(shared: &Shared) {
-    let timeout = shared.settings.timeout();
+    let timeout = shared.settings().timeout;
     shared.connections.set_write_stall(timeout.unwrap_or(WRITE_STALL));
     if let Some(timeout) = timeout {
         shared.connections.end_overdue(timeout);
@@ -276,7 +276,7 @@ fn end_unauthenticated(connections: &Connections) {
     }
 }
 
-/// Ends what [`Server::run`] has started.
+/// Ends the acceptors and the sessions that [`Server::run`] has started.
 fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
     shared.connections.start_closing();
     listeners.iter().for_each(|(_, listener)| listener.wake());
@@ -285,10 +285,10 @@ fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
     }
 }
 
-/// Runs a session. A fault of one session ends that session alone: what it held is given back as it unwinds.
-// Not inlined: threads that wait for a connection need no stack for one.
+/// Runs a session. A panic ends only this session; unwinding frees its slot and its maildrop.
+// Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
-fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option<&Certificate>) {
+fn serve(AcceptedConnection { admission, slot, tls }: AcceptedConnection, shared: &Shared) {
     let name = Name(&slot).to_string();
     let session = AssertUnwindSafe(|| {
         let (protocol, sent) = match slot.protocol() {
@@ -299,7 +299,7 @@ fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option
         if slot.protocol() == Protocol::Pop3 {
             shared.stats.connections.add(1);
         }
-        let mut socket = Socket::new(&slot, sent, certificate);
+        let mut socket = Socket::new(&slot, sent, shared.settings().certificate.clone());
         if tls {
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
                 Ok(agreed) => log::info!("{name} TLS: {agreed}"),
@@ -307,30 +307,30 @@ fn serve(Guest { visit, slot, tls }: Guest, shared: &Shared, certificate: Option
             }
         }
         match slot.protocol() {
-            Protocol::Pop3 => serve_pop3(socket, shared, &visit, &name),
-            Protocol::Peep => serve_peep(socket, shared, &visit, &name),
+            Protocol::Pop3 => serve_pop3(socket, shared, &admission, &name),
+            Protocol::Peep => serve_peep(socket, shared, &admission, &name),
         }
     });
     if panic::catch_unwind(session).is_err() {
-        log::error!("{name} end: a fault of the server, which the log tells of above");
+        log::error!("{name} end: fault of the server, see the panic logged above");
     }
     net::discard_input(slot.connection());
-    drop(visit); // before the connection is closed: who sees that may come again
+    drop(admission); // before the connection is closed, so a client that sees it closed can connect again at once
 }
 
-fn serve_pop3(socket: Socket<'_>, shared: &Shared, visit: &Visit, name: &str) {
-    let summary = pop3::serve(socket, shared, visit, name);
+fn serve_pop3(socket: Socket<'_>, shared: &Shared, admission: &Admission, name: &str) {
+    let summary = pop3::serve(socket, shared, admission, name);
     log::info!("{name} {summary}");
 }
 
-fn serve_peep(socket: Socket<'_>, shared: &Shared, visit: &Visit, name: &str) {
-    match peep::serve(socket, shared, visit, name) {
+fn serve_peep(socket: Socket<'_>, shared: &Shared, admission: &Admission, name: &str) {
+    match peep::serve(socket, shared, admission, name) {
         Ok(()) => log::info!("{name} end"),
         Err(error) => log::info!("{name} end: {error}"),
     }
 }
 
-/// A connection in the log: its number and the client's address.
+/// The name of a connection in the log: its number and the client's address.
 struct Name<'a>(&'a Slot);
 
 impl fmt::Display for Name<'_> {
@@ -339,9 +339,9 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// Asks for as many descriptors as all connections may need, and says so when that is more than is allowed. Returns
-/// how many connections there may be, so that they leave descriptors for mail and an admin.
-// Quick only while there are no threads: see `make_room`.
+/// Raises the limit on file descriptors to what all connections may need, and logs a warning if the system does not allow
+/// that. Returns the most connections for which the allowed descriptors suffice.
+// To be called before threads are started: see `enlarge_table`.
 fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < PLENTY_OF_DESCRIPTORS) {
@@ -354,11 +354,11 @@ fn raise_descriptor_limit() -> usize {
     let needed = MAX_DESCRIPTORS + OTHER_DESCRIPTORS;
     if allowed < needed {
         log::warn!(
-            "at most {allowed} files may be open, {MAX_CONNECTIONS} connections may need {needed}: \
-             some may have to wait"
+            "at most {allowed} files may be open, but {MAX_CONNECTIONS} connections may need {needed}: \
+             clients may have to wait for a slot"
         );
     }
-    descriptors::make_room(PLENTY_OF_DESCRIPTORS);
+    descriptors::enlarge_table(PLENTY_OF_DESCRIPTORS);
     let connections = allowed.saturating_sub(OTHER_DESCRIPTORS);
     usize::try_from(connections).map_or(MAX_CONNECTIONS, |connections| connections.clamp(2, MAX_CONNECTIONS))
 }

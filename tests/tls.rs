@@ -351,7 +351,7 @@ fn a_certificate_without_its_key_is_not_replaced() {
     let state = ["--state", directory.path().to_str().unwrap()];
     let start = || Server::builder().flags(["--tls-self-signed=mail.example", "--pop3s-port", "0"]).flags(state);
     let server = start().start();
-    server.expect_log("INFO", "a TLS certificate has been made: ");
+    server.expect_log("INFO", "created a TLS certificate: ");
     drop(server);
     fs::remove_file(directory.path().join("tls-key.pem")).unwrap();
     let output = start().refused();

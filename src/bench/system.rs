@@ -19,7 +19,7 @@ const SPARE_DESCRIPTORS: u64 = 16;
 pub(super) fn allow_sockets(clients: usize) -> bool {
     let wanted = clients as u64 + SPARE_DESCRIPTORS;
     let enough = raise_limit(wanted);
-    descriptors::make_room(wanted);
+    descriptors::enlarge_table(wanted);
     enough
 }
 

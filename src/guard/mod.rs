@@ -1,13 +1,22 @@
-//! What strangers may do: how many connections one address has, what a client may try before it has logged in, how
-//! slowly it may read. Nobody is kept waiting here, which would hold a thread, but attempts to log in at the same time as
-//! others from their address, and these not for long.
+//! Limits on clients that the server does not know yet: how many connections one address may have, what a client may try
+//! before it has logged in, and how slowly it may read.
+//!
+//! - [`Guard`] knows the open connections and the failed logins of each address. Acceptors call [`Guard::admit`]; the
+//!   session keeps the [`Admission`] until it ends.
+//! - [`PreLoginLimits`] counts what one client does before it has logged in; sessions of both protocols ask it.
+//! - `penalty` decides when logins from an address are refused; `recent` is the bounded map that it uses.
+//! - [`Pace`] measures how fast a client reads, against a [`MinRate`].
+//!
+//! Waiting would occupy a thread, so limits refuse rather than delay. The one exception is a login while others from the
+//! same address are being verified, which waits up to 5 s.
 
+mod login;
 mod pace;
 mod penalty;
 mod recent;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,36 +24,28 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+pub use self::login::{Attempt, AttemptRefused, PreLoginLimits};
 pub use self::pace::{MinRate, Pace};
+use self::penalty::Penalties;
 pub use self::penalty::Penalty;
-use self::penalty::{Begun, Penalties, Tried};
 use self::recent::Recent;
 
-/// Lines that a client may send before it logs in; a mail program needs ten, with TLS and a mechanism or two tried.
-const COMMANDS: u32 = 50;
+/// After a log line about refused connections, how long further refusals of the same address are not logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Failed logins on one connection; with the last of them it is closed.
-const FAILURES: u32 = 3;
-
-/// How long an attempt to log in waits for others from its address to be decided. About as long as a login waits to be
-/// verified.
-const UNDECIDED: Duration = Duration::from_secs(5);
-
-/// How long the log says nothing more of an address that has too many connections.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// What an address is allowed.
+/// The limits by address, as configured.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     /// The most connections from one address at once.
     pub per_address: Option<usize>,
-    /// Networks that no limit by address holds for.
+    /// Networks that are exempt from all limits by address.
     pub trusted: Vec<IpNet>,
-    /// They hold for loopback, too.
+    /// True if loopback addresses are not exempt.
     pub loopback_too: bool,
 }
 
-/// Whom the limits see as one: an IPv4 address, or an IPv6 network of 64 bits, of which a single host can have all.
+/// What the limits treat as one address: an IPv4 address, or an IPv6 network of 64 bits, because a single host can have
+/// all addresses of such a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Source(IpAddr);
 
@@ -57,11 +58,12 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// Knows all addresses that are here, and those that have failed to log in.
+/// The open connections of each address, and the failed logins of each address.
 #[derive(Debug, Default)]
 pub struct Guard {
     limits: Limits,
-    /// Of this process only: what is hashed cannot be found out from the hash.
+    /// The key of the hashes of credentials. It is random and never leaves the process, so the credentials cannot be
+    /// guessed from the hashes.
     key: RandomState,
     state: Mutex<State>,
 }
@@ -70,43 +72,45 @@ pub struct Guard {
 struct State {
     connections: HashMap<Source, usize>,
     penalties: Penalties,
-    /// Of whom the log has said that there were too many connections.
-    told: Recent<Source, ()>,
+    /// The addresses about which the log has said lately that they have too many connections.
+    refusals_logged: Recent<Source, ()>,
 }
 
 impl Guard {
-    /// With these limits.
+    /// Creates a guard with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, ..Self::default() })
     }
 
-    /// Lets a client in, unless there are too many from its address.
+    /// Admits a connection from `address`. Returns `None` if the address has too many connections already.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Visit> {
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
         let exempt = self.exempts(address.to_canonical());
         let source = Source::from(address);
         if !exempt {
             let mut state = self.state.lock();
-            let here = state.connections.get(&source).copied().unwrap_or_default();
-            if self.limits.per_address.is_some_and(|most| here >= most) {
+            let open = state.connections.get(&source).copied().unwrap_or_default();
+            if self.limits.per_address.is_some_and(|most| open >= most) {
                 return None;
             }
-            state.connections.insert(source, here + 1);
+            state.connections.insert(source, open + 1);
         }
-        Some(Visit { guard: Arc::clone(self), source, exempt })
+        Some(Admission { guard: Arc::clone(self), source, exempt })
     }
 
-    /// Whether the log should tell that a client was not let in: not of each one when there are many.
+    /// Returns true if the log should say that a connection from `address` was refused: once in ten seconds for each
+    /// address, so that a flood of connections does not flood the log.
     #[must_use]
-    pub fn is_news(&self, address: IpAddr) -> bool {
+    pub fn should_log_refusal(&self, address: IpAddr) -> bool {
         let (source, now) = (Source::from(address), Instant::now());
         let mut state = self.state.lock();
-        let news = state.told.get(&source).is_none_or(|(told, ())| now.saturating_duration_since(told) >= SILENCE);
-        if news {
-            state.told.put(source, (), now);
+        let due = |(logged, ())| now.saturating_duration_since(logged) >= LOG_INTERVAL;
+        let should_log = state.refusals_logged.get(&source).is_none_or(due);
+        if should_log {
+            state.refusals_logged.put(source, (), now);
         }
-        news
+        should_log
     }
 
     fn exempts(&self, address: IpAddr) -> bool {
@@ -115,126 +119,27 @@ impl Guard {
     }
 }
 
-/// A client that was let in, as long as it is there.
+/// The admission of a connection by the [`Guard`]. The connection counts towards the limit of its address until this is
+/// dropped.
 #[derive(Debug)]
-pub struct Visit {
+pub struct Admission {
     guard: Arc<Guard>,
     source: Source,
     exempt: bool,
 }
 
-impl Drop for Visit {
+impl Drop for Admission {
     fn drop(&mut self) {
         if self.exempt {
             return;
         }
         let mut state = self.guard.state.lock();
-        if let Some(here) = state.connections.get_mut(&self.source) {
-            *here -= 1;
-            if *here == 0 {
+        if let Some(open) = state.connections.get_mut(&self.source) {
+            *open -= 1;
+            if *open == 0 {
                 state.connections.remove(&self.source);
             }
         }
-    }
-}
-
-/// Credentials that are being looked at. Dropped without an outcome, the attempt does not count.
-#[derive(Debug)]
-pub struct Attempt<'a> {
-    visit: &'a Visit,
-    tried: Tried,
-    /// Others from the address may wait for the outcome.
-    is_undecided: bool,
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if self.is_undecided {
-            self.visit.guard.state.lock().penalties.decided(self.visit.source);
-        }
-    }
-}
-
-/// Why credentials are not looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotLookedAt {
-    /// There were too many failed logins from the address.
-    Penalty(Penalty),
-    /// Others from the address are being looked at, and that takes too long.
-    Busy,
-}
-
-/// A client before its login: what it has tried on this connection.
-#[derive(Debug)]
-pub struct Probation<'a> {
-    visit: &'a Visit,
-    commands: u32,
-    failures: u32,
-}
-
-impl<'a> Probation<'a> {
-    /// It has tried nothing yet.
-    #[must_use]
-    pub fn new(visit: &'a Visit) -> Self {
-        Self { visit, commands: 0, failures: 0 }
-    }
-
-    /// One more line from the client, whatever it says. False when it is one too many.
-    #[must_use]
-    pub fn may_go_on(&mut self) -> bool {
-        self.commands += 1;
-        self.commands <= COMMANDS
-    }
-
-    /// To be asked before credentials are looked at, which may have to wait until others from the client's address are
-    /// decided. `secret` is what the client will send again if it is wrong and is tried again; `None` when the mechanism
-    /// makes each attempt look different.
-    ///
-    /// # Errors
-    /// When the client's address has failed too often of late, or others from it are not decided in time.
-    pub fn attempt(&self, name: &[u8], secret: Option<&[u8]>) -> Result<Attempt<'a>, NotLookedAt> {
-        let visit @ Visit { guard, source, exempt } = self.visit;
-        let tried = Tried(secret.map(|secret| guard.key.hash_one((source, name, secret))));
-        if *exempt {
-            return Ok(Attempt { visit, tried, is_undecided: false });
-        }
-        let deadline = Instant::now() + UNDECIDED;
-        let mut state = guard.state.lock();
-        loop {
-            match state.penalties.begin(*source, tried, Instant::now()) {
-                Begun::Undecided => return Ok(Attempt { visit, tried, is_undecided: true }),
-                Begun::Known => return Ok(Attempt { visit, tried, is_undecided: false }),
-                Begun::Refused(penalty) => return Err(NotLookedAt::Penalty(penalty)),
-                Begun::Wait(changed) => {
-                    if changed.wait_until(&mut state, deadline).timed_out() {
-                        return Err(NotLookedAt::Busy);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The credentials were wrong.
-    pub fn failed(&mut self, attempt: Attempt<'a>) {
-        self.failures += 1;
-        let Visit { guard, source, exempt } = attempt.visit;
-        if !exempt {
-            guard.state.lock().penalties.failed(*source, attempt.tried, Instant::now());
-        }
-    }
-
-    /// The credentials were right.
-    pub fn succeeded(&self, attempt: Attempt<'a>) {
-        let Visit { guard, exempt, .. } = attempt.visit;
-        if !exempt {
-            guard.state.lock().penalties.succeeded(attempt.tried, Instant::now());
-        }
-    }
-
-    /// Whether the client has had all its tries.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.failures >= FAILURES
     }
 }
 
@@ -247,12 +152,12 @@ mod tests {
         Guard::new(Limits { per_address: Some(per_address), trusted, loopback_too: false })
     }
 
-    fn admit(guard: &Arc<Guard>, address: &str) -> Option<Visit> {
+    fn admit(guard: &Arc<Guard>, address: &str) -> Option<Admission> {
         guard.admit(address.parse().unwrap())
     }
 
     #[test]
-    fn an_address_has_so_many_connections() {
+    fn connections_from_one_address_are_limited() {
         let guard = guard(2, &[]);
         let first = admit(&guard, "192.0.2.1").unwrap();
         let _second = admit(&guard, "192.0.2.1").unwrap();
@@ -264,16 +169,16 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_counts_by_64_bits() {
+    fn ipv6_addresses_count_by_their_first_64_bits() {
         let guard = guard(1, &[]);
-        let visit = admit(&guard, "2001:db8:1:2::1");
-        assert!(visit.is_some());
+        let admission = admit(&guard, "2001:db8:1:2::1");
+        assert!(admission.is_some());
         assert!(admit(&guard, "2001:db8:1:2:ffff::").is_none());
         assert!(admit(&guard, "2001:db8:1:3::1").is_some());
     }
 
     #[test]
-    fn loopback_and_the_trusted_are_exempt() {
+    fn loopback_and_trusted_networks_are_exempt() {
         let unlimited = guard(0, &["10.0.0.0/8", "2001:db8::/32"]);
         for address in ["127.0.0.1", "127.9.9.9", "::1", "10.1.2.3", "::ffff:10.1.2.3", "2001:db8:5::1"] {
             assert!(admit(&unlimited, address).is_some(), "{address}");
@@ -287,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_has_gone_is_forgotten() {
+    fn an_address_without_connections_is_forgotten() {
         let guard = guard(1, &[]);
         drop(admit(&guard, "192.0.2.1"));
         drop(admit(&guard, "127.0.0.1"));
@@ -295,45 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_told_once_of_many() {
+    fn many_refusals_of_one_address_are_logged_once() {
         let guard = guard(1, &[]);
         let address = "192.0.2.1".parse().unwrap();
-        assert_eq!([guard.is_news(address), guard.is_news(address)], [true, false]);
-        assert!(guard.is_news("192.0.2.2".parse().unwrap()));
-    }
-
-    #[test]
-    fn three_failures_are_all_for_the_trusted_too() {
-        let guard = guard(1, &[]);
-        let visit = admit(&guard, "127.0.0.1").unwrap();
-        let mut probation = Probation::new(&visit);
-        for failures in 0..FAILURES {
-            assert!(!probation.is_over(), "{failures}");
-            let attempt = probation.attempt(b"ana", Some(b"same")).unwrap();
-            probation.failed(attempt);
-        }
-        assert!(probation.is_over());
-    }
-
-    #[test]
-    fn an_address_is_remembered_from_connection_to_connection() {
-        let guard = guard(1, &[]);
-        let fail = |address: &str, name: &str| {
-            let visit = admit(&guard, address).unwrap();
-            let mut probation = Probation::new(&visit);
-            probation.attempt(name.as_bytes(), Some(b"guess")).map(|attempt| probation.failed(attempt))
-        };
-        assert!((0..100).any(|number| fail("192.0.2.1", &format!("user{number}")).is_err()));
-        assert!(fail("192.0.2.1", "ana").is_err());
-        assert!(fail("192.0.2.2", "ana").is_ok());
-    }
-
-    #[test]
-    fn commands_before_login_are_counted() {
-        let guard = guard(1, &[]);
-        let visit = admit(&guard, "127.0.0.1").unwrap();
-        let mut probation = Probation::new(&visit);
-        assert!((0..COMMANDS).all(|_| probation.may_go_on()));
-        assert!(!probation.may_go_on());
+        assert_eq!([guard.should_log_refusal(address), guard.should_log_refusal(address)], [true, false]);
+        assert!(guard.should_log_refusal("192.0.2.2".parse().unwrap()));
     }
 }

@@ -1,49 +1,52 @@
-//! How fast a client takes what it is sent. Only time spent in writes counts: not the client's between two
-//! commands, and not a transform's.
+//! Measures how fast a client reads what it is sent. Only the time spent in writes counts, not the time that the client
+//! takes between two commands or that a transform takes.
 
 use std::time::{Duration, Instant};
 
 /// The slowest that a client may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinRate {
-    /// Octets a second.
+    /// Octets per second.
     pub octets: u64,
-    /// What they are averaged over.
+    /// The time over which the rate is averaged.
     pub span: Duration,
 }
 
-/// What a client has taken in the present span.
+/// How much a client has read in the present span, and in what time.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// Since when a write is going on, and of how many octets.
+    /// The start and the octets of the write in progress.
     writing: Option<(Instant, u64)>,
+    /// The time spent in writes that have ended.
     spent: Duration,
+    /// The octets that these writes have sent.
     octets: u64,
 }
 
 impl Pace {
-    /// A write of `octets` begins.
+    /// Records that a write of `octets` begins.
     pub fn begin(&mut self, octets: u64, now: Instant) {
         self.writing = Some((now, octets));
     }
 
-    /// It has ended, and `octets` have gone.
+    /// Records that the write has ended after sending `octets`.
     pub fn end(&mut self, octets: u64, now: Instant) {
         self.spent += self.writing.take().map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(since));
         self.octets += octets;
     }
 
-    /// Whether the span has gone by and the client took too little in it. How much it has taken of a write that goes on
-    /// is not known: it may be all. After a span in which it took enough, the next begins with the next write.
-    pub fn is_too_slow(&mut self, least: MinRate, now: Instant) -> bool {
+    /// Returns true if the span is over and the client read too little in it. How much it has read of the write in
+    /// progress is unknown, so all of it counts. After a span in which the client read enough, a new one begins with the
+    /// next write.
+    pub fn is_too_slow(&mut self, min: MinRate, now: Instant) -> bool {
         let (ongoing, writing) = self
             .writing
             .map_or_else(Default::default, |(since, octets)| (now.saturating_duration_since(since), octets));
         let spent = self.spent + ongoing;
-        if spent < least.span {
+        if spent < min.span {
             return false;
         }
-        let too_slow = u128::from(self.octets + writing) * 1000 < u128::from(least.octets) * spent.as_millis();
+        let too_slow = u128::from(self.octets + writing) * 1000 < u128::from(min.octets) * spent.as_millis();
         if !too_slow && self.writing.is_none() {
             *self = Self::default();
         }
@@ -55,48 +58,48 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const LEAST: MinRate = MinRate { octets: 100, span: Duration::from_secs(60) };
+    const MIN: MinRate = MinRate { octets: 100, span: Duration::from_secs(60) };
 
-    /// Whether a client that takes `octets` a second, in a write for each, is given up within `seconds`.
-    fn is_given_up(octets: u64, seconds: u64) -> bool {
+    /// Returns true if a client that reads `octets` per second, one write each second, is found too slow within `seconds`.
+    fn is_found_too_slow(octets: u64, seconds: u64) -> bool {
         let start = Instant::now();
         let mut pace = Pace::default();
         (0..seconds).any(|second| {
             pace.begin(octets, start + Duration::from_secs(second));
             let now = start + Duration::from_secs(second + 1);
-            let during = pace.is_too_slow(LEAST, now);
+            let during = pace.is_too_slow(MIN, now);
             pace.end(octets, now);
-            during || pace.is_too_slow(LEAST, now)
+            during || pace.is_too_slow(MIN, now)
         })
     }
 
     #[test]
-    fn the_slowest_is_as_told() {
-        assert!(!is_given_up(102, 100_000));
-        assert!(is_given_up(98, 61));
-        assert!(!is_given_up(0, 59));
-        assert!(is_given_up(0, 60));
+    fn the_limit_is_the_configured_rate() {
+        assert!(!is_found_too_slow(102, 100_000));
+        assert!(is_found_too_slow(98, 61));
+        assert!(!is_found_too_slow(0, 59));
+        assert!(is_found_too_slow(0, 60));
     }
 
     #[test]
-    fn a_fast_beginning_does_not_help_for_long() {
+    fn a_fast_beginning_counts_for_one_span_only() {
         let start = Instant::now();
         let mut pace = Pace::default();
         pace.begin(1 << 30, start);
-        pace.end(1 << 30, start + LEAST.span);
-        assert!(!pace.is_too_slow(LEAST, start + LEAST.span));
-        pace.begin(1, start + LEAST.span);
-        assert!(!pace.is_too_slow(LEAST, start + LEAST.span * 2 - Duration::from_secs(1)));
-        assert!(pace.is_too_slow(LEAST, start + LEAST.span * 2));
+        pace.end(1 << 30, start + MIN.span);
+        assert!(!pace.is_too_slow(MIN, start + MIN.span));
+        pace.begin(1, start + MIN.span);
+        assert!(!pace.is_too_slow(MIN, start + MIN.span * 2 - Duration::from_secs(1)));
+        assert!(pace.is_too_slow(MIN, start + MIN.span * 2));
     }
 
     #[test]
-    fn a_large_write_may_take_as_long_as_the_slowest_takes() {
+    fn a_large_write_may_take_as_long_as_at_the_lowest_rate() {
         let start = Instant::now();
         let mut pace = Pace::default();
         pace.begin(100_000, start);
-        assert!(!pace.is_too_slow(LEAST, start + Duration::from_secs(1000)));
-        assert!(pace.is_too_slow(LEAST, start + Duration::from_secs(1001)));
+        assert!(!pace.is_too_slow(MIN, start + Duration::from_secs(1000)));
+        assert!(pace.is_too_slow(MIN, start + Duration::from_secs(1001)));
     }
 
     #[test]
@@ -105,9 +108,9 @@ mod tests {
         let mut pace = Pace::default();
         pace.begin(1, start);
         pace.end(1, start + Duration::from_secs(1));
-        assert!(!pace.is_too_slow(LEAST, start + Duration::from_secs(10_000)));
+        assert!(!pace.is_too_slow(MIN, start + Duration::from_secs(10_000)));
         pace.begin(1, start + Duration::from_secs(10_000));
-        assert!(!pace.is_too_slow(LEAST, start + Duration::from_secs(10_058)));
-        assert!(pace.is_too_slow(LEAST, start + Duration::from_secs(10_059)));
+        assert!(!pace.is_too_slow(MIN, start + Duration::from_secs(10_058)));
+        assert!(pace.is_too_slow(MIN, start + Duration::from_secs(10_059)));
     }
 }

@@ -1,12 +1,14 @@
-//! Failed logins by address. A few cost nothing; then the address is refused for a second, two, four … after each.
+//! Penalties for failed logins, by address. The first few failures have no consequence; after each further one, logins from
+//! the address are refused for a time that doubles: 1 s, 2 s, 4 s and so on.
 //!
-//! The same wrong credentials again are no guess: a mail program with an old password, which tries each minute, does
-//! not make it worse. Credentials that were right are let through all the same, so that a user who shares an address
-//! with a guesser is not locked out; but only among the first that are refused, or the guesser could find them out.
+//! Repeating the same wrong credentials is not guessing, so a mail program that tries an old password each minute does not
+//! raise the penalty. Credentials that were right before are accepted even during a penalty, so that a guesser does not lock
+//! out a user who shares the address. That holds only for the first attempts during each penalty; otherwise a guesser
+//! could use it to find right credentials.
 //!
-//! An attempt counts as failed from its beginning until it has succeeded, so that guesses at the same time are no cheaper
-//! than one after the other. It is not refused for that: it waits until enough of the others are decided, since many
-//! users behind one address may log in at the same time.
+//! An attempt counts as failed from its beginning until it has succeeded, so guesses at the same time gain nothing over
+//! guesses one after the other. Such an attempt is not refused: it waits until enough of the others are finished, because
+//! many users behind one address may log in at the same time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,62 +20,65 @@ use parking_lot::Condvar;
 use super::Source;
 use super::recent::Recent;
 
-/// Failures that cost nothing. A mail program tries a mistyped password by each mechanism it knows, which is three;
-/// twice.
+/// The number of failures without a consequence. A mail program tries a mistyped password with each of the three
+/// mechanisms that it may know; this allows for two such rounds.
 const FREE: u32 = 6;
 
-/// What the same credentials again can come to, at the most: this is for who sends them in a loop.
+/// The most failures that repeating the same wrong credentials can add up to. It slows down programs that send them in a
+/// loop.
 const REPEATED: u32 = FREE + 2;
 
-/// Where the penalty grows no more.
-const MOST: u32 = FREE + 7;
+/// The most failures that are counted; the penalty has reached [`LONGEST`] there.
+const MAX: u32 = FREE + 7;
 
-/// The penalty after the first failure that is not free; each further one doubles it.
+/// The penalty after the first failure beyond [`FREE`]; each further failure doubles it.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The longest penalty: a guesser has 60 tries an hour, a user waits no longer than this.
+/// The longest penalty. It leaves a guesser 60 attempts an hour, and a user never waits longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Attempts that are looked at in each penalty, for whether they were right before.
-const LOOKED_AT: u32 = 16;
+/// The number of attempts during each penalty whose credentials are compared with those that were right before.
+const COMPARED: u32 = 16;
 
-/// One failure is forgotten for each such time without any.
+/// One failure is forgotten each time that this long has passed without a new one.
 const DECAY: Duration = Duration::from_secs(300);
 
-/// Credentials that are tried, as a keyed hash; none when it cannot be told whether they were tried before.
+/// A keyed hash of the credentials of an attempt. `None` if the mechanism hides whether the same credentials were tried
+/// before.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tried(pub(super) Option<u64>);
+pub(super) struct CredentialsHash(pub(super) Option<u64>);
 
-/// What becomes of an attempt that begins.
+/// What happens to an attempt that begins.
 #[derive(Debug)]
 pub(super) enum Begun {
-    /// It is looked at, and is undecided until [`Penalties::decided`].
-    Undecided,
-    /// It is looked at. The credentials were right before, so it does not count.
+    /// Its credentials are to be verified. It counts as failed until [`Penalties::finished`] is called.
+    Pending,
+    /// Its credentials are to be verified. They were right before, so it does not count as failed.
     Known,
-    /// It is not looked at.
+    /// It is refused.
     Refused(Penalty),
-    /// Others from the address have to be decided first; one of them is told by this.
+    /// Other attempts from the address have to finish first. The condition variable is notified when one has.
     Wait(Arc<Condvar>),
 }
 
-/// How long an address is refused yet.
+/// How much longer logins from an address are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Penalty(Duration);
 
-/// In seconds, rounded up.
+/// Formats the time in seconds, rounded up.
 impl fmt::Display for Penalty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} s", self.0.as_millis().div_ceil(1000))
     }
 }
 
+/// The failed logins of all addresses.
 #[derive(Debug, Default)]
 pub(super) struct Penalties {
     failures: Recent<Source, Failures>,
-    /// Attempts that are being looked at.
-    undecided: HashMap<Source, Undecided>,
-    /// Credentials that have failed, and that were right.
+    /// Attempts whose credentials are being verified.
+    pending: HashMap<Source, Pending>,
+    /// Hashes of credentials that have failed, and of credentials that were right.
     wrong: Recent<u64, ()>,
     right: Recent<u64, ()>,
 }
@@ -82,19 +87,19 @@ pub(super) struct Penalties {
 struct Failures {
     count: u32,
     refused_until: Instant,
-    /// Attempts since the last failure.
+    /// Attempts during the present penalty.
     refused: u32,
 }
 
 #[derive(Debug, Default)]
-struct Undecided {
+struct Pending {
     count: u32,
     changed: Arc<Condvar>,
 }
 
 impl Penalties {
-    /// An attempt begins.
-    pub(super) fn begin(&mut self, source: Source, attempt: Tried, now: Instant) -> Begun {
+    /// Decides what happens to an attempt that begins.
+    pub(super) fn begin(&mut self, source: Source, attempt: CredentialsHash, now: Instant) -> Begun {
         if let Some(penalty) = self.of(source, attempt, now) {
             return Begun::Refused(penalty);
         }
@@ -102,45 +107,45 @@ impl Penalties {
             return Begun::Known;
         }
         let failures = self.count(source, now);
-        let undecided = self.undecided.entry(source).or_default();
-        // The first failure that is not free is looked at, too: it is the one that costs something.
-        if undecided.count > 0 && failures + undecided.count > FREE {
-            return Begun::Wait(Arc::clone(&undecided.changed));
+        let pending = self.pending.entry(source).or_default();
+        // The first attempt beyond the free ones is verified without waiting, too: its failure brings the first penalty.
+        if pending.count > 0 && failures + pending.count > FREE {
+            return Begun::Wait(Arc::clone(&pending.changed));
         }
-        undecided.count += 1;
-        Begun::Undecided
+        pending.count += 1;
+        Begun::Pending
     }
 
-    /// An attempt that was [`Begun::Undecided`] is over.
-    pub(super) fn decided(&mut self, source: Source) {
-        if let Some(undecided) = self.undecided.get_mut(&source) {
-            undecided.count -= 1;
-            if undecided.count > 0 {
-                undecided.changed.notify_one();
+    /// Ends an attempt that was [`Begun::Pending`].
+    pub(super) fn finished(&mut self, source: Source) {
+        if let Some(pending) = self.pending.get_mut(&source) {
+            pending.count -= 1;
+            if pending.count > 0 {
+                pending.changed.notify_one();
             } else {
-                undecided.changed.notify_all(); // the next one to be looked at has another condition variable
-                self.undecided.remove(&source);
+                pending.changed.notify_all(); // the next pending attempt gets a new condition variable
+                self.pending.remove(&source);
             }
         }
     }
 
-    /// What keeps an attempt from being looked at, if anything does.
-    fn of(&mut self, source: Source, attempt: Tried, now: Instant) -> Option<Penalty> {
+    /// Returns the penalty that an attempt is refused for, if there is one.
+    fn of(&mut self, source: Source, attempt: CredentialsHash, now: Instant) -> Option<Penalty> {
         let failures = self.failures.get_mut(&source)?;
         let left = failures.refused_until.saturating_duration_since(now);
         if left.is_zero() {
             return None;
         }
         failures.refused = failures.refused.saturating_add(1);
-        let known = failures.refused <= LOOKED_AT && self.was_right(attempt);
+        let known = failures.refused <= COMPARED && self.was_right(attempt);
         (!known).then_some(Penalty(left))
     }
 
-    fn was_right(&self, attempt: Tried) -> bool {
+    fn was_right(&self, attempt: CredentialsHash) -> bool {
         attempt.0.is_some_and(|hash| self.right.get(&hash).is_some())
     }
 
-    /// The failures that are not forgotten.
+    /// Returns the number of failures that are not forgotten.
     fn count(&self, source: Source, now: Instant) -> u32 {
         self.failures.get(&source).map_or(0, |(last, Failures { count, .. })| {
             let forgotten = now.saturating_duration_since(last).as_secs() / DECAY.as_secs();
@@ -148,21 +153,21 @@ impl Penalties {
         })
     }
 
-    pub(super) fn failed(&mut self, source: Source, attempt: Tried, now: Instant) {
+    pub(super) fn failed(&mut self, source: Source, attempt: CredentialsHash, now: Instant) {
         let count = self.count(source, now);
-        let most = if attempt.0.is_some_and(|hash| self.wrong.get(&hash).is_some()) { REPEATED } else { MOST };
+        let most = if attempt.0.is_some_and(|hash| self.wrong.get(&hash).is_some()) { REPEATED } else { MAX };
         let count = (count + 1).min(most.max(count));
         self.failures.put(source, Failures { count, refused_until: now + penalty(count), refused: 0 }, now);
         if let Some(hash) = attempt.0 {
             self.wrong.put(hash, (), now);
             self.right.remove(&hash);
         }
-        if let Some(undecided) = self.undecided.get(&source) {
-            undecided.changed.notify_all(); // there may be a penalty now
+        if let Some(pending) = self.pending.get(&source) {
+            pending.changed.notify_all(); // there may be a penalty now, so those that wait look again
         }
     }
 
-    pub(super) fn succeeded(&mut self, attempt: Tried, now: Instant) {
+    pub(super) fn succeeded(&mut self, attempt: CredentialsHash, now: Instant) {
         if let Some(hash) = attempt.0 {
             self.right.put(hash, (), now);
             self.wrong.remove(&hash);
@@ -186,11 +191,11 @@ mod tests {
         Source::from("192.0.2.1".parse::<IpAddr>().unwrap())
     }
 
-    fn guess(number: u64) -> Tried {
-        Tried(Some(number))
+    fn guess(number: u64) -> CredentialsHash {
+        CredentialsHash(Some(number))
     }
 
-    /// Tries one guess after the other, each as soon as it may; the seconds that each had to wait.
+    /// Tries one guess after the other, each as soon as the penalty allows it. Returns the seconds that each had to wait.
     fn guesses(penalties: &mut Penalties, now: &mut Instant, numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut waits = Vec::new();
         for number in numbers {
@@ -204,21 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn a_guesser_gets_slower_to_a_cap() {
+    fn penalties_double_up_to_the_longest() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         let waits = guesses(&mut penalties, &mut now, 0..16);
         assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        // That it could not be told apart makes no guess cheaper.
-        penalties.failed(source(), Tried(None), now);
-        assert_eq!(penalties.of(source(), Tried(None), now), Some(Penalty(LONGEST)));
+        // A guess whose credentials are hidden by the mechanism has the same penalty.
+        penalties.failed(source(), CredentialsHash(None), now);
+        assert_eq!(penalties.of(source(), CredentialsHash(None), now), Some(Penalty(LONGEST)));
     }
 
     #[test]
-    fn the_same_again_is_no_guess() {
+    fn repeating_the_same_credentials_is_not_guessing() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         let waits = guesses(&mut penalties, &mut now, [7; 100]);
         assert_eq!(waits.iter().max(), Some(&2));
-        // Each minute: it never has to wait, and after a thousand times a typo still costs a few seconds.
+        // A program that repeats them each minute never has to wait, and even after a thousand times another wrong
+        // password has a penalty of a few seconds only.
         for _ in 0..1000 {
             now += Duration::from_secs(60);
             assert_eq!(guesses(&mut penalties, &mut now, [7]), [0]);
@@ -227,41 +233,41 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_make_a_guessers_penalty_smaller() {
+    fn repeating_the_same_credentials_does_not_lower_a_penalty() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         guesses(&mut penalties, &mut now, 0..20);
         assert_eq!(guesses(&mut penalties, &mut now, [19, 19, 19]), [60, 60, 60]);
     }
 
     #[test]
-    fn who_logged_in_before_is_let_through() {
+    fn credentials_that_were_right_are_accepted_during_a_penalty() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         penalties.succeeded(guess(1000), now);
         guesses(&mut penalties, &mut now, 0..20);
         assert_eq!(penalties.of(source(), guess(1000), now), None);
         assert!(penalties.of(source(), guess(1001), now).is_some());
-        // Until that is wrong: the password has been changed.
+        // This ends when they fail, because the password has been changed.
         penalties.failed(source(), guess(1000), now);
         assert!(penalties.of(source(), guess(1000), now).is_some());
     }
 
     #[test]
-    fn what_was_right_cannot_be_found_out_in_a_penalty() {
+    fn right_credentials_cannot_be_found_by_guessing_during_a_penalty() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         penalties.succeeded(guess(1000), now);
         guesses(&mut penalties, &mut now, 0..20);
-        for number in 2000..2000 + u64::from(LOOKED_AT) {
+        for number in 2000..2000 + u64::from(COMPARED) {
             assert!(penalties.of(source(), guess(number), now).is_some());
         }
         assert!(penalties.of(source(), guess(1000), now).is_some());
-        // The next penalty looks at some again.
+        // During the next penalty, some attempts are compared again.
         now += LONGEST;
         penalties.failed(source(), guess(3000), now);
         assert_eq!(penalties.of(source(), guess(1000), now), None);
     }
 
-    fn is_looked_at(penalties: &mut Penalties, number: u64, now: Instant) -> bool {
-        matches!(penalties.begin(source(), guess(number), now), Begun::Undecided)
+    fn is_verified(penalties: &mut Penalties, number: u64, now: Instant) -> bool {
+        matches!(penalties.begin(source(), guess(number), now), Begun::Pending)
     }
 
     fn waits(penalties: &mut Penalties, number: u64, now: Instant) -> bool {
@@ -271,47 +277,47 @@ mod tests {
     #[test]
     fn an_attempt_counts_as_failed_until_it_has_succeeded() {
         let (mut penalties, now) = (Penalties::default(), Instant::now());
-        assert!((0..7).all(|number| is_looked_at(&mut penalties, number, now)));
+        assert!((0..7).all(|number| is_verified(&mut penalties, number, now)));
         assert!(waits(&mut penalties, 7, now));
-        // A success gives it back, also to those that cannot be told apart.
+        // A success makes room for another attempt, even if its credentials are hidden by the mechanism.
         penalties.succeeded(guess(0), now);
-        penalties.decided(source());
-        assert!(matches!(penalties.begin(source(), Tried(None), now), Begun::Undecided));
+        penalties.finished(source());
+        assert!(matches!(penalties.begin(source(), CredentialsHash(None), now), Begun::Pending));
         assert!(waits(&mut penalties, 7, now));
-        // One that has not been looked at after all, since too many were, gives it back, too.
-        penalties.decided(source());
-        assert!(is_looked_at(&mut penalties, 7, now));
+        // So does an attempt that was never verified, because the server was too busy.
+        penalties.finished(source());
+        assert!(is_verified(&mut penalties, 7, now));
         assert!(waits(&mut penalties, 8, now));
-        // A failure does not; the seventh costs a second.
+        // A failure does not; the seventh brings a penalty of one second.
         for number in 1..=7 {
             assert!(waits(&mut penalties, 8, now), "{number}");
             penalties.failed(source(), guess(number), now);
-            penalties.decided(source());
+            penalties.finished(source());
         }
         assert_eq!(penalties.of(source(), guess(8), now), Some(Penalty(FIRST)));
-        assert!(penalties.undecided.is_empty());
+        assert!(penalties.pending.is_empty());
     }
 
     #[test]
-    fn guesses_that_are_not_free_are_one_after_the_other() {
+    fn attempts_beyond_the_free_ones_are_verified_one_at_a_time() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         guesses(&mut penalties, &mut now, 0..7);
         now += FIRST;
-        assert!(is_looked_at(&mut penalties, 7, now));
+        assert!(is_verified(&mut penalties, 7, now));
         assert!(waits(&mut penalties, 8, now));
         penalties.succeeded(guess(7), now);
-        penalties.decided(source());
-        // Known credentials keep nobody waiting, and shorten nobody's penalty.
+        penalties.finished(source());
+        // Known credentials make no other attempt wait, and do not shorten a penalty.
         assert!(matches!(penalties.begin(source(), guess(7), now), Begun::Known));
-        assert!(is_looked_at(&mut penalties, 8, now));
+        assert!(is_verified(&mut penalties, 8, now));
         penalties.failed(source(), guess(8), now);
-        penalties.decided(source());
+        penalties.finished(source());
         penalties.succeeded(guess(7), now);
         assert!(matches!(penalties.begin(source(), guess(9), now), Begun::Refused(_)));
     }
 
     #[test]
-    fn other_addresses_are_not_touched() {
+    fn a_penalty_holds_for_one_address_only() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         guesses(&mut penalties, &mut now, 0..20);
         let other = Source::from("192.0.2.2".parse::<IpAddr>().unwrap());
@@ -319,15 +325,15 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_forgotten() {
+    fn failures_are_forgotten_in_time() {
         let (mut penalties, mut now) = (Penalties::default(), Instant::now());
         guesses(&mut penalties, &mut now, 0..20);
-        now += DECAY * MOST;
+        now += DECAY * MAX;
         assert_eq!(guesses(&mut penalties, &mut now, 20..27), [0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
-    fn a_penalty_is_told_in_whole_seconds() {
+    fn a_penalty_is_printed_in_whole_seconds() {
         assert_eq!(Penalty(Duration::from_millis(1)).to_string(), "1 s");
         assert_eq!(Penalty(Duration::from_millis(1001)).to_string(), "2 s");
     }

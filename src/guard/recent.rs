@@ -1,13 +1,13 @@
-//! A map that remembers the newest and never grows beyond its limit.
+//! A map that never grows beyond its limit: when it is full, it forgets the older half of its entries.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Instant;
 
-/// The most entries.
-pub(super) const MOST: usize = 16_384;
+/// The most entries of a map.
+const MAX: usize = 16_384;
 
-/// Values, each with the time it was put.
+/// Each value is kept with the time at which it was put.
 #[derive(Debug)]
 pub(super) struct Recent<K, V>(HashMap<K, (Instant, V)>);
 
@@ -22,16 +22,16 @@ impl<K: Hash + Eq, V: Copy> Recent<K, V> {
         self.0.get(key).copied()
     }
 
-    /// To change it without making it newer.
+    /// Gives access to a value to change it; its time stays.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.0.get_mut(key).map(|(_, value)| value)
     }
 
-    /// When there are too many the older half is forgotten, so that this costs little for each.
+    /// Puts a value. If the map is full, the older half is forgotten; doing that seldom keeps the average cost low.
     pub(super) fn put(&mut self, key: K, value: V, now: Instant) {
-        if self.0.len() >= MOST && !self.0.contains_key(&key) {
+        if self.0.len() >= MAX && !self.0.contains_key(&key) {
             let mut times: Vec<_> = self.0.values().map(|(time, _)| *time).collect();
-            let (_, middle, _) = times.select_nth_unstable(MOST / 2);
+            let (_, middle, _) = times.select_nth_unstable(MAX / 2);
             let middle = *middle;
             self.0.retain(|_, (time, _)| *time > middle);
         }
@@ -49,22 +49,22 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_newest_are_kept() {
+    fn the_newest_entries_are_kept() {
         let start = Instant::now();
         let mut recent = Recent::default();
-        for number in 0..MOST as u64 * 3 {
+        for number in 0..MAX as u64 * 3 {
             recent.put(number, (), start + Duration::from_millis(number));
-            assert!(recent.0.len() <= MOST);
-            assert!(recent.get(&number.saturating_sub(MOST as u64 / 4)).is_some(), "{number}");
+            assert!(recent.0.len() <= MAX);
+            assert!(recent.get(&number.saturating_sub(MAX as u64 / 4)).is_some(), "{number}");
         }
         assert!(recent.get(&0).is_none());
     }
 
     #[test]
-    fn many_at_one_time_are_bounded_too() {
+    fn entries_with_the_same_time_are_limited_too() {
         let start = Instant::now();
         let mut recent = Recent::default();
-        (0..MOST * 2).for_each(|number| recent.put(number, (), start));
-        assert!(recent.0.len() <= MOST);
+        (0..MAX * 2).for_each(|number| recent.put(number, (), start));
+        assert!(recent.0.len() <= MAX);
     }
 }

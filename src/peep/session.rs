@@ -2,13 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
-use crate::guard::{NotLookedAt, Probation, Visit};
-use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
+use crate::guard::{Admission, AttemptRefused, PreLoginLimits};
+use crate::settings::{Admin, TIMEOUT_RANGE};
+use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
 /// The reply to a connection when there are too many from its address: [`ErrorCode::TooMany`].
@@ -18,8 +20,8 @@ pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 ///
 /// # Errors
 /// Those of the connection.
-pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io::Result<()> {
-    let mut session = Session { shared, name, probation: Probation::new(visit), authenticated: false };
+pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, name: &str) -> io::Result<()> {
+    let mut session = Session { shared, name, limits: PreLoginLimits::new(admission), authenticated: false };
     let mut lines = Lines::new(LINE_LIMIT);
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
@@ -33,7 +35,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
                 command.and_then(|command| session.carry_out(command, &output.link)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
             output.flush_if_large()?;
-            let refused = reply == Reply::Error(ErrorCode::TooMany) || session.probation.is_over();
+            let refused = reply == Reply::Error(ErrorCode::TooMany) || session.limits.failed_too_often();
             if last || refused || shared.connections.is_closing() {
                 return output.flush();
             }
@@ -59,7 +61,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, visit: &Visit, name: &str) -> io
 struct Session<'a> {
     shared: &'a Shared,
     name: &'a str,
-    probation: Probation<'a>,
+    limits: PreLoginLimits<'a>,
     authenticated: bool,
 }
 
@@ -70,7 +72,7 @@ impl Session<'_> {
             return Some(Err(ErrorCode::UnknownCommand));
         }
         let line = lines.next()?;
-        if !self.authenticated && !self.probation.may_go_on() {
+        if !self.authenticated && !self.limits.allow_command() {
             return Some(Err(ErrorCode::TooMany));
         }
         Some(match line {
@@ -84,7 +86,8 @@ impl Session<'_> {
     }
 
     fn carry_out(&mut self, command: Command, link: &impl Link) -> Result<Reply, ErrorCode> {
-        let Shared { settings, users, locks, stats, connections, .. } = self.shared;
+        let Shared { users, locks, stats, connections, .. } = self.shared;
+        let settings = self.shared.settings();
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
         match command {
             Command::Authenticate { name, password } => self.authenticate(&name, &password.0, link)?,
@@ -107,20 +110,21 @@ impl Session<'_> {
             }
             Command::MaxConnections => return value(connections.limit() as u64),
             Command::SetMaildir { path } => {
-                let root = settings.mail_root().elsewhere(PathBuf::from(&path)).map_err(|error| {
+                let root = settings.mail_root.elsewhere(PathBuf::from(&path)).map_err(|error| {
                     log::warn!("{} mail directory {path:?} refused: {error}", self.name);
                     ErrorCode::BadMaildir
                 })?;
-                settings.set_mail_root(root);
+                self.shared.change_settings(|settings| settings.mail_root = Arc::new(root));
                 self.log_change(format_args!("mail directory = {path:?}"));
             }
-            Command::Maildir => return Ok(Reply::Value(settings.mail_root().path().to_string_lossy().into_owned())),
+            Command::Maildir => return Ok(Reply::Value(settings.mail_root.path().to_string_lossy().into_owned())),
             Command::SetTimeout { seconds } => {
                 let seconds = in_range(seconds, TIMEOUT_RANGE).ok_or(ErrorCode::BadTimeout)?;
-                settings.set_timeout((seconds > 0).then(|| Duration::from_secs(seconds)));
+                let timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+                self.shared.change_settings(|settings| settings.timeout = timeout);
                 self.log_change(format_args!("timeout = {seconds} s"));
             }
-            Command::Timeout => return value(settings.timeout().map_or(0, |timeout| timeout.as_secs())),
+            Command::Timeout => return value(settings.timeout.map_or(0, |timeout| timeout.as_secs())),
             Command::RetrievedBytes => return value(stats.sent.value()),
             Command::RetrievedEmails => return value(stats.retrieved.value()),
             Command::RemovedEmails => return value(stats.removed.value()),
@@ -134,35 +138,36 @@ impl Session<'_> {
     }
 
     fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
-        let attempt = self.probation.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
+        let attempt = self.limits.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
             let why = match why {
-                NotLookedAt::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
-                NotLookedAt::Busy => "too many at once from the client's address".to_owned(),
+                AttemptRefused::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
+                AttemptRefused::Busy => "too many at once from the client's address".to_owned(),
             };
             log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
             ErrorCode::TooMany
         })?;
-        if !self.shared.admin.match_with(name.as_bytes(), password.as_bytes()) {
+        let admin = Arc::clone(&self.shared.settings().admin);
+        if !admin.credentials.match_with(name.as_bytes(), password.as_bytes()) {
             log::warn!("{} admin login failed: name={name:?}", self.name);
-        } else if let Some(why) = self.is_refused_to_the_client(link) {
+        } else if let Some(why) = self.is_refused_to_the_client(&admin, link) {
             log::warn!(
                 "{} admin login refused: name={name:?}, the default admin is for programs of root alone (see \
                  --peep-admin), and {why}",
                 self.name
             );
         } else {
-            self.probation.succeeded(attempt);
+            self.limits.succeeded(attempt);
             self.authenticated = true;
             log::info!("{} admin login: name={name:?}", self.name);
             return Ok(());
         }
-        self.probation.failed(attempt);
+        self.limits.failed(attempt);
         Err(ErrorCode::WrongCredentials)
     }
 
     /// Why this client may not be the admin in spite of the right password.
-    fn is_refused_to_the_client(&self, link: &impl Link) -> Option<String> {
-        if !self.shared.admin_is_roots {
+    fn is_refused_to_the_client(&self, admin: &Admin, link: &impl Link) -> Option<String> {
+        if !admin.is_roots {
             return None;
         }
         match link.client_user() {

@@ -20,7 +20,7 @@ use clap::Parser;
 use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
-use pop3d::guard::Visit;
+use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
 use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
@@ -271,10 +271,10 @@ fn make_old(path: &Path) {
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root.to_str().unwrap()];
-    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0
+    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
 }
 
-fn stranger(shared: &Shared) -> Visit {
+fn admission(shared: &Shared) -> Admission {
     shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
@@ -314,7 +314,7 @@ pub fn pop3_session(octets: &[u8]) {
     let played = play(octets, |client| {
         mail.deliver();
         let input = client.input;
-        pop3::serve(client, shared, &stranger(shared), "fuzz");
+        pop3::serve(client, shared, &admission(shared), "fuzz");
         check_mail(mail, input);
         assert!(shared.locks.users().is_empty(), "the maildrop is not free");
     });
@@ -395,9 +395,9 @@ pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
     let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
-        peep::serve(client, &shared, &stranger(&shared), "fuzz").unwrap();
+        peep::serve(client, &shared, &admission(&shared), "fuzz").unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
-        assert!(shared.settings.timeout().is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
+        assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
             assert!(!name.starts_with('.') && !name.contains(['/', ' ', '\0', '\n']), "{name:?}");
         }

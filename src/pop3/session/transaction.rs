@@ -1,0 +1,144 @@
+//! The TRANSACTION state (RFC 1939 section 5): listings, messages and marks.
+
+use std::io;
+
+use super::{End, NoCommand, Session, State, Transaction};
+use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
+use crate::pop3::Command;
+use crate::pop3::reply::{self, Refusal};
+use crate::pop3::transfer::{self, Body, TransferError};
+use crate::transform::Subject;
+use crate::wire::Link;
+
+impl<L: Link> Session<'_, L> {
+    /// Carries out a command in the TRANSACTION state.
+    pub(super) fn transaction(
+        &mut self,
+        mut state: Transaction,
+        command: Result<Command, NoCommand>,
+    ) -> Result<State, End> {
+        match command {
+            Ok(Command::Quit) => {
+                self.update(state);
+                return self.quit();
+            }
+            Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
+            Ok(Command::List(None)) => self.scan_listings(&state.maildrop)?,
+            Ok(Command::List(Some(number))) => match state.maildrop.message(number) {
+                Some(message) => self.ok(format_args!("{number} {}", message.octets())),
+                None => self.err(Refusal::NoSuchMessage),
+            },
+            Ok(Command::Uidl(None)) => self.unique_id_listings(&state.maildrop)?,
+            Ok(Command::Uidl(Some(number))) => match state.maildrop.message(number) {
+                Some(message) => self.ok(format_args!("{number} {}", String::from_utf8_lossy(&message.unique_id()))),
+                None => self.err(Refusal::NoSuchMessage),
+            },
+            Ok(Command::Retr(number)) => {
+                if let Some(octets) = self.send_message(&mut state, number, Body::Whole)? {
+                    self.shared.stats.retrieved.add(1);
+                    self.summary.retrieved += 1;
+                    self.summary.octets += octets;
+                }
+            }
+            Ok(Command::Top { message, lines }) => {
+                self.send_message(&mut state, message, Body::Lines(lines))?;
+            }
+            Ok(Command::Dele(number)) if state.lock.is_read_only() && state.maildrop.message(number).is_some() => {
+                self.err(Refusal::ReadOnly);
+            }
+            Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
+                self.summary.kept += 1;
+                self.ok("marked as deleted");
+            }
+            Ok(Command::Dele(_)) => self.err(Refusal::NoSuchMessage),
+            Ok(Command::Rset) => {
+                state.maildrop.reset();
+                self.summary.kept = 0;
+                self.ok("no message is marked as deleted");
+            }
+            Ok(Command::Noop) => self.ok("still here"),
+            Ok(Command::Capa) => self.capabilities(false),
+            Ok(Command::User(_) | Command::Pass(_) | Command::Apop { .. } | Command::Auth(_) | Command::Stls) => {
+                self.err(Refusal::LoggedIn)
+            }
+            Err(NoCommand { why, .. }) => self.err(why),
+        }
+        Ok(State::Transaction(state))
+    }
+
+    /// Answers LIST without a message number.
+    fn scan_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
+        self.ok(format_args!("{} messages ({} octets)", maildrop.count(), maildrop.octets()));
+        for (number, message) in maildrop.messages() {
+            reply::scan_listing(self.output.pending(), number, message.octets());
+            self.output.flush_if_large()?;
+        }
+        reply::end(self.output.pending());
+        Ok(())
+    }
+
+    /// Answers UIDL without a message number.
+    fn unique_id_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
+        self.ok("unique-id listing follows");
+        for (number, message) in maildrop.messages() {
+            reply::unique_id_listing(self.output.pending(), number, &message.unique_id());
+            self.output.flush_if_large()?;
+        }
+        reply::end(self.output.pending());
+        Ok(())
+    }
+
+    /// Sends a message, or answers -ERR. Returns the number of octets if the message was sent.
+    fn send_message(&mut self, state: &mut Transaction, number: MessageNumber, body: Body) -> Result<Option<u64>, End> {
+        if state.maildrop.message(number).is_none() {
+            self.err(Refusal::NoSuchMessage);
+            return Ok(None);
+        }
+        let sent = match state.maildrop.open_message(number) {
+            Ok(message) => self.transfer(state, number, message, body),
+            Err(OpenError::Changed) => Err(TransferError::changed()),
+            Err(OpenError::Io(error)) => Err(TransferError::unreadable(error)),
+        };
+        match sent {
+            Ok(octets) => {
+                log::trace!("{} +OK {octets} octets sent", self.name);
+                Ok(Some(octets))
+            }
+            Err(TransferError::Refused(refusal, error)) => {
+                log::error!("{} message {number} was not sent: {error}", self.name);
+                self.err(refusal);
+                Ok(None)
+            }
+            Err(TransferError::Cut(error)) => {
+                log::error!("{} message {number} was cut off: {error}", self.name);
+                Err(error.into())
+            }
+            Err(TransferError::Broken(error)) => Err(error.into()),
+        }
+    }
+
+    /// Sends an open message: through the transform if there is one, otherwise as it is stored.
+    fn transfer(
+        &mut self,
+        state: &mut Transaction,
+        number: MessageNumber,
+        message: OpenMessage,
+        body: Body,
+    ) -> Result<u64, TransferError> {
+        let Some(transform) = self.shared.settings().transform.clone() else {
+            let listed = message.octets;
+            let octets = transfer::stored(&mut self.output, message, body)?;
+            if body == Body::Whole && octets != listed {
+                log::warn!("{} message {number} was listed with {listed} octets and has {octets}", self.name);
+                state.maildrop.correct_octets(number, octets);
+            }
+            return Ok(octets);
+        };
+        let unique_id = state.maildrop.message(number).map(Message::unique_id).unwrap_or_default();
+        let subject =
+            Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
+        let running = transform.start(message.file, subject).map_err(TransferError::transform)?;
+        let input_pending = !self.lines.is_empty();
+        transfer::transformed(&mut self.output, running, input_pending, body)
+    }
+}

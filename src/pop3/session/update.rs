@@ -1,0 +1,28 @@
+//! The UPDATE state (RFC 1939 section 6): removes the marked messages.
+
+use super::{Session, Transaction};
+use crate::maildrop::Update;
+use crate::pop3::reply::Refusal;
+use crate::wire::Link;
+
+impl<L: Link> Session<'_, L> {
+    /// Removes the marked messages, unlocks the maildrop and answers QUIT. The maildrop is unlocked before the reply, so
+    /// the client can log in again as soon as it has the reply.
+    pub(super) fn update(&mut self, state: Transaction) {
+        let Transaction { maildrop, lock } = state;
+        let update = if maildrop.marked() == 0 || lock.is_exclusive() {
+            maildrop.commit()
+        } else {
+            log::error!(
+                "{} no message is removed: the maildrop's lock file was deleted or replaced during the session",
+                self.name
+            );
+            Update { removed: 0, failed: maildrop.marked() as u64 }
+        };
+        drop(lock);
+        self.shared.stats.removed.add(update.removed);
+        self.summary.deleted = update.removed;
+        self.summary.kept = 0;
+        if update.failed == 0 { self.ok("bye") } else { self.err(Refusal::NotRemoved) }
+    }
+}
