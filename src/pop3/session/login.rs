@@ -88,10 +88,10 @@ impl<L: Link> Session<'_, L> {
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
-        let root = self.shared.settings().mail_root.current().map_err(Reason::Maildrop)?;
-        let lock = self.shared.locks.lock(user.clone(), &root).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
+        let location = self.shared.settings().mail_root.location(user.clone()).map_err(Reason::Maildrop)?;
+        let lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
         let scan = Instant::now();
-        let maildrop = Maildrop::open(root, user.clone()).map_err(Reason::Maildrop)?;
+        let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
         self.client.set_user(user);
         self.emit(What::Login {
             method: claim.method,
