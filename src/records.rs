@@ -27,10 +27,11 @@ pub struct Records {
     pub log: Option<StatsLog>,
 }
 
-/// The running thread; there is none when there are no files.
+/// The running thread.
 #[derive(Debug)]
 pub struct Recorder {
     end: Sender<()>,
+    set_log: LogSetter,
     ended: Receiver<()>,
 }
 
@@ -42,22 +43,21 @@ impl Records {
     pub fn start(mut self, shared: Arc<Shared>) -> io::Result<Recorder> {
         let (end, is_asked_to_end) = crossbeam_channel::bounded(1);
         let (has_ended, ended) = crossbeam_channel::bounded(1);
-        if self.kept.is_none() && self.log.is_none() {
-            return Ok(Recorder { end, ended });
-        }
+        let (set_log, new_logs) = crossbeam_channel::unbounded();
         thread::Builder::new().name("records".to_owned()).spawn(move || {
             let ticks = tick(TICK);
             loop {
                 self.write(&shared, false);
                 select! {
                     recv(ticks) -> _ => {}
+                    recv(new_logs) -> log => if let Ok(log) = log { self.log = log },
                     recv(is_asked_to_end) -> _ => break,
                 }
             }
             self.write(&shared, true);
             let _ = has_ended.send(());
         })?;
-        Ok(Recorder { end, ended })
+        Ok(Recorder { end, set_log: LogSetter(set_log), ended })
     }
 
     /// Keeps the counters if they have changed, and logs them when it is time to, or for the last time.
@@ -73,10 +73,27 @@ impl Records {
     }
 }
 
+/// Gives the thread another log of counters.
+#[derive(Debug, Clone)]
+pub struct LogSetter(Sender<Option<StatsLog>>);
+
+impl LogSetter {
+    /// Has lines appended to `log` from now on, or to none.
+    pub fn set(&self, log: Option<StatsLog>) {
+        let _ = self.0.send(log);
+    }
+}
+
 impl Recorder {
+    /// What sets the log of counters.
+    #[must_use]
+    pub fn log_setter(&self) -> LogSetter {
+        self.set_log.clone()
+    }
+
     /// Has the last record written, and says so in the log when the files do not take it in time.
     pub fn end(self) {
-        let Self { end, ended } = self;
+        let Self { end, ended, set_log: _set_log } = self;
         let _ = end.try_send(());
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("the last counters could not be written within {PATIENCE:?}");

@@ -10,6 +10,7 @@ use crate::auth::Users;
 use crate::connections::{Connections, Protocol};
 use crate::guard::{Guard, Limits};
 use crate::maildrop::Locks;
+use crate::reload::Reloader;
 use crate::settings::Settings;
 use crate::stats::{Sample, Stats};
 
@@ -38,6 +39,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// The limits by address and before login.
     pub guard: Arc<Guard>,
+    /// Has the configuration read again.
+    pub reloader: Reloader,
 }
 
 impl Shared {
@@ -51,6 +54,7 @@ impl Shared {
             stats: Stats::default(),
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
+            reloader: Reloader::default(),
         }
     }
 

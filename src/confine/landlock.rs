@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreated,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 
@@ -75,8 +75,10 @@ pub struct Landlock {
     pub programs: bool,
     /// All files that `reach` and `programs` do not name are forbidden.
     pub files: bool,
-    /// TCP connections may be made, and ports bound.
+    /// TCP connections may be made, and all ports bound.
     pub network: bool,
+    /// The TCP ports that may be bound without `network`, if not all. 0 stands for those that the kernel chooses.
+    pub ports: Option<Vec<u16>>,
 }
 
 impl Landlock {
@@ -108,10 +110,17 @@ impl Landlock {
         if self.files {
             ruleset = ruleset.handle_access(AccessFs::from_all(TESTED))?;
         }
+        let ports = self.ports.as_ref().filter(|_| !self.network);
         if !self.network {
-            ruleset = ruleset.handle_access(AccessNet::from_all(TESTED))?;
+            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+        }
+        if ports.is_some() {
+            ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
         }
         let mut rules = ruleset.create()?;
+        for port in ports.into_iter().flatten() {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
+        }
         if !self.files {
             return Ok(rules);
         }

@@ -18,6 +18,6 @@ mod tls;
 
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError};
-pub use listener::{Listener, bind};
+pub use listener::{Listener, bind, bind_those_there};
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};
