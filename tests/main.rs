@@ -26,6 +26,8 @@ mod confinement;
 mod fences;
 // The real server, clients and mail.
 mod harness;
+// A configuration that is read again while the server runs.
+mod reload;
 // Dialogues as data, one for each rule.
 mod dialogues;
 // What hostile servers cannot do to the client programs.

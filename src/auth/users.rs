@@ -23,11 +23,21 @@ use crate::state::StateDir;
 pub struct Users {
     /// Those of the command line. They come before those of the file.
     own: RwLock<BTreeMap<UserName, Arc<Account>>>,
-    file: Option<PasswdFile>,
+    file: RwLock<UsersFile>,
     permits: Permits,
     recent: Recent,
     /// Makes the salts of who has none.
     salt_key: Hidden<[u8; 32]>,
+}
+
+/// A users file that has been read, or none.
+#[derive(Debug, Clone, Default)]
+pub struct UsersFile(Option<Arc<PasswdFile>>);
+
+impl UsersFile {
+    fn open(path: Option<PathBuf>) -> io::Result<Self> {
+        Ok(Self(path.map(PasswdFile::open).transpose()?.map(Arc::new)))
+    }
 }
 
 /// Why a login is not let in.
@@ -68,7 +78,7 @@ pub struct Abilities {
 
 impl Default for Users {
     fn default() -> Self {
-        Self::new(None)
+        Self::new(UsersFile::default())
     }
 }
 
@@ -78,13 +88,13 @@ impl Users {
     /// # Errors
     /// When it cannot be read, or has lines but no account.
     pub fn open(file: Option<PathBuf>) -> io::Result<Self> {
-        Ok(Self::new(file.map(PasswdFile::open).transpose()?))
+        Ok(Self::new(UsersFile::open(file)?))
     }
 
-    fn new(file: Option<PasswdFile>) -> Self {
+    fn new(file: UsersFile) -> Self {
         Self {
             own: RwLock::default(),
-            file,
+            file: RwLock::new(file),
             permits: Permits::for_all_cores(),
             recent: Recent::new(super::random()),
             salt_key: Hidden(super::random()),
@@ -101,13 +111,48 @@ impl Users {
         Ok(())
     }
 
+    /// The users file.
+    #[must_use]
+    pub fn file(&self) -> UsersFile {
+        self.file.read().clone()
+    }
+
+    /// Reads the users file at `path`, which may be another one than now; nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn read_file(&self, path: Option<PathBuf>) -> io::Result<UsersFile> {
+        let now = self.file();
+        match (&now.0, &path) {
+            // It knows what it has told already, and what was in it before.
+            (Some(file), Some(path)) if file.path() == path => file.read_again().map(|()| now),
+            _ => UsersFile::open(path),
+        }
+    }
+
+    /// Replaces the users file.
+    pub fn set_file(&self, file: UsersFile) {
+        *self.file.write() = file;
+    }
+
+    /// Changes the users of the configuration from those that it had `before` to those that it has `now`. Those that are
+    /// the same in both stay as they are, even if PEEP has deleted them, and so do users that PEEP has added.
+    pub fn change_own(&self, before: &[(UserName, String)], now: &[(UserName, String)]) {
+        let mut own = self.own.write();
+        for (name, _) in before.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name)) {
+            own.remove(name);
+        }
+        for (name, password) in now.iter().filter(|user| !before.contains(user)) {
+            own.insert(name.clone(), own_account(password.as_bytes()));
+        }
+    }
+
     /// A user who lives as long as the server. False when the name is taken by another one of these.
     pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
         let mut own = self.own.write();
         let is_new = !own.contains_key(&name);
         if is_new {
-            let secret = Secret::Readable(password.to_owned());
-            own.insert(name, Arc::new(Account { field: Hidden(Vec::new()), secret }));
+            own.insert(name, own_account(password));
         }
         is_new
     }
@@ -117,7 +162,7 @@ impl Users {
     /// # Errors
     /// When the name is taken or the file cannot be written.
     pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
-        let Some(file) = &self.file else {
+        let Some(file) = self.file().0 else {
             return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
         };
         if self.find(&name, &file.accounts()).is_some() {
@@ -137,7 +182,7 @@ impl Users {
     /// When there is no such user or the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
         let name: UserName = name.parse().map_err(|_| Unchanged::Missing)?;
-        let of_file = match &self.file {
+        let of_file = match self.file().0 {
             Some(file) => file.change(|text| text::without_user(text, &name)).map_err(Unchanged::File)?,
             None => false,
         };
@@ -258,12 +303,16 @@ impl Users {
 
     /// Looks whether the file has changed; once for each proof.
     fn file_accounts(&self) -> Arc<Accounts> {
-        self.file.as_ref().map(PasswdFile::accounts).unwrap_or_default()
+        self.file().0.as_deref().map(PasswdFile::accounts).unwrap_or_default()
     }
 
     fn find(&self, user: &UserName, of_file: &Accounts) -> Option<Arc<Account>> {
         self.own.read().get(user).or_else(|| of_file.by_name.get(user)).cloned()
     }
+}
+
+fn own_account(password: &[u8]) -> Arc<Account> {
+    Arc::new(Account { field: Hidden(Vec::new()), secret: Secret::Readable(password.to_owned()) })
 }
 
 fn parse(name: &[u8]) -> Option<UserName> {
@@ -338,6 +387,40 @@ mod tests {
         assert_eq!(users.authenticate(b"ana", b"file"), Err(Denied::Credentials));
         assert_eq!(users.names(), ["ana"]);
         users.remove("ana").unwrap();
+        assert!(users.names().is_empty());
+    }
+
+    #[test]
+    fn a_reload_changes_what_differs_in_the_configuration_and_nothing_else() {
+        let users = Users::default();
+        let of = |text: &str| -> Vec<_> {
+            let user = |word: &str| word.split_once(':').map(|(name, password)| (user(name), password.to_owned()));
+            text.split(' ').filter_map(user).collect()
+        };
+        let before = of("kept:1 changed:1 gone:1 deleted:1");
+        users.change_own(&[], &before);
+        users.remove("deleted").unwrap();
+        users.add(user("added"), b"1").unwrap();
+        users.change_own(&before, &of("kept:1 changed:2 deleted:1 new:1"));
+        assert_eq!(users.names(), ["added", "changed", "kept", "new"]);
+        assert!(users.authenticate(b"changed", b"2").is_ok() && users.authenticate(b"changed", b"1").is_err());
+    }
+
+    #[test]
+    fn a_users_file_that_cannot_be_used_changes_nothing() {
+        let (directory, users) = of_file("ana:{PLAIN}a\n");
+        let other = directory.path().join("other");
+        std::fs::write(&other, "bob:{PLAIN}b\n").unwrap();
+        let (path, nowhere) = (directory.path().join("users"), directory.path().join("nowhere"));
+        assert!(users.read_file(Some(nowhere)).is_err());
+        std::fs::write(&path, "no account\n").unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert!(users.read_file(Some(path.clone())).is_err());
+        let file = users.read_file(Some(other)).unwrap();
+        assert_eq!(users.names(), ["ana"]);
+        users.set_file(file);
+        assert_eq!(users.names(), ["bob"]);
+        users.set_file(users.read_file(None).unwrap());
         assert!(users.names().is_empty());
     }
 

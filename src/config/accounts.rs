@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::auth::{Hidden, UserName};
 
 /// Where accounts are, beside the command line.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Accounts")]
 pub(super) struct AccountsArgs {
     /// A file of users, NAME:{SCHEME}HASH on each line as Dovecot's passwd-file; PEEP adds and deletes users there

@@ -53,6 +53,7 @@ pub(crate) struct Builder {
     /// A program with arguments that executes the server's command line, which is appended to them.
     launcher: Vec<String>,
     environment: Vec<(String, String)>,
+    configuration: Option<PathBuf>,
     stderr_is_read: bool,
 }
 
@@ -68,8 +69,15 @@ impl Builder {
             seen_from: None,
             launcher: Vec::new(),
             environment: Vec::new(),
+            configuration: None,
             stderr_is_read: true,
         }
+    }
+
+    /// Starts it with this configuration file and [`Builder::flags`], and no other settings.
+    pub(crate) fn configured_by(mut self, path: &Path) -> Self {
+        self.configuration = Some(path.to_owned());
+        self
     }
 
     /// Serves `mail` instead of a new mail directory. With it, a test can start several servers on one mail directory.
@@ -225,6 +233,10 @@ impl Builder {
                 command
             }
         };
+        if let Some(path) = &self.configuration {
+            command.arg("--config").arg(path).args(&self.flags).envs(self.environment.iter().cloned());
+            return command;
+        }
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
         match &self.seen_from {
             Some((directory, name)) => command.current_dir(directory).args(["-m", name]),
