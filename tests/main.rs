@@ -34,7 +34,6 @@ mod dialogues;
 mod hostile;
 // Link-local addresses and clients on other machines.
 mod namespaces;
-mod newer_commands;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // The default admin of a server of root.
@@ -57,6 +56,8 @@ mod peep;
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
 mod peepclient;
+// The admin client with the commands of PEEP 1.1, JSON, several servers.
+mod newer_commands;
 // The load generator against a scripted server.
 mod popbench;
 // Maildrops that other programs use at the same time, and file systems that number their files anew.
