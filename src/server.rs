@@ -94,7 +94,7 @@ fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
             None => Vec::new(),
         };
         if service.tls && config.settings.certificate.is_none() && !bound.is_empty() {
-            let what = format!("systemd hands over a socket named {name:?}, and there is no TLS certificate");
+            let what = format!("systemd has passed a socket named {name:?}, but there is no TLS certificate");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         listeners.extend(bound.into_iter().map(|listener| (service, listener)));

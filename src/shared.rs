@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use crate::auth::Users;
 use crate::connections::{Connections, Protocol};
+use crate::events::Events;
 use crate::guard::{Guard, Limits};
 use crate::maildrop::Locks;
 use crate::settings::Settings;
@@ -32,8 +33,10 @@ pub struct Shared {
     pub users: Users,
     /// The maildrops that have a session.
     pub locks: Arc<Locks>,
+    /// Tells what happens to those who want to know.
+    pub events: Events,
     /// Counters.
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// The open connections.
     pub connections: Arc<Connections>,
     /// The limits by address and before login.
@@ -44,11 +47,13 @@ impl Shared {
     /// What sessions share at the start of a server with these settings.
     #[must_use]
     pub fn new(settings: Settings, users: Users, max_connections: usize, limits: Limits) -> Self {
+        let stats = Arc::<Stats>::default();
         Self {
             settings: RwLock::new(Arc::new(settings)),
             users,
             locks: Arc::default(),
-            stats: Stats::default(),
+            events: Events::new(Arc::clone(&stats)),
+            stats,
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
         }

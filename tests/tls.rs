@@ -301,7 +301,7 @@ fn a_server_with_an_unusable_certificate_does_not_start() {
     let certificate = Certificate::new();
     let other = Certificate::new();
     let chain = certificate.chain();
-    for (key, reason) in [(other.key(), "is not that of the certificate in"), (chain.join("none"), "cannot read")] {
+    for (key, reason) in [(other.key(), "does not belong to the certificate in"), (chain.join("none"), "cannot read")] {
         let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
         let output = Server::builder().flags(flags).refused();
         assert_eq!(output.status.code(), Some(1));
@@ -357,7 +357,7 @@ fn a_self_signed_certificate_without_its_key_is_not_replaced() {
     let state = ["--state", directory.path().to_str().unwrap()];
     let start = || Server::builder().flags(["--tls-self-signed=mail.example", "--pop3s-port", "0"]).flags(state);
     let server = start().start();
-    server.expect_log("INFO", "a TLS certificate has been made: ");
+    server.expect_log("INFO", "created a TLS certificate: ");
     drop(server);
     fs::remove_file(directory.path().join("tls-key.pem")).unwrap();
     let output = start().refused();

@@ -7,8 +7,9 @@
 
 use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -183,7 +184,9 @@ impl Write for Client<'_> {
 impl Link for &mut Client<'_> {
     fn expect_command(&mut self, _: Instant, _: Option<Instant>) {}
 
-    fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {
+    fn send_file(&mut self, mut file: &File, range: Range<u64>) -> io::Result<()> {
+        file.seek(SeekFrom::Start(range.start))?;
+        let octets = range.end - range.start;
         let sent = io::copy(&mut file.take(octets), &mut self.output)?;
         if sent == octets { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
@@ -528,7 +531,7 @@ impl Indexes {
 }
 
 fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
-    let mut maildrop = Maildrop::open(root.current()?, user.parse().unwrap())?;
+    let mut maildrop = Maildrop::open(root.location(user.parse().unwrap())?)?;
     let listed: Vec<_> = maildrop
         .messages()
         .map(|(number, message)| {
