@@ -1,5 +1,5 @@
-//! Reads the certificate again when the operator asks for it, in a thread of its own: its files may be on a disk that is
-//! frozen, and the server goes on meanwhile.
+//! Reads the certificate again when the operator asks for it. A thread of its own does so, because reading may block on a
+//! disk that hangs.
 
 use std::io;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crossbeam_channel::Sender;
 use crate::shared::Shared;
 use crate::systemd;
 
-/// Asks the thread that reads.
+/// A handle to the thread that reads the certificate.
 #[derive(Debug)]
 pub struct Reloader(Sender<()>);
 
 impl Reloader {
-    /// Starts the thread. Sessions that have begun go on with the certificate that they have.
+    /// Starts the thread. Open connections keep using the certificate that they began with.
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// If it cannot be started.
     pub fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        // Room for one request: it is carried out after it was made, and so stands for all that were made before.
+        // There is room for one waiting request. It has not been carried out yet, so it covers all further ones.
         let (ask, requests) = crossbeam_channel::bounded(1);
         let read = move || {
             for () in requests {
@@ -33,7 +33,7 @@ impl Reloader {
         Ok(Self(ask))
     }
 
-    /// Has the certificate read again. Does not wait for that.
+    /// Requests a reload. Does not wait for it.
     pub fn ask(&self) {
         let _ = self.0.try_send(());
     }

@@ -65,7 +65,7 @@ impl Trust {
 fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| match error {
         pem::Error::Io(error) => format!("cannot read {}: {error}", file.display()),
-        error => format!("{} is not in PEM: {error}", file.display()),
+        error => format!("{} is not in PEM format: {error}", file.display()),
     })
 }
 

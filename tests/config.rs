@@ -138,7 +138,7 @@ fn check_tells_all_that_is_wrong() {
             &format!("error    accounts: {} line 3: ", users.display()),
             &format!("ok       accounts: 1 in {}", users.display()),
             "error    certificate: cannot use the TLS certificate: cannot read no: No such file",
-            "error    transform: the program \"no-such-program\" is not there",
+            "error    transform: the program \"no-such-program\" was not found",
             "warning  admin: root:root is the admin",
             "ok       POP3: 127.0.0.1:",
             &format!("error    POP3S: cannot listen on 127.0.0.1:{port}: "),

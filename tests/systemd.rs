@@ -112,8 +112,8 @@ fn sockets_of_systemd_take_the_place_of_the_ports() {
 #[test]
 fn a_socket_of_systemd_that_has_no_use_is_told() {
     for (names, why) in [
-        ("imap", "systemd hands over a socket named \"imap\": FileDescriptorName= has to be one of pop3, pop3s, peep"),
-        ("pop3s", "systemd hands over a socket named \"pop3s\", and there is no TLS certificate"),
+        ("imap", "systemd has passed a socket named \"imap\": FileDescriptorName= has to be one of pop3, pop3s, peep"),
+        ("pop3s", "systemd has passed a socket named \"pop3s\", but there is no TLS certificate"),
     ] {
         let output = Server::builder().launched_by(["python3", "-c", HAND_OVER, names]).refused();
         let error = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! Addresses to listen on, as the operator writes them.
+//! Addresses to listen on, as the operator writes them on the command line.
 
 use std::fmt;
 use std::io;
@@ -8,8 +8,8 @@ use std::str::FromStr;
 use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Socket, Type};
 
-/// An IP address. A link-local one has its zone with it (RFC 4007 section 11), `fe80::1%eth0`: the interface, as every
-/// interface has addresses that begin with `fe80:`.
+/// An IP address. A link-local address includes its zone (RFC 4007 section 11), as in `fe80::1%eth0`. The zone names the
+/// interface, because the same link-local address may exist on every interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     ip: IpAddr,
@@ -17,22 +17,22 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether only programs on this machine reach it.
+    /// Returns true if only programs on this machine can reach the address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.ip.is_loopback()
     }
 
-    /// Whether it stands for all addresses of its family.
+    /// Returns true if it stands for all addresses of its family, as 0.0.0.0 does.
     #[must_use]
     pub fn is_unspecified(&self) -> bool {
         self.ip.is_unspecified()
     }
 
-    /// The address as the kernel takes it.
+    /// Returns the socket address for the kernel.
     ///
     /// # Errors
-    /// When there is no such interface.
+    /// If the zone names no interface.
     pub(super) fn with_port(&self, port: u16) -> io::Result<SocketAddr> {
         Ok(match (self.ip, &self.zone) {
             (IpAddr::V6(ip), Some(zone)) => SocketAddrV6::new(ip, port, 0, index_of(zone)?).into(),
@@ -40,7 +40,7 @@ impl ListenAddress {
         })
     }
 
-    /// The address and a port for people to read, with the name of the zone.
+    /// Formats the address with a port for people to read. The zone keeps its name.
     pub(super) fn text_with_port(&self, port: u16) -> String {
         match self.ip {
             IpAddr::V6(_) => format!("[{self}]:{port}"),
@@ -49,7 +49,7 @@ impl ListenAddress {
     }
 }
 
-/// The index of an interface, which may be given by its name or by the index itself.
+/// Returns the index of an interface, which may be given by its name or as the index itself.
 fn index_of(zone: &str) -> io::Result<u32> {
     let any_socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
     name_to_index(any_socket, zone).or_else(|error| zone.parse().map_err(|_| error.into()))
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_written_as_it_is_read() {
+    fn an_address_is_printed_as_it_was_written() {
         for (text, with_port) in [
             ("127.0.0.1", "127.0.0.1:110"),
             ("::1", "[::1]:110"),

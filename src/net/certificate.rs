@@ -18,10 +18,10 @@ use sha2::{Digest, Sha256};
 use super::self_signed;
 use crate::{owner, trust};
 
-/// A certificate chain and its private key as TLS uses them.
+/// A certificate chain and its private key, ready for TLS connections.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The chain's and the key's file, in PEM; none for a certificate of this run alone.
+    /// The files (PEM) of the chain and of the key. `None` for a certificate that was made for this run only.
     files: Option<(PathBuf, PathBuf)>,
     config: Arc<ServerConfig>,
     expiry: Option<UnixTime>,
@@ -30,19 +30,19 @@ pub struct Certificate {
 /// Why a certificate cannot be used.
 #[derive(Debug)]
 pub enum CertificateError {
-    /// A file is not there, cannot be read, or is not in PEM.
+    /// A file is missing, cannot be read, or is not in PEM format.
     File(PathBuf, pem::Error),
-    /// A file has no certificate, or no private key, in it, but this.
+    /// A file does not contain what it should (a certificate or a private key). `Found` says what it contains instead.
     Absent(PathBuf, &'static str, Found),
-    /// The key is that of a later certificate of the chain.
+    /// The key belongs to a certificate of the chain that is not the first. The number is its position, from 1.
     Order(PathBuf, PathBuf, usize),
-    /// The key is of no certificate in the chain.
+    /// The key does not belong to any certificate of the chain.
     NoPair(PathBuf, PathBuf),
     /// The certificate or the key is of a kind that is not supported.
     Unusable(PathBuf, PathBuf, rustls::Error),
 }
 
-/// What is in a file in PEM.
+/// What a PEM file contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// Nothing that TLS needs.
@@ -51,7 +51,7 @@ pub enum Found {
     Certificate,
     /// A private key.
     Key,
-    /// A private key that takes a passphrase.
+    /// A private key that is encrypted with a passphrase.
     EncryptedKey,
 }
 
@@ -59,7 +59,7 @@ impl Found {
     fn of(text: &[u8]) -> Self {
         let has = |what: &str| memchr::memmem::find(text, what.as_bytes()).is_some();
         match () {
-            // By PKCS #8, and as OpenSSL wrote them before.
+            // The first is the format of PKCS #8, the second OpenSSL's traditional format.
             () if has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED") => Self::EncryptedKey,
             () if has("PRIVATE KEY-----") => Self::Key,
             () if has("-----BEGIN CERTIFICATE-----") => Self::Certificate,
@@ -72,38 +72,38 @@ impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, pem::Error::Io(error)) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::File(path, error) => write!(f, "{} is not in PEM: {error}", path.display()),
+            Self::File(path, error) => write!(f, "{} is not in PEM format: {error}", path.display()),
             Self::Absent(path, _, Found::EncryptedKey) => write!(
                 f,
-                "the private key in {0} is encrypted, and the server has nobody to ask for its passphrase \
-                 (openssl pkey -in {0} takes it off)",
+                "the private key in {0} is encrypted, and the server cannot ask for its passphrase \
+                 (openssl pkey -in {0} decrypts it)",
                 path.display()
             ),
             Self::Absent(path, wanted, found) => {
-                write!(f, "{} has no {wanted} in PEM", path.display())?;
+                write!(f, "{} has no {wanted} in PEM format", path.display())?;
                 match found {
-                    Found::Certificate => f.write_str(", it has a certificate"),
-                    Found::Key => f.write_str(", it has a private key"),
+                    Found::Certificate => f.write_str("; it contains a certificate"),
+                    Found::Key => f.write_str("; it contains a private key"),
                     Found::Nothing | Found::EncryptedKey => Ok(()),
                 }
             }
             Self::Order(chain, key, number) => write!(
                 f,
-                "the key in {} is that of certificate {number} in {}, where the server's own has to be the first",
+                "the key in {} belongs to certificate {number} in {}; the server's own certificate has to be the first",
                 key.display(),
                 chain.display()
             ),
             Self::NoPair(chain, key) => {
-                write!(f, "the key in {} is not that of the certificate in {}", key.display(), chain.display())
+                write!(f, "the key in {} does not belong to the certificate in {}", key.display(), chain.display())
             }
             Self::Unusable(chain, key, error) => {
                 write!(f, "{} with {}: ", chain.display(), key.display())?;
                 match error {
                     rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
-                        f.write_str("it is no X.509 certificate")
+                        f.write_str("it is not an X.509 certificate")
                     }
                     rustls::Error::InvalidCertificate(rustls::CertificateError::Other(reason)) => {
-                        write!(f, "it is no certificate as TLS has them, of X.509 version 3 ({reason})")
+                        write!(f, "it is not an X.509 certificate of version 3, as TLS needs ({reason})")
                     }
                     error => error.fmt(f),
                 }
@@ -115,7 +115,7 @@ impl fmt::Display for CertificateError {
 impl std::error::Error for CertificateError {}
 
 impl Certificate {
-    /// Reads and checks both files.
+    /// Reads and checks the files of the chain and of the key.
     ///
     /// # Errors
     /// [`CertificateError`]
@@ -123,11 +123,11 @@ impl Certificate {
         load(chain, key)
     }
 
-    /// Makes one that lives as long as the server: for `name`, or the host's, and for loopback. The log tells its
-    /// fingerprint, by which a person can recognise it.
+    /// Makes a certificate that lasts until the server ends. It is for `name` (by default the host's name) and for
+    /// loopback. Its fingerprint is logged, so that a person can recognise it.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be made.
     pub fn of_this_run(name: Option<&str>) -> io::Result<Self> {
         let (chain, key) = self_signed::make(name).map_err(io::Error::other)?;
         let own = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(io::Error::other)?;
@@ -146,13 +146,13 @@ impl Certificate {
         self.files.as_ref().map(|(chain, key)| load(chain.clone(), key.clone())).transpose()
     }
 
-    /// When the server's own certificate expires.
+    /// The expiry date of the server's own certificate, which is the first of the chain.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
         self.expiry
     }
 
-    /// What a new connection uses.
+    /// The configuration for a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
@@ -165,7 +165,7 @@ fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, Certifica
         .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
     let Some(own) = certificates.first() else { return Err(absent(chain, "certificate")) };
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match absent(key, "private key") {
-        // Its octets do not look like PEM to who does not know.
+        // The parser does not know the old format of encrypted keys and calls it malformed.
         encrypted @ CertificateError::Absent(_, _, Found::EncryptedKey) => encrypted,
         other if matches!(error, pem::Error::NoItemsFound) => other,
         _ => CertificateError::File(key.to_owned(), error),
@@ -192,7 +192,7 @@ fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, Certifica
     Ok(Certificate { files: Some((chain_file, key_file)), config: Arc::new(config), expiry })
 }
 
-/// Sessions are resumed by tickets, which need no memory here.
+/// Lets clients resume TLS sessions by tickets, which need no memory in the server.
 fn with_tickets(mut config: ServerConfig) -> Result<ServerConfig, rustls::Error> {
     config.ticketer = Ticketer::new()?;
     Ok(config)
@@ -205,7 +205,7 @@ fn config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> R
         .with_single_cert(chain, key)
 }
 
-/// What `path` has in the place of what is `wanted`.
+/// Makes the error for a file that does not contain what is `wanted`.
 fn absent(path: &Path, wanted: &'static str) -> CertificateError {
     match fs::read(path) {
         Ok(text) => CertificateError::Absent(path.to_owned(), wanted, Found::of(&text)),
@@ -213,10 +213,11 @@ fn absent(path: &Path, wanted: &'static str) -> CertificateError {
     }
 }
 
-/// Clients will refuse a certificate that has expired. The server goes on: those that do not look get their mail.
+/// Logs a warning if the certificate has expired or is not valid yet. The server uses it all the same, because some
+/// clients do not check the dates.
 fn warn_of_dates(chain: &Path, own: &CertificateDer<'_>) {
     if let Some(fault) = fault_of_dates(own, UnixTime::now()) {
-        log::warn!("the TLS certificate {} {fault}; clients that look will refuse it", chain.display());
+        log::warn!("the TLS certificate {} {fault}; clients that check the dates will refuse it", chain.display());
     }
 }
 
@@ -224,9 +225,9 @@ fn fault_of_dates(own: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
     trust::explain_dates(&fault_at(own, now)?)
 }
 
-/// When the certificate expires.
+/// Returns the date when the certificate expires.
 fn expiry(own: &CertificateDer<'_>) -> Option<UnixTime> {
-    // There is no certificate that is still valid then, as its dates have four digits for the year.
+    // No certificate is valid at this time, because dates in certificates have years of four digits.
     let far_future = UnixTime::since_unix_epoch(Duration::from_secs(1 << 40));
     match fault_at(own, far_future)? {
         rustls::CertificateError::ExpiredContext { not_after, .. } => Some(not_after),
@@ -234,8 +235,8 @@ fn expiry(own: &CertificateDer<'_>) -> Option<UnixTime> {
     }
 }
 
-/// What a client sees wrong in the certificate at that time. One that trusts the certificate itself looks at its dates
-/// first.
+/// Returns the fault that a client would find in the certificate at the time `now`. The client trusts the certificate
+/// itself, so it checks the dates first.
 fn fault_at(own: &CertificateDer<'_>, now: UnixTime) -> Option<rustls::CertificateError> {
     let mut roots = RootCertStore::empty();
     roots.add(own.clone().into_owned()).ok()?;
@@ -248,7 +249,7 @@ fn fault_at(own: &CertificateDer<'_>, now: UnixTime) -> Option<rustls::Certifica
     }
 }
 
-/// What a person compares who is shown a certificate that nobody has signed.
+/// The SHA-256 fingerprint, which a person can compare when a client shows a self-signed certificate.
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     Sha256::digest(certificate).iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
 }
@@ -260,7 +261,7 @@ mod tests {
     use tempfile::TempDir;
     use time::macros::datetime;
 
-    /// The files of a certificate that signs itself.
+    /// Makes the files of a self-signed certificate.
     fn pair() -> (TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let (chain, private) = (directory.path().join("chain"), directory.path().join("key"));
@@ -279,28 +280,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_files_is_told() {
+    fn errors_say_what_is_wrong_with_the_files() {
         let (_first, chain, key) = pair();
         let (_second, other, other_key) = pair();
-        refused(&chain, &other_key, "the key in KEY is not that of the certificate in CHAIN");
-        refused(&key, &key, "CHAIN has no certificate in PEM, it has a private key");
-        refused(&chain, &chain, "KEY has no private key in PEM, it has a certificate");
+        refused(&chain, &other_key, "the key in KEY does not belong to the certificate in CHAIN");
+        refused(&key, &key, "CHAIN has no certificate in PEM format; it contains a private key");
+        refused(&chain, &chain, "KEY has no private key in PEM format; it contains a certificate");
         refused(&chain.with_file_name("none"), &key, "cannot read CHAIN: No such file");
         refused(&chain, &chain.with_file_name("none"), "cannot read KEY: No such file");
         let turned = [&chain, &other].map(|file| fs::read_to_string(file).unwrap()).concat();
         fs::write(&chain, turned).unwrap();
-        refused(&chain, &other_key, "the key in KEY is that of certificate 2 in CHAIN");
+        refused(&chain, &other_key, "the key in KEY belongs to certificate 2 in CHAIN");
         Certificate::open(chain.clone(), key.clone()).unwrap();
         fs::write(&other, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
-        refused(&other, &key, "CHAIN is not in PEM");
+        refused(&other, &key, "CHAIN is not in PEM format");
         fs::write(&other, "").unwrap();
-        refused(&other, &key, "CHAIN has no certificate in PEM");
+        refused(&other, &key, "CHAIN has no certificate in PEM format");
         fs::write(&other, "-----BEGIN CERTIFICATE-----\naGFsbG8=\n-----END CERTIFICATE-----\n").unwrap();
-        refused(&other, &key, "CHAIN with KEY: it is no X.509 certificate");
+        refused(&other, &key, "CHAIN with KEY: it is not an X.509 certificate");
     }
 
     #[test]
-    fn an_encrypted_key_is_told_as_that() {
+    fn an_encrypted_key_is_named_as_the_reason() {
         let (_directory, chain, key) = pair();
         for text in [
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHs\n-----END ENCRYPTED PRIVATE KEY-----\n",
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_told_when_they_are_not_now() {
+    fn an_expired_certificate_and_one_not_valid_yet_are_found() {
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.not_before = datetime!(2020-01-01 0:00 UTC);
         params.not_after = datetime!(2021-01-01 0:00 UTC);

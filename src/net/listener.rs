@@ -1,4 +1,5 @@
-//! Listening sockets: bound with what every connection of theirs inherits, accepted from without end.
+//! Listening sockets. They are bound with all the socket options that their connections inherit, and a thread accepts
+//! connections from each until the server closes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -19,26 +20,27 @@ use crate::connections::{Connections, Protocol, Reservation};
 /// net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// A client's host that has vanished is noticed after a minute and a half.
+/// TCP keepalive: a client whose host has vanished is noticed after a minute and a half.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Congestion control that sends when it can: loopback has no bottleneck to be found, and the timers by which BBR,
-/// where it is the system's choice, paces what it sends take most of the time there (a factor of 7 for a large
-/// message). A local connection has it from its listener, since it is only half as quick when it gets it after it was
-/// accepted; so the others are given the system's choice then.
+/// The congestion control of local connections. BBR, the default of some systems, paces what it sends to find the
+/// bottleneck. Loopback has none, and sending a large message with BBR takes 7 times as long there. A connection must
+/// inherit the setting from its listener: if it is changed after accepting, the connection is only half as fast. So the
+/// listener gets this one, and connections from other machines get the system's default back.
 const FOR_LOCAL: &str = "reno";
 
-/// Congestion control that has to be there from the first packet on, as it agrees on ECN with the client. Where it is the
-/// system's choice, it stays.
+/// A congestion control that must be set from the first packet on, because it negotiates ECN with the client. If it is the
+/// system's default, it is left alone.
 const FROM_THE_START: &str = "dctcp";
 
-/// How long accepting rests when the kernel is short of something: from the first to the last of a burst.
-const FIRST_REST: Duration = Duration::from_millis(10);
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// How long an acceptor pauses when accept(2) fails, for example because too many files are open. The pause doubles from
+/// the first value to the second while the error lasts.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a free port is looked for that is free on every address.
+/// The most attempts to find a port that is free on every address.
 const PORT_TRIES: u32 = 16;
 
 /// One listening socket.
@@ -47,15 +49,15 @@ pub struct Listener {
     socket: TcpListener,
     address: ListenAddress,
     port: u16,
-    /// The system's congestion control, where connections do not inherit it from the listener.
+    /// The system's default congestion control, if it has to be set for connections from other machines.
     for_remote: Option<String>,
 }
 
-/// Binds `port` on each address; port 0 is one free port, the same on all. An address of a family that this
-/// machine does not have is passed over when it is not `required`.
+/// Binds `port` on each address. Port 0 selects a free port, the same on all addresses. If the addresses are not
+/// `required`, those that this machine does not have are skipped.
 ///
 /// # Errors
-/// With the address that cannot be bound.
+/// If an address cannot be bound; the error names it.
 pub fn bind(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
     let mut tries = 0;
     loop {
@@ -93,23 +95,23 @@ fn is_missing_family(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-/// Gives a listening socket the congestion control of local connections. Returns the name of the system's choice, if that
-/// is another one. Where the kernel does not allow the change, the system's choice serves local connections too.
+/// Sets the congestion control of local connections for a listening socket. Returns the name of the system's default if
+/// that is a different one. If the kernel does not allow the change, local connections keep the default too.
 fn set_for_local(socket: &Socket) -> Option<String> {
-    let systems = tcp_congestion(socket).ok()?;
-    let has_changed = systems != FROM_THE_START && set_tcp_congestion(socket, FOR_LOCAL).is_ok();
-    (has_changed && systems != FOR_LOCAL).then_some(systems)
+    let default = tcp_congestion(socket).ok()?;
+    let has_changed = default != FROM_THE_START && set_tcp_congestion(socket, FOR_LOCAL).is_ok();
+    (has_changed && default != FOR_LOCAL).then_some(default)
 }
 
-/// Whether the client's packets never leave this machine: it has a loopback address, or the address of the connection's own
-/// end, which only costs a system call where the first is not so.
+/// Returns true if the client is on this machine: its address is a loopback address, or the same as the server's address
+/// of the connection. `own` returns the latter; it costs a system call, so it is called only if needed.
 fn is_local(peer: IpAddr, own: impl FnOnce() -> io::Result<SocketAddr>) -> bool {
     let peer = peer.to_canonical();
     peer.is_loopback() || own().is_ok_and(|own| own.ip().to_canonical() == peer)
 }
 
-/// Sets what each accepted connection inherits (Linux does so), which saves its own system calls. Returns the congestion
-/// control that connections of other machines get back.
+/// Sets the options that accepted connections inherit on Linux, which saves system calls for each connection. Returns the
+/// congestion control to set for connections from other machines.
 fn prepare(socket: &Socket) -> io::Result<Option<String>> {
     socket.set_tcp_nodelay(true)?;
     let keepalive =
@@ -121,10 +123,10 @@ fn prepare(socket: &Socket) -> io::Result<Option<String>> {
 }
 
 impl Listener {
-    /// A socket that listens already, as systemd hands it over.
+    /// Uses a socket that listens already, as systemd passes it.
     ///
     /// # Errors
-    /// When it is not a socket of this kind.
+    /// If it is not a listening TCP socket.
     pub fn from_socket(socket: TcpListener) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let socket = Socket::from(socket);
@@ -139,7 +141,7 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.set_reuse_address(true)?; // a restart need not wait for old connections' TIME-WAIT
+        socket.set_reuse_address(true)?; // so that a restart does not wait for old connections in TIME-WAIT
         let for_remote = prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -148,7 +150,7 @@ impl Listener {
         Ok(Self { socket, address: name.clone(), port, for_remote })
     }
 
-    /// Where it listens, for people to read; the port is the real one.
+    /// Returns the address and the actual port, for people to read.
     #[must_use]
     pub fn address(&self) -> String {
         self.address.text_with_port(self.port)
@@ -162,7 +164,7 @@ impl Listener {
         protocol: Protocol,
         mut serve: impl FnMut(Reservation, TcpStream, SocketAddr),
     ) {
-        let mut rest = FIRST_REST;
+        let mut pause = FIRST_PAUSE;
         let reserve = || {
             if protocol == Protocol::Peep {
                 self.wait(); // an unauthenticated connection may be closed for the client that is waiting now
@@ -172,7 +174,7 @@ impl Listener {
         while let Some(reservation) = reserve() {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
-                    rest = FIRST_REST;
+                    pause = FIRST_PAUSE;
                     self.set_for_remote(&stream, peer);
                     serve(reservation, stream, peer);
                 }
@@ -188,11 +190,11 @@ impl Listener {
                     if connections.is_closing() {
                         return;
                     }
-                    if rest == FIRST_REST {
+                    if pause == FIRST_PAUSE {
                         log::error!("{}: cannot accept connections for now: {error}", self.address());
                     }
-                    thread::sleep(rest);
-                    rest = (rest * 2).min(LONGEST_REST);
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -204,7 +206,7 @@ impl Listener {
             && !is_local(peer.ip(), || stream.local_addr())
             && let Err(error) = set_tcp_congestion(stream, name)
         {
-            log::debug!("{peer} keeps {FOR_LOCAL} as congestion control instead of {name}: {error}");
+            log::debug!("{peer}: cannot set the congestion control {name}, so it stays {FOR_LOCAL}: {error}");
         }
     }
 
@@ -214,7 +216,7 @@ impl Listener {
             && error != Errno::INTR
         {
             log::error!("{}: cannot wait for connections: {error}", self.address());
-            thread::sleep(FIRST_REST);
+            thread::sleep(FIRST_PAUSE);
         }
     }
 
@@ -236,14 +238,14 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, UdpSocket};
 
-    /// The congestion control of an accepted connection from this machine, to a server that listens on `listening`.
+    /// Returns the congestion control of a connection from this machine to a server that listens on `listening`.
     fn congestion_control(listening: IpAddr, to: IpAddr) -> String {
         let listener = bind(&[listening.into()], 0, true).unwrap().remove(0);
         let _client = TcpStream::connect((to, listener.port)).unwrap();
         accepted_by(&listener, None)
     }
 
-    /// The congestion control that an accepted connection has, if its client seems to be at `peer`.
+    /// Accepts a connection and returns its congestion control; with `peer`, as if the client had that address.
     fn accepted_by(listener: &Listener, peer: Option<&str>) -> String {
         let (stream, real) = listener.socket.accept().unwrap();
         listener.set_for_remote(&stream, peer.map_or(real, |peer| peer.parse().unwrap()));
@@ -251,11 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn local_connections_have_their_own_congestion_control_on_all_addresses_too() {
+    fn local_connections_have_their_own_congestion_control_even_with_a_listener_on_all_addresses() {
         for listening in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
             assert_eq!(congestion_control(listening.into(), Ipv4Addr::LOCALHOST.into()), "reno");
         }
-        // The machine's own address, where it has one beside loopback's.
+        // Also with the machine's address in a network, if it has one.
         let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
         if probe.connect("192.0.2.1:9").is_ok() {
             let own = probe.local_addr().unwrap().ip();
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_from_elsewhere_has_the_systems_congestion_control() {
+    fn a_connection_from_another_machine_has_the_default_congestion_control() {
         let systems = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
         let all = IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
         let listener = bind(&[all], 0, true).unwrap().remove(0);
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_local_by_its_address() {
+    fn a_client_with_an_address_of_this_machine_is_local() {
         let own = |address: &str| {
             let address = SocketAddr::new(address.parse().unwrap(), 110);
             move || Ok(address)
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_this_machine_lacks_is_passed_over_unless_asked_for() {
+    fn an_address_that_this_machine_lacks_is_skipped_unless_it_is_required() {
         let documentation: ListenAddress = "2001:db8::1".parse().unwrap();
         let both = ["127.0.0.1".parse().unwrap(), documentation.clone()];
         assert_eq!(bind(&both, 0, false).unwrap().len(), 1);

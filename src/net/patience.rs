@@ -1,16 +1,16 @@
-//! How long a client may take nothing of what it is sent.
+//! Writes that give up when the client reads nothing for too long.
 //!
-//! A blocking write cannot be told of a new limit: the kernel looks at a socket's timeout when the write begins. So the
-//! kernel's timeout is one short step, and after each step the limit of that moment decides.
+//! The limit may change during a blocking write, but the kernel reads a socket's timeout only when the write begins. So
+//! the kernel's timeout is one second, and after each second the present limit decides whether to go on.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The write timeout of every connection: the longest that a changed limit is not noticed.
+/// The write timeout of every connection. A changed limit takes effect after this time at the latest.
 pub(super) const WRITE_STEP: Duration = Duration::from_secs(1);
 
-/// Does a write. If the client takes nothing within a step, does it again, until that has taken as long as `limit` allows
-/// then. A write that sends a part has succeeded.
+/// Calls `write` until it succeeds, fails, or has timed out for as long as `limit` says at that moment. A write that sends
+/// a part of the data has succeeded.
 pub(super) fn patiently<T>(limit: impl Fn() -> Duration, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let begun = Instant::now();
     loop {
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_each_step_counts() {
+    fn the_limit_is_read_again_after_each_step() {
         let steps = Cell::new(0);
         let result = patiently(
             || if steps.get() < 3 { LONG } else { Duration::ZERO },
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_something_again_is_kept() {
+    fn a_client_that_reads_again_is_not_given_up() {
         let mut steps = 0;
         let result = patiently(
             || LONG,
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_are_final() {
+    fn other_errors_are_not_retried() {
         let result = patiently(|| LONG, || io::Result::<u64>::Err(io::ErrorKind::BrokenPipe.into()));
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }

@@ -1,4 +1,4 @@
-//! A certificate of the server's own making, for set-ups where nobody else signs one.
+//! Self-signed certificates (`--tls-self-signed`).
 
 use std::io;
 use std::path::PathBuf;
@@ -9,39 +9,42 @@ use time::{Duration, OffsetDateTime};
 
 use crate::state::StateDir;
 
-/// What the state directory calls them.
+/// The names of the files in the state directory.
 const CHAIN: &str = "tls-cert.pem";
 const KEY: &str = "tls-key.pem";
 
-/// How long it is valid; from a day ago on, for clocks that are behind.
+/// How long a certificate is valid. The time starts a day in the past, for clients whose clocks are slow.
 const VALIDITY: Duration = Duration::days(3650);
 
-/// The certificate and its key in `state`, made when there are none yet: for `name`, or the host's, and for loopback.
+/// Returns the paths of the certificate and the key in `state`, and creates them if both are missing. The certificate is
+/// for `name` (by default the host's name) and for loopback.
 ///
 /// # Errors
-/// When they cannot be made or kept, and when one of them is there alone: a new pair would be another server to those
-/// who trust the old one.
+/// If they cannot be created or written. Also if the key is missing: clients that trust the old certificate would refuse
+/// a new one, so the operator has to decide.
 pub fn self_signed(state: &StateDir, name: Option<&str>) -> io::Result<(PathBuf, PathBuf)> {
     let (chain, key) = (state.file(CHAIN), state.file(KEY));
     let lost = |missing: &PathBuf, left: &PathBuf| {
         let (missing, left) = (missing.display(), left.display());
-        io::Error::other(format!("{missing} is missing beside {left}: put it back, or remove that too for a new pair"))
+        io::Error::other(format!(
+            "{missing} is missing beside {left}: restore it, or remove the other file as well to get a new pair"
+        ))
     };
     match (chain.try_exists()?, key.try_exists()?) {
         (true, true) => {}
         (true, false) => return Err(lost(&key, &chain)),
-        // One that is about to be made ends so when the disk is full or the server is killed. Nobody has seen it.
+        // A key without a certificate is left over from a creation that failed. No client has seen it, so it is replaced.
         (false, _) => {
             let (certificate, private) = make(name).map_err(io::Error::other)?;
             state.replace(KEY, private.as_bytes())?;
             state.replace(CHAIN, certificate.as_bytes())?;
-            log::info!("a TLS certificate has been made: {}, its key {}", chain.display(), key.display());
+            log::info!("created a TLS certificate: {}, and its key: {}", chain.display(), key.display());
         }
     }
     Ok((chain, key))
 }
 
-/// A certificate and its key, in PEM.
+/// Makes a certificate and its key, both in PEM format.
 pub(super) fn make(name: Option<&str>) -> Result<(String, String), rcgen::Error> {
     let name = name.map_or_else(|| uname().nodename().to_string_lossy().into_owned(), str::to_owned);
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
@@ -61,7 +64,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn one_is_made_once_and_its_key_is_private() {
+    fn a_certificate_is_created_once_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::open(directory.path().to_owned()).unwrap();
         let (chain, key) = self_signed(&state, None).unwrap();
@@ -73,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_key_is_lost_is_not_replaced() {
+    fn a_certificate_whose_key_is_missing_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::open(directory.path().to_owned()).unwrap();
         let (chain, key) = self_signed(&state, None).unwrap();

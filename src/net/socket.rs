@@ -1,8 +1,9 @@
-//! A client's connection as a session sees it.
+//! A client's connection as a session sees it: blocking reads and writes with timeouts, unencrypted or with TLS.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -20,22 +21,25 @@ use crate::connections::{Connection, Slot};
 use crate::stats::Counter;
 use crate::wire::{self, Block, Link};
 
-/// What one sendfile(2) is asked for, of a client not known to be quick: what it has taken is known when that returns.
+/// How many octets one sendfile(2) call sends. How much of them the client has read is known only when the call returns,
+/// so the pieces are small until the client has proved to be quick.
 const PIECE: u64 = 512 * 1024;
 
-/// The most that a quick client is sent at once: each piece ends with a short packet, so smaller ones cost more.
+/// The most octets that one call sends to a quick client. Each piece ends with a packet that is not full, so larger pieces
+/// are more efficient.
 const LARGEST_PIECE: u64 = 8 * PIECE;
 
-/// Who takes a piece in less time is quick.
+/// A client that reads a piece within this time is quick.
 const QUICK: Duration = Duration::from_millis(20);
 
-/// How often input is discarded, 4 KiB each time: at the most about as much as a socket's buffer holds.
+/// The most reads of 4 KiB that discard input: together they hold about as much as a socket's receive buffer.
 const DISCARDS: usize = 1600;
 
-/// Read timeouts are multiples of this, so that one of ten minutes is set once and not before each read.
+/// Read timeouts are rounded up to a multiple of this. Otherwise the timeout would differ, and cost a system call, at each
+/// read.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
-/// A blocking socket with a read timeout, in clear or by TLS, which counts the octets that it is given to send.
+/// A blocking socket with a read timeout, with or without TLS, which counts the octets that it sends.
 #[derive(Debug)]
 pub struct Socket<'a> {
     slot: &'a Slot,
@@ -49,7 +53,8 @@ pub struct Socket<'a> {
 }
 
 impl<'a> Socket<'a> {
-    /// `sent` counts the octets that go to the client; with a `certificate` TLS can be started.
+    /// Wraps the connection of `slot`. `sent` counts the octets sent to the client. If there is a `certificate`, TLS can be
+    /// started.
     #[must_use]
     pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<Arc<Certificate>>) -> Self {
         let connection = slot.connection();
@@ -60,11 +65,11 @@ impl<'a> Socket<'a> {
         &self.connection.stream
     }
 
-    /// Sends `octets` octets of `file` by sendfile(2).
-    fn send_file_in_clear(&self, file: &File, octets: u64) -> io::Result<()> {
-        let (mut offset, mut most) = (0, PIECE);
-        while offset < octets {
-            let piece = (octets - offset).min(most);
+    /// Sends a range of `file` by sendfile(2).
+    fn send_file_in_clear(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        let (mut offset, mut most) = (range.start, PIECE);
+        while offset < range.end {
+            let piece = (range.end - offset).min(most);
             let begun = Instant::now();
             let sent = counted(self.sent, piece, || {
                 let count = usize::try_from(piece).unwrap_or(usize::MAX);
@@ -82,12 +87,12 @@ impl<'a> Socket<'a> {
         Ok(())
     }
 
-    /// Sends `octets` octets of `file` through memory, where they are encrypted.
-    fn send_file_by_tls(&mut self, file: &File, octets: u64) -> io::Result<()> {
+    /// Sends a range of `file` over TLS: reads it block by block and encrypts it.
+    fn send_file_by_tls(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
         let mut block = Block::new();
-        let mut offset = 0;
-        while offset < octets {
-            let wanted = usize::try_from(octets - offset).map_or(block.len(), |left| left.min(block.len()));
+        let mut offset = range.start;
+        while offset < range.end {
+            let wanted = usize::try_from(range.end - offset).map_or(block.len(), |left| left.min(block.len()));
             file.read_exact_at(&mut block[..wanted], offset)?;
             self.write_all(&block[..wanted])?;
             offset += wanted as u64;
@@ -96,7 +101,7 @@ impl<'a> Socket<'a> {
     }
 }
 
-/// The most that the next piece may have when one of at most `most` octets took this time.
+/// Returns the largest size of the next piece, after a piece of at most `most` octets took this long.
 fn after_piece(most: u64, took: Duration) -> u64 {
     if took < QUICK { (2 * most).min(LARGEST_PIECE) } else { PIECE }
 }
@@ -109,8 +114,8 @@ impl Drop for Socket<'_> {
     }
 }
 
-/// Counts `octets` before they are sent, so that who has got them finds them counted, and takes back what was not
-/// sent after all.
+/// Adds `octets` to the counter before they are sent, so that a client that has received them finds them counted.
+/// Afterwards subtracts the octets that were not sent.
 fn counted(counter: Option<&Counter>, octets: u64, send: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
     let Some(counter) = counter else { return send() };
     counter.add(octets);
@@ -119,14 +124,14 @@ fn counted(counter: Option<&Counter>, octets: u64, send: impl FnOnce() -> io::Re
     result
 }
 
-/// Tells a client why it is not let in, if that can be done without waiting.
+/// Sends a client the reason why its connection is refused, if that is possible without waiting.
 pub fn refuse(stream: &TcpStream, words: &str) {
     let _ = send(stream, words.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
-/// Takes what the client has sent behind its last command. Closed with input unread, the connection would be reset,
-/// and the client might lose the last reply.
-// Not inlined: its buffer would be in the stack frame of each session.
+/// Reads and discards what the client has sent after its last command. If a connection is closed with unread input, the
+/// kernel resets it, and the client may lose the last reply.
+// Not inlined, so that its buffer is not in the stack frame of each session.
 #[inline(never)]
 pub fn discard_input(connection: &Connection) {
     for _ in 0..DISCARDS {
@@ -187,8 +192,8 @@ impl Link for Socket<'_> {
         self.connection.set_logged_in();
     }
 
-    fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {
-        if self.tls.is_some() { self.send_file_by_tls(file, octets) } else { self.send_file_in_clear(file, octets) }
+    fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
+        if self.tls.is_some() { self.send_file_by_tls(file, range) } else { self.send_file_in_clear(file, range) }
     }
 
     fn client_left(&mut self) -> bool {
@@ -239,7 +244,7 @@ impl Link for Socket<'_> {
     }
 }
 
-/// To a whole step, and not to 0, which would be no timeout.
+/// Rounds up to a multiple of [`TIMEOUT_STEP`], and never to 0, which would mean no timeout.
 fn rounded_up(timeout: Duration) -> Duration {
     let steps = timeout.as_millis().div_ceil(TIMEOUT_STEP.as_millis()).max(1);
     TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
@@ -251,7 +256,7 @@ mod tests {
     use crate::connections::{Connections, Protocol, Slot};
     use std::net::TcpListener;
 
-    /// A connection whose writes are short or fail when the peer reads nothing, and the peer.
+    /// Returns a connection and its peer. While the peer reads nothing, writes are short or fail.
     fn pair() -> (Slot, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -263,7 +268,7 @@ mod tests {
         (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address), peer)
     }
 
-    /// What the peer has got when the connection is closed.
+    /// Closes the connection and returns how many octets the peer has received.
     fn received(slot: Slot, mut peer: TcpStream) -> u64 {
         drop(slot);
         io::copy(&mut peer, &mut io::sink()).unwrap()
@@ -294,14 +299,14 @@ mod tests {
         let (slot, peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 << 20).unwrap();
-        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 64 << 20).unwrap_err();
+        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 0..64 << 20).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(sent.value() > 0);
         assert_eq!(received(slot, peer), sent.value());
     }
 
     #[test]
-    fn only_a_quick_client_is_sent_large_pieces() {
+    fn only_quick_clients_are_sent_large_pieces() {
         let ms = Duration::from_millis;
         let after = |took: &[u64]| took.iter().fold(PIECE, |most, &took| after_piece(most, ms(took)));
         assert_eq!(after(&[1]), 2 * PIECE);
@@ -311,12 +316,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_lost_its_end_is_counted_exactly() {
+    fn a_file_that_has_become_shorter_is_counted_exactly() {
         let sent = Counter::default();
         let (slot, peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(1000).unwrap();
-        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 2000).unwrap_err();
+        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 0..2000).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!((received(slot, peer), sent.value()), (1000, 1000));
     }

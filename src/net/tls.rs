@@ -1,4 +1,4 @@
-//! TLS on a blocking socket: the handshake within its time, then octets in and out.
+//! TLS over a blocking socket: a handshake with a deadline, then encrypted reads and writes.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -10,16 +10,16 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::patience::patiently;
 
-/// The most plain octets that are encrypted at once, each time for one write.
+/// The most octets that one write encrypts.
 const BUFFER: usize = 128 * 1024;
 
-/// The server's side of a TLS connection; the stream it runs over is lent to each call.
+/// The server's side of a TLS connection. Each call gets the stream that it uses.
 #[derive(Debug)]
 pub(super) struct TlsLayer(ServerConnection);
 
 impl TlsLayer {
-    /// Answers the client's handshake, which has to be done at `deadline`. The stream's read timeout is changed.
-    // Not inlined: sessions in clear need no stack for it.
+    /// Carries out the handshake, which has to be complete at `deadline`. Changes the stream's read timeout.
+    // Not inlined, so that sessions without TLS need no stack for it.
     #[inline(never)]
     pub(super) fn accept(config: Arc<ServerConfig>, stream: &TcpStream, deadline: Instant) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
@@ -38,16 +38,16 @@ impl TlsLayer {
         Ok(tls)
     }
 
-    /// What has been agreed on, for the log.
+    /// Returns the TLS version and cipher suite, for the log.
     pub(super) fn agreed(&self) -> String {
         let version = self.0.protocol_version().and_then(|version| version.as_str()).unwrap_or_default();
         let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
         format!("{version} {suite}")
     }
 
-    /// Reads plain octets. [`io::ErrorKind::WouldBlock`] when something came but none of them, so that who waits can
-    /// look at the clock: a client could send parts of a record for ever. What TLS answers the client has to take within
-    /// `stall`.
+    /// Reads decrypted octets. Returns [`io::ErrorKind::WouldBlock`] if input arrived that contains none, so that the
+    /// caller can check its deadline; otherwise a client could keep it waiting with parts of a record. TLS may have to
+    /// send something itself; the client may read nothing of that for `stall` at most.
     pub(super) fn read(
         &mut self,
         stream: &TcpStream,
@@ -56,13 +56,14 @@ impl TlsLayer {
     ) -> io::Result<usize> {
         match self.0.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return end_is_end(result),
+            result => return accept_unannounced_end(result),
         }
         self.receive(stream, stall)?;
-        end_is_end(self.0.reader().read(buffer))
+        accept_unannounced_end(self.0.reader().read(buffer))
     }
 
-    /// Sends plain octets; returns how many of them. An error when the client takes nothing for as long as `stall`.
+    /// Encrypts and sends octets, and returns how many of `octets` were accepted. Fails if the client reads nothing for
+    /// longer than `stall`.
     pub(super) fn write(
         &mut self,
         stream: &TcpStream,
@@ -74,14 +75,14 @@ impl TlsLayer {
         Ok(taken)
     }
 
-    /// Whether the client has ended its side and all that it sent has been read, without waiting.
+    /// Returns true if the client has closed its side of the connection and all its input has been read. Does not wait.
     pub(super) fn client_left(&mut self, stream: &TcpStream) -> bool {
         loop {
-            let end = match self.0.read_tls(&mut AtOnce(stream)) {
+            let end = match self.0.read_tls(&mut Nonblocking(stream)) {
                 Ok(read) => read == 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // Either the connection, or more has come than there is room for.
+                // Either the connection failed, or the buffer for input is full.
                 Err(_) => return self.0.process_new_packets().is_err(),
             };
             match self.0.process_new_packets() {
@@ -93,21 +94,21 @@ impl TlsLayer {
         }
     }
 
-    /// Tells the client that nothing follows, if that can be done without waiting.
+    /// Sends TLS's closing message, if that is possible without waiting.
     pub(super) fn close(&mut self, stream: &TcpStream) {
         self.0.send_close_notify();
         while self.0.wants_write() {
-            if self.0.write_tls(&mut AtOnce(stream)).is_err() {
+            if self.0.write_tls(&mut Nonblocking(stream)).is_err() {
                 return;
             }
         }
     }
 
-    /// Reads from the stream once, and answers what TLS itself has to answer.
+    /// Reads from the stream once, and sends what TLS itself has to reply.
     fn receive(&mut self, mut stream: &TcpStream, stall: impl Fn() -> Duration) -> io::Result<usize> {
         let read = self.0.read_tls(&mut stream)?;
         let processed = self.0.process_new_packets();
-        let sent = self.send(stream, stall); // also what was wrong with the client's record
+        let sent = self.send(stream, stall); // also an alert, if the client's record was wrong
         processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         sent.map(|()| read)
     }
@@ -124,25 +125,26 @@ impl TlsLayer {
     }
 }
 
-/// Many clients close the connection without TLS's own farewell. POP3 does not need it: what counts is QUIT.
-fn end_is_end(result: io::Result<usize>) -> io::Result<usize> {
+/// Treats a connection that was closed without TLS's closing message like any other end of input. Many clients omit that
+/// message, and POP3 does not need it because only QUIT has consequences.
+fn accept_unannounced_end(result: io::Result<usize>) -> io::Result<usize> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
         result => result,
     }
 }
 
-/// A stream that does not wait.
-struct AtOnce<'a>(&'a TcpStream);
+/// A stream whose reads and writes do not wait.
+struct Nonblocking<'a>(&'a TcpStream);
 
-impl Read for AtOnce<'_> {
+impl Read for Nonblocking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (read, _) = recv(self.0, buffer, RecvFlags::DONTWAIT)?;
         Ok(read)
     }
 }
 
-impl Write for AtOnce<'_> {
+impl Write for Nonblocking<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         Ok(send(self.0, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
