@@ -12,6 +12,14 @@ pub(super) struct AccountsArgs {
     /// A file of users, NAME:{SCHEME}HASH on each line as Dovecot's passwd-file; PEEP adds and deletes users there
     #[arg(long = "users", value_name = "FILE")]
     pub(super) users_file: Option<PathBuf>,
+
+    /// Turn clients' names into small letters before they are looked up
+    #[arg(long)]
+    pub(super) lower_case_names: bool,
+
+    /// Append @DOMAIN to a client's name that has no '@', before it is looked up
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) default_domain: Option<String>,
 }
 
 /// A name and a password, written `NAME:PASSWORD`.

@@ -17,7 +17,7 @@ use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
-use crate::maildrop::LayoutChoice;
+use crate::maildrop::{LayoutChoice, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
 use crate::transform::Transform;
@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
     pub(super) users: Vec<Account>,
 
-    /// The directory that holds a directory of mail for each user
+    /// The directory that holds a maildrop for each user, or a location with %u, %n, %d or %h such as /var/mail/%u
     #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
     pub(super) mailbox: PathBuf,
 
@@ -192,7 +192,7 @@ impl Args {
         let stats_log = self.state.stats_log.as_ref().map(|log| ("--stats-log", log.path.clone()));
         let log_file = self.log_file.clone().map(|file| ("--log-file", file));
         let used = Used {
-            mail_root: self.mailbox.clone(),
+            mail_root: fixed_part(&self.mailbox),
             state: self.state.state.clone(),
             written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
             read_again: self.tls.files().chain(users_file).collect(),
@@ -204,7 +204,7 @@ impl Args {
         let Some(command) = &self.transform else { return Ok(None) };
         let transform = Transform::new(command, seconds(self.transform_timeout));
         let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
-        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
+        Ok(Some(self.confinement.restricted(transform, &fixed_part(&self.mailbox))))
     }
 }
 

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use rustix::process::geteuid;
 
-use crate::auth::Users;
+use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
 use crate::guard::Limits;
 use crate::maildrop::{Layouts, MailRoot};
@@ -121,6 +121,10 @@ impl Args {
         if let Some(state) = &state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
+        users.set_name_rules(NameRules {
+            lower_case: self.accounts.lower_case_names,
+            default_domain: self.accounts.default_domain,
+        });
         for Account { name, password } in self.users {
             users.add_own(name, password.0.as_bytes());
         }

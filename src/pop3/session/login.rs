@@ -79,12 +79,13 @@ impl<L: Link> Session<'_, L> {
             log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
             Refusal::Maildrop(Fault::from(&error))
         };
-        let location = self.shared.settings().mail_root.location(user).map_err(unopened)?;
+        let mailbox = self.shared.users.mailbox(&user);
+        let location = self.shared.settings().mail_root.location_of(user, &mailbox).map_err(unopened)?;
         let lock = self.shared.locks.lock(&location).map_err(unopened)?.ok_or_else(|| {
             log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
             Refusal::InUse
         })?;
-        let maildrop = Maildrop::open(location).map_err(unopened)?;
+        let maildrop = Maildrop::open(lock.location().clone()).map_err(unopened)?;
         self.shared.stats.logins.add(1);
         log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
         Ok(Transaction { maildrop, lock })
