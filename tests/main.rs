@@ -38,6 +38,8 @@ mod namespaces;
 mod limits;
 // The default admin of a server of root.
 mod local_admin;
+// Where maildrops are: templates, homes, links, rules for names.
+mod locations;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // The log and the list of ports, when nothing takes them.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::NEEDS_RESTART;
 use crate::auth::{Hidden, UserName};
 
 /// Where accounts are, beside the command line.
@@ -12,6 +13,14 @@ pub(super) struct AccountsArgs {
     /// A file of users, NAME:{SCHEME}HASH on each line as Dovecot's passwd-file; PEEP adds and deletes users there
     #[arg(long = "users", value_name = "FILE")]
     pub(super) users_file: Option<PathBuf>,
+
+    /// Turn clients' names into small letters before they are looked up
+    #[arg(long, group = NEEDS_RESTART)]
+    pub(super) lower_case_names: bool,
+
+    /// Append @DOMAIN to a client's name that has no '@', before it is looked up
+    #[arg(long, value_name = "DOMAIN", group = NEEDS_RESTART)]
+    pub(super) default_domain: Option<String>,
 }
 
 /// A name and a password, written `NAME:PASSWORD`.

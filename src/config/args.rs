@@ -18,7 +18,7 @@ use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
 use crate::connections::Service;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
-use crate::maildrop::LayoutChoice;
+use crate::maildrop::{LayoutChoice, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
 use crate::transform::Transform;
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
     pub(super) users: Vec<Account>,
 
-    /// The directory that holds a directory of mail for each user
+    /// The directory that holds a maildrop for each user, or a location with %u, %n, %d or %h such as /var/mail/%u
     #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
     pub(super) mailbox: PathBuf,
 
@@ -205,7 +205,7 @@ impl Args {
         let log_file = self.log_file.clone().map(|file| ("--log-file", file));
         let config_file = self.config.clone().map(|file| ("--config", file)).into_iter();
         let used = Used {
-            mail_root: self.mailbox.clone(),
+            mail_root: fixed_part(&self.mailbox),
             state: self.state.state.clone(),
             ports: Service::ALL.iter().filter_map(|service| self.ports().of(*service).map(|at| at.port)).collect(),
             written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
@@ -218,7 +218,7 @@ impl Args {
         let Some(command) = &self.transform else { return Ok(None) };
         let transform = Transform::new(command, seconds(self.transform_timeout));
         let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
-        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
+        Ok(Some(self.confinement.restricted(transform, &fixed_part(&self.mailbox))))
     }
 }
 
