@@ -9,10 +9,10 @@
 //!   again), [`systemd`] (sockets from the service manager, and what it is told), [`malloc`] (settings
 //!   of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
-//!   sessions have in common.
+//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
-//!   [`connections`] (connection slots), [`guard`] (limits by address and before login), [`stats`] (counters),
+//!   [`connections`] (connection slots), [`events`] (what happens, for the log and others), [`guard`] (limits by address and before login), [`stats`] (counters),
 //!   [`state`] (the state directory), [`descriptors`] (the limit of open files), [`append`] (opens files that
 //!   lines are appended to).
 //!
@@ -32,6 +32,7 @@ pub mod confine;
 pub mod connections;
 pub mod cores;
 pub mod descriptors;
+pub mod events;
 pub mod guard;
 pub mod logging;
 pub mod maildrop;
@@ -46,6 +47,7 @@ pub mod printable;
 pub mod records;
 pub mod reload;
 pub mod server;
+pub mod settings;
 pub mod shared;
 pub mod state;
 pub mod stats;

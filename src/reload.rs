@@ -7,7 +7,7 @@ use std::thread;
 
 use crossbeam_channel::Sender;
 
-use crate::net::Certificate;
+use crate::shared::Shared;
 use crate::systemd;
 
 /// A handle to the thread that reads the certificate.
@@ -19,13 +19,13 @@ impl Reloader {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(certificate: Option<Arc<Certificate>>) -> io::Result<Self> {
+    pub fn start(shared: Arc<Shared>) -> io::Result<Self> {
         // There is room for one waiting request. It has not been carried out yet, so it covers all further ones.
         let (ask, requests) = crossbeam_channel::bounded(1);
         let read = move || {
             for () in requests {
                 systemd::tell_reloading();
-                reload(certificate.as_deref());
+                reload(&shared);
                 systemd::tell_ready();
             }
         };
@@ -39,10 +39,13 @@ impl Reloader {
     }
 }
 
-fn reload(certificate: Option<&Certificate>) {
-    match certificate.map(Certificate::reload) {
-        Some(Ok(true)) => log::info!("the TLS certificate has been read again"),
+fn reload(shared: &Shared) {
+    match shared.settings().certificate.as_ref().map(|certificate| certificate.read_again()) {
+        Some(Ok(Some(certificate))) => {
+            shared.change_settings(|settings| settings.certificate = Some(Arc::new(certificate)));
+            log::info!("the TLS certificate has been read again");
+        }
         Some(Err(error)) => log::error!("the TLS certificate stays the old one: {error}"),
-        Some(Ok(false)) | None => log::info!("there is no TLS certificate to read again"),
+        Some(Ok(None)) | None => log::info!("there is no TLS certificate to read again"),
     }
 }

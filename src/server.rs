@@ -17,7 +17,7 @@ use crate::config::{Config, Endpoint};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
 use crate::guard::Admission;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-use crate::net::{self, Certificate, Listener, Socket};
+use crate::net::{self, Listener, Socket};
 use crate::pool::Pool;
 use crate::records::Records;
 use crate::reload::Reloader;
@@ -43,7 +43,6 @@ const OTHER_DESCRIPTORS: u64 = SCAN_DESCRIPTORS + 64;
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    certificate: Option<Arc<Certificate>>,
     listeners: Vec<(Service, Listener)>,
     records: Records,
 }
@@ -94,7 +93,7 @@ fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
             Some(endpoint) => net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?,
             None => Vec::new(),
         };
-        if service.tls && config.certificate.is_none() && !bound.is_empty() {
+        if service.tls && config.settings.certificate.is_none() && !bound.is_empty() {
             let what = format!("systemd has passed a socket named {name:?}, but there is no TLS certificate");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
@@ -117,15 +116,15 @@ impl Server {
         if config.users.names().is_empty() {
             log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
         }
-        if config.certificate.is_none()
-            && !config.allow_cleartext
+        if config.settings.certificate.is_none()
+            && !config.settings.allow_cleartext
             && config.pop3.addresses.iter().any(|address| !address.is_loopback())
         {
             log::warn!(
                 "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
-        if config.admin_is_roots {
+        if config.settings.admin.is_roots {
             log::warn!(
                 "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
             );
@@ -135,16 +134,11 @@ impl Server {
             );
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
-        let (shared, certificate) = config.into_shared();
+        let shared = config.into_shared();
         shared.connections.set_ceiling(raise_descriptor_limit());
         let kept = state.map(|directory| Kept::open(directory, &shared.stats)).transpose();
         let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
-        Ok(Self {
-            shared: Arc::new(shared),
-            certificate: certificate.map(Arc::new),
-            listeners,
-            records: Records { kept, log },
-        })
+        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log } })
     }
 
     /// The protocol and address of each listening socket, as lines for people to read.
@@ -162,13 +156,13 @@ impl Server {
     /// # Errors
     /// If threads cannot be started.
     pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
-        let Self { shared, certificate, listeners, records } = self;
+        let Self { shared, listeners, records } = self;
         let sessions = {
-            let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
-            Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared, certificate.as_deref()))?
+            let shared = Arc::clone(&shared);
+            Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
-        let reloader = Reloader::start(certificate).map_err(no_thread)?;
+        let reloader = Reloader::start(Arc::clone(&shared)).map_err(no_thread)?;
         thread::scope(|scope| {
             for (service, listener) in &listeners {
                 let (shared, sessions) = (&shared, &sessions);
@@ -210,7 +204,7 @@ impl Server {
                     recv(ticks) -> _ => {
                         pulse.beat();
                         enforce_timeout(&shared);
-                        if let Some(least) = shared.min_rate {
+                        if let Some(least) = shared.settings().min_rate {
                             shared.connections.end_slow(least);
                         }
                         if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_backlog()) {
@@ -265,7 +259,7 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Share
 /// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command
 /// and to those whose client reads nothing of what it is sent.
 fn enforce_timeout(shared: &Shared) {
-    let timeout = shared.settings.timeout();
+    let timeout = shared.settings().timeout;
     shared.connections.set_write_stall(timeout.unwrap_or(WRITE_STALL));
     if let Some(timeout) = timeout {
         shared.connections.end_overdue(timeout);
@@ -294,11 +288,7 @@ fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
 /// Runs a session. A panic ends only this session; unwinding frees its slot and its maildrop.
 // Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
-fn serve(
-    AcceptedConnection { admission, slot, tls }: AcceptedConnection,
-    shared: &Shared,
-    certificate: Option<&Certificate>,
-) {
+fn serve(AcceptedConnection { admission, slot, tls }: AcceptedConnection, shared: &Shared) {
     let name = Name(&slot).to_string();
     let session = AssertUnwindSafe(|| {
         let (protocol, sent) = match slot.protocol() {
@@ -309,7 +299,7 @@ fn serve(
         if slot.protocol() == Protocol::Pop3 {
             shared.stats.connections.add(1);
         }
-        let mut socket = Socket::new(&slot, sent, certificate);
+        let mut socket = Socket::new(&slot, sent, shared.settings().certificate.clone());
         if tls {
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
                 Ok(agreed) => log::info!("{name} TLS: {agreed}"),

@@ -1,7 +1,7 @@
-//! Accounts: the users file while it is read, changed and written, and the ways to log in beside USER and PASS.
+//! Accounts: reading, changing and writing the users file, `pop3d passwd`, and logins by AUTH and APOP.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -14,9 +14,10 @@ use md5::{Digest, Md5};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Client, PASSWORD, PATIENCE, PROGRAM, Server, USER, eventually};
+use crate::harness::{ChildGuard, Client, PASSWORD, PATIENCE, PROGRAM, Server, USER, eventually, lines_of};
 
-/// Of `secret`, by `doveadm pw` of Dovecot 2.3.19; quick ones, as tests run without optimisation.
+/// Hashes of the password `secret`, made by `doveadm pw` of Dovecot 2.3.19. They take few rounds, because tests run a build
+/// without optimisation.
 const SHA512_CRYPT: &str = "{SHA512-CRYPT}$6$0miakcR2CiTv2ytv$2zqgEFMO0wDI6Kv8Q0RnhIJaCgIOcbTfL5rWXE3/SYimWJdSjztXpM70D7zX\
      sqjHyiS5/1PRn6wpkKmCSwNdf0";
 const BLF_CRYPT: &str = "{BLF-CRYPT}$2y$05$fo4ZtJ06qtxQCNjuaPwbYObJC/5Td6vfua19SxBVXAyn6p2g/5QLS";
@@ -44,14 +45,14 @@ impl UsersFile {
         Server::builder().users_file(&self.path).start()
     }
 
-    /// Writes it as `cp -p` does: its times say that it is whole.
+    /// Writes the file with an old modification time, as `cp -p` does, so that the server takes it for complete.
     fn write(&self, text: impl AsRef<[u8]>) {
         fs::write(&self.path, text).unwrap();
         let yesterday = SystemTime::now() - Duration::from_secs(86_400);
         File::open(&self.path).unwrap().set_modified(yesterday).unwrap();
     }
 
-    /// Has a program write it in place that takes its time: line by line, with `between` after each.
+    /// Writes the file in place line by line, as a slow program does, and calls `between` after each line.
     fn write_slowly(&self, text: &str, mut between: impl FnMut(usize)) {
         let mut file = File::create(&self.path).unwrap();
         for (number, line) in text.split_inclusive('\n').enumerate() {
@@ -65,9 +66,9 @@ impl UsersFile {
     }
 }
 
-/// Whether the server lets this user in.
+/// Returns true if this user can log in.
 #[track_caller]
-fn lets_in(server: &Server, name: &str, password: &str) -> bool {
+fn can_log_in(server: &Server, name: &str, password: &str) -> bool {
     let mut client = server.pop3();
     client.call(&format!("USER {name}"));
     client.send(&format!("PASS {password}"));
@@ -76,6 +77,7 @@ fn lets_in(server: &Server, name: &str, password: &str) -> bool {
     line.starts_with("+OK ")
 }
 
+/// Sends a PEEP command and expects this answer.
 #[track_caller]
 fn peep(admin: &mut Client, command: &str, answer: &str) {
     admin.send(command);
@@ -86,7 +88,7 @@ fn peep(admin: &mut Client, command: &str, answer: &str) {
 // The users file
 
 #[test]
-fn users_of_any_scheme_are_let_in() {
+fn passwords_of_every_scheme_are_accepted() {
     let fields =
         [SHA512_CRYPT, BLF_CRYPT, SSHA256, SCRAM, "{PLAIN}secret", "{PLAIN.b64}c2VjcmV0:1:1::/home::", "{CLEAR}secret"];
     let lines: String = fields.iter().enumerate().map(|(n, field)| format!("user{n}:{field}\n")).collect();
@@ -94,21 +96,21 @@ fn users_of_any_scheme_are_let_in() {
     let server = file.serve();
     for (n, field) in fields.iter().enumerate() {
         let name = format!("user{n}");
-        // Once more, when it is remembered.
-        assert!(lets_in(&server, &name, "secret") && lets_in(&server, &name, "secret"), "{field}");
-        assert!(!lets_in(&server, &name, "Secret"), "{field}");
+        // The second login uses the remembered result of the first verification.
+        assert!(can_log_in(&server, &name, "secret") && can_log_in(&server, &name, "secret"), "{field}");
+        assert!(!can_log_in(&server, &name, "Secret"), "{field}");
     }
-    assert!(!lets_in(&server, "user99", "secret"));
+    assert!(!can_log_in(&server, "user99", "secret"));
 }
 
 #[test]
-fn a_line_without_a_scheme_is_told_of_and_the_others_count() {
+fn a_line_without_a_known_scheme_is_logged_and_the_other_lines_count() {
     let file = UsersFile::new("# users\nana:hunter2\nbob:{PLAIN}b\neve:{MD5}hunter2\n");
     let server = file.serve();
-    assert!(lets_in(&server, "bob", "b"));
-    assert!(!lets_in(&server, "ana", "hunter2"));
+    assert!(can_log_in(&server, "bob", "b"));
+    assert!(!can_log_in(&server, "ana", "hunter2"));
     let path = file.path.display();
-    eventually("two lines of the log", || {
+    eventually("the log has a line for each of the two", || {
         let stderr = server.stderr();
         stderr.contains(&format!("{path} line 2: the password has no {{SCHEME}} in front"))
             && stderr.contains(&format!("{path} line 4: the scheme \"MD5\" is not supported"))
@@ -117,7 +119,7 @@ fn a_line_without_a_scheme_is_told_of_and_the_others_count() {
 }
 
 #[test]
-fn a_users_file_that_is_none_ends_the_start() {
+fn a_server_with_an_unusable_users_file_does_not_start() {
     let directory = TempDir::new().unwrap();
     let nothing = directory.path().join("nothing");
     let file = UsersFile::new("hunter2\n");
@@ -131,41 +133,41 @@ fn a_users_file_that_is_none_ends_the_start() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_warned_of() {
+fn a_users_file_that_others_can_read_gets_a_warning() {
     let file = UsersFile::new("ana:{PLAIN}a\n");
     let own = file.serve();
     fs::set_permissions(&file.path, fs::Permissions::from_mode(0o644)).unwrap();
     let server = file.serve();
-    eventually("the warning", || server.stderr().contains("can be read or written by others"));
+    eventually("the log has the warning", || server.stderr().contains("can be read or written by others"));
     assert!(!own.stderr().contains("by others"));
 }
 
 #[test]
-fn a_file_that_changes_is_read_again() {
+fn a_changed_users_file_is_read_again() {
     let file = UsersFile::new("ana:{PLAIN}a\n");
     let server = file.serve();
     let mut admin = server.admin();
-    assert!(lets_in(&server, "ana", "a"));
+    assert!(can_log_in(&server, "ana", "a"));
     file.write("ana:{PLAIN}b\nbob:{PLAIN}b\n");
-    assert!(!lets_in(&server, "ana", "a") && lets_in(&server, "ana", "b") && lets_in(&server, "bob", "b"));
+    assert!(!can_log_in(&server, "ana", "a") && can_log_in(&server, "ana", "b") && can_log_in(&server, "bob", "b"));
     assert_eq!(admin.values("u?"), ["ana", "bob"]);
 
-    // What cannot be used leaves everything as it was, and is told once.
+    // A file that cannot be used changes no account, and is logged once.
     file.write("# cut off by a full disk\n");
-    assert!(lets_in(&server, "ana", "b") && lets_in(&server, "bob", "b"));
+    assert!(can_log_in(&server, "ana", "b") && can_log_in(&server, "bob", "b"));
     peep(&mut admin, "u+ eve e", "-8");
     file.write("\0\0\0\n");
-    assert!(lets_in(&server, "ana", "b") && lets_in(&server, "bob", "b"));
+    assert!(can_log_in(&server, "ana", "b") && can_log_in(&server, "bob", "b"));
     fs::remove_file(&file.path).unwrap();
-    assert!(lets_in(&server, "ana", "b") && lets_in(&server, "bob", "b"));
+    assert!(can_log_in(&server, "ana", "b") && can_log_in(&server, "bob", "b"));
     file.write("bob:{PLAIN}c\n");
-    assert!(!lets_in(&server, "ana", "b") && lets_in(&server, "bob", "c"));
-    eventually("it is told that it can be used", || server.stderr().contains("can be used again"));
+    assert!(!can_log_in(&server, "ana", "b") && can_log_in(&server, "bob", "c"));
+    eventually("the log says that the file can be used", || server.stderr().contains("can be used again"));
     assert_eq!(server.stderr().matches("cannot be used, the accounts stay as they were").count(), 3);
 
     // PEEP may delete the last one.
     peep(&mut admin, "u- bob", "+");
-    assert!(!lets_in(&server, "bob", "c"));
+    assert!(!can_log_in(&server, "bob", "c"));
     assert_eq!(file.text(), "");
 }
 
@@ -174,29 +176,29 @@ fn two_hundred() -> String {
     (0..200).map(|number| format!("user{number}:{{PLAIN}}secret\n")).collect()
 }
 
-/// Another program empties the file and writes it again; whoever was in it can log in all the time.
+/// While another program empties the file and writes it again, all accounts of the old file can log in.
 #[test]
-fn a_file_that_is_written_in_place_keeps_nobody_out() {
+fn accounts_can_log_in_while_their_file_is_written_in_place() {
     let file = UsersFile::new(two_hundred());
     let server = file.serve();
     file.write_slowly(&two_hundred(), |number| {
         if number % 20 == 0 {
             let written = Instant::now();
-            let all = ["user0", "user99", "user199"].iter().all(|name| lets_in(&server, name, "secret"));
+            let all = ["user0", "user99", "user199"].iter().all(|name| can_log_in(&server, name, "secret"));
             // A file that nothing has been written to for two seconds counts as whole.
             assert!(all || written.elapsed() > Duration::from_secs(1), "{number}");
         }
     });
-    // A program that stops in the middle has its way, and the log tells what is missing.
+    // If the program stops in the middle, its file counts after a while, and the log says how many accounts are missing.
     file.write_slowly(&two_hundred()[..two_hundred().len() / 2], |_| {});
-    eventually("the half file is believed", || !lets_in(&server, "user199", "secret"));
-    assert!(lets_in(&server, "user0", "secret"));
+    eventually("the incomplete file counts", || !can_log_in(&server, "user199", "secret"));
+    assert!(can_log_in(&server, "user0", "secret"));
     server.expect_log("WARN", "of the 200 accounts that it had");
 }
 
-/// A change by PEEP while another program writes the file waits for it, or changes nothing.
+/// A change by PEEP waits until the other program has written the file. If that takes too long, it changes nothing.
 #[test]
-fn a_change_while_another_program_writes_the_file_loses_nobody() {
+fn a_change_while_another_program_writes_the_file_loses_no_account() {
     for command in ["u+ eve e", "u- user199"] {
         let file = UsersFile::new(two_hundred());
         let server = file.serve();
@@ -207,11 +209,14 @@ fn a_change_while_another_program_writes_the_file_loses_nobody() {
                 admin.send(command);
             }
             if number > 100 {
-                thread::sleep(Duration::from_millis(5)); // it would be changed meanwhile
+                // This is the pace of the other program: a server that does not wait for it would change the file now.
+                thread::sleep(Duration::from_millis(5));
             }
         });
-        // On a machine that is very busy it may have waited for too long, and says so.
+        // On a very busy machine the server may have waited for too long and have given up.
+        let deadline = Instant::now() + 2 * PATIENCE;
         while admin.line() == "-8" {
+            assert!(Instant::now() < deadline, "the server never changes the file");
             assert_eq!(fs::read_to_string(&path).unwrap(), two_hundred());
             admin.send(command);
         }
@@ -220,11 +225,11 @@ fn a_change_while_another_program_writes_the_file_loses_nobody() {
             "u- user199" => assert_eq!(text + "user199:{PLAIN}secret\n", two_hundred()),
             _ => assert!(text.starts_with(&two_hundred()) && text.lines().count() == 201, "{text}"),
         }
-        assert!(lets_in(&server, "user198", "secret"));
+        assert!(can_log_in(&server, "user198", "secret"));
     }
 }
 
-/// PEEP refuses to change a file that another program goes on writing, and keeps nobody waiting meanwhile.
+/// PEEP refuses to change a file that another program does not stop writing. Logins and other admins do not wait meanwhile.
 #[test]
 fn a_file_that_is_written_all_the_time_is_not_changed() {
     let file = UsersFile::new(two_hundred());
@@ -237,11 +242,11 @@ fn a_file_that_is_written_all_the_time_is_not_changed() {
             let deadline = Instant::now() + 2 * PATIENCE;
             while writing.load(Ordering::Relaxed) && Instant::now() < deadline {
                 writer.write_all(b"# more\n").unwrap();
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(20)); // This is the pace of the other program.
             }
         });
         admin.send("u+ eve e");
-        assert!(lets_in(&server, "user0", "secret"));
+        assert!(can_log_in(&server, "user0", "secret"));
         assert_eq!(other.values("u?").len(), 200);
         let answer = admin.line();
         writing.store(false, Ordering::Relaxed);
@@ -255,7 +260,7 @@ fn a_file_that_is_written_all_the_time_is_not_changed() {
 fn a_byte_order_mark_is_skipped_with_a_warning() {
     let file = UsersFile::new("\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n");
     let server = file.serve();
-    assert!(lets_in(&server, "ana", "a") && lets_in(&server, "bob", "b"));
+    assert!(can_log_in(&server, "ana", "a") && can_log_in(&server, "bob", "b"));
     server.expect_log("WARN", "begins with a byte order mark, which is skipped");
     let mut admin = server.admin();
     assert_eq!(admin.values("u?"), ["ana", "bob"]);
@@ -269,25 +274,21 @@ fn a_server_without_users_says_so() {
     let file = UsersFile::new("# nobody yet\n");
     let server = file.serve();
     peep(&mut server.admin(), "u+ ana a", "+");
-    assert!(lets_in(&server, "ana", "a"));
+    assert!(can_log_in(&server, "ana", "a"));
     let text = format!("[WARN] {} has no users yet\n", file.path.display());
-    eventually("the file is warned of", || server.stderr().contains(&text));
+    eventually("the log has the warning", || server.stderr().contains(&text));
     assert!(!file.serve().stderr().contains("no users"));
 
-    let mut child = Command::new(PROGRAM)
-        .args(["-p", "0", "-P", "0", "--address", "127.0.0.1"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let told = stderr.lines().map_while(Result::ok).any(|line| line.contains("there are no users"));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(told);
+    let mut command = Command::new(PROGRAM);
+    command.args(["-p", "0", "-P", "0", "--address", "127.0.0.1"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = ChildGuard(command.spawn().unwrap());
+    let lines = lines_of(child.0.stderr.take().unwrap());
+    let mut log = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok());
+    assert!(log.any(|line| line.contains("there are no users")));
 }
 
-/// Each verification takes 19 MiB; many who wait for theirs have none, and who has had one has given it back.
+/// Each verification takes 19 MiB. A login that waits for its verification has none of this memory yet, and one whose
+/// verification has ended has released it.
 #[test]
 fn many_wrong_passwords_take_the_memory_of_a_few() {
     const CLIENTS: usize = 64;
@@ -305,10 +306,10 @@ fn many_wrong_passwords_take_the_memory_of_a_few() {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(peak < 600 << 10, "{peak} KiB; at once they would take 1,216 MiB");
+    assert!(peak < 600 << 10, "{peak} KiB; all verifications at once would take 1,216 MiB");
 }
 
-/// PEEP's changes are in the file, where the next server finds them, and nothing else in it has changed.
+/// PEEP writes its changes to the users file, where the next server finds them, and keeps the rest of the file as it was.
 #[test]
 fn users_that_peep_adds_survive_a_restart() {
     let before = "# ours\r\n\nbob:{PLAIN}b:1000:1000:Bob,,:/home/bob:/bin/sh:userdb_quota=1G\nnonsense\n#end";
@@ -317,7 +318,7 @@ fn users_that_peep_adds_survive_a_restart() {
     let mut server = Server::builder().users_file(&file.path).user("own", "o").start();
     let mut admin = server.admin();
     peep(&mut admin, "u+ ana s:e{c}ret", "+");
-    assert!(lets_in(&server, "ana", "s:e{c}ret"));
+    assert!(can_log_in(&server, "ana", "s:e{c}ret"));
     for taken in ["ana", "bob", "own", "nonsense"] {
         peep(&mut admin, &format!("u+ {taken} x"), "-3");
     }
@@ -334,16 +335,16 @@ fn users_that_peep_adds_survive_a_restart() {
     server.wait();
     let server = file.serve();
     let mut admin = server.admin();
-    assert!(lets_in(&server, "ana", "s:e{c}ret"));
-    assert!(!lets_in(&server, "ana", "s:e{c}re") && !lets_in(&server, "own", "o"));
+    assert!(can_log_in(&server, "ana", "s:e{c}ret"));
+    assert!(!can_log_in(&server, "ana", "s:e{c}re") && !can_log_in(&server, "own", "o"));
     assert_eq!(admin.values("u?"), ["ana", "bob"]);
     peep(&mut admin, "u- ana", "+");
-    assert!(!lets_in(&server, "ana", "s:e{c}ret"));
+    assert!(!can_log_in(&server, "ana", "s:e{c}ret"));
     assert_eq!(file.text(), format!("{before}\n"));
 }
 
 #[test]
-fn a_file_that_cannot_be_written_has_an_error_of_its_own() {
+fn peep_answers_minus_8_if_the_users_file_cannot_be_written() {
     let file = UsersFile::new("ana:{PLAIN}a\n");
     let server = file.serve();
     let mut admin = server.admin();
@@ -353,28 +354,28 @@ fn a_file_that_cannot_be_written_has_an_error_of_its_own() {
     assert_eq!(admin.values("u?"), ["ana"]);
     file.write("ana:{PLAIN}a\n");
     peep(&mut admin, "u+ bob b", "+");
-    assert!(lets_in(&server, "bob", "b"));
+    assert!(can_log_in(&server, "bob", "b"));
 }
 
-/// A server that is killed while it writes, or right behind that, leaves the old file or the new one, with all that it
-/// has said to be in it.
+/// A server that is killed while it writes the file, or right after that, leaves the old file or the new one. The file has
+/// every user whose addition was answered by `+`.
 #[test]
-fn a_killed_server_leaves_a_whole_file() {
+fn a_killed_server_leaves_a_whole_users_file() {
     let before = "# kept\nbob:{PLAIN}b\n";
     let file = UsersFile::new(before);
     let new = file.path.with_file_name("users.new");
-    let mut promised = vec!["bob".to_owned()];
+    let mut confirmed = vec!["bob".to_owned()];
     for round in 0..20 {
         let mut server = file.serve();
         let mut admin = server.admin();
         peep(&mut admin, &format!("u+ first{round} secret"), "+");
-        promised.push(format!("first{round}"));
+        confirmed.push(format!("first{round}"));
         let inode = fs::metadata(&file.path).unwrap().ino();
         admin.send(&format!("u+ second{round} secret"));
         let deadline = Instant::now() + PATIENCE;
         let is_replaced = || fs::metadata(&file.path).unwrap().ino() != inode;
         while if round % 2 == 0 { !new.exists() && !is_replaced() } else { !is_replaced() } {
-            assert!(Instant::now() < deadline, "nothing is written");
+            assert!(Instant::now() < deadline, "the server does not write the file");
         }
         server.signal(Signal::KILL);
         server.wait();
@@ -387,15 +388,15 @@ fn a_killed_server_leaves_a_whole_file() {
     }
     let server = file.serve();
     let names = server.admin().values("u?");
-    assert!(promised.iter().all(|name| names.contains(name)), "{promised:?} {names:?}");
-    assert!(lets_in(&server, &promised[promised.len() - 1], "secret"));
-    // What a crash has left is no trouble, and goes with the next change.
+    assert!(confirmed.iter().all(|name| names.contains(name)), "{confirmed:?} {names:?}");
+    assert!(can_log_in(&server, &confirmed[confirmed.len() - 1], "secret"));
+    // The next change succeeds in spite of the file that the crash has left, and removes it.
     peep(&mut server.admin(), "u+ last secret", "+");
     assert!(!new.exists());
 }
 
 #[test]
-fn two_servers_add_to_one_file() {
+fn two_servers_can_add_users_to_one_file() {
     const EACH: usize = 10;
     let file = UsersFile::new("");
     let servers = [file.serve(), file.serve()];
@@ -410,7 +411,7 @@ fn two_servers_add_to_one_file() {
     for admin in &mut admins {
         assert_eq!(admin.values("u?").len(), 2 * EACH);
     }
-    assert!(lets_in(&servers[0], "user1-0", "secret") && lets_in(&servers[1], "user0-0", "secret"));
+    assert!(can_log_in(&servers[0], "user1-0", "secret") && can_log_in(&servers[1], "user0-0", "secret"));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -425,13 +426,13 @@ fn passwd(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // One that has ended over its arguments reads no password.
+    // This fails if the program has refused its arguments and has ended without reading a password.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
 #[test]
-fn passwd_makes_fields_for_the_file() {
+fn passwd_prints_password_fields_that_the_users_file_accepts() {
     let schemes = ["", "argon2id", "BLF-CRYPT", "SHA512-CRYPT", "SCRAM-SHA-256", "PLAIN"];
     let mut lines = String::new();
     for (n, scheme) in schemes.iter().enumerate() {
@@ -444,12 +445,12 @@ fn passwd_makes_fields_for_the_file() {
     let file = UsersFile::new(lines);
     let server = file.serve();
     for (n, scheme) in schemes.iter().enumerate() {
-        assert!(lets_in(&server, &format!("user{n}"), "a b:c"), "{scheme}");
+        assert!(can_log_in(&server, &format!("user{n}"), "a b:c"), "{scheme}");
     }
 }
 
 #[test]
-fn passwd_refuses_what_is_no_password_or_no_scheme() {
+fn passwd_refuses_unusable_passwords_and_unknown_schemes() {
     let longest = "x".repeat(72);
     assert!(passwd(&["--scheme", "BLF-CRYPT"], &longest).status.success());
     for (scheme, input, why) in [
@@ -485,7 +486,7 @@ fn apop(client: &mut Client, greeting: &str, name: &str, password: &str) -> Stri
 }
 
 #[test]
-fn auth_plain_in_one_line_or_two() {
+fn auth_plain_works_with_and_without_an_initial_response() {
     let server = Server::start();
     let mut client = server.pop3();
     client.call(&format!("AUTH PLAIN {}", plain(USER, PASSWORD)));
@@ -502,7 +503,7 @@ fn auth_plain_in_one_line_or_two() {
     client.call(&plain(USER, PASSWORD));
     client.quit();
 
-    // All in one segment.
+    // The client sends all lines in one segment.
     let mut client = server.pop3();
     client.send_all(["CAPA", "AUTH PLAIN", &plain(USER, PASSWORD), "STAT", "QUIT"]);
     client.ok();
@@ -512,9 +513,9 @@ fn auth_plain_in_one_line_or_two() {
     client.closed();
 }
 
-/// RFC 4616 section 2: each part has up to 255 octets; in base64 they are longer than any command.
+/// RFC 4616 section 2: each part may have 255 octets or more. In base64 the response is longer than any command line.
 #[test]
-fn auth_plain_of_the_longest_parts() {
+fn auth_plain_accepts_a_response_longer_than_a_command_line() {
     let (name, password) = ("n".repeat(128), "p".repeat(1200));
     let file = UsersFile::new(format!("{name}:{{PLAIN}}{password}\n"));
     let server = file.serve();
@@ -525,9 +526,9 @@ fn auth_plain_of_the_longest_parts() {
     client.quit();
 }
 
-/// RFC 4616 section 2, checklist 90: nobody acts for somebody else.
+/// RFC 4616 section 2: a client may ask to act as another user. No user is authorized to do that here.
 #[test]
-fn auth_plain_is_for_oneself() {
+fn auth_plain_refuses_another_authorization_identity() {
     let server = Server::builder().user(USER, PASSWORD).user("other", "pass").start();
     let mut client = server.pop3();
     let text = client.refused(&format!("AUTH PLAIN {}", BASE64.encode(format!("other\0{USER}\0{PASSWORD}"))));
@@ -536,9 +537,9 @@ fn auth_plain_is_for_oneself() {
     assert_eq!(server.admin().values("cu?"), [USER]);
 }
 
-/// RFC 1939 section 7, checklist 57 and 58.
+/// RFC 1939 section 7, APOP: the digest is made of the greeting's timestamp, which is another one in each connection.
 #[test]
-fn apop_with_the_timestamp_of_the_greeting() {
+fn apop_accepts_only_a_digest_of_this_connections_timestamp() {
     let server = Server::start();
     let connect = || {
         let mut client = Client::connect(server.pop3_address());
@@ -557,12 +558,12 @@ fn apop_with_the_timestamp_of_the_greeting() {
     assert!(line.starts_with("+OK"), "{line}");
     client.call("STAT");
     client.quit();
-    eventually("a line for each failure", || server.stderr().matches("login failed").count() == 4);
+    eventually("the log has a line for each failure", || server.stderr().matches("login failed").count() == 4);
 }
 
-/// Checklist 59, 65: nothing is announced that a user cannot use.
+/// A mechanism is announced only if every account can use it: APOP by the greeting's timestamp, the others by CAPA.
 #[test]
-fn what_is_announced_is_what_all_users_can_use() {
+fn only_mechanisms_that_all_accounts_can_use_are_announced() {
     let mixed = format!("{SSHA256}\nbob:{{PLAIN}}secret");
     for (text, apop, scram) in [
         ("", false, false),
@@ -588,9 +589,9 @@ fn what_is_announced_is_what_all_users_can_use() {
     }
 }
 
-/// RFC 5802 section 5.1: who is not there has a salt as well, and the same one each time.
+/// RFC 5802 section 5.1: the server sends a salt to unknown users as well, the same one each time.
 #[test]
-fn scram_does_not_tell_who_exists() {
+fn scram_does_not_reveal_which_users_exist() {
     let file = UsersFile::new(format!("ana:{SCRAM}\nbob:{{PLAIN}}b\n"));
     let server = file.serve();
     let first = |name: &str| {

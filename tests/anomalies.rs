@@ -1,5 +1,5 @@
-//! What goes wrong in the world outside: connections that break, octets that come one at a time, servers that are
-//! killed, mail that vanishes.
+//! Failures outside the server: connections that break, octets that arrive one at a time, a server that is killed, and mail
+//! that vanishes.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,30 +24,31 @@ use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USE
 // ---------------------------------------------------------------------------------------------------------------------
 // A connection in memory
 
-/// What the n-th operation on a [`Script`] does instead of its work.
+/// What an operation on a [`Script`] does instead of its work.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Error(ErrorKind),
-    /// A read finds the end, a write takes nothing.
+    /// A read finds the end of the connection, and a write takes no octets.
     Nothing,
     Panic,
 }
 
-/// A client that sends its lines one by one, and keeps what it receives.
+/// The server's end of a connection in memory. The client sends its lines one by one and keeps what it receives.
 struct Script<'a> {
     input: &'a [u8],
     output: &'a mut Vec<u8>,
-    /// The most octets that a read or a write takes.
+    /// The most octets that one read or write transfers.
     most: usize,
-    /// Which operation fails, and how.
+    /// The number of the operation that fails, and how it fails.
     fault: Option<(usize, Fault)>,
+    /// The number of operations so far.
     operations: &'a mut usize,
-    /// Nobody on the way can read it.
+    /// True if nobody on the way can read the connection.
     private: bool,
 }
 
 impl Script<'_> {
-    /// Counts an operation; whether it has to do nothing.
+    /// Counts an operation, and makes it fail if it is the one to fail. Returns true if it has to do nothing.
     fn operation(&mut self) -> io::Result<bool> {
         let this = *self.operations;
         *self.operations += 1;
@@ -55,7 +56,7 @@ impl Script<'_> {
             Some((at, fault)) if at == this => match fault {
                 Fault::Error(kind) => Err(kind.into()),
                 Fault::Nothing => Ok(true),
-                // Without the panic hook, which would write a stack trace each time.
+                // This does not call the panic hook, which would print a stack trace each time.
                 Fault::Panic => panic::resume_unwind(Box::new("the connection panics")),
             },
             _ => Ok(false),
@@ -130,14 +131,14 @@ impl Link for Script<'_> {
     }
 }
 
-/// What sessions share, for mail at `root`. The password is stored as a hash: with a readable one the greeting would
-/// offer APOP, and be another one each time.
+/// The state that sessions share, for mail in the directory `root`. The password is stored as a hash. With a plaintext
+/// password the greeting would offer APOP by a timestamp, so that each session's output would be different.
 fn shared(root: &Path) -> Shared {
     let users = root.join(".users");
     fs::write(&users, format!("{USER}:{{SHA256}}{}", BASE64.encode(Sha256::digest(PASSWORD)))).unwrap();
     let [users, root] = [&users, root].map(|path| path.to_str().unwrap());
     let args = Args::try_parse_from(["pop3d", "--users", users, "-m", root]).unwrap();
-    args.resolve().unwrap().into_shared().0
+    args.resolve().unwrap().into_shared()
 }
 
 /// A maildrop of three messages, of which the script removes the first two.
@@ -146,7 +147,7 @@ struct Scene {
     shared: Shared,
 }
 
-/// What came of playing a script.
+/// The result of playing a script.
 struct Played {
     /// `None` when the session panicked.
     summary: Option<Summary>,
@@ -165,10 +166,10 @@ impl Scene {
         scene
     }
 
-    /// One that is stuffed, one that goes as it is stored, one that is small.
+    /// Puts the messages that are missing: one that needs byte-stuffing, one that is sent as it is stored, and a small one.
     fn put_messages(&self) {
         let maildrop = self.mail.maildrop(USER);
-        // The same times each time: unique-ids are made of them.
+        // The modification times are always the same, because unique-ids are made of them.
         for (name, text) in [
             ("1", "Subject: one\n\n".to_owned() + &".to be edited\n".repeat(10_000)),
             ("2", "Subject: two\r\n\r\n".to_owned() + &"in wire form\r\n".repeat(10_000)),
@@ -195,7 +196,7 @@ impl Scene {
             )
         });
         let summary = panic::catch_unwind(session).ok();
-        assert!(self.shared.locks.users().is_empty(), "the maildrop is not free: {fault:?}");
+        assert!(self.shared.locks.users().is_empty(), "the session has left the maildrop locked: {fault:?}");
         Played { summary, output, operations }
     }
 
@@ -204,14 +205,15 @@ impl Scene {
     }
 }
 
-/// RFC 2595 section 2.3: where others can read along, no password is taken or asked for. What does not tell it is.
+/// RFC 2595 section 2.3: on a connection that others can read, the server neither accepts nor offers mechanisms that send
+/// the password. SCRAM does not send it and is offered.
 #[test]
-fn in_clear_from_elsewhere_no_password_is_taken() {
+fn passwords_are_refused_on_cleartext_connections_from_other_machines() {
     let mail = MailRoot::new();
     let user = format!("{USER}:{PASSWORD}");
     let session = |flags: &[&str]| {
         let args = [&["pop3d", "-u", &user, "-m", mail.path().to_str().unwrap()], flags].concat();
-        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0;
+        let shared = Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared();
         let input = b"CAPA\r\nUSER mrose\r\nAUTH PLAIN\r\nAUTH PLAIN AG1yb3NlAHRhbnN0YWFm\r\nAUTH\r\n\
                       AUTH SCRAM-SHA-256\r\n*\r\n";
         let (mut output, mut operations) = (Vec::new(), 0);
@@ -231,10 +233,10 @@ fn in_clear_from_elsewhere_no_password_is_taken() {
     assert!(taken.contains("\r\nUSER\r\n") && taken.contains("\r\nSASL PLAIN SCRAM-SHA-256\r\n"), "{taken}");
 }
 
-/// Each operation of a whole session fails in each way: no panic, nothing wrong is sent, and nothing is removed
-/// unless the server has read QUIT.
+/// Each operation on the connection fails once in each way. The session does not panic and sends nothing wrong, and it
+/// removes messages only if it has read QUIT.
 #[test]
-fn every_operation_fails_once() {
+fn no_failure_of_the_connection_removes_mail_without_quit() {
     let scene = Scene::new();
     let quit = format!("{SESSION}QUIT\r\n");
     let until_quit = scene.play(SESSION, usize::MAX, None).operations - 1;
@@ -254,42 +256,41 @@ fn every_operation_fails_once() {
 
 #[track_caller]
 fn check(scene: &Scene, whole: &Played, played: &Played, has_read_quit: bool, what: &str) {
-    let summary = played.summary.as_ref().unwrap_or_else(|| panic!("{what}: a panic"));
-    assert!(whole.output.starts_with(&played.output), "{what}: other octets");
-    // A read that has failed with a timeout before its time is tried again.
+    let summary = played.summary.as_ref().unwrap_or_else(|| panic!("{what}: the session has panicked"));
+    assert!(whole.output.starts_with(&played.output), "{what}: the session has sent other octets");
+    // The session repeats a read that has failed with a timeout before its deadline.
     let updated = has_read_quit || played.output == whole.output;
     assert_eq!(scene.messages(), if updated { &["3"][..] } else { &["1", "2", "3"] }, "{what}");
     assert_eq!(summary.deleted, if updated { 2 } else { 0 }, "{what}");
 }
 
-/// A signal that interrupts a system call changes nothing.
 #[test]
-fn every_operation_is_interrupted_once() {
+fn a_signal_that_interrupts_an_operation_changes_nothing() {
     let scene = Scene::new();
     let quit = format!("{SESSION}QUIT\r\n");
     let whole = scene.play(&quit, usize::MAX, None);
     for at in 0..whole.operations {
         let played = scene.play(&quit, usize::MAX, Some((at, Fault::Error(ErrorKind::Interrupted))));
-        assert!(played.output == whole.output, "operation {at}: other octets");
+        assert!(played.output == whole.output, "operation {at}: the session has sent other octets");
         assert_eq!(scene.messages(), ["3"], "operation {at}");
     }
 }
 
 #[test]
-fn a_connection_that_takes_few_octets_at_once_gets_the_same() {
+fn a_connection_that_takes_few_octets_at_once_gets_the_same_answers() {
     let scene = Scene::new();
     let quit = format!("{SESSION}QUIT\r\n");
     let whole = scene.play(&quit, usize::MAX, None);
     for most in [1, 2, 3, 7, 511, 4096] {
         let played = scene.play(&quit, most, None);
-        assert!(played.output == whole.output, "{most} at once: other octets");
-        assert_eq!(scene.messages(), ["3"], "{most} at once");
+        assert!(played.output == whole.output, "{most} octets at once: the session has sent other octets");
+        assert_eq!(scene.messages(), ["3"], "{most} octets at once");
     }
 }
 
-/// A fault of the server in the middle of a session: the maildrop is free, and all of the mail is there.
+/// A session that panics releases the maildrop and removes no mail, unless it has read QUIT.
 #[test]
-fn a_session_that_panics_gives_the_maildrop_back() {
+fn a_session_that_panics_releases_the_maildrop() {
     let scene = Scene::new();
     let operations = scene.play(SESSION, usize::MAX, None).operations;
     for at in 0..operations {
@@ -299,15 +300,16 @@ fn a_session_that_panics_gives_the_maildrop_back() {
     }
     let quit = format!("{SESSION}QUIT\r\n");
     scene.play(&quit, usize::MAX, Some((operations, Fault::Panic)));
-    assert_eq!(scene.messages(), ["3"], "QUIT has been read, its answer could not be sent");
+    assert_eq!(scene.messages(), ["3"], "the session had read QUIT before it panicked");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Clients that go
+// Clients that leave
 
-/// By RST, after each octet and with all answers read: no lock stays, no message goes.
+/// A client resets its connection after each octet of a dialogue. The server releases the lock each time and removes no
+/// message.
 #[test]
-fn a_client_that_resets_at_every_octet_of_a_dialogue() {
+fn a_reset_connection_removes_nothing_at_any_octet_of_a_dialogue() {
     let server = Server::start();
     server.maildrop().put("1", "one\r\n");
     server.maildrop().put("2", "two\r\n");
@@ -323,14 +325,14 @@ fn a_client_that_resets_at_every_octet_of_a_dialogue() {
         reset(client);
     }
     let mut admin = server.admin();
-    eventually("all have gone", || admin.value("cc?") == "0");
+    eventually("no session is left", || admin.value("cc?") == "0");
     assert_eq!((admin.value("hc?"), admin.value("xe?")), ((dialogue.len() + 1).to_string(), "0".to_owned()));
     assert_eq!(server.session().call("STAT"), "2 10");
 }
 
-/// However it goes when it has said QUIT, and whether or not it hears the answer: both marked messages go, or none.
+/// A client sends QUIT and leaves without reading the answer. Either both marked messages are removed or none.
 #[test]
-fn a_client_that_goes_with_quit() {
+fn a_client_that_leaves_after_quit_has_all_marked_messages_removed_or_none() {
     for resets in [false, true] {
         let server = Server::start();
         for round in 0..40 {
@@ -347,7 +349,7 @@ fn a_client_that_goes_with_quit() {
                 drop(client);
             }
             let mut admin = server.admin();
-            eventually("it has gone", || admin.value("cc?") == "0");
+            eventually("the session has ended", || admin.value("cc?") == "0");
             let left = server.maildrop().messages();
             let whole = left == ["2"] || (resets && left == ["1", "2", "3"]);
             assert!(whole, "round {round}: {left:?}");
@@ -355,14 +357,14 @@ fn a_client_that_goes_with_quit() {
     }
 }
 
-/// More than all buffers between server and client hold.
+/// More octets than all buffers between server and client hold.
 const LARGE: usize = 16 << 20;
 
-/// The two ways by which a message is sent.
+/// A line of a message that is sent as it is stored, and one of a message that is edited while it is sent.
 const LINES: [&str; 2] = ["in wire form already\r\n", ".to be edited\n"];
 
 #[test]
-fn a_client_that_goes_in_the_middle_of_a_message() {
+fn a_client_that_leaves_in_the_middle_of_a_message_has_not_retrieved_it() {
     for line in LINES {
         let server = Server::start();
         server.maildrop().put("1", line.repeat(LARGE / line.len()));
@@ -382,7 +384,7 @@ fn a_client_that_goes_in_the_middle_of_a_message() {
             }
         }
         let mut admin = server.admin();
-        eventually("all have gone", || admin.value("cc?") == "0");
+        eventually("no session is left", || admin.value("cc?") == "0");
         assert_eq!((admin.value("re?"), admin.value("xe?")), ("0".to_owned(), "0".to_owned()));
         assert_eq!(server.maildrop().messages(), ["1"]);
         server.session().quit();
@@ -392,14 +394,14 @@ fn a_client_that_goes_in_the_middle_of_a_message() {
 // ---------------------------------------------------------------------------------------------------------------------
 // A server that is killed
 
-/// The message `number` of those that [`killed_in_an_update`] makes.
+/// The text of the message `number` in the maildrop of [`kill_during_quit`].
 fn text(number: usize) -> String {
     format!("Subject: {number}\r\n\r\n{}\r\n", "x".repeat(number % 50))
 }
 
-/// Kills a server in the middle of a QUIT with 1,000 deletions, once the `trigger`-th marked message has gone. Gives
-/// how many had gone then.
-fn killed_in_an_update(maildir: bool, trigger: usize) -> usize {
+/// Kills a server during a QUIT with 1,000 deletions, once the `trigger`-th marked message was removed. Checks that every
+/// message is whole or removed and that unmarked messages are there. Returns the number of messages that were removed.
+fn kill_during_quit(maildir: bool, trigger: usize) -> usize {
     const COUNT: usize = 2000;
     let mail = MailRoot::new();
     let maildrop = mail.maildrop(USER);
@@ -410,7 +412,7 @@ fn killed_in_an_update(maildir: bool, trigger: usize) -> usize {
     let mut server = Server::builder().mail(&mail).start();
     let mut client = server.session();
     let listed = client.listing("UIDL");
-    // Every other one, so that what is marked and what is not are neighbours everywhere.
+    // Every second message is marked, so that each marked message is next to unmarked ones.
     client.write((1..=COUNT).step_by(2).map(|number| format!("DELE {number}\r\n")).collect::<String>());
     for _ in (1..=COUNT).step_by(2) {
         client.ok();
@@ -419,7 +421,7 @@ fn killed_in_an_update(maildir: bool, trigger: usize) -> usize {
     client.send("QUIT");
     let deadline = Instant::now() + PATIENCE;
     while trigger.exists() {
-        assert!(Instant::now() < deadline, "nothing is removed");
+        assert!(Instant::now() < deadline, "QUIT removes nothing");
     }
     server.signal(Signal::KILL);
     server.wait();
@@ -429,7 +431,7 @@ fn killed_in_an_update(maildir: bool, trigger: usize) -> usize {
         assert_eq!(fs::read_to_string(maildrop.path(&name(number))).unwrap(), text(number));
     }
     let unmarked = left.iter().filter(|&&number| number % 2 == 0).count();
-    assert_eq!(unmarked, COUNT / 2, "one that was not marked has gone");
+    assert_eq!(unmarked, COUNT / 2, "an unmarked message was removed");
     let server = Server::builder().mail(&mail).start();
     let mut client = server.session();
     let unique_ids = |lines: &[String]| -> Vec<String> {
@@ -444,28 +446,28 @@ fn killed_in_an_update(maildir: bool, trigger: usize) -> usize {
     COUNT - left.len()
 }
 
-/// At the beginning, in the middle and near the end. A test that always comes too late would show nothing, so it
-/// has to come in time once.
+/// The server is killed at the beginning, in the middle and near the end of QUIT. At least one kill has to come before all
+/// messages are removed, since the test would show nothing otherwise.
 #[test]
-fn a_server_that_is_killed_in_the_middle_of_an_update() {
+fn a_server_killed_during_quit_leaves_each_message_whole_or_removed() {
     let mut gone = Vec::new();
     for maildir in [false, true] {
         for trigger in [0, 200, 600, 950] {
-            gone.push(killed_in_an_update(maildir, trigger));
+            gone.push(kill_during_quit(maildir, trigger));
         }
     }
     while gone.iter().all(|&gone| gone == 1000) {
-        assert!(gone.len() < 50, "never in the middle");
-        gone.push(killed_in_an_update(false, 0));
+        assert!(gone.len() < 50, "the server was never killed before QUIT had removed all messages");
+        gone.push(kill_during_quit(false, 0));
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Mail that vanishes
 
-/// Its file is open, so all of it arrives.
+/// The session has the message's file open, so the removal of its name does not cut the message off.
 #[test]
-fn a_message_that_is_removed_while_it_is_sent() {
+fn a_message_that_is_removed_while_it_is_sent_arrives_whole() {
     for line in LINES {
         let server = Server::start();
         let count = LARGE / line.len();
@@ -481,8 +483,8 @@ fn a_message_that_is_removed_while_it_is_sent() {
     }
 }
 
-/// A mail directory of its own for a server, in place of the one that the harness keeps.
-fn moved_to(server: &Server, name: &str) -> Maildrop {
+/// Moves the server's mail directory to a new sub-directory, which a test can remove. Returns [`USER`]'s maildrop there.
+fn move_mail_directory(server: &Server, name: &str) -> Maildrop {
     let path = server.mail().path().join(name);
     fs::create_dir(&path).unwrap();
     let mut admin = server.admin();
@@ -492,9 +494,9 @@ fn moved_to(server: &Server, name: &str) -> Maildrop {
 }
 
 #[test]
-fn a_mail_directory_that_vanishes_and_comes_back() {
+fn logins_work_again_when_a_removed_mail_directory_comes_back() {
     let server = Server::start();
-    let maildrop = moved_to(&server, "mail");
+    let maildrop = move_mail_directory(&server, "mail");
     let root = server.mail().path().join("mail");
     for round in 0..5 {
         maildrop.put("1", "one\r\n");
@@ -514,7 +516,7 @@ fn a_mail_directory_that_vanishes_and_comes_back() {
         maildrop.put("1", "new\r\n");
         client.login(USER, PASSWORD);
         assert_eq!(client.fetch("RETR 1"), b"new\r\n");
-        // The session in the directory that has gone removes nothing in the new one.
+        // The session in the removed directory removes nothing in the new one.
         assert!(old.refused("RETR 1").starts_with("[SYS/TEMP]"));
         old.call("DELE 1");
         old.quit();
@@ -525,12 +527,12 @@ fn a_mail_directory_that_vanishes_and_comes_back() {
     }
 }
 
-/// What an operator does who moves mail to another disk: a link with the old name.
+/// An operator who moves the mail to another disk leaves a symbolic link at the old path.
 #[test]
-fn a_mail_directory_that_becomes_a_link() {
+fn a_mail_directory_may_be_replaced_by_a_symbolic_link() {
     let elsewhere = TempDir::new().unwrap();
     let server = Server::builder().allow(elsewhere.path()).start();
-    let maildrop = moved_to(&server, "mail");
+    let maildrop = move_mail_directory(&server, "mail");
     maildrop.put("1", "one\r\n");
     assert_eq!(server.session().call("STAT"), "1 5");
     Maildrop::at(elsewhere.path().join(USER)).put("1", "elsewhere\r\n");
@@ -541,7 +543,7 @@ fn a_mail_directory_that_becomes_a_link() {
 }
 
 #[test]
-fn a_mail_directory_that_may_not_be_searched() {
+fn logins_are_refused_while_the_mail_directory_may_not_be_searched() {
     let server = Server::builder().unprivileged().start();
     server.maildrop().put("1", "one\r\n");
     let set_mode = |mode| {
@@ -559,9 +561,8 @@ fn a_mail_directory_that_may_not_be_searched() {
     client.login(USER, PASSWORD);
 }
 
-/// Connections that say nothing, or too little, are forgotten like all others.
 #[test]
-fn a_client_that_never_says_anything() {
+fn the_slots_of_clients_that_never_send_anything_are_released() {
     let server = Server::start();
     let mut admin = server.admin();
     for round in 0..200 {
@@ -572,5 +573,5 @@ fn a_client_that_never_says_anything() {
             _ => client.finish_writing(),
         }
     }
-    eventually("all have gone", || admin.value("hc?") == "200" && admin.value("cc?") == "0");
+    eventually("no session is left", || admin.value("hc?") == "200" && admin.value("cc?") == "0");
 }

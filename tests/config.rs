@@ -155,7 +155,10 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
         Server::builder().flags(["--peep-admin-file", path.to_str().unwrap()])
     };
     let hash = "boss:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=";
-    for line in ["boss:secret\nignored\n", hash] {
+    // Longer than any password that PEEP takes, as nobody types it.
+    let long = "boss:{SCRAM-SHA-256}4096,2PVtfbW6jHRlfXrnE/Zntw==,1h4YD5ofQCsCWw59ttPLce3meSvTgqVEDwycMO5IbAw=,\
+                TeEOaeVDqtPwhRnJcOhvcCdDGKxx52VmmqDBY84X/GM=";
+    for line in ["boss:secret\nignored\n", hash, long] {
         let server = start(line).start();
         let mut admin = server.peep();
         admin.send("a boss wrong");
@@ -165,7 +168,9 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
     }
     for (line, why) in [
         ("", "it has to be NAME:PASSWORD"),
-        ("boss:{SHA256}no hash", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:two words", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:{PLAIN}two words", "PEEP takes a password of 1 to 128 octets"),
+        ("boss:{SHA256}no hash", "the password is not in the form of SHA256"),
         ("boss:{SHA256}nohash", "the password is not in the form of SHA256"),
     ] {
         let output = start(line).refused();

@@ -1,39 +1,42 @@
-//! What the server gives up at its start, what transforms may reach and use, and the maildrop's lock as others see it.
+//! The rights that the server gives up at its start, the rights and limits of transforms, and the maildrop's lock as other
+//! programs see it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 
-use crate::harness::{Builder, Client, MailRoot, NOBODY, PASSWORD, PROGRAM, Server, USER, copy_of_program, eventually};
+use crate::harness::{
+    Builder, ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, can_unshare,
+    copy_of_program, eventually, lines_of, unshare,
+};
 
-/// Serves one small message.
+/// Starts a server that has one small message.
 fn with_mail(builder: Builder) -> Server {
     let server = builder.start();
     server.maildrop().put("1", "Subject: one\n\nbody\n");
     server
 }
 
-/// Serves it through `program`.
+/// A server that sends messages through the transform `program`.
 fn through(program: &str) -> Builder {
     Server::builder().flags(["-t", program])
 }
 
-/// What RETR gives through `program`.
+/// The output of the transform `program` as RETR sends it.
 #[track_caller]
 fn output(program: &str, flags: &[&str]) -> String {
     let server = with_mail(through(program).flags(flags.iter().copied()));
     String::from_utf8(server.session().fetch("RETR 1")).unwrap()
 }
 
-/// The fields of that name in the status of each of the process's threads.
+/// A field of `/proc/PID/task/TID/status`, for each thread of the process.
 fn statuses(process: u32, field: &str) -> Vec<String> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let status = |thread: PathBuf| fs::read_to_string(thread.join("status")).unwrap();
@@ -44,13 +47,14 @@ fn statuses(process: u32, field: &str) -> Vec<String> {
     threads.map(|thread| value(status(thread.unwrap().path()))).collect()
 }
 
+/// Checks that a field has this value in each thread of a server.
 #[track_caller]
-fn all_are(process: u32, field: &str, value: &str) {
+fn expect_in_all_threads(process: u32, field: &str, value: &str) {
     let statuses = statuses(process, field);
     assert!(statuses.len() > 998 && statuses.iter().all(|status| status == value), "{field}: {:?}", statuses[0]);
 }
 
-/// What the program says that is not to start.
+/// The message of a server that has refused to start.
 fn refusal(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -65,12 +69,12 @@ fn no_thread_can_gain_rights_by_setuid() {
     for flags in [&[][..], &["--no-landlock"]] {
         let server = Server::builder().flags(flags.iter().copied()).start();
         server.session().quit();
-        all_are(server.pid(), "NoNewPrivs", "1");
+        expect_in_all_threads(server.pid(), "NoNewPrivs", "1");
     }
 }
 
 #[test]
-fn root_becomes_an_ordinary_user_for_good() {
+fn run_as_gives_up_root_for_good() {
     if !geteuid().is_root() {
         return;
     }
@@ -85,38 +89,39 @@ fn root_becomes_an_ordinary_user_for_good() {
     client.call("DELE 1");
     client.quit();
     assert!(server.maildrop().messages().is_empty());
-    all_are(server.pid(), "Uid", &[NOBODY; 4].map(|user| user.to_string()).join(" "));
-    all_are(server.pid(), "Gid", "12345 12345 12345 12345");
-    all_are(server.pid(), "Groups", "");
-    all_are(server.pid(), "CapEff", "0000000000000000");
-    all_are(server.pid(), "CapPrm", "0000000000000000");
+    expect_in_all_threads(server.pid(), "Uid", &[NOBODY; 4].map(|user| user.to_string()).join(" "));
+    expect_in_all_threads(server.pid(), "Gid", "12345 12345 12345 12345");
+    expect_in_all_threads(server.pid(), "Groups", "");
+    expect_in_all_threads(server.pid(), "CapEff", "0000000000000000");
+    expect_in_all_threads(server.pid(), "CapPrm", "0000000000000000");
     assert!(!server.stderr().contains("running as root"), "{}", server.stderr());
 }
 
 #[test]
-fn ports_are_bound_before() {
+fn privileged_ports_are_bound_before_root_is_given_up() {
     if !geteuid().is_root() {
         return;
     }
-    // In a network of its own, where nobody has these ports.
+    // In a network namespace of its own, the ports are free.
+    let set_up = "ip link set lo up";
+    if !can_unshare(&["--net"], set_up) {
+        return;
+    }
     let mail = MailRoot::new();
     fs::set_permissions(mail.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\"", PROGRAM]);
+    let mut command = unshare(&["--net"]);
+    command.args(["bash", "-c", &format!("{set_up} && exec \"$0\" \"$@\""), PROGRAM]);
     command.args(["--run-as", "nobody", "-p", "110", "-P", "111", "-u", "ana:x", "-m"]).arg(mail.path());
-    let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    let mut stdout = BufReader::new(server.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    let users = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    server.kill().unwrap();
-    server.wait().unwrap();
-    assert_eq!(line, "POP3 listening on 0.0.0.0:110\n");
+    let mut server = ChildGuard(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let lines = lines_of(server.0.stdout.take().unwrap());
+    let line = lines.recv_timeout(PATIENCE).expect("the server prints its addresses");
+    let users = fs::read_to_string(format!("/proc/{}/status", server.0.id())).unwrap();
+    assert_eq!(line, "POP3 listening on 0.0.0.0:110");
     assert!(users.contains(&format!("Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n")), "{users}");
 }
 
 #[test]
-fn who_may_not_become_the_user_does_not_serve() {
+fn a_server_that_cannot_become_the_user_of_run_as_does_not_start() {
     let (program, _directory) = copy_of_program();
     let mut command = Command::new(program);
     command.args(["-p", "0", "-P", "0", "--address", "127.0.0.1", "--run-as", "54321:54321"]).current_dir("/tmp");
@@ -128,7 +133,7 @@ fn who_may_not_become_the_user_does_not_serve() {
 }
 
 #[test]
-fn a_user_without_access_to_the_mail_is_told() {
+fn a_user_of_run_as_without_access_to_the_mail_is_refused() {
     if !geteuid().is_root() {
         return;
     }
@@ -146,7 +151,7 @@ fn a_user_without_access_to_the_mail_is_told() {
 // Landlock
 
 #[test]
-fn a_mail_directory_elsewhere_is_refused() {
+fn peep_moves_the_mail_directory_only_below_allowed_directories() {
     let (allowed, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let server = Server::builder().allow(allowed.path()).start();
     fs::create_dir(server.mail().path().join("below")).unwrap();
@@ -163,14 +168,14 @@ fn a_mail_directory_elsewhere_is_refused() {
         admin.expect(answer);
     }
     assert_eq!(admin.value("m?"), allowed.path().to_str().unwrap());
-    eventually("it is logged with the flag", || server.stderr().matches("--allow-dir").count() == 1);
+    eventually("the log names the flag that allows it", || server.stderr().matches("--allow-dir").count() == 1);
     for why in ["it is /etc, which is the system's", "it is /, which is the system's"] {
         server.expect_log("WARN", why);
     }
 }
 
 #[test]
-fn a_system_directory_is_no_mail_directory() {
+fn a_system_directory_is_refused_as_mail_directory() {
     for directory in ["/", "/etc", "/tmp/../etc", "/proc/self/cwd/../../../../../../../../usr"] {
         let text = refusal(&Server::builder().seen_from(Path::new("/tmp"), directory).refused());
         assert!(text.starts_with(&format!("cannot use {directory} as mail directory: it is /")), "{text}");
@@ -187,7 +192,7 @@ fn a_system_directory_is_no_mail_directory() {
     assert_eq!(client.call("STAT"), "0 0");
 }
 
-/// Whether PEEP may move the mail directory to another place than below the first one.
+/// Returns true if PEEP may move the mail directory to a directory that is not below the first one.
 fn mail_may_be_elsewhere(flags: &[&str]) -> bool {
     let (server, elsewhere) = (Server::builder().flags(flags.iter().copied()).start(), TempDir::new().unwrap());
     let mut admin = server.admin();
@@ -200,7 +205,7 @@ fn mail_may_be_elsewhere(flags: &[&str]) -> bool {
 }
 
 #[test]
-fn a_quick_set_up_may_use_all_files_and_a_service_may_not() {
+fn only_a_service_is_confined_to_its_files() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();
     assert!(mail_may_be_elsewhere(&[]));
@@ -212,7 +217,7 @@ fn a_quick_set_up_may_use_all_files_and_a_service_may_not() {
 }
 
 #[test]
-fn the_log_says_at_the_start_whether_files_are_restricted() {
+fn the_log_says_at_the_start_whether_the_server_is_confined() {
     let quick = Server::start();
     quick.expect_log("INFO", "it can use all files that its user can use (see --confine)");
     let service = Server::builder().flags(["--confine"]).start();
@@ -221,7 +226,7 @@ fn the_log_says_at_the_start_whether_files_are_restricted() {
 }
 
 #[test]
-fn a_transform_of_a_quick_set_up_may_write_and_move_files() {
+fn a_transform_may_write_and_move_files_if_the_server_is_not_confined() {
     let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (one, other) = (one.path().join("file"), other.path().join("file"));
     let program = format!("sh -c 'cat >{0} && mv {0} {1} && cat {1}'", one.display(), other.display());
@@ -229,7 +234,7 @@ fn a_transform_of_a_quick_set_up_may_write_and_move_files() {
 }
 
 #[test]
-fn a_transform_reads_and_writes_nothing_else() {
+fn a_transform_of_a_confined_server_reads_and_writes_only_allowed_files() {
     let elsewhere = TempDir::new().unwrap();
     let (secret, new) = (elsewhere.path().join("secret"), elsewhere.path().join("new"));
     fs::write(&secret, "secret\n").unwrap();
@@ -247,9 +252,9 @@ fn a_transform_reads_and_writes_nothing_else() {
     assert_eq!(output(&write, &["--no-landlock"]), "yes\r\n");
 }
 
-/// A script, one beside it, and a file that is an argument.
+/// The transform is a script in a temporary directory. It runs another script beside it and reads a file that is an argument.
 #[test]
-fn a_transform_in_an_odd_place_works() {
+fn a_transform_can_read_its_own_directory_and_its_arguments() {
     let (programs, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let script = programs.path().join("script");
     fs::write(programs.path().join("helper"), "cat \"$1\"\n").unwrap();
@@ -263,15 +268,17 @@ fn a_transform_in_an_odd_place_works() {
 }
 
 #[test]
-fn a_transform_that_is_not_there_is_told_at_the_start() {
+fn a_missing_transform_is_logged_at_the_start() {
     for program in ["no-such-program", "./no-such-program", "/no/such/program"] {
         let server = through(program).start();
-        eventually("it is told", || server.stderr().contains(&format!("program {program:?} was not found")));
+        eventually("the log names the program", || {
+            server.stderr().contains(&format!("program {program:?} was not found"))
+        });
     }
 }
 
 #[test]
-fn what_is_to_be_allowed_has_to_be_there() {
+fn a_path_to_allow_that_does_not_exist_is_refused() {
     for (flag, value, why) in [
         ("--allow-dir", "/no/such", "cannot use /no/such for --allow-dir: No such file"),
         ("--allow-dir", PROGRAM, &format!("cannot use {PROGRAM} for --allow-dir: not a directory")),
@@ -283,7 +290,7 @@ fn what_is_to_be_allowed_has_to_be_there() {
     }
 }
 
-/// Neither by TCP nor by signals to who is not of the server.
+/// A transform can neither connect by TCP nor send signals to other processes.
 #[test]
 fn a_transform_has_no_network_and_no_signals() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -301,13 +308,13 @@ fn a_transform_has_no_network_and_no_signals() {
 #[test]
 fn a_transform_has_the_limits_that_are_set() {
     let limits = "cpu=7,memory=640M,file-size=8K,files=17";
-    let told =
+    let limits_of_the_transform =
         output("bash -c 'ulimit -t; ulimit -v; ulimit -f; ulimit -n; ulimit -Hn'", &["--transform-limit", limits]);
-    assert_eq!(told, "7\r\n655360\r\n8\r\n17\r\n17\r\n");
+    assert_eq!(limits_of_the_transform, "7\r\n655360\r\n8\r\n17\r\n17\r\n");
 }
 
 #[test]
-fn its_limits_are_not_the_servers() {
+fn the_limits_of_a_transform_do_not_apply_to_the_server() {
     let server = with_mail(through("cat").flags(["--transform-limit", "files=9", "--transform-limit", "cpu=1"]));
     assert_eq!(server.session().fetch("RETR 1"), b"Subject: one\r\n\r\nbody\r\n");
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
@@ -327,11 +334,11 @@ fn a_transform_beyond_its_limits_fails() {
     }
 }
 
-/// The server's own threads, which the kernel counts for the same user, are not the transform's.
+/// The kernel counts the server's threads for the same user. They do not count against the transform's limit.
 #[test]
-fn processes_are_limited_beside_the_servers_threads() {
-    // A user whom no other test has: the kernel counts all that a user runs.
-    const SOMEBODY: u32 = NOBODY - 2;
+fn the_limit_of_processes_does_not_count_the_servers_threads() {
+    // No other test uses this user, because the kernel counts all processes of a user.
+    const OWN_USER: u32 = NOBODY - 2;
     let fork = r#"python3 -c "
 import os, signal
 children = 0
@@ -344,20 +351,20 @@ except BlockingIOError:
     pass
 print(children)
 ""#;
-    let server = with_mail(through(fork).flags(["--transform-limit", "processes=5"]).unprivileged_as(SOMEBODY));
+    let server = with_mail(through(fork).flags(["--transform-limit", "processes=5"]).unprivileged_as(OWN_USER));
     if geteuid().is_root() {
         assert_eq!(server.session().fetch("RETR 1"), b"4\r\n");
     }
 
     let server = with_mail(through("bash -c 'ulimit -u'").flags(["--transform-limit", "processes=5"]));
-    // There is a session only when all threads are there.
-    let told = server.session().fetch("RETR 1");
+    // A session is served only after all threads were started.
+    let limit = server.session().fetch("RETR 1");
     let threads = statuses(server.pid(), "Pid").len();
-    assert_eq!(String::from_utf8(told).unwrap(), format!("{}\r\n", threads + 5));
+    assert_eq!(String::from_utf8(limit).unwrap(), format!("{}\r\n", threads + 5));
 }
 
 #[test]
-fn limits_that_are_none_are_refused() {
+fn malformed_limits_are_refused() {
     for limit in ["cpu", "cpu=x", "speed=1", "cpu=1,memory"] {
         let output = through("cat").flags(["--transform-limit", limit]).refused();
         assert_eq!(output.status.code(), Some(2), "{limit}");
@@ -367,8 +374,9 @@ fn limits_that_are_none_are_refused() {
 // ---------------------------------------------------------------------------------------------------------------------
 // The lock
 
+/// Checks that a login is refused because the maildrop is in use.
 #[track_caller]
-fn in_use(server: &Server) {
+fn expect_in_use(server: &Server) {
     let mut client = server.pop3();
     client.call(&format!("USER {USER}"));
     let text = client.refused(&format!("PASS {PASSWORD}"));
@@ -376,37 +384,37 @@ fn in_use(server: &Server) {
 }
 
 #[test]
-fn another_server_finds_the_maildrop_in_use() {
+fn a_maildrop_is_locked_for_other_servers() {
     let mail = MailRoot::new();
     let one = with_mail(Server::builder().mail(&mail));
     let other = Server::builder().mail(&mail).start();
     let session = one.session();
-    in_use(&other);
+    expect_in_use(&other);
     session.quit();
     let session = other.session();
-    in_use(&one);
+    expect_in_use(&one);
     drop(session);
     one.session().quit();
     assert_eq!(fs::metadata(one.maildrop().path(".pop3d-lock")).unwrap().len(), 0);
 }
 
 #[test]
-fn a_server_that_is_killed_has_no_lock() {
+fn the_lock_of_a_killed_server_is_free() {
     let mail = MailRoot::new();
     let mut one = with_mail(Server::builder().mail(&mail));
     let other = Server::builder().mail(&mail).start();
     let _session = one.session();
-    in_use(&other);
+    expect_in_use(&other);
     one.signal(Signal::KILL);
     one.wait();
     other.session().quit();
 }
 
-/// As any program may that knows of the file.
-struct Locker(Child);
+/// Another program that holds the maildrop's lock.
+struct Locker(ChildGuard);
 
 impl Locker {
-    /// Holds the lock when it returns.
+    /// Starts the program and waits until it has the lock.
     fn lock(file: &Path) -> Self {
         let script = "import fcntl, struct, sys\n\
             file = open(sys.argv[1], 'a')\n\
@@ -415,40 +423,36 @@ impl Locker {
             sys.stdin.read()";
         let mut command = Command::new("python3");
         command.args(["-c", script]).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut locker = Self(command.spawn().unwrap());
-        let mut line = [0; 7];
-        locker.0.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"locked\n");
-        locker
+        let mut child = ChildGuard(command.spawn().unwrap());
+        let lines = lines_of(child.0.stdout.take().unwrap());
+        assert_eq!(lines.recv_timeout(PATIENCE).as_deref(), Ok("locked"));
+        Self(child)
     }
-}
 
-impl Drop for Locker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn unlock(self) {
+        drop(self.0);
     }
 }
 
 #[test]
-fn it_is_a_lock_that_other_programs_can_take() {
+fn other_programs_can_take_the_lock() {
     let server = with_mail(Server::builder());
     let locker = Locker::lock(&server.maildrop().path(".pop3d-lock"));
-    in_use(&server);
-    // Free within the time that a login waits.
+    expect_in_use(&server);
+    // The lock is released within the time that a login waits.
     let mut client = server.pop3();
     client.send_all([&*format!("USER {USER}"), &*format!("PASS {PASSWORD}")]);
     client.ok();
-    drop(locker);
+    locker.unlock();
     client.ok();
 }
 
 #[test]
-fn a_transforms_processes_do_not_keep_the_lock() {
+fn processes_that_a_transform_leaves_do_not_keep_the_lock() {
     let mail = MailRoot::new();
     let notes = TempDir::new().unwrap();
     let note = notes.path().join("note");
-    // Out of reach of what ends a transform.
+    // The process leaves the transform's process group, so the server does not end it.
     let program = format!("sh -c 'setsid sleep 20 >/dev/null 2>&1 & echo $! >{}; cat'", note.display());
     let one = with_mail(through(&program).mail(&mail).allow(notes.path()));
     let other = Server::builder().mail(&mail).start();
@@ -460,7 +464,7 @@ fn a_transforms_processes_do_not_keep_the_lock() {
     let _ = Command::new("kill").arg(left.trim()).status();
 }
 
-/// What cannot be locked can be read, and nothing is removed there.
+/// Messages of a maildrop that cannot be locked can be read and not removed.
 #[test]
 fn a_maildrop_that_cannot_be_locked_is_read_only() {
     for (name, unwritable) in [("1", ""), ("new/1000000000.a", "cur")] {
@@ -484,9 +488,10 @@ fn a_maildrop_that_cannot_be_locked_is_read_only() {
     }
 }
 
-/// The user's directory is root's and its folders are the server's: two servers of the same user, and one of them root.
+/// The user's directory belongs to root and its folders to an unprivileged user. Two servers run as that user and one as
+/// root.
 #[test]
-fn servers_of_different_rights_agree_on_the_lock() {
+fn servers_of_different_users_share_one_lock() {
     if !geteuid().is_root() {
         return;
     }
@@ -504,7 +509,7 @@ fn servers_of_different_rights_agree_on_the_lock() {
         for holder in servers {
             let session = holder.session();
             for server in servers.into_iter().filter(|server| server.pid() != holder.pid()) {
-                in_use(server);
+                expect_in_use(server);
             }
             session.quit();
         }
@@ -515,10 +520,10 @@ fn servers_of_different_rights_agree_on_the_lock() {
     }
 }
 
-/// A server that runs as root leaves nothing that one with --run-as cannot use; nor is it stopped by what earlier versions
-/// have left.
+/// A server that runs as root gives its files to the mail's owner, so that a server with --run-as can use them. Files that
+/// belong to root, as earlier versions have left them, do not stop such a server.
 #[test]
-fn what_a_run_as_root_leaves_can_be_used_by_others() {
+fn files_left_by_a_server_run_as_root_can_be_used_by_run_as() {
     if !geteuid().is_root() {
         return;
     }
@@ -537,7 +542,7 @@ fn what_a_run_as_root_leaves_can_be_used_by_others() {
         let index = maildrop.path(".pop3d-index");
         let ordinary = || Server::builder().mail(&mail).flags(["--run-as", &NOBODY.to_string()]).start();
         Server::builder().mail(&mail).start().session().quit();
-        // A flat maildrop has no index as long as its messages have just been written.
+        // A flat maildrop gets no index while its messages have just been written.
         let left: Vec<_> = [&lock, &index].into_iter().filter(|path| path.exists()).collect();
         assert!(left.contains(&&lock) && (folder.is_empty() || left.len() == 2));
         for path in &left {
@@ -563,7 +568,7 @@ fn what_a_run_as_root_leaves_can_be_used_by_others() {
     }
 }
 
-/// Then another server could have the maildrop by now.
+/// Without the lock file, another server may have locked the maildrop meanwhile.
 #[test]
 fn a_session_whose_lock_file_was_removed_removes_nothing() {
     let server = with_mail(Server::builder());
@@ -579,18 +584,18 @@ fn a_session_whose_lock_file_was_removed_removes_nothing() {
 }
 
 #[test]
-fn what_is_in_the_locks_way_is_told() {
+fn a_login_is_refused_if_the_lock_file_is_a_directory() {
     let server = with_mail(Server::builder());
     fs::create_dir(server.maildrop().path(".pop3d-lock")).unwrap();
     let mut client = server.pop3();
     client.call(&format!("USER {USER}"));
     assert!(client.refused(&format!("PASS {PASSWORD}")).starts_with("[SYS/"));
-    eventually("it is logged", || server.stderr().contains(".pop3d-lock\" cannot be used for locking"));
+    eventually("the log has the reason", || server.stderr().contains(".pop3d-lock\" cannot be used for locking"));
 }
 
-/// Two servers, many clients, one user: never two sessions at once.
+/// Many clients log in as one user on two servers. There are never two sessions at the same time.
 #[test]
-fn sessions_of_two_servers_never_meet() {
+fn two_servers_never_serve_one_maildrop_at_the_same_time() {
     let mail = MailRoot::new();
     let servers = [with_mail(Server::builder().mail(&mail)), Server::builder().mail(&mail).start()];
     let inside = parking_lot::Mutex::new(());
@@ -604,9 +609,9 @@ fn sessions_of_two_servers_never_meet() {
                     client.call(&format!("USER {USER}"));
                     client.send(&format!("PASS {PASSWORD}"));
                     if client.line().starts_with("+OK") {
-                        let alone = inside.try_lock().expect("two sessions at once");
+                        let only_session = inside.try_lock().expect("no other session is open");
                         client.call("STAT");
-                        drop(alone);
+                        drop(only_session);
                         client.quit();
                     }
                 }

@@ -1,8 +1,9 @@
-//! The n-th system call of a session fails, for every n: of the real server, by strace, which makes calls fail as the
-//! kernel would. And disks that are full or read-only, clocks that jump, a server that is killed under load.
+//! Faults of the system below the server: system calls that fail, disks that are full or read-only, clocks that jump, and
+//! a server that is killed under load.
 //!
-//! Whatever fails: a message is whole in its place, or its deletion was committed; an answer is right, or -ERR with a
-//! response code, or the connection closes; the server goes on and the next session is right.
+//! `strace` makes the n-th system call of a session fail, for every n. Whatever fails, these rules hold: a message is whole
+//! and in its place unless a QUIT has removed it; every answer is right or is -ERR with a response code, or the connection
+//! closes; and the next session is served without a fault.
 
 mod calls;
 mod clock;

@@ -1,4 +1,4 @@
-//! The most of everything: connections, places, descriptors; and that none of them is lost.
+//! The limits of connections, connection slots, memory and file descriptors, and that each is released after use.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -13,14 +13,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Certificate, Client, PASSWORD, PATIENCE, Server, USER, eventually, reset, settled, throughout};
 
-/// The most connections at once.
+/// The largest number of connections at once.
 const MOST: usize = 998;
 
-/// The most POP3 clients at once: one place is kept for an admin.
+/// The largest number of POP3 connections at once. One slot is reserved for an admin.
 const MOST_POP3: usize = MOST - 1;
 
-/// Allows this process as many descriptors as it may have.
-pub(crate) fn raise_our_limit() {
+/// Raises the limit of open files of the test's own process to its hard limit.
+pub(crate) fn raise_own_descriptor_limit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let limit = getrlimit(Resource::Nofile);
@@ -28,22 +28,22 @@ pub(crate) fn raise_our_limit() {
     });
 }
 
-/// A server with the users `user0`, `user1`, …
+/// Starts a server with `count` users `user0`, `user1`, …
 fn server_with_users(count: usize, flags: &[&str]) -> Server {
-    raise_our_limit();
+    raise_own_descriptor_limit();
     let builder = Server::builder().flags(flags.iter().copied());
     (0..count).fold(builder, |builder, number| builder.user(&format!("user{number}"), "x")).start()
 }
 
-/// One of these tests at a time, so that together they need no more descriptors than the largest of them.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Lets one test run at a time of those that open many connections, so that together they do not run out of descriptors.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An admin's good bye; the place is free then.
+/// Ends an admin's session and waits until the server has closed the connection, which frees the slot.
 #[track_caller]
-fn leave(mut admin: Client) {
+fn log_out(mut admin: Client) {
     admin.send("q");
     admin.expect("+");
     admin.closed();
@@ -56,8 +56,8 @@ fn log_in(client: &mut Client, number: usize) {
     client.ok();
 }
 
-/// Begins to connect and does not wait for it, so that any number can be begun at once.
-fn knock(address: SocketAddr) -> TcpStream {
+/// Starts to connect and does not wait for the connection, so that a test can start any number of connections at once.
+fn start_connecting(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
     match socket.connect(&address.into()) {
@@ -67,22 +67,22 @@ fn knock(address: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// Waits for the greeting of a connection that was begun by [`knock`].
+/// Waits for the greeting on a connection from [`start_connecting`].
 #[track_caller]
-fn greeted(stream: &mut TcpStream) {
+fn expect_greeting(stream: &mut TcpStream) {
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut greeting = Vec::new();
     while !greeting.ends_with(b"\r\n") {
         let mut octet = [0];
-        assert_eq!(stream.read(&mut octet).unwrap(), 1, "closed");
+        assert_eq!(stream.read(&mut octet).unwrap(), 1, "the server has closed the connection");
         greeting.extend(octet);
     }
     assert!(greeting.starts_with(b"+OK"), "{}", greeting.escape_ascii());
 }
 
-/// Whether the server has said anything yet.
-fn is_greeted(stream: &TcpStream) -> bool {
+/// Returns true if the server has sent anything.
+fn has_greeting(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     match stream.peek(&mut [0]) {
         Ok(length) => length > 0,
@@ -91,7 +91,7 @@ fn is_greeted(stream: &TcpStream) -> bool {
     }
 }
 
-/// What the server's /proc/PID has: threads, KiB of memory and the like.
+/// A number from the server's `/proc/PID/status`, for example the number of threads or KiB of memory.
 fn status(server: &Server, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
@@ -102,7 +102,7 @@ fn descriptors(server: &Server) -> usize {
     fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count()
 }
 
-/// The processor time that the server has used, in ticks of 10 ms.
+/// The processor time that the server has used, in ticks of 10 ms each.
 fn processor_ticks(server: &Server) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -119,14 +119,14 @@ fn is_at_rest(server: &Server) {
     });
 }
 
-/// All places can be taken at once, and all of them are free in the end.
+/// Waits until no POP3 session is left, and checks that as many can be served at once as the limit allows.
 #[track_caller]
-fn all_places_are_free(server: &Server) {
+fn expect_all_slots_free(server: &Server) {
     let mut admin = server.admin();
-    eventually("all have gone", || admin.value("cc?") == "0");
+    eventually("no session is left", || admin.value("cc?") == "0");
     assert!(admin.values("cu?").is_empty());
-    let mut streams: Vec<_> = (0..MOST_POP3).map(|_| knock(server.pop3_address())).collect();
-    streams.iter_mut().for_each(greeted);
+    let mut streams: Vec<_> = (0..MOST_POP3).map(|_| start_connecting(server.pop3_address())).collect();
+    streams.iter_mut().for_each(expect_greeting);
     assert_eq!(admin.value("cc?"), MOST_POP3.to_string());
 }
 
@@ -134,8 +134,8 @@ fn all_places_are_free(server: &Server) {
 // Connections
 
 #[test]
-fn all_places_taken_by_users_who_are_logged_in() {
-    let _alone = alone();
+fn every_slot_can_be_used_by_a_logged_in_user() {
+    let _turn = one_at_a_time();
     let server = server_with_users(MOST_POP3, &[]);
     let mut clients: Vec<_> = (0..MOST_POP3).map(|_| Client::connect(server.pop3_address())).collect();
     for (number, client) in clients.iter_mut().enumerate() {
@@ -148,7 +148,7 @@ fn all_places_taken_by_users_who_are_logged_in() {
     for client in &mut clients {
         assert_eq!(client.call("STAT"), "0 0");
     }
-    // All at work at once.
+    // All sessions work at the same time.
     clients.iter_mut().for_each(|client| client.send_all(["NOOP", "UIDL", "NOOP"]));
     for client in &mut clients {
         client.ok();
@@ -157,70 +157,70 @@ fn all_places_taken_by_users_who_are_logged_in() {
         client.ok();
     }
 
-    // Who comes now waits, and is served in turn.
-    let mut waiting: Vec<_> = (0..20).map(|_| knock(server.pop3_address())).collect();
+    // Further clients wait and are served in the order in which they have connected.
+    let mut waiting: Vec<_> = (0..20).map(|_| start_connecting(server.pop3_address())).collect();
     assert_eq!(admin.value("hc?"), MOST_POP3.to_string());
-    assert!(!waiting.iter().any(is_greeted));
-    for (place, next) in waiting.iter_mut().enumerate() {
+    assert!(!waiting.iter().any(has_greeting));
+    for (served, next) in waiting.iter_mut().enumerate() {
         clients.pop().unwrap().quit();
-        greeted(next);
-        assert_eq!(admin.value("hc?"), (MOST_POP3 + place + 1).to_string());
+        expect_greeting(next);
+        assert_eq!(admin.value("hc?"), (MOST_POP3 + served + 1).to_string());
     }
     assert_eq!(admin.value("cc?"), MOST_POP3.to_string());
 
-    // The last place is the admin's; when it is taken no second admin is served until it is free.
+    // The last slot is reserved for an admin. While it is taken, a second admin has to wait.
     let mut second = server.peep();
-    leave(admin);
+    log_out(admin);
     second.send("a root root");
     second.expect("+");
     drop((clients, waiting));
-    eventually("all have gone", || second.value("cc?") == "0");
+    eventually("no session is left", || second.value("cc?") == "0");
 }
 
 #[test]
-fn three_thousand_at_once() {
+fn three_thousand_clients_that_connect_at_once_are_all_served() {
     const STORM: usize = 3000;
-    let _alone = alone();
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &[]);
     let mut admin = server.admin();
-    let mut streams: Vec<_> = (0..STORM).map(|_| knock(server.pop3_address())).collect();
-    // Each makes room for one of those behind it.
+    let mut streams: Vec<_> = (0..STORM).map(|_| start_connecting(server.pop3_address())).collect();
+    // Each client that leaves frees a slot for one that waits.
     for (number, stream) in streams.iter_mut().enumerate() {
-        greeted(stream);
+        expect_greeting(stream);
         stream.shutdown(Shutdown::Both).unwrap();
         if number % 500 == 0 {
             assert!(admin.value("cc?").parse::<usize>().unwrap() <= MOST_POP3);
         }
     }
-    eventually("all have gone", || admin.value("cc?") == "0");
+    eventually("no session is left", || admin.value("cc?") == "0");
     assert_eq!(admin.value("hc?"), STORM.to_string());
     assert!(status(&server, "VmHWM") < 64 * 1024);
 }
 
 #[test]
-fn an_admin_gets_in_when_all_other_places_are_taken() {
-    let _alone = alone();
+fn an_admin_is_served_when_all_other_slots_are_taken() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &[]);
-    let mut streams: Vec<_> = (0..MOST_POP3 + 200).map(|_| knock(server.pop3_address())).collect();
-    streams[..MOST_POP3].iter_mut().for_each(greeted);
+    let mut streams: Vec<_> = (0..MOST_POP3 + 200).map(|_| start_connecting(server.pop3_address())).collect();
+    streams[..MOST_POP3].iter_mut().for_each(expect_greeting);
     for _ in 0..50 {
         let mut admin = server.admin();
         assert_eq!(admin.value("cc?"), MOST_POP3.to_string());
-        leave(admin);
+        log_out(admin);
     }
 }
 
-/// Every rude way to leave, some thousand times.
+/// Clients leave in every way that skips QUIT, some thousand times.
 #[test]
-fn no_place_is_lost() {
-    let _alone = alone();
+fn every_slot_is_released_however_a_client_leaves() {
+    let _turn = one_at_a_time();
     let server = server_with_users(2, &[]);
     let mut admin = server.admin();
     let before = descriptors(&server);
     let mut streams = Vec::new();
     for round in 0..3000 {
         match round % 6 {
-            0 => drop(knock(server.pop3_address())),
+            0 => drop(start_connecting(server.pop3_address())),
             1 => reset(Client::connect(server.pop3_address())),
             2 => {
                 let mut client = Client::connect(server.pop3_address());
@@ -232,51 +232,49 @@ fn no_place_is_lost() {
                 client.write("USER user1\r\nPASS x\r\nCAPA\r\nQUIT\r\nNOOP\r\n");
                 reset(client);
             }
-            4 => streams.push(knock(server.pop3_address())),
+            4 => streams.push(start_connecting(server.pop3_address())),
             _ => reset(Client::connect(server.peep_address())),
         }
     }
     drop(streams);
-    eventually("all have gone", || admin.value("cc?") == "0");
+    eventually("no session is left", || admin.value("cc?") == "0");
     eventually("all descriptors are closed", || descriptors(&server) <= before);
     drop(admin);
-    all_places_are_free(&server);
+    expect_all_slots_free(&server);
 }
 
-/// Nobody who waits is forgotten, whatever the limit does meanwhile.
 #[test]
-fn a_limit_that_changes_all_the_time() {
+fn every_waiting_client_is_served_while_the_limit_changes() {
     const CLIENTS: usize = 600;
-    let _alone = alone();
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &[]);
     let mut admin = server.admin();
-    let mut streams: Vec<_> = (0..CLIENTS).map(|_| knock(server.pop3_address())).collect();
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| start_connecting(server.pop3_address())).collect();
     for (number, stream) in streams.iter_mut().enumerate() {
         admin.send_all(["c= 2", "c= 1", &*format!("c= {}", 2 + number % 7)]);
         (0..3).for_each(|_| admin.expect("+"));
-        greeted(stream);
+        expect_greeting(stream);
         stream.shutdown(Shutdown::Both).unwrap();
     }
     assert_eq!(admin.value("hc?"), CLIENTS.to_string());
     admin.send("c= 998");
     admin.expect("+");
     drop(admin);
-    all_places_are_free(&server);
+    expect_all_slots_free(&server);
 }
 
-/// Those who wait and those who are idle cost no processor time.
 #[test]
-fn a_full_server_is_at_rest() {
-    let _alone = alone();
+fn idle_and_waiting_clients_cost_no_processor_time() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &["-c", "100"]);
-    let mut streams: Vec<_> = (0..300).map(|_| knock(server.pop3_address())).collect();
-    streams[..99].iter_mut().for_each(greeted);
+    let mut streams: Vec<_> = (0..300).map(|_| start_connecting(server.pop3_address())).collect();
+    streams[..99].iter_mut().for_each(expect_greeting);
     is_at_rest(&server);
 }
 
 #[test]
-fn a_signal_ends_all_of_them_in_time() {
-    let _alone = alone();
+fn sigterm_ends_a_full_server_in_time() {
+    let _turn = one_at_a_time();
     let mut server = server_with_users(MOST_POP3, &[]);
     let mut clients: Vec<_> = (0..MOST_POP3).map(|_| Client::connect(server.pop3_address())).collect();
     for (number, client) in clients.iter_mut().enumerate() {
@@ -285,21 +283,22 @@ fn a_signal_ends_all_of_them_in_time() {
             log_in(client, number);
         }
     }
-    let _waiting: Vec<_> = (0..100).map(|_| knock(server.pop3_address())).collect();
+    let _waiting: Vec<_> = (0..100).map(|_| start_connecting(server.pop3_address())).collect();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     clients.iter_mut().for_each(Client::closed);
 }
 
-/// When places are wanted they are not kept for as long as otherwise for who does not log in; users keep theirs.
+/// While a client waits for a slot, connections that have not logged in get a shorter deadline. Sessions of users keep
+/// theirs.
 #[test]
-fn the_silent_make_room_for_others() {
+fn clients_that_do_not_log_in_are_closed_when_others_wait() {
     let certificate = Certificate::new();
     let server = Server::builder().user(USER, PASSWORD).user("other", "pass").flags(["-c", "8"]);
     let server = server.flags(["--pop3s-port", "0", "--tls-cert", certificate.chain().to_str().unwrap()]);
     let server = server.flags(["--tls-key", certificate.key().to_str().unwrap()]).start();
     let mut user = server.session();
-    // Silent before the login, in the handshake of POP3S, in that of STLS, and on the port of PEEP.
+    // Clients that send nothing before login, in the handshake of POP3S, in that of STLS, and on PEEP's port.
     let mut silent = vec![server.pop3(), server.pop3(), Client::connect(server.pop3s_address()), server.pop3()];
     silent[3].call("STLS");
     silent.extend([server.peep(), server.peep(), server.peep()]);
@@ -313,9 +312,9 @@ fn the_silent_make_room_for_others() {
     server.expect_log("WARN", "all connection slots are taken: closed 7 connections");
 }
 
-/// Clients that connect to PEEP and say nothing keep no admin out: when no slot is left, the oldest of them is closed.
+/// When no slot is left and an admin connects, the oldest PEEP connection that has not authenticated is closed.
 #[test]
-fn silent_peep_clients_make_room_for_an_admin() {
+fn silent_peep_clients_are_closed_when_an_admin_connects() {
     let certificate = Certificate::new();
     for by_tls in [false, true] {
         let mut builder = Server::builder().flags(["-c", "3"]);
@@ -333,7 +332,7 @@ fn silent_peep_clients_make_room_for_an_admin() {
             client
         };
         let mut first = log_in(connect(&server));
-        // With TLS they are silent in the handshake.
+        // With TLS, these clients do not even start the handshake.
         let mut silent = [server.peep(), server.peep()];
         let mut second = log_in(connect(&server));
         silent[0].closed();
@@ -345,7 +344,7 @@ fn silent_peep_clients_make_room_for_an_admin() {
         // An admin who has authenticated keeps the slot.
         let mut waiting = server.peep();
         waiting.write("a");
-        leave(first);
+        log_out(first);
         if !by_tls {
             waiting.send(" root root");
             waiting.expect("+");
@@ -356,59 +355,60 @@ fn silent_peep_clients_make_room_for_an_admin() {
     }
 }
 
-/// With one slot, admins that connect at the same time are served one after the other, and none closes another one
-/// that is about to authenticate.
+/// With one slot, admins that connect at the same time are served one after the other. None of them closes the connection
+/// of another that is about to authenticate.
 #[test]
-fn admins_who_come_together_are_served_in_turn() {
+fn admins_who_connect_together_are_served_in_turn() {
     let server = Server::builder().flags(["-c", "1"]).start();
     thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| (0..5).for_each(|_| leave(server.admin())));
+            scope.spawn(|| (0..5).for_each(|_| log_out(server.admin())));
         }
     });
 }
 
 #[test]
-fn one_place_is_for_an_admin() {
-    let _alone = alone();
+fn a_single_slot_is_reserved_for_an_admin() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &["-c", "1"]);
-    let waiting = knock(server.pop3_address());
+    let waiting = start_connecting(server.pop3_address());
     for _ in 0..3 {
         let mut admin = server.admin();
         assert_eq!((admin.value("c?"), admin.value("hc?")), ("1".to_owned(), "0".to_owned()));
-        leave(admin);
+        log_out(admin);
     }
-    assert!(!is_greeted(&waiting));
+    assert!(!has_greeting(&waiting));
 }
 
 #[test]
-fn two_places_are_for_one_client_and_an_admin() {
-    let _alone = alone();
+fn two_slots_serve_one_client_and_one_admin() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &["-c", "2"]);
     let mut admin = server.admin();
-    let mut waiting: Vec<_> = (0..5).map(|_| knock(server.pop3_address())).collect();
-    for (place, stream) in waiting.drain(..).enumerate() {
+    let mut waiting: Vec<_> = (0..5).map(|_| start_connecting(server.pop3_address())).collect();
+    for (served, stream) in waiting.drain(..).enumerate() {
         let mut stream = stream;
-        greeted(&mut stream);
-        assert_eq!((admin.value("cc?"), admin.value("hc?")), ("1".to_owned(), (place + 1).to_string()));
+        expect_greeting(&mut stream);
+        assert_eq!((admin.value("cc?"), admin.value("hc?")), ("1".to_owned(), (served + 1).to_string()));
     }
-    eventually("the last has gone", || admin.value("cc?") == "0");
-    // Two admins leave no place for a client.
+    eventually("the last session has ended", || admin.value("cc?") == "0");
+    // Two admins leave no slot for a client.
     let other = server.admin();
-    let mut stream = knock(server.pop3_address());
+    let mut stream = start_connecting(server.pop3_address());
     assert_eq!(admin.value("cc?"), "0");
-    assert!(!is_greeted(&stream));
+    assert!(!has_greeting(&stream));
     drop(other);
-    greeted(&mut stream);
+    expect_greeting(&mut stream);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Memory and threads
 
-/// The promise is 25 MiB, for the program as it is released; this one has no optimisation.
+/// The released program is promised to use 25 MiB. The limits here are higher, because tests run a build without
+/// optimisation.
 #[test]
 fn threads_and_memory_are_bounded_from_the_start() {
-    let _alone = alone();
+    let _turn = one_at_a_time();
     let server = server_with_users(MOST_POP3, &[]);
     server.admin();
     assert!(status(&server, "VmRSS") < 40 * 1024, "{} KiB", status(&server, "VmRSS"));
@@ -423,14 +423,14 @@ fn threads_and_memory_are_bounded_from_the_start() {
     assert!(status(&server, "VmRSS") < 80 * 1024, "{} KiB", status(&server, "VmRSS"));
 }
 
-/// Lists of many messages are freed for the system, not only for the next login. There are several logins at once, as
-/// each thread frees memory in an arena of its own.
+/// A session's list of messages is returned to the system when the session ends. Several sessions run at once, because
+/// each thread's allocator has an arena of its own.
 #[test]
-fn memory_for_large_maildrops_is_given_back() {
+fn memory_of_large_maildrops_is_returned_to_the_system() {
     const USERS: usize = 8;
     const MESSAGES: usize = 12_000;
     const ROUNDS: usize = 3;
-    let _alone = alone();
+    let _turn = one_at_a_time();
     let server = server_with_users(USERS, &[]);
     thread::scope(|scope| {
         for number in 0..USERS {
@@ -457,33 +457,33 @@ fn memory_for_large_maildrops_is_given_back() {
         clients.into_iter().for_each(|client| client.quit());
     }
     let kept = || status(&server, "VmRSS").saturating_sub(at_start);
-    eventually("what the sessions needed is given back", || kept() < 12 * 1024);
+    eventually("the memory of the sessions is returned", || kept() < 12 * 1024);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Descriptors
 
-/// Allows the server no more than `count` descriptors from now on.
+/// Limits the running server to `count` descriptors.
 fn limit_descriptors(server: &Server, count: u64) {
     prlimit(Some(server.process()), Resource::Nofile, Rlimit { current: Some(count), ..getrlimit(Resource::Nofile) })
         .unwrap();
 }
 
-/// The same from the start: the server knows.
+/// Starts a server with a limit of `count` descriptors, which it can read at its start.
 fn server_with_descriptors(count: u64) -> Server {
-    raise_our_limit();
+    raise_own_descriptor_limit();
     Server::builder().user("user0", "x").user("user1", "x").descriptors(count).start()
 }
 
-/// Nobody is refused: clients wait until others leave; the log tells once; nobody spins.
+/// Clients wait until others leave, the log has one line, and the server does not spin.
 #[test]
-fn descriptors_run_out() {
-    let _alone = alone();
+fn clients_wait_when_the_server_has_no_descriptors_left() {
+    let _turn = one_at_a_time();
     let server = server_with_users(2, &[]);
     let mut admin = server.admin();
     limit_descriptors(&server, descriptors(&server) as u64 + 20);
-    let mut streams: Vec<_> = (0..60).map(|_| knock(server.pop3_address())).collect();
-    eventually("it is logged", || server.stderr().contains("cannot accept"));
+    let mut streams: Vec<_> = (0..60).map(|_| start_connecting(server.pop3_address())).collect();
+    eventually("the log has the reason", || server.stderr().contains("cannot accept"));
     assert!(server.stderr().contains("Too many open files"));
     let served: usize = admin.value("cc?").parse().unwrap();
     assert!((1..60).contains(&served), "{served}");
@@ -492,21 +492,21 @@ fn descriptors_run_out() {
     assert_eq!(server.stderr().matches("cannot accept").count(), 1);
 
     for mut stream in streams.drain(..) {
-        greeted(&mut stream);
+        expect_greeting(&mut stream);
     }
-    eventually("all have gone", || admin.value("cc?") == "0");
+    eventually("no session is left", || admin.value("cc?") == "0");
     assert_eq!(admin.value("hc?"), "60");
     let mut client = server.pop3();
     log_in(&mut client, 0);
 }
 
-/// With few descriptors allowed some connections have to wait; those that are served can log in and read mail.
+/// With a low limit of descriptors, some connections have to wait. Those that are served can log in and read mail.
 #[test]
 fn sessions_have_descriptors_left_for_mail() {
     let server = server_with_descriptors(132);
     server.mail().maildrop("user0").put("1", "one\r\n");
     let mut first = server.pop3();
-    let _streams: Vec<_> = (0..200).map(|_| knock(server.pop3_address())).collect();
+    let _streams: Vec<_> = (0..200).map(|_| start_connecting(server.pop3_address())).collect();
     let mut admin = server.admin();
     let served = || admin.value("hc?");
     settled("the number of accepted connections settles", served);
@@ -515,10 +515,10 @@ fn sessions_have_descriptors_left_for_mail() {
     assert!(!server.stderr().contains("ERROR"), "{}", server.stderr());
 }
 
-/// A transform needs more descriptors than there are: refused for now, and the session goes on.
+/// A RETR whose transform needs more descriptors than are left is refused for now, and the session goes on.
 #[test]
-fn no_descriptors_for_a_transform() {
-    let _alone = alone();
+fn a_transform_without_descriptors_is_refused_and_the_session_goes_on() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &["-t", "cat"]);
     server.mail().maildrop("user0").put("1", "one\r\n");
     let mut client = server.pop3();
@@ -537,10 +537,9 @@ fn no_descriptors_for_a_transform() {
     assert_eq!(descriptors(&server) as u64, open);
 }
 
-/// A login that finds no descriptors is refused for now, and works later.
 #[test]
-fn no_descriptors_for_a_login() {
-    let _alone = alone();
+fn a_login_without_descriptors_is_refused_for_now_and_works_later() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &[]);
     for number in 0..5 {
         server.mail().maildrop("user0").put(&number.to_string(), "one\r\n");
@@ -557,18 +556,18 @@ fn no_descriptors_for_a_login() {
     assert_eq!(client.call("STAT"), "5 25");
 }
 
-/// A large maildrop is measured with many files open at once, but one descriptor is enough.
+/// The first login to a large maildrop opens many files at once, but works with a single descriptor.
 #[test]
-fn one_descriptor_for_a_first_login() {
-    let _alone = alone();
+fn one_free_descriptor_is_enough_for_a_first_login() {
+    let _turn = one_at_a_time();
     let server = server_with_users(1, &[]);
     let too_large_for_one_read = "line\n".repeat(20_000);
     for number in 0..300 {
         server.mail().maildrop("user0").put(&number.to_string(), &too_large_for_one_read);
     }
     let mut client = server.pop3();
-    let beside = 2; // the lock and the directory
-    limit_descriptors(&server, descriptors(&server) as u64 + beside + 1);
+    let lock_and_directory = 2;
+    limit_descriptors(&server, descriptors(&server) as u64 + lock_and_directory + 1);
     log_in(&mut client, 0);
     assert_eq!(client.call("STAT"), "300 36000000");
 }

@@ -2,9 +2,9 @@
 
 use crate::harness::{Client, PASSWORD, Server, USER, eventually, settled};
 
-/// RFC 1939 section 7, USER, checklist 31: a wrong password, a wrong name and no possible name read the same.
+/// The answers are the same for a wrong password, an unknown name and an impossible name.
 #[test]
-fn refusals_do_not_tell_who_exists() {
+fn refused_logins_do_not_reveal_which_users_exist() {
     let server = Server::start();
     let mut texts: Vec<(String, String)> =
         [USER, "nobody", "..", ".", "a/b", "../mrose", "mrose/", "\u{e9}", ".hidden"]
@@ -19,9 +19,8 @@ fn refusals_do_not_tell_who_exists() {
     assert!(texts[0].1.starts_with("[AUTH] "));
 }
 
-/// Names have up to 128 octets; one that is longer is nobody's.
 #[test]
-fn the_longest_name() {
+fn a_name_of_128_octets_is_accepted_and_a_longer_one_is_refused() {
     let longest = "n".repeat(128);
     let server = Server::builder().user(&longest, "pass").start();
     server.mail().maildrop(&longest).put("1", "one\r\n");
@@ -32,7 +31,7 @@ fn the_longest_name() {
     assert_eq!(client.call("STAT"), "1 5");
 }
 
-/// A name that leads out of the mail root cannot be a user's, and that is said at start.
+/// A user's name is the name of a directory in the mail directory, so a name that leads elsewhere is a usage error.
 #[test]
 fn names_that_are_no_directory_names_are_refused_at_start() {
     for name in ["..", ".", "a/b", "/", "", ".hidden", &"n".repeat(129)] {
@@ -43,30 +42,30 @@ fn names_that_are_no_directory_names_are_refused_at_start() {
     }
 }
 
-/// RFC 1939 section 4, checklist 25: one of many who log in at once gets the maildrop.
+/// RFC 1939 section 4: the maildrop is locked for one session.
 #[test]
-fn of_many_at_once_one_is_let_in() {
+fn one_of_many_simultaneous_logins_gets_the_maildrop() {
     const CLIENTS: usize = 8;
     let server = Server::start();
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.pop3()).collect();
     for client in &mut clients {
         client.send_all([&format!("USER {USER}")[..], &format!("PASS {PASSWORD}")]);
     }
-    let (mut let_in, mut refused) = (0, 0);
+    let (mut accepted, mut refused) = (0, 0);
     for client in &mut clients {
         client.ok();
         match client.line() {
-            line if line.starts_with("+OK") => let_in += 1,
+            line if line.starts_with("+OK") => accepted += 1,
             line if line.starts_with("-ERR [IN-USE] ") => refused += 1,
             line => panic!("{line}"),
         }
     }
-    assert_eq!((let_in, refused), (1, CLIENTS - 1));
+    assert_eq!((accepted, refused), (1, CLIENTS - 1));
 }
 
-/// Design: a login waits a little for the lock, as the old session may just be closing.
+/// A login waits up to 2 s for the lock, because the user's previous session may be about to end.
 #[test]
-fn a_login_is_served_when_the_maildrop_gets_free_in_time() {
+fn a_login_succeeds_if_the_previous_session_ends_in_time() {
     let server = Server::start();
     let first = server.session();
     let mut second = server.pop3();
@@ -77,9 +76,9 @@ fn a_login_is_served_when_the_maildrop_gets_free_in_time() {
     second.call("STAT");
 }
 
-/// Checklist 21: QUIT is answered when the lock has gone.
+/// A client that has the answer to QUIT can log in again at once.
 #[test]
-fn the_lock_goes_before_quit_is_answered() {
+fn the_lock_is_released_before_quit_is_answered() {
     let server = Server::start();
     let mut admin = server.admin();
     for _ in 0..50 {
@@ -91,18 +90,17 @@ fn the_lock_goes_before_quit_is_answered() {
 }
 
 #[test]
-fn the_lock_goes_with_the_connection() {
+fn the_lock_is_released_when_the_connection_ends() {
     let server = Server::start();
     for _ in 0..50 {
         drop(server.session());
     }
     let mut admin = server.admin();
-    eventually("the last lock goes", || admin.values("cu?").is_empty());
+    eventually("the last lock is released", || admin.values("cu?").is_empty());
 }
 
-/// A client that goes away while the server is blocked in a write to it leaves no lock.
 #[test]
-fn the_lock_goes_while_the_server_is_blocked_writing() {
+fn the_lock_is_released_when_a_client_leaves_while_the_server_writes_to_it() {
     let server = Server::start();
     server.maildrop().put("1", b"line\r\n".repeat(4 << 20));
     let mut client = server.session();
@@ -111,11 +109,11 @@ fn the_lock_goes_while_the_server_is_blocked_writing() {
     client.ok();
     settled("the server is blocked", || admin.value("rb?"));
     drop(client);
-    eventually("the lock goes", || admin.values("cu?").is_empty());
+    eventually("the lock is released", || admin.values("cu?").is_empty());
     server.session().quit();
 }
 
-/// Checklist 27: a refused login in a session changes nothing for the user who was named.
+/// RFC 1939 section 4: USER and PASS are refused after login. They must not lock the maildrop of the user they name.
 #[test]
 fn a_login_within_a_session_takes_no_lock() {
     let server = Server::builder().user(USER, PASSWORD).user("other", "pass").start();
@@ -128,9 +126,9 @@ fn a_login_within_a_session_takes_no_lock() {
     session.quit();
 }
 
-/// The password may hold a `:`, as the first one ends the name.
+/// In `-u NAME:PASSWORD` the first colon ends the name.
 #[test]
-fn a_password_with_colons() {
+fn a_password_may_contain_colons() {
     let server = Server::builder().user("ana", ":a:b: ").start();
     let mut client = server.pop3();
     client.login("ana", ":a:b: ");

@@ -1,4 +1,5 @@
-//! Maildrops on disk: what is a message, what names come to, and what happens under a session.
+//! Maildrops on disk: which files are messages, what their unique-ids are, and what happens when files change while a
+//! session is open.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -24,7 +25,8 @@ fn set_mode(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The unique-ids of a session, in the order of the messages; checks their form (RFC 1939 section 7).
+/// The unique-ids of a session in the order of its messages. Checks that they have the form that RFC 1939 section 7 asks for
+/// and that no two are equal.
 #[track_caller]
 fn unique_ids(session: &mut Client) -> Vec<String> {
     let lines = session.listing("UIDL");
@@ -34,13 +36,13 @@ fn unique_ids(session: &mut Client) -> Vec<String> {
         .collect();
     for (index, id) in ids.iter().enumerate() {
         assert!((1..=70).contains(&id.len()) && id.bytes().all(|octet| octet.is_ascii_graphic()), "{id:?}");
-        assert!(!ids[..index].contains(id), "{id} twice");
+        assert!(!ids[..index].contains(id), "two messages have the unique-id {id}");
     }
     ids
 }
 
-/// Puts beside the messages of `folder` all that is not a message but looks like one.
-fn put_what_is_no_message(folder: &Path, outside: &Path) {
+/// Puts files that are not messages into `folder`: directories, hidden files, symbolic links and FIFOs.
+fn put_files_that_are_no_messages(folder: &Path, outside: &Path) {
     fs::create_dir_all(folder.join("1000000001.directory/below")).unwrap();
     fs::write(folder.join("1000000001.directory/below/1"), MESSAGE).unwrap();
     fs::write(folder.join(".1000000002.hidden"), MESSAGE).unwrap();
@@ -56,7 +58,7 @@ fn only_regular_files_are_messages() {
     let maildrop = server.maildrop();
     let outside = server.mail().maildrop("other").put("secret", "secret");
     maildrop.put("1000000000.message", MESSAGE);
-    put_what_is_no_message(&maildrop.path(""), &outside);
+    put_files_that_are_no_messages(&maildrop.path(""), &outside);
     let mut session = server.session();
     assert_eq!(session.call("STAT"), "1 20");
     assert_eq!(session.fetch("RETR 1"), MESSAGE.as_bytes());
@@ -75,7 +77,7 @@ fn only_regular_files_in_new_and_cur_are_messages() {
     maildrop.put("tmp/1000000008.message", MESSAGE);
     maildrop.put("1000000009.message", MESSAGE);
     for folder in ["new", "cur"] {
-        put_what_is_no_message(&maildrop.path(folder), &outside);
+        put_files_that_are_no_messages(&maildrop.path(folder), &outside);
     }
     fs::create_dir_all(maildrop.path(".Sent/cur")).unwrap();
     maildrop.put(".Sent/cur/1000000010.message:2,S", MESSAGE);
@@ -84,9 +86,8 @@ fn only_regular_files_in_new_and_cur_are_messages() {
     assert_eq!(unique_ids(&mut session), ["1000000000.message", "1000000007.message"]);
 }
 
-/// `new/` or `cur/` alone makes a Maildir.
 #[test]
-fn half_a_maildir_is_a_maildir() {
+fn new_or_cur_alone_makes_a_maildir() {
     for folder in ["new", "cur"] {
         let server = Server::start();
         fs::create_dir_all(server.maildrop().path(folder)).unwrap();
@@ -97,7 +98,7 @@ fn half_a_maildir_is_a_maildir() {
 }
 
 #[test]
-fn an_empty_directory_and_none_are_empty_maildrops() {
+fn an_empty_or_missing_directory_is_an_empty_maildrop() {
     let server = Server::builder().user("none", "pass").user("flat", "pass").user("maildir", "pass").start();
     fs::create_dir(server.mail().path().join("flat")).unwrap();
     server.mail().maildrop("maildir").make_maildir();
@@ -108,12 +109,12 @@ fn an_empty_directory_and_none_are_empty_maildrops() {
         assert!(client.listing("LIST").is_empty());
         client.quit();
     }
-    assert!(!server.mail().path().join("none").exists(), "a login made a directory");
+    assert!(!server.mail().path().join("none").exists(), "a login has created a directory");
 }
 
-/// Nothing is opened through a link, the maildrop itself included.
+/// The server opens nothing through a symbolic link, not even the maildrop itself.
 #[test]
-fn a_maildrop_that_is_a_link_is_refused() {
+fn a_maildrop_that_is_a_symbolic_link_is_refused() {
     let elsewhere = MailRoot::new();
     elsewhere.maildrop("other").put("new/1000000000.a", "secret");
     let server = Server::builder().user("all", "pass").user("new", "pass").start();
@@ -130,7 +131,7 @@ fn a_maildrop_that_is_a_link_is_refused() {
 }
 
 #[test]
-fn what_is_no_directory_is_no_maildrop() {
+fn a_maildrop_that_is_no_directory_is_refused() {
     let server = Server::builder().user("file", "pass").user("fifo", "pass").start();
     fs::write(server.mail().path().join("file"), MESSAGE).unwrap();
     make_fifo(&server.mail().path().join("fifo"));
@@ -145,16 +146,17 @@ fn what_is_no_directory_is_no_maildrop() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Layouts
 
-/// The server refuses the login of [`USER`], which does not count as a wrong password, and logs `why`.
+/// Checks that the server refuses logins of [`USER`] because of the maildrop and logs `why`. These refusals do not count as
+/// failed logins.
 #[track_caller]
-fn no_maildrop(server: &Server, why: &str) {
+fn expect_refused_maildrop(server: &Server, why: &str) {
     let mut client = server.pop3();
     for _ in 0..8 {
         client.call(&format!("USER {USER}"));
         assert_eq!(client.refused(&format!("PASS {PASSWORD}")), "[SYS/PERM] the maildrop cannot be opened");
     }
     client.call("QUIT");
-    eventually("it is logged why, and what to do", || {
+    eventually("the log has the reason and the remedy", || {
         let log = server.stderr();
         log.contains(why) && log.contains("serve them all the same with --layout flat")
     });
@@ -168,7 +170,7 @@ fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
-/// What a directory with a Maildir in it holds beside that is not mail.
+/// The other files of a directory that contains a Maildir are not mail.
 #[test]
 fn documents_beside_a_maildir_are_not_served() {
     for (folder, maildir) in [("Maildir", "cur"), ("Maildir", "new"), (".maildir", "cur")] {
@@ -176,25 +178,24 @@ fn documents_beside_a_maildir_are_not_served() {
         let maildrop = server.maildrop();
         maildrop.put("thesis.odt", "a document");
         fs::create_dir_all(maildrop.path(&format!("{folder}/{maildir}"))).unwrap();
-        no_maildrop(&server, &format!("its sub-directory {folder:?} is a Maildir"));
-        assert_eq!(names_in(&maildrop.path("")), [folder, "thesis.odt"].map(str::to_owned), "something was written");
+        expect_refused_maildrop(&server, &format!("its sub-directory {folder:?} is a Maildir"));
+        assert_eq!(names_in(&maildrop.path("")), [folder, "thesis.odt"].map(str::to_owned), "a file was written");
     }
 }
 
-/// A sub-directory becomes a Maildir after the maildrop was served as a flat one.
 #[test]
-fn a_flat_maildrop_that_gets_a_maildir_below_is_refused() {
+fn a_flat_maildrop_is_refused_when_a_subdirectory_becomes_a_maildir() {
     let server = Server::start();
     let maildrop = server.maildrop();
     maildrop.put("1.eml", MESSAGE);
     fs::create_dir_all(maildrop.path("other/folder")).unwrap();
     assert_eq!(server.session().call("STAT"), "1 20");
     fs::create_dir(maildrop.path("other/cur")).unwrap();
-    no_maildrop(&server, "its sub-directory \"other\" is a Maildir");
+    expect_refused_maildrop(&server, "its sub-directory \"other\" is a Maildir");
 }
 
 #[test]
-fn the_operator_may_name_the_layout() {
+fn the_layout_flag_decides_how_a_directory_is_served() {
     let mail = MailRoot::new();
     let maildrop = mail.maildrop(USER);
     maildrop.put("1.eml", "flat\r\n");
@@ -204,7 +205,7 @@ fn the_operator_may_name_the_layout() {
         let server = Server::builder().mail(&mail).flags(["--layout", layout]).start();
         server.session().listing("LIST")
     };
-    // Each finds what the others have left in the index.
+    // Each server finds the index that one with another layout has left.
     for _ in 0..2 {
         for (layout, expected) in [("auto", "1 20"), ("flat", "1 6"), ("maildir", "1 20")] {
             assert_eq!(octets(layout), [expected], "{layout}");
@@ -219,15 +220,15 @@ fn the_operator_may_name_the_layout() {
     assert!(octets("maildir").is_empty());
 }
 
-/// As `adduser` makes them, below /home. The server and its system's accounts are in a mount namespace of their own.
+/// The mail directory may be /home by mistake. The server runs in a mount namespace with a /etc/passwd of its own.
 #[test]
-fn a_home_directory_is_no_flat_maildrop() {
+fn a_home_directory_is_not_served_as_a_flat_maildrop() {
     let mail = MailRoot::new();
     let maildrop = mail.maildrop(USER);
     maildrop.put("thesis.odt", "a document");
     fs::set_permissions(mail.path(), Permissions::from_mode(0o755)).unwrap();
     let home = maildrop.path("");
-    // The account's name, its uid, and when it is made.
+    // Starts a server on a system that has an account of this name and uid whose home is the maildrop.
     let start = |account: &str, uid: u32, flags: &[&str]| {
         let passwd = mail.path().join("passwd");
         let line = format!("{account}:x:{uid}:{uid}::{}/./:/bin/sh\n", home.display());
@@ -237,8 +238,8 @@ fn a_home_directory_is_no_flat_maildrop() {
     let owner = fs::metadata(&home).unwrap().uid();
     for (account, uid) in [(USER, 54321), ("of-the-owner", owner), ("anybody", 54321)] {
         let Some(server) = start(account, uid, &[]) else { return };
-        no_maildrop(&server, &format!("the directory is the home of the account \"{account}\""));
-        assert_eq!(names_in(&home), ["thesis.odt"], "something was written");
+        expect_refused_maildrop(&server, &format!("the directory is the home of the account \"{account}\""));
+        assert_eq!(names_in(&home), ["thesis.odt"], "a file was written");
     }
     let server = start(USER, owner, &["--layout", "flat"]).unwrap();
     assert_eq!(server.session().call("STAT"), "1 12");
@@ -247,9 +248,9 @@ fn a_home_directory_is_no_flat_maildrop() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Unique-ids
 
-/// Design: the base name of a Maildir's message, where RFC 1939 section 7 allows that.
+/// A base name that RFC 1939 section 7 allows as a unique-id is used as one.
 #[test]
-fn a_maildir_name_is_the_unique_id() {
+fn the_unique_id_of_a_maildir_message_is_its_base_name() {
     let server = Server::start();
     let longest = format!("1000000002.{}", "x".repeat(59));
     server.maildrop().put("new/1000000000.M1P2.host,S=20,W=20", MESSAGE);
@@ -258,7 +259,7 @@ fn a_maildir_name_is_the_unique_id() {
     assert_eq!(unique_ids(&mut server.session()), ["1000000000.M1P2.host,S=20,W=20", "1000000001.M1P2.host", &longest]);
 }
 
-/// Names that no unique-id may be, and some that a terminal would not like.
+/// File names that RFC 1939 does not allow as unique-ids, some of which contain control sequences of terminals.
 fn odd_names() -> Vec<Vec<u8>> {
     let long = [b'x'; 80];
     vec![
@@ -283,7 +284,7 @@ fn put_odd_names(folder: &Path) {
 }
 
 #[test]
-fn names_that_are_no_unique_ids_get_one() {
+fn messages_whose_names_are_no_valid_unique_ids_get_other_ones() {
     for folder in ["new", "cur", ""] {
         let mail = MailRoot::new();
         put_odd_names(&mail.maildrop(USER).path(folder));
@@ -308,9 +309,9 @@ fn names_that_are_no_unique_ids_get_one() {
     }
 }
 
-/// RFC 1939 section 7, checklist 53, 56: however the server ended.
+/// RFC 1939 section 7: unique-ids persist across sessions.
 #[test]
-fn unique_ids_outlive_the_server() {
+fn unique_ids_stay_when_the_server_restarts() {
     for folder in ["", "new/"] {
         let mail = MailRoot::new();
         for number in 0..20 {
@@ -328,9 +329,9 @@ fn unique_ids_outlive_the_server() {
     }
 }
 
-/// Checklist 56.
+/// RFC 1939 section 7: unique-ids persist across sessions.
 #[test]
-fn unique_ids_outlive_moves_and_flags_with_restarts_between() {
+fn unique_ids_stay_when_messages_are_moved_and_flagged_between_restarts() {
     let mail = MailRoot::new();
     let maildrop = mail.maildrop(USER);
     maildrop.put("new/1000000000.a", MESSAGE);
@@ -345,9 +346,9 @@ fn unique_ids_outlive_moves_and_flags_with_restarts_between() {
     assert_eq!(ids(), first);
 }
 
-/// RFC 1939 section 7, checklist 54: two files of one base name are two messages.
+/// RFC 1939 section 7: no two messages of a maildrop have the same unique-id.
 #[test]
-fn one_base_name_twice_is_two_unique_ids() {
+fn two_files_of_the_same_base_name_have_different_unique_ids() {
     let mail = MailRoot::new();
     let maildrop = mail.maildrop(USER);
     maildrop.put("new/1000000000.a", "one\r\n");
@@ -363,9 +364,9 @@ fn one_base_name_twice_is_two_unique_ids() {
     assert_eq!(listings(), first);
 }
 
-/// RFC 1939 section 7: a unique-id stays with its message when another file of the same base name goes or comes.
+/// RFC 1939 section 7: a unique-id is never used for another message.
 #[test]
-fn a_namesake_does_not_take_a_unique_id_over() {
+fn a_new_file_of_the_same_base_name_does_not_get_an_existing_unique_id() {
     let server = Server::start();
     let maildrop = server.maildrop();
     maildrop.put("cur/1000000000.a:2,S", "one\r\n");
@@ -373,11 +374,11 @@ fn a_namesake_does_not_take_a_unique_id_over() {
     maildrop.put("new/1000000000.a", "another\r\n");
     let mut session = server.session();
     let ids = unique_ids(&mut session);
-    let number = 1 + ids.iter().position(|id| *id == before[0]).expect("the first message's unique-id has gone");
-    assert_eq!(session.fetch(&format!("RETR {number}")), b"one\r\n", "the unique-id is another message's now");
+    let number = 1 + ids.iter().position(|id| *id == before[0]).expect("the first message has kept its unique-id");
+    assert_eq!(session.fetch(&format!("RETR {number}")), b"one\r\n", "another message has got the unique-id");
 }
 
-/// Checklist 54, flat: a file replaced by another of its name is another message.
+/// In a flat maildrop a name may be used again. The new file is another message (RFC 1939 section 7).
 #[test]
 fn a_replaced_file_has_another_unique_id() {
     let server = Server::start();
@@ -391,7 +392,7 @@ fn a_replaced_file_has_another_unique_id() {
     assert_ne!(unique_ids(&mut server.session()), before);
 }
 
-/// GNU tar restores whole seconds only.
+/// GNU tar restores modification times in whole seconds.
 #[test]
 fn a_flat_maildrop_restored_from_tar_has_its_unique_ids() {
     let mail = MailRoot::new();
@@ -415,7 +416,7 @@ fn a_flat_maildrop_restored_from_tar_has_its_unique_ids() {
     assert_eq!(ids(), before);
 }
 
-/// A file replaced within the same second is told from the old one by its size.
+/// The server recognizes a file that was replaced within the same second by its size.
 #[test]
 fn a_file_replaced_by_one_of_another_size_has_another_unique_id() {
     let server = Server::start();
@@ -430,11 +431,12 @@ fn a_file_replaced_by_one_of_another_size_has_another_unique_id() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Changes under a session
+// Changes while a session is open
 
-/// A session with three messages, of which the second is changed by `change` after login; both layouts.
+/// Logs in to a maildrop of three messages and has `change` change the second one. Checks that the second message is
+/// refused and that the session goes on with the others. Does this with a flat maildrop and with a Maildir.
 #[track_caller]
-fn change_under_a_session(change: impl Fn(&Maildrop, &str)) {
+fn expect_refusal_after(change: impl Fn(&Maildrop, &str)) {
     for folder in ["", "new/"] {
         let server = Server::start();
         let maildrop = server.maildrop();
@@ -458,35 +460,35 @@ fn change_under_a_session(change: impl Fn(&Maildrop, &str)) {
 }
 
 #[test]
-fn a_message_removed_under_a_session() {
-    change_under_a_session(|maildrop, name| maildrop.remove(name));
+fn a_message_that_was_removed_since_login_is_refused() {
+    expect_refusal_after(|maildrop, name| maildrop.remove(name));
 }
 
 #[test]
-fn a_message_truncated_under_a_session() {
-    change_under_a_session(|maildrop, name| {
+fn a_message_that_was_truncated_since_login_is_refused() {
+    expect_refusal_after(|maildrop, name| {
         File::options().write(true).open(maildrop.path(name)).unwrap().set_len(3).unwrap();
     });
 }
 
 #[test]
-fn a_message_grown_under_a_session() {
-    change_under_a_session(|maildrop, name| {
+fn a_message_that_has_grown_since_login_is_refused() {
+    expect_refusal_after(|maildrop, name| {
         File::options().append(true).open(maildrop.path(name)).unwrap().write_all(b"more\r\n").unwrap();
     });
 }
 
 #[test]
-fn a_message_replaced_under_a_session() {
-    change_under_a_session(|maildrop, name| {
+fn a_message_that_was_replaced_since_login_is_refused() {
+    expect_refusal_after(|maildrop, name| {
         maildrop.remove(name);
         maildrop.put(name, "Subject: b\r\n\r\nBODY\r\n");
     });
 }
 
 #[test]
-fn a_message_replaced_by_a_link_under_a_session() {
-    change_under_a_session(|maildrop, name| {
+fn a_message_that_was_replaced_by_a_symbolic_link_is_refused() {
+    expect_refusal_after(|maildrop, name| {
         let kept = maildrop.path(".kept");
         fs::rename(maildrop.path(name), &kept).unwrap();
         symlink(kept, maildrop.path(name)).unwrap();
@@ -494,24 +496,24 @@ fn a_message_replaced_by_a_link_under_a_session() {
 }
 
 #[test]
-fn a_message_replaced_by_a_fifo_under_a_session() {
-    change_under_a_session(|maildrop, name| {
+fn a_message_that_was_replaced_by_a_fifo_is_refused() {
+    expect_refusal_after(|maildrop, name| {
         maildrop.remove(name);
         make_fifo(&maildrop.path(name));
     });
 }
 
 #[test]
-fn a_message_replaced_by_a_directory_under_a_session() {
-    change_under_a_session(|maildrop, name| {
+fn a_message_that_was_replaced_by_a_directory_is_refused() {
+    expect_refusal_after(|maildrop, name| {
         maildrop.remove(name);
         fs::create_dir(maildrop.path(name)).unwrap();
     });
 }
 
-/// RFC 1939 section 6, checklist 23: what stands under a marked message's name now was never marked.
+/// RFC 1939 section 6: QUIT removes the messages that were marked. A file that has taken a marked message's name was not.
 #[test]
-fn quit_removes_no_other_message_of_the_same_name() {
+fn quit_does_not_remove_a_new_file_of_a_marked_messages_name() {
     for name in ["1000000000.a", "new/1000000000.a"] {
         let server = Server::start();
         let maildrop = server.maildrop();
@@ -527,11 +529,10 @@ fn quit_removes_no_other_message_of_the_same_name() {
     }
 }
 
-/// A message rewritten between two sessions is sent as it is. In a Maildir, where a message never changes under its
-/// name, a server may believe what it knew of it for one session; then it refuses the message, and it is right in
-/// the next one.
+/// In a Maildir a message's content never changes under its name. So the server may trust its index for one session in
+/// spite of the change. It then refuses the message, and the next session is right.
 #[test]
-fn a_message_rewritten_between_sessions() {
+fn a_message_rewritten_between_sessions_is_sent_as_it_is_now() {
     for (name, may_be_refused) in [("1000000000.a", false), ("new/1000000000.a", true)] {
         let server = Server::start();
         let maildrop = server.maildrop();
@@ -553,10 +554,10 @@ fn a_message_rewritten_between_sessions() {
     }
 }
 
-/// What is known of a flat message from an earlier session is no longer true when it was rewritten, even when size and
-/// time are the old ones: its lines may need byte-stuffing now.
+/// The index of a flat maildrop is not trusted for a file that was rewritten, even if its size and modification time are
+/// the same, because its lines may need byte-stuffing now.
 #[test]
-fn a_message_rewritten_with_its_size_and_time_kept() {
+fn a_message_rewritten_with_the_same_size_and_time_is_sent_as_it_is_now() {
     const TIME: u64 = 1_000_000_000;
     for filler in [100_000, 0] {
         let filler = "filler\r\n".repeat(filler);
@@ -569,14 +570,13 @@ fn a_message_rewritten_with_its_size_and_time_kept() {
         }
         let expected = format!("{filler}.\r\nx\r\n");
         let mut session = server.session();
-        assert!(session.fetch("RETR 1") == expected.as_bytes(), "it is not what is stored");
+        assert!(session.fetch("RETR 1") == expected.as_bytes(), "RETR has sent something else than the stored message");
         assert_eq!(session.call("LIST 1"), format!("1 {}", expected.len()));
     }
 }
 
-/// The whole maildrop goes under a session: each message is refused, nothing else happens.
 #[test]
-fn a_maildrop_removed_under_a_session() {
+fn the_session_goes_on_when_its_maildrop_is_removed() {
     for name in ["1000000000.a", "new/1000000000.a"] {
         let server = Server::start();
         server.maildrop().put(name, MESSAGE);
@@ -589,9 +589,9 @@ fn a_maildrop_removed_under_a_session() {
     }
 }
 
-/// RFC 1939 section 4: new messages, links and folders do not get into a session, nor does a change of layout.
+/// RFC 1939 section 4: the messages of a session are fixed at login, and so is the layout.
 #[test]
-fn a_flat_maildrop_that_becomes_a_maildir_under_a_session() {
+fn a_session_keeps_its_flat_maildrop_when_that_becomes_a_maildir() {
     let server = Server::start();
     let maildrop = server.maildrop();
     maildrop.put("1", MESSAGE);
@@ -608,7 +608,7 @@ fn a_flat_maildrop_that_becomes_a_maildir_under_a_session() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Permissions
 
-/// Checklist 26: the lock goes when the maildrop cannot be opened, and the session may try again.
+/// RFC 1939 section 4: if the maildrop cannot be opened, the server answers -ERR and the client may try again.
 #[test]
 fn an_unreadable_maildrop_is_refused_and_not_locked() {
     let mail = MailRoot::new();
@@ -628,9 +628,8 @@ fn an_unreadable_maildrop_is_refused_and_not_locked() {
     assert_eq!(client.fetch("RETR 1"), MESSAGE.as_bytes());
 }
 
-/// One message that cannot be read costs no other.
 #[test]
-fn an_unreadable_message_is_survived() {
+fn an_unreadable_message_does_not_affect_the_others() {
     for folder in ["", "new/"] {
         let mail = MailRoot::new();
         let maildrop = mail.maildrop(USER);
@@ -648,7 +647,7 @@ fn an_unreadable_message_is_survived() {
 }
 
 #[test]
-fn a_message_made_unreadable_under_a_session() {
+fn a_message_that_becomes_unreadable_is_refused_and_the_session_goes_on() {
     let mail = MailRoot::new();
     let path = mail.maildrop(USER).put("1", MESSAGE);
     mail.maildrop(USER).put("2", "two\r\n");
@@ -661,9 +660,10 @@ fn a_message_made_unreadable_under_a_session() {
     session.quit();
 }
 
-/// RFC 1939 section 6, checklist 22: -ERR when some are not removed; the connection and the lock go all the same.
+/// RFC 1939 section 6: QUIT is answered by -ERR if some marked messages were not removed. The connection is closed and the
+/// lock is released all the same.
 #[test]
-fn messages_that_cannot_be_removed() {
+fn quit_is_refused_if_messages_cannot_be_removed() {
     for folder in ["", "new/"] {
         let mail = MailRoot::new();
         let path = mail.maildrop(USER).put(&format!("{folder}1000000000.a"), MESSAGE);
@@ -685,9 +685,8 @@ fn messages_that_cannot_be_removed() {
     }
 }
 
-/// A maildrop that the server may read and not write is served.
 #[test]
-fn a_read_only_maildrop_is_served() {
+fn a_maildrop_that_the_server_can_only_read_is_served() {
     let mail = MailRoot::new();
     let path = mail.maildrop(USER).put("new/1000000000.a", MESSAGE);
     let server = Server::builder().mail(&mail).unprivileged().start();
@@ -699,12 +698,12 @@ fn a_read_only_maildrop_is_served() {
         assert_eq!(unique_ids(&mut session), ["1000000000.a"]);
         session.quit();
     }
-    directories.iter().for_each(|directory| set_mode(directory, 0o755)); // to be removed by who made them
+    directories.iter().for_each(|directory| set_mode(directory, 0o755)); // so that the test can remove them
 }
 
-/// Two servers serve one directory, each with the index that the other wrote last.
+/// Each server finds an index that the other one has written.
 #[test]
-fn two_servers_on_one_directory() {
+fn two_servers_can_serve_the_same_maildrop() {
     for folder in ["", "new/"] {
         let mail = MailRoot::new();
         let maildrop = mail.maildrop(USER);

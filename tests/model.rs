@@ -1,12 +1,13 @@
-//! What several clients, mail programs and a server that is stopped do to two maildrops, at random, beside a naive
-//! model of RFC 1939: every answer is the model's, and so is what lies on the disk after each step.
+//! Random sequences of events on two maildrops, compared with a naive model of RFC 1939. Every answer of the server has to
+//! be the model's answer, and after each step the files on disk have to be those of the model.
 //!
-//! A flat maildrop and a Maildir; clients that pipeline, hang up, reset, and go with QUIT; mail that is delivered,
-//! moved, flagged (also while the server answers) and removed; SIGTERM, and kill -9 at any moment. Messages have old times, so the index is believed
-//! wherever it may be.
+//! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send QUIT
+//! without waiting for the answer. Mail programs deliver, move, flag and remove messages, also while the server answers.
+//! The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification times, so that
+//! the server trusts its index wherever its rules allow that.
 //!
-//! `POP3D_MODEL_CASES=5000 cargo test model` goes on for longer (default: 24 cases of up to 60 steps each). A case that
-//! fails is made as small as it can be and printed.
+//! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest shrinks
+//! a failing case and prints it.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -31,42 +32,46 @@ const CASES: u32 = 24;
 const STEPS: usize = 60;
 const CLIENTS: usize = 3;
 
-/// A message's time: long ago.
+/// The modification time of messages, in seconds since 1970: long ago.
 const THEN: u64 = 1_000_000_000;
 
-/// The users, whose passwords are their names: one has a flat maildrop, one a Maildir.
+/// The users. Their passwords are their names, which say what kind of maildrop they have.
 const USERS: [&str; 2] = ["flat", "maildir"];
 const FLAT: usize = 0;
 
-/// Every so many cases a client logs in where another session is, once: that takes 2 s.
-const PATIENT: usize = 8;
+/// In every eighth case, one client logs in to a maildrop that another session holds. The refusal takes 2 s, so it is rare.
+const CASES_FOR_A_LOGIN_IN_USE: usize = 8;
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What happens
+// Events
 
-/// A step. Each makes sense at any time; who or what it is about is counted round.
+/// An event. Every event is possible at any time; a message is chosen by a number modulo the number of messages.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A client sends these at once; it connects if it has to, and may log in first if that maildrop is free.
+    /// A client sends these commands in one write. It connects first if it is not connected. If a user is given, it first
+    /// logs in as that user, unless the client has logged in or the user's maildrop is in use.
     Say(usize, Option<usize>, Vec<Command>),
-    /// The same, while a mail program changes the flags of a message of the Maildir all the time.
+    /// The same, while a mail program changes the flags of a message in the Maildir continuously.
     SayBesideFlagger(usize, Box<Step>),
-    /// A client goes without QUIT.
+    /// A client closes its connection without QUIT.
     HangUp(usize),
+    /// A client resets its connection without QUIT.
     Reset(usize),
-    /// A client sends QUIT and does not wait for the answer.
+    /// A client sends QUIT and closes its connection without waiting for the answer.
     QuitAndHangUp(usize),
+    /// A client sends QUIT and resets its connection.
     QuitAndReset(usize),
-    /// The same, and the server is killed.
+    /// A client sends QUIT, and the server is killed.
     QuitAndKill(usize),
-    /// The server is started again.
+    /// The server is stopped and another one is started.
     Restart(Stop),
+    /// A message is delivered to a user.
     Deliver(usize, Vec<Piece>),
     /// A mail program moves or flags a message of the Maildir.
     Move(usize, usize),
-    /// A mail program removes one.
+    /// A mail program removes a message.
     Remove(usize, usize),
-    /// For a while nothing happens to the Maildir.
+    /// The Maildir's folders get an old modification time, as if nothing had happened to them for a while.
     Rest,
 }
 
@@ -92,12 +97,12 @@ enum Command {
     Nonsense,
 }
 
-/// What messages are made of.
+/// A part of a message.
 #[derive(Debug, Clone)]
 enum Piece {
     Octets(&'static str),
-    /// More than a block, in wire form or not.
-    Much(&'static str),
+    /// A line that is repeated to more than the size of a block.
+    Repeated(&'static str),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -123,7 +128,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
-    // There are seldom more messages.
+    // There are rarely more messages than this.
     let number = || 0..7u32;
     prop_oneof![
         1 => (0..USERS.len()).prop_map(Command::LogIn),
@@ -147,14 +152,14 @@ const LINES: [&str; 2] = ["in wire form already\r\n", ".to be edited\n"];
 fn piece() -> impl Strategy<Value = Piece> {
     prop_oneof![
         30 => prop::sample::select(&SHORT[..]).prop_map(Piece::Octets),
-        1 => prop::sample::select(&LINES[..]).prop_map(Piece::Much),
+        1 => prop::sample::select(&LINES[..]).prop_map(Piece::Repeated),
     ]
 }
 
 fn octets(pieces: &[Piece]) -> Vec<u8> {
     let octets = |piece: &Piece| match piece {
         Piece::Octets(text) => (*text).to_owned(),
-        Piece::Much(line) => line.repeat(4000),
+        Piece::Repeated(line) => line.repeat(4000),
     };
     pieces.iter().map(octets).collect::<String>().into_bytes()
 }
@@ -183,10 +188,10 @@ impl fmt::Display for Command {
 // ---------------------------------------------------------------------------------------------------------------------
 // The model
 
-/// A message that was delivered, whether or not it is still there. Its number is its place in [`Mail::delivered`].
+/// A message that was delivered and may have been removed since. It is known by its index in [`Mail::delivered`].
 #[derive(Debug)]
 struct Message {
-    /// Its file, while it is there.
+    /// The name of its file; `None` once it was removed.
     file: Option<String>,
     stored: Vec<u8>,
     wire: Vec<u8>,
@@ -196,12 +201,12 @@ struct Message {
 /// A user's mail.
 #[derive(Debug, Default)]
 struct Mail {
-    /// In the maildrop's order, which is the order of delivery.
+    /// All messages in the order of delivery, which is also the maildrop's order.
     delivered: Vec<Message>,
 }
 
 impl Mail {
-    /// Those that a login finds.
+    /// The indices of the messages that a login finds.
     fn present(&self) -> Vec<usize> {
         (0..self.delivered.len()).filter(|&at| self.delivered[at].file.is_some()).collect()
     }
@@ -211,15 +216,16 @@ impl Mail {
     }
 }
 
-/// RFC 1939's TRANSACTION state.
+/// A session in RFC 1939's TRANSACTION state.
 #[derive(Debug)]
 struct Transaction {
     user: usize,
-    /// Each message, and whether it is marked as deleted.
+    /// The index of each message, and true if it is marked as deleted.
     messages: Vec<(usize, bool)>,
 }
 
 impl Transaction {
+    /// The message number and the index of each message that is not marked as deleted.
     fn unmarked(&self) -> impl Iterator<Item = (usize, usize)> {
         (1..).zip(&self.messages).filter(|(_, (_, marked))| !marked).map(|(number, &(at, _))| (number, at))
     }
@@ -233,21 +239,21 @@ impl Transaction {
     }
 }
 
-/// A client, and where its session is.
+/// A client's connection, and the model of its session.
 #[derive(Default)]
 struct Session {
     client: Option<Client>,
     transaction: Option<Transaction>,
 }
 
-/// The server, and the model that it is held against.
+/// The server, and the model that it is compared with.
 struct World {
     mail: MailRoot,
     server: Server,
     mails: [Mail; USERS.len()],
     sessions: [Session; CLIENTS],
-    /// May a client still wait for a maildrop that is in use?
-    patient: bool,
+    /// True if a client may still log in to a maildrop that is in use.
+    may_try_in_use: bool,
     rests: u64,
 }
 
@@ -257,8 +263,8 @@ fn start(mail: &MailRoot) -> Server {
 }
 
 impl World {
-    /// With a few messages in the flat maildrop, which are old enough for the index.
-    fn new(old: PathBuf, patient: bool) -> Self {
+    /// Starts a server. `old` becomes the flat maildrop; its messages are old enough to be entered in the index.
+    fn new(old: PathBuf, may_try_in_use: bool) -> Self {
         let mail = MailRoot::new();
         let flat = mail.maildrop(USERS[FLAT]);
         fs::rename(old, flat.path("")).unwrap();
@@ -269,7 +275,7 @@ impl World {
             mails[FLAT].delivered.push(Message::new(flat_name(number), old_message(number)));
         }
         let sessions = Default::default();
-        Self { mail, server, mails, sessions, patient, rests: 0 }
+        Self { mail, server, mails, sessions, may_try_in_use, rests: 0 }
     }
 
     fn maildrop(&self, user: usize) -> Maildrop {
@@ -299,8 +305,8 @@ impl World {
                     reset(client);
                 }
             }
-            Step::QuitAndHangUp(client) => self.quit_unheard(client, drop, Outcome::Whole),
-            Step::QuitAndReset(client) => self.quit_unheard(client, reset, Outcome::WholeOrNot),
+            Step::QuitAndHangUp(client) => self.quit_unanswered(client, drop, Outcome::Whole),
+            Step::QuitAndReset(client) => self.quit_unanswered(client, reset, Outcome::WholeOrNot),
             Step::QuitAndKill(client) => self.quit_and_kill(client),
             Step::Restart(stop) => self.restart(stop),
             Step::Deliver(user, pieces) => self.deliver(user, octets(&pieces)),
@@ -310,11 +316,11 @@ impl World {
         }
     }
 
-    // The clients
+    // Clients
 
     fn say(&mut self, client: usize, commands: &[Command]) {
-        let mut commands: Vec<_> = commands.iter().filter(|command| self.may_be_said(client, command)).collect();
-        // The client goes when its password is wrong, as it may not have many tries; it must not have said more.
+        let mut commands: Vec<_> = commands.iter().filter(|command| self.may_send(client, command)).collect();
+        // A client leaves after a wrong password, because it may try only a few. So this has to be its last command.
         let wrong = |command: &&Command| matches!(command, Command::WrongPassword(_));
         if self.sessions[client].transaction.is_none()
             && let Some(last) = commands.iter().position(wrong)
@@ -329,21 +335,22 @@ impl World {
         for command in commands {
             self.answer(client, command);
             if self.sessions[client].client.is_none() {
-                break; // it is over, whatever the client has said behind it
+                break; // The session has ended, so the commands after this one are not answered.
             }
         }
     }
 
-    /// A login where another session is takes its time.
-    fn may_be_said(&mut self, client: usize, command: &Command) -> bool {
+    /// Returns false for a login to a maildrop that is in use, except for the one that each case may have.
+    fn may_send(&mut self, client: usize, command: &Command) -> bool {
         match command {
             Command::LogIn(user) if self.holder(*user).is_some_and(|holder| holder != client) => {
-                mem::take(&mut self.patient)
+                mem::take(&mut self.may_try_in_use)
             }
             _ => true,
         }
     }
 
+    /// The client whose session holds this user's maildrop.
     fn holder(&self, user: usize) -> Option<usize> {
         let holds = |session: &Session| session.transaction.as_ref().is_some_and(|it| it.user == user);
         self.sessions.iter().position(holds)
@@ -353,7 +360,7 @@ impl World {
         self.sessions[client].client.as_mut().unwrap()
     }
 
-    /// Reads the answer to `command` and holds it against the model's, which takes the same step.
+    /// Carries out `command` in the model, reads the server's answer and compares it with the model's.
     fn answer(&mut self, client: usize, command: &Command) {
         let Some(mut transaction) = self.sessions[client].transaction.take() else {
             return self.answer_before_login(client, command);
@@ -385,11 +392,11 @@ impl World {
             Command::Uidl(None) => {
                 link.ok();
                 let listing = String::from_utf8(link.multiline()).unwrap();
-                let told: Vec<(usize, &str)> = listing.lines().map(number_and_unique_id).collect();
-                assert_eq!(told.len(), transaction.unmarked().count());
-                for ((number, at), (told, unique_id)) in transaction.unmarked().zip(told) {
+                let listed: Vec<(usize, &str)> = listing.lines().map(number_and_unique_id).collect();
+                assert_eq!(listed.len(), transaction.unmarked().count());
+                for ((number, at), (told, unique_id)) in transaction.unmarked().zip(listed) {
                     assert_eq!(told, number);
-                    note_unique_id(mails, at, unique_id);
+                    check_unique_id(mails, at, unique_id);
                 }
             }
             Command::Uidl(Some(number)) => match transaction.message(*number) {
@@ -397,7 +404,7 @@ impl World {
                     let line = link.ok();
                     let (told, unique_id) = number_and_unique_id(&line);
                     assert_eq!(told, *number as usize);
-                    note_unique_id(mails, at, unique_id);
+                    check_unique_id(mails, at, unique_id);
                 }
                 None => drop(link.err()),
             },
@@ -456,18 +463,18 @@ impl World {
         }
     }
 
-    /// A client's connection and what it was at; the model's session ends as without QUIT.
+    /// Ends the model's session as a session without QUIT. Returns the client's connection and transaction.
     fn leave(&mut self, client: usize) -> Option<(Client, Option<Transaction>)> {
         let session = mem::take(&mut self.sessions[client]);
         session.client.map(|client| (client, session.transaction))
     }
 
-    /// A client that goes with QUIT: what it has marked goes, and nothing else, as `outcome` says.
-    fn quit_unheard(&mut self, client: usize, go: fn(Client), outcome: Outcome) {
+    /// A client sends QUIT and leaves by `leave`, without reading the answer.
+    fn quit_unanswered(&mut self, client: usize, leave: fn(Client), outcome: Outcome) {
         let Some((mut client, transaction)) = self.leave(client) else { return };
         client.send("QUIT");
-        go(client);
-        self.await_ends();
+        leave(client);
+        self.wait_for_ended_sessions();
         self.note_removed(transaction, outcome);
     }
 
@@ -478,25 +485,25 @@ impl World {
         self.note_removed(transaction, Outcome::Any);
     }
 
-    /// Waits until the server has noticed who has gone.
-    fn await_ends(&self) {
+    /// Waits until the server has noticed which clients have left.
+    fn wait_for_ended_sessions(&self) {
         let mut admin = self.server.admin();
         let there = self.sessions.iter().filter(|session| session.client.is_some()).count().to_string();
         eventually("the session ends", || admin.value("cc?") == there);
     }
 
-    /// Takes over what was removed of the messages that a transaction had marked.
+    /// Enters in the model which of a transaction's marked messages the server has removed.
     fn note_removed(&mut self, transaction: Option<Transaction>, outcome: Outcome) {
         let Some(transaction) = transaction else { return };
         let maildrop = self.maildrop(transaction.user);
         let there = maildrop.messages();
         let mails = &mut self.mails[transaction.user].delivered;
-        // A mail program may have been quicker.
+        // A mail program may have removed some of them before.
         let due: Vec<usize> = transaction.marked().filter(|&at| mails[at].file.is_some()).collect();
         let gone = |at: &&usize| !there.contains(mails[**at].file.as_ref().unwrap());
         let count = due.iter().filter(gone).count();
         match outcome {
-            Outcome::Whole => assert_eq!(count, due.len(), "QUIT was sent"),
+            Outcome::Whole => assert_eq!(count, due.len(), "messages that QUIT had to remove"),
             Outcome::WholeOrNot => assert!(count == 0 || count == due.len(), "{count} of {} removed", due.len()),
             Outcome::Any => {}
         }
@@ -519,7 +526,7 @@ impl World {
         self.server = start(&self.mail);
     }
 
-    // The mail programs
+    // Mail programs
 
     fn deliver(&mut self, user: usize, stored: Vec<u8>) {
         let number = self.mails[user].delivered.len();
@@ -530,7 +537,7 @@ impl World {
         self.mails[user].delivered.push(Message::new(name, stored));
     }
 
-    /// One of the messages that are there.
+    /// The index of one of the messages that are there.
     fn choose(&self, user: usize, which: usize) -> Option<usize> {
         let present = self.mails[user].present();
         (!present.is_empty()).then(|| present[which % present.len()])
@@ -556,7 +563,7 @@ impl World {
             flagger.join().unwrap()
         });
         let message = &mut self.mails[1].delivered[at];
-        // Otherwise QUIT has removed it.
+        // It has no file if a QUIT has removed it.
         if message.file.is_some() {
             message.file = Some(file);
         }
@@ -575,7 +582,7 @@ impl World {
         }
     }
 
-    // What has to hold
+    // Checks
 
     fn check_disk(&self) {
         for (user, mail) in self.mails.iter().enumerate() {
@@ -589,7 +596,7 @@ impl World {
         }
     }
 
-    /// A last login to each maildrop, twice: with the index as it is, and with the one that this has made.
+    /// Logs in to each maildrop twice: with the index as it is, and with the index that the first login has written.
     fn end(mut self) {
         for client in 0..CLIENTS {
             drop(self.leave(client));
@@ -608,14 +615,14 @@ impl World {
     }
 }
 
-/// What may have become of the marked messages of a session whose QUIT was not answered.
+/// What may have happened to the marked messages of a session whose client has not read the answer to QUIT.
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// All have gone.
+    /// All were removed.
     Whole,
-    /// All have gone, or none.
+    /// Either all were removed or none was.
     WholeOrNot,
-    /// Each has gone or not.
+    /// Any of them may have been removed.
     Any,
 }
 
@@ -625,8 +632,8 @@ impl Message {
     }
 }
 
-/// Renames a message of a Maildir until it is told to stop, or the message is removed. Returns its last name. It stops by
-/// itself after a while, so that it ends also when the test has failed.
+/// Renames a message of a Maildir until `stopped` is set or the message is removed. Returns the message's last name. The
+/// number of renames is limited, so that this ends even if the test fails and never sets `stopped`.
 fn change_flags(maildrop: &Maildrop, mut file: String, stopped: &AtomicBool) -> String {
     const RENAMES: usize = 100_000;
     let base = file["new/".len()..].split(":2,").next().unwrap().to_owned();
@@ -645,15 +652,18 @@ fn number_and_unique_id(line: &str) -> (usize, &str) {
     (number.parse().unwrap(), unique_id)
 }
 
-/// A unique-id is the message's for ever, and no other's.
-fn note_unique_id(mails: &mut [Message], at: usize, told: &str) {
-    assert!((1..=70).contains(&told.len()) && told.bytes().all(|octet| (0x21..=0x7e).contains(&octet)), "{told:?}");
+/// Checks that a message's unique-id never changes and that no other message has had it.
+fn check_unique_id(mails: &mut [Message], at: usize, unique_id: &str) {
+    assert!(
+        (1..=70).contains(&unique_id.len()) && unique_id.bytes().all(|octet| (0x21..=0x7e).contains(&octet)),
+        "{unique_id:?}"
+    );
     match &mails[at].unique_id {
-        Some(known) => assert_eq!(known, told, "message {at} has another unique-id"),
+        Some(known) => assert_eq!(known, unique_id, "message {at} has another unique-id"),
         None => {
-            let other = mails.iter().position(|message| message.unique_id.as_deref() == Some(told));
-            assert_eq!(other, None, "{told} is another message's");
-            mails[at].unique_id = Some(told.to_owned());
+            let other = mails.iter().position(|message| message.unique_id.as_deref() == Some(unique_id));
+            assert_eq!(other, None, "{unique_id} is the unique-id of another message");
+            mails[at].unique_id = Some(unique_id.to_owned());
         }
     }
 }
@@ -677,11 +687,11 @@ fn expect_message(
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The runs
+// Runs
 
 const OLD_MESSAGES: usize = 4;
 
-/// Its digits are to be compared as numbers.
+/// Numbers begin at 8, so that the order is wrong if the server does not compare digits as numbers.
 fn flat_name(number: usize) -> String {
     format!("{}.eml", number + 8)
 }
@@ -690,8 +700,8 @@ fn old_message(number: usize) -> Vec<u8> {
     [b"Subject: old\r\n\r\n".to_vec(), vec![b'.'; number], b"\n".to_vec()].concat()
 }
 
-/// Flat maildrops whose messages were written more than the 2 s ago that the index asks for: a file's time of change
-/// cannot be set, but it stays when the directory is moved.
+/// Flat maildrops whose messages were written more than 2 s ago, as the index requires. A file's time of change cannot be
+/// set, but moving its directory keeps it. So the maildrops are made in advance and moved into the mail directory.
 struct OldMaildrops {
     directory: TempDir,
     used: AtomicUsize,
@@ -704,7 +714,7 @@ impl OldMaildrops {
             old.make(number);
         }
         let made = SystemTime::now();
-        eventually("time passes", || made.elapsed().unwrap_or_default().as_millis() > 2100);
+        eventually("2.1 seconds pass", || made.elapsed().unwrap_or_default().as_millis() > 2100);
         old
     }
 
@@ -719,7 +729,7 @@ impl OldMaildrops {
         path
     }
 
-    /// The next one; more are made when a failure is made small.
+    /// The next unused maildrop and its number. While proptest shrinks a failing case, this makes more of them.
     fn next(&self) -> (usize, PathBuf) {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.path().join(number.to_string());
@@ -728,13 +738,13 @@ impl OldMaildrops {
 }
 
 #[test]
-fn all_that_can_happen_is_as_the_model_says() {
+fn the_server_does_what_the_model_does() {
     let cases = env::var("POP3D_MODEL_CASES").map_or(CASES, |cases| cases.parse().expect("a number of cases"));
     let old = OldMaildrops::new(cases as usize);
     let config = Config { cases, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
         let (number, old) = old.next();
-        let mut world = World::new(old, number % PATIENT == 0);
+        let mut world = World::new(old, number % CASES_FOR_A_LOGIN_IN_USE == 0);
         steps.into_iter().for_each(|step| world.take(step));
         world.end();
         Ok(())

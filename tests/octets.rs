@@ -1,18 +1,17 @@
-//! Compares what RETR, TOP, LIST and STAT send, octet by octet, with a naive reference.
+//! RETR, TOP, LIST and STAT, compared octet by octet with a naive reference.
 
 use std::os::unix::fs::FileExt;
 
 use crate::harness::{Client, Server};
 
-/// Block sizes at which a server may cut a message in two.
+/// Sizes of blocks in which a server may read a message.
 const BLOCKS: [usize; 3] = [8 * 1024, 64 * 1024, 128 * 1024];
 
-/// What matters when it is cut in two.
+/// Octets that a server may handle wrongly if the boundary of a block splits them.
 const SEAMS: [&[u8]; 9] =
     [b"\r\n.\r\n", b"\n.\n", b"\r.\r\n", b"\r\n..\r\n.", b"\r\r\n", b"\r", b"\n", b"\r\n", b"\0\r\n.\0"];
 
-/// What a client is to receive of a stored message, byte-stuffing undone: RFC 1939 sections 3 and 11, an octet at a
-/// time.
+/// The octets that a client has to receive for a stored message, without byte-stuffing (RFC 1939 sections 3 and 11).
 pub(crate) fn wire_form(stored: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     let mut before = b'\n';
@@ -29,7 +28,7 @@ pub(crate) fn wire_form(stored: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// What TOP is to send of a message in wire form: up to the first empty line, and `count` lines more.
+/// The octets that TOP has to send of a message in wire form: the header, the empty line, and `count` lines of the body.
 pub(crate) fn top_of(wire: &[u8], count: usize) -> Vec<u8> {
     let mut left = None;
     let mut top = Vec::new();
@@ -38,7 +37,7 @@ pub(crate) fn top_of(wire: &[u8], count: usize) -> Vec<u8> {
             break;
         }
         top.extend_from_slice(line);
-        // A line may hold a lone CR, never a lone LF.
+        // In wire form a line may contain a lone CR, but no lone LF.
         left = match left {
             None if line == b"\r\n" => Some(count),
             left => left.map(|left| left - 1),
@@ -47,7 +46,7 @@ pub(crate) fn top_of(wire: &[u8], count: usize) -> Vec<u8> {
     top
 }
 
-/// A server with these messages as a flat maildrop, in this order, and a session.
+/// Starts a server with a flat maildrop of these messages in this order, and logs in.
 fn serve(messages: &[Vec<u8>]) -> (Server, Client) {
     let server = Server::start();
     for (number, octets) in messages.iter().enumerate() {
@@ -57,7 +56,7 @@ fn serve(messages: &[Vec<u8>]) -> (Server, Client) {
     (server, session)
 }
 
-/// Checks every message and every size of a session.
+/// Checks every message and every size that a session reports.
 #[track_caller]
 fn check_all(session: &mut Client, messages: &[Vec<u8>]) {
     let wires: Vec<_> = messages.iter().map(|stored| wire_form(stored)).collect();
@@ -71,7 +70,7 @@ fn check_all(session: &mut Client, messages: &[Vec<u8>]) {
     }
 }
 
-/// Where two messages part, with some octets around it.
+/// Describes the first difference of two messages, with some octets around it.
 pub(crate) fn difference(got: &[u8], expected: &[u8]) -> String {
     let at = got.iter().zip(expected).take_while(|(a, b)| a == b).count();
     let around = |octets: &[u8]| octets[at.saturating_sub(10)..octets.len().min(at + 10)].escape_ascii().to_string();
@@ -79,12 +78,13 @@ pub(crate) fn difference(got: &[u8], expected: &[u8]) -> String {
     format!("octet {at} of {lengths:?}: got ...{at_got}..., expected ...{at_expected}...")
 }
 
-/// Octets that look like chance and are the same in every run.
+/// A generator of pseudo-random numbers that are the same in every run.
 pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
+    /// A number from 0 to `limit` - 1.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
-        // Knuth's multiplier; the high bits are good enough.
+        // A linear congruential generator with Knuth's multiplier. Only its high bits are random enough.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }
@@ -95,7 +95,7 @@ impl Chance {
 }
 
 #[test]
-fn every_seam_at_every_block_boundary() {
+fn line_ends_and_dots_are_right_at_every_block_boundary() {
     let fillers: [&[u8]; 2] = [b"x", b"abcdefg\r\n"];
     for filler in fillers {
         let mut messages = Vec::new();
@@ -116,7 +116,7 @@ fn every_seam_at_every_block_boundary() {
 }
 
 #[test]
-fn a_kind_of_octet_and_nothing_else() {
+fn messages_that_repeat_one_octet_or_line_end_are_sent_right() {
     let long = 200_000;
     let mut messages: Vec<Vec<u8>> = Vec::new();
     for piece in [&b"."[..], b"\r", b"\n", b"\0", b"\xff", b"\r\n", b".\n", b".\r\n", b"\r\r\n", b"\n\r", b"..\r\n"] {
@@ -128,7 +128,7 @@ fn a_kind_of_octet_and_nothing_else() {
 }
 
 #[test]
-fn lines_of_a_megabyte() {
+fn lines_of_a_megabyte_are_sent_whole() {
     let line = vec![b'l'; 1 << 20];
     let messages = [
         [&line[..], b"\r\n", &line, b"\r\n"].concat(),
@@ -140,7 +140,7 @@ fn lines_of_a_megabyte() {
 }
 
 #[test]
-fn short_messages_of_all_that_is_special() {
+fn short_messages_of_dots_and_line_ends_are_sent_right() {
     let mut chance = Chance(1939);
     let messages: Vec<_> = (0..600)
         .map(|_| {
@@ -159,7 +159,7 @@ fn short_messages_of_all_that_is_special() {
 }
 
 #[test]
-fn long_messages_of_all_that_is_special() {
+fn long_messages_of_dots_and_line_ends_are_sent_right() {
     let mut chance = Chance(2449);
     let messages: Vec<_> = BLOCKS.iter().map(|block| chance.octets(3 * block + 1, b"..\r\r\n\n\nab\0\xff")).collect();
     let (_server, mut session) = serve(&messages);
@@ -173,7 +173,7 @@ fn long_messages_of_all_that_is_special() {
 }
 
 #[test]
-fn a_header_longer_than_any_block() {
+fn top_sends_a_header_that_is_longer_than_any_block() {
     let header = b"X-Header: value\r\n".repeat(20_000);
     let message = [&header[..], b"\r\n", b"one\r\ntwo\r\n"].concat();
     let (_server, mut session) = serve(std::slice::from_ref(&message));
@@ -184,9 +184,10 @@ fn a_header_longer_than_any_block() {
     session.call("NOOP");
 }
 
-/// Maildir++ writes sizes into names. A name can lie, the octets cannot: RFC 1939 section 11, checklist 41.
+/// Maildir++ writes a message's sizes into its file name. Sizes in a name may be wrong; STAT and LIST report what RETR
+/// sends (RFC 1939 section 11).
 #[test]
-fn sizes_in_a_name_are_not_believed_against_the_octets() {
+fn wrong_sizes_in_a_file_name_do_not_change_what_is_reported() {
     let stored = b"Subject: a\n\nbody\n";
     let wire = wire_form(stored);
     let (stored_size, wire_size) = (stored.len(), wire.len());
@@ -205,10 +206,10 @@ fn sizes_in_a_name_are_not_believed_against_the_octets() {
     check_all(&mut session, &vec![stored.to_vec(); 6]);
 }
 
-/// A total that does not fit 32 bits: checklist 34, and what peers get wrong. The messages are sparse files whose
-/// names tell their octets, so that nobody has to read them.
+/// Other servers get totals wrong that do not fit into 32 bits. The messages are sparse files with their sizes in their
+/// names, so that the server need not read them.
 #[test]
-fn a_total_over_4_gib() {
+fn stat_reports_a_total_over_4_gib() {
     let server = Server::start();
     let (stored, octets) = (2_500_000_000_u64, 2_500_000_001_u64);
     for n in 1..=2 {

@@ -1,17 +1,17 @@
-//! Commands and their timer, where it takes more than a dialogue to show them.
+//! POP3's commands and the autologout timer, in cases that a dialogue file cannot express.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Client, MailRoot, PASSWORD, Server, USER, eventually};
+use crate::harness::{Client, MailRoot, PASSWORD, Server, USER, eventually, settled, throughout};
 
-/// Every command, right and wrong, in both states.
+/// Every command in both states, with right and wrong arguments.
 fn every_command() -> Vec<u8> {
     let login = format!("USER {USER}\r\nPASS wrong\r\nPASS {PASSWORD}\r\nUSER {USER}\r\nPASS {PASSWORD}\r\n");
     let before = "CAPA\r\nSTAT\r\nNOSUCH\r\n\r\nPASS\r\n";
@@ -21,7 +21,7 @@ fn every_command() -> Vec<u8> {
     [before.as_bytes(), login.as_bytes(), &too_long, after.as_bytes()].concat()
 }
 
-/// All that the server says to `octets` sent in `segments` of a length, the greeting apart.
+/// Everything that the server answers to `octets` that are sent in segments of this length, after the greeting.
 fn answers(server: &Server, octets: &[u8], segment: usize) -> Vec<u8> {
     let mut client = Client::connect(server.pop3_address());
     for segment in octets.chunks(segment) {
@@ -31,9 +31,9 @@ fn answers(server: &Server, octets: &[u8], segment: usize) -> Vec<u8> {
     client.rest()
 }
 
-/// RFC 1939 section 3, RFC 2449 section 6.6, checklist 14.
+/// RFC 1939 section 3, RFC 2449 section 6.6: commands may be split over segments and several may be in one.
 #[test]
-fn segments_change_no_octet_of_the_answers() {
+fn the_answers_do_not_depend_on_the_segments_of_the_commands() {
     let server = Server::start();
     server.maildrop().put("1", "Subject: one\n\n.\nbody");
     server.maildrop().put("2", "Subject: two\r\n\r\nbody\r\n");
@@ -48,8 +48,8 @@ fn segments_change_no_octet_of_the_answers() {
     }
 }
 
-/// Sends `octets` from a thread of its own, and begins to read what comes back with `read` only when the sending is
-/// done or stuck, as the server's answers have filled all buffers.
+/// Sends `octets` from a thread and calls `read` when everything is sent, or when sending is stuck because the server's
+/// answers have filled all buffers.
 fn send_then_read(client: &mut Client, octets: &[u8], read: impl FnOnce(&mut Client)) {
     let mut socket = client.socket().try_clone().unwrap();
     let sent = AtomicUsize::new(0);
@@ -60,27 +60,14 @@ fn send_then_read(client: &mut Client, octets: &[u8], read: impl FnOnce(&mut Cli
                 sent.fetch_add(piece.len(), Ordering::Relaxed);
             }
         });
-        wait_until_settled(octets.len(), || sent.load(Ordering::Relaxed));
+        settled("all octets are sent, or sending is stuck", || sent.load(Ordering::Relaxed));
         read(client);
     });
 }
 
-/// Waits until `progress` is at `end`, or has stood still for a while.
-fn wait_until_settled(end: usize, progress: impl Fn() -> usize) {
-    const STILL: Duration = Duration::from_millis(200);
-    let (mut last, mut since) = (progress(), Instant::now());
-    eventually("all is sent or stuck", || {
-        let now = progress();
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-        now == end || since.elapsed() > STILL
-    });
-}
-
-/// RFC 2449 section 6.6, checklist 69.
+/// RFC 2449 section 6.6: a client may send commands without waiting for the answers.
 #[test]
-fn twenty_thousand_noops_and_a_late_reader() {
+fn twenty_thousand_pipelined_noops_are_answered() {
     const COUNT: usize = 20_000;
     let server = Server::start();
     let mut client = server.session();
@@ -93,9 +80,9 @@ fn twenty_thousand_noops_and_a_late_reader() {
     });
 }
 
-/// RFC 2449 section 6.6, checklist 69: in order, with answers many times larger than all buffers.
+/// RFC 2449 section 6.6: the answers come in the order of the commands, also if they are larger than all buffers.
 #[test]
-fn twenty_thousand_messages_and_a_late_reader() {
+fn twenty_thousand_pipelined_retrs_are_answered_in_order() {
     const COUNT: usize = 20_000;
     let server = Server::start();
     let messages: Vec<_> =
@@ -114,9 +101,9 @@ fn twenty_thousand_messages_and_a_late_reader() {
     client.quit();
 }
 
-/// Checklist 12: each line is refused, none ends the session or is answered twice.
+/// RFC 1939 section 3: an unrecognized command gets a negative status indicator.
 #[test]
-fn lines_of_garbage() {
+fn each_line_of_garbage_is_refused_once_and_the_session_goes_on() {
     const LINES: usize = 998;
     let server = Server::start();
     let mut client = server.session();
@@ -134,9 +121,9 @@ fn lines_of_garbage() {
     client.quit();
 }
 
-/// Checklist 6: it is refused while it is still coming, and nothing of it is a command.
+/// RFC 2449 section 4 limits command lines. A longer line is refused before its end has arrived.
 #[test]
-fn a_line_without_end() {
+fn no_part_of_an_endless_line_is_taken_for_a_command() {
     let server = Server::start();
     server.maildrop().put("1", "one\r\n");
     let mut client = server.session();
@@ -148,9 +135,9 @@ fn a_line_without_end() {
     assert_eq!(client.call("STAT"), "1 5");
 }
 
-/// RFC 2449 section 6.4, checklist 66: no text but a response code begins with `[`.
+/// RFC 2449 section 6.4: the text of an answer may begin with `[` only if it has a response code.
 #[test]
-fn what_a_client_says_does_not_come_back_as_a_response_code() {
+fn a_clients_words_are_not_answered_as_a_response_code() {
     let server = Server::start();
     let mut client = server.pop3();
     for command in ["[AUTH]", "[IN-USE] x", "USER", "PASS [AUTH]", "RETR [SYS/TEMP]"] {
@@ -167,7 +154,7 @@ fn what_a_client_says_does_not_come_back_as_a_response_code() {
     }
 }
 
-/// RFC 2449 section 6.4, checklist 66.
+/// RFC 2449 section 6.4: only the text of an answer with a response code may begin with `[`.
 #[test]
 fn the_greeting_has_no_response_code() {
     let server = Server::start();
@@ -175,9 +162,9 @@ fn the_greeting_has_no_response_code() {
     assert!(!greeting.contains('['), "{greeting}");
 }
 
-/// RFC 2449 section 6.9, checklist 71.
+/// RFC 2449 section 6.9: a server may withhold its version.
 #[test]
-fn the_version_is_not_told() {
+fn neither_the_greeting_nor_capa_has_the_version() {
     let server = Server::start();
     let mut client = server.pop3();
     let version = env!("CARGO_PKG_VERSION");
@@ -186,14 +173,14 @@ fn the_version_is_not_told() {
 }
 
 #[test]
-fn the_other_address_family_is_served() {
+fn clients_are_served_by_ipv6() {
     let server = Server::builder().address("::1").start();
     server.session().quit();
 }
 
-/// RFC 1939 section 3, checklist 17, 18: the end comes without a word, and without UPDATE.
+/// RFC 1939 section 3: when the timer expires, the server closes the connection without an answer and without UPDATE.
 #[test]
-fn the_autologout_timer_closes_in_silence() {
+fn the_autologout_timer_sends_nothing_and_removes_nothing() {
     let server = Server::builder().flags(["-T", "1"]).start();
     server.maildrop().put("1", "one\r\n");
     let mut client = server.session();
@@ -204,7 +191,7 @@ fn the_autologout_timer_closes_in_silence() {
 }
 
 #[test]
-fn the_timer_runs_before_login_too() {
+fn the_autologout_timer_runs_before_login() {
     let server = Server::builder().flags(["-T", "1"]).start();
     server.pop3().closed();
     let mut client = server.pop3();
@@ -212,39 +199,32 @@ fn the_timer_runs_before_login_too() {
     client.closed();
 }
 
-/// Checklist 17: it is commands that reset the timer, not octets.
+/// RFC 1939 section 3: the receipt of a command resets the timer.
 #[test]
-fn octets_without_a_command_do_not_reset_the_timer() {
+fn octets_without_a_line_end_do_not_reset_the_timer() {
     let server = Server::builder().flags(["-T", "1"]).start();
     let mut client = server.session();
     let mut socket = client.socket().try_clone().unwrap();
-    let trickle = thread::spawn(move || {
-        while socket.write_all(b"x").is_ok() {
-            thread::sleep(Duration::from_millis(50))
-        }
-    });
+    thread::spawn(move || eventually("the server closes the connection", || socket.write_all(b"x").is_err()));
     client.closed();
-    trickle.join().unwrap();
     server.session().quit();
 }
 
-/// Checklist 17: every command resets it, also one that is refused.
+/// RFC 1939 section 3: the receipt of any command resets the timer.
 #[test]
-fn commands_reset_the_timer() {
+fn a_refused_command_resets_the_timer() {
     let server = Server::builder().flags(["-T", "2"]).start();
     let mut client = server.session();
-    let end = Instant::now() + Duration::from_secs(4);
-    while Instant::now() < end {
+    throughout(Duration::from_secs(4), || {
         client.call("NOOP");
         client.refused("NOSUCH");
-        thread::sleep(Duration::from_millis(100));
-    }
+    });
     client.quit();
 }
 
-/// RFC 1939 section 3: the timer is for idle clients; who is being sent a message is none, and gets all of it.
+/// RFC 1939 section 3: the timer is for inactive clients. A client that is receiving a message is active.
 #[test]
-fn a_slow_reader_gets_all_of_a_message() {
+fn the_timer_does_not_cut_off_a_message_for_a_slow_reader() {
     let server = Server::builder().flags(["-T", "1"]).start();
     let message = b"0123456789abcdef\r\n".repeat(1 << 19);
     server.maildrop().put("1", &message);
@@ -252,20 +232,20 @@ fn a_slow_reader_gets_all_of_a_message() {
     client.send("RETR 1");
     client.ok();
     let mut received = Vec::with_capacity(message.len());
-    // Two seconds and more over it, with the server's next write never far away.
+    // The client takes more than two seconds for the message, and never pauses for long.
     while received.len() < message.len() {
         let line = client.octets_of_line();
         received.extend_from_slice(&line);
         received.extend_from_slice(b"\r\n");
         if received.len() % (1 << 19) < line.len() + 2 {
-            thread::sleep(Duration::from_millis(150));
+            thread::sleep(Duration::from_millis(150)); // This is the pace of the slow client, not a wait for the server.
         }
     }
     client.expect(".");
     assert!(received == message);
 }
 
-/// RFC 2449 section 6.6: a client may send all it has to say and say that this was all.
+/// RFC 2449 section 6.6: a client may send all its commands at once. It may also shut down its side of the connection.
 #[test]
 fn commands_before_the_end_of_the_input_are_carried_out() {
     let server = Server::start();
@@ -281,9 +261,8 @@ fn commands_before_the_end_of_the_input_are_carried_out() {
     assert!(server.maildrop().messages().is_empty());
 }
 
-/// Listings larger than any buffer, with gaps.
 #[test]
-fn long_listings() {
+fn listings_larger_than_any_buffer_leave_out_marked_messages() {
     const COUNT: usize = 5000;
     let server = Server::start();
     for number in 1..=COUNT {
@@ -310,7 +289,7 @@ fn long_listings() {
     assert_eq!(server.maildrop().messages().len(), left.len());
 }
 
-/// RFC 1939 section 6, checklist 18, 19: a server told to end removes nothing that no QUIT has asked for.
+/// RFC 1939 section 6: messages are removed only after QUIT.
 #[test]
 fn shutting_down_removes_nothing() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -325,9 +304,8 @@ fn shutting_down_removes_nothing() {
     }
 }
 
-/// One client that takes nothing of its answer does not keep the server from ending.
 #[test]
-fn shutting_down_with_a_blocked_client() {
+fn a_client_that_reads_nothing_does_not_keep_the_server_from_ending() {
     let mut server = Server::start();
     server.maildrop().put("1", b"line\r\n".repeat(4 << 20));
     let mut client = server.session();
@@ -335,12 +313,11 @@ fn shutting_down_with_a_blocked_client() {
     client.ok();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.stderr());
-    assert!(!client.rest().ends_with(b"\r\n.\r\n"), "it looks whole");
+    assert!(!client.rest().ends_with(b"\r\n.\r\n"), "the message that was cut off has a terminator");
 }
 
-/// RFC 1939 section 6: killed in the middle of an UPDATE, what is left of the maildrop is whole.
 #[test]
-fn killed_in_the_middle_of_an_update() {
+fn messages_left_by_a_server_killed_during_update_are_whole() {
     const COUNT: usize = 1000;
     let mail = MailRoot::new();
     let maildrop = mail.maildrop(USER);
@@ -355,12 +332,12 @@ fn killed_in_the_middle_of_an_update() {
         client.ok();
     }
     client.send("QUIT");
-    eventually("the first message goes", || maildrop.messages().len() <= COUNT);
+    eventually("the first message is removed", || maildrop.messages().len() <= COUNT);
     server.signal(Signal::KILL);
     server.wait();
 
     let left = maildrop.messages();
-    assert!(left.contains(&format!("{}.eml", COUNT + 1)), "one that was not marked has gone");
+    assert!(left.contains(&format!("{}.eml", COUNT + 1)), "an unmarked message was removed");
     for name in &left {
         let number = name.strip_suffix(".eml").unwrap();
         assert_eq!(std::fs::read_to_string(maildrop.path(name)).unwrap(), format!("Subject: {number}\r\n\r\n"));
@@ -369,7 +346,7 @@ fn killed_in_the_middle_of_an_update() {
     assert!(server.session().call("STAT").starts_with(&format!("{} ", left.len())));
 }
 
-/// A message cut while it is sent must not look whole: the connection ends without the terminator.
+/// The connection ends without the terminator, so that the client does not take the message for whole.
 #[test]
 fn a_message_cut_while_it_is_sent_has_no_terminator() {
     for line in [&b"in wire form already\r\n"[..], b"of bare line feeds\n"] {
@@ -381,16 +358,15 @@ fn a_message_cut_while_it_is_sent_has_no_terminator() {
         client.ok();
         File::options().write(true).open(path).unwrap().set_len(0).unwrap();
         let received = client.rest();
-        assert!(received.len() < line.len() << 20, "nothing was cut");
-        assert!(!received.ends_with(b"\r\n.\r\n"), "it looks whole");
+        assert!(received.len() < line.len() << 20, "the whole message was sent");
+        assert!(!received.ends_with(b"\r\n.\r\n"), "the message that was cut off has a terminator");
         server.expect_log("ERROR", "message 1 was cut off: the file has become shorter meanwhile");
         assert!(server.session().call("STAT").starts_with("2 "));
     }
 }
 
-/// A message that grows while it is sent is sent as it was at login.
 #[test]
-fn a_message_that_grows_while_it_is_sent() {
+fn a_message_that_grows_while_it_is_sent_is_sent_as_it_was_at_login() {
     for line in [&b"in wire form already\r\n"[..], b"of bare line feeds\n"] {
         let server = Server::start();
         let stored = line.repeat(1 << 19);
@@ -405,16 +381,16 @@ fn a_message_that_grows_while_it_is_sent() {
     }
 }
 
-/// A client that hangs up at any point of a dialogue leaves nothing behind: no lock, no lost message.
+/// A client closes its connection after any octet of a dialogue. The server releases the lock and removes no message.
 #[test]
-fn hanging_up_at_every_octet_of_a_dialogue() {
+fn closing_the_connection_removes_nothing_at_any_octet_of_a_dialogue() {
     let server = Server::start();
     server.maildrop().put("1", "one\r\n");
     let dialogue = format!("USER {USER}\r\nPASS {PASSWORD}\r\nSTAT\r\nRETR 1\r\nDELE 1\r\nQUIT");
     for length in 0..=dialogue.len() {
         let mut client = Client::connect(server.pop3_address());
         client.write(&dialogue.as_bytes()[..length]);
-        // Every other one waits for the answers first.
+        // Every second client reads the answers before it closes the connection.
         if length % 2 == 0 {
             client.finish_writing();
             client.rest();
@@ -422,14 +398,14 @@ fn hanging_up_at_every_octet_of_a_dialogue() {
     }
     let mut admin = server.admin();
     let connections = (dialogue.len() + 1).to_string();
-    eventually("all have come and gone", || admin.value("hc?") == connections && admin.value("cc?") == "0");
+    eventually("all sessions have ended", || admin.value("hc?") == connections && admin.value("cc?") == "0");
     assert!(admin.values("cu?").is_empty());
     assert_eq!(server.session().call("STAT"), "1 5");
 }
 
-/// Commands behind QUIT are not carried out, and do not cost the client the reply to QUIT.
+/// The server ignores commands after QUIT, and the client still gets the answer to QUIT.
 #[test]
-fn what_follows_quit_is_dropped() {
+fn commands_after_quit_are_ignored() {
     let server = Server::start();
     server.maildrop().put("1", "one\r\n");
     let mut client = server.session();
@@ -439,9 +415,9 @@ fn what_follows_quit_is_dropped() {
     assert_eq!(server.maildrop().messages(), ["1"]);
 }
 
-/// One packet has both: a client that has the one need not wait for the other.
+/// The answer and the FIN are in one packet, so a client that has read the answer need not wait for the end.
 #[test]
-fn the_reply_to_quit_comes_with_the_end_of_the_connection() {
+fn the_answer_to_quit_comes_with_the_end_of_the_connection() {
     let server = Server::start();
     for _ in 0..100 {
         let mut client = TcpStream::connect(server.pop3_address()).unwrap();
@@ -449,7 +425,7 @@ fn the_reply_to_quit_comes_with_the_end_of_the_connection() {
         let (mut answers, mut part) = (Vec::new(), [0; 4096]);
         while !answers.ends_with(b"bye\r\n") {
             let length = client.read(&mut part).unwrap();
-            assert!(length > 0, "no reply to QUIT");
+            assert!(length > 0, "no answer to QUIT");
             answers.extend(&part[..length]);
         }
         client.set_nonblocking(true).unwrap();
@@ -460,8 +436,8 @@ fn the_reply_to_quit_comes_with_the_end_of_the_connection() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Other protocols
 
-/// A browser that a web page has sent here, or a client that begins with TLS, is told once and closed: none of what
-/// follows is taken for a command, and the connection slot is free at once.
+/// A web page can make a browser connect here, and a misconfigured client may begin with TLS. The server answers once and
+/// closes the connection: nothing that follows is taken for a command, and the slot is free at once.
 #[test]
 fn another_protocol_before_login_ends_the_connection() {
     let server = Server::start();
@@ -475,14 +451,14 @@ fn another_protocol_before_login_ends_the_connection() {
         for segment in [1, usize::MAX] {
             let mut client = server.pop3();
             for piece in format!("{begin}{injected}").as_bytes().chunks(segment) {
-                let _ = client.try_write(piece); // the server may have closed
+                let _ = client.try_write(piece); // This fails if the server has closed the connection.
             }
             assert!(client.err().contains(protocol), "{begin:?}");
-            // By a reset, if the server closed before it had read all.
+            // The connection ends by a reset if the server closed it before it had read everything.
             assert!(!matches!(client.try_line(), Ok(Some(_))), "more than one answer to {begin:?}");
         }
     }
-    // A handshake that has no line end in it is not waited for.
+    // The server does not wait for a line end if the octets begin a handshake.
     let mut client = server.pop3();
     client.write(handshake);
     client.err();
@@ -491,7 +467,7 @@ fn another_protocol_before_login_ends_the_connection() {
     server.expect_log("INFO", "end: client speaks HTTP");
     assert_eq!(server.session().call("STAT"), "1 5");
 
-    // A user who has logged in is told of a wrong line, as ever.
+    // After login such a line is refused like any unknown command.
     let mut session = server.session();
     session.refused("GET / HTTP/1.1");
     session.write("\x16\x03\r\n");

@@ -28,6 +28,12 @@ impl Credentials {
         Ok(Self { name: name.to_owned(), secret, turn: Mutex::new(()) })
     }
 
+    /// Returns the admin's password, unless only its hash is known.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        std::str::from_utf8(self.secret.readable()?).ok()
+    }
+
     /// Returns whether name and password are the right ones. A wrong name takes as long as a wrong password, so that the
     /// time does not tell which of them was wrong.
     #[must_use]

@@ -16,7 +16,7 @@ use super::{Hidden, UserName, random};
 pub const LINE_LIMIT: usize = 2048;
 
 /// A mechanism that the server supports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mechanism {
     /// The client sends name and password.
     Plain,

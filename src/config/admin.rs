@@ -64,10 +64,12 @@ fn read(path: &Path) -> Result<Account, String> {
     admin(text.lines().next().unwrap_or_default())
 }
 
-/// An account that can log in by PEEP.
+/// An account that can log in by PEEP. The admin types a password, but never a hash, so only a password has to fit PEEP's
+/// grammar. A hash that fits no scheme is reported by [`AdminArgs::read`].
 fn admin(text: &str) -> Result<Account, String> {
     let account: Account = text.parse()?;
-    if is_argument(&account.password.0) {
+    let credentials = Credentials::new(account.name.as_str(), &account.password.0);
+    if credentials.ok().as_ref().and_then(Credentials::password).is_none_or(is_argument) {
         Ok(account)
     } else {
         Err("PEEP takes a password of 1 to 128 octets, without spaces and control characters".to_owned())

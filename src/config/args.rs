@@ -19,7 +19,7 @@ use crate::confine::Confinement;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::maildrop::LayoutChoice;
 use crate::net::ListenAddress;
-use crate::shared::TIMEOUT_RANGE;
+use crate::settings::TIMEOUT_RANGE;
 use crate::transform::Transform;
 
 /// The server's flags.
@@ -133,12 +133,9 @@ impl Args {
         self.transform()?;
         self.confinement.check()?;
         self.check_admin(self.admin.are_at_default())?;
-        if let Some(address) = self.peep_beyond_loopback() {
-            if !(self.tls.peep_tls || self.tls.allow_cleartext) {
-                return Err(ConfigError::PeepInClear(address.clone()));
-            }
-        }
-        Ok(())
+        let in_clear = !(self.tls.peep_tls || self.tls.allow_cleartext);
+        let address = self.peep_beyond_loopback().filter(|_| in_clear);
+        address.map_or(Ok(()), |address| Err(ConfigError::PeepInClear(address.clone())))
     }
 
     /// Checks that the default admin is not offered to other machines.

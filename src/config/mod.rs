@@ -24,19 +24,18 @@ mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::geteuid;
 
-use crate::auth::{Credentials, Users};
-use crate::connections::{Connections, MAX_CONNECTIONS};
-use crate::guard::{Guard, Limits, MinRate};
+use crate::auth::Users;
+use crate::connections::MAX_CONNECTIONS;
+use crate::guard::Limits;
 use crate::maildrop::{Layouts, MailRoot};
-use crate::net::{Certificate, ListenAddress};
-use crate::shared::{Settings, Shared};
+use crate::net::ListenAddress;
+use crate::settings::{Admin, Settings};
+use crate::shared::Shared;
 use crate::state::StateDir;
-use crate::stats::{Stats, StatsLog};
-use crate::transform::Transform;
+use crate::stats::StatsLog;
 use accounts::Account;
 use args::seconds;
 pub use args::{Args, LogConfig};
@@ -53,18 +52,10 @@ const ABOUT: &str = "Serves directories of mail over POP3";
 pub struct Config {
     /// The accounts.
     pub users: Users,
-    /// The admin.
-    pub admin: Credentials,
+    /// What sessions look up.
+    pub settings: Settings,
     /// Nobody has set another admin than root:root.
     pub has_default_admin: bool,
-    /// Only programs of root may log in as the admin.
-    pub admin_is_roots: bool,
-    /// The directory of the users' directories.
-    pub mail_root: MailRoot,
-    /// The program that messages go through, if any.
-    pub transform: Option<Transform>,
-    /// The autologout timer.
-    pub timeout: Option<Duration>,
     /// The most connections at once.
     pub max_connections: usize,
     /// Where POP3 is served.
@@ -75,14 +66,8 @@ pub struct Config {
     pub peep: Endpoint,
     /// PEEP goes by TLS.
     pub peep_tls: bool,
-    /// What TLS needs.
-    pub certificate: Option<Certificate>,
-    /// Passwords may cross the net in clear.
-    pub allow_cleartext: bool,
     /// What an address is allowed.
     pub limits: Limits,
-    /// The slowest that a client may read.
-    pub min_rate: Option<MinRate>,
     /// What outlives the server.
     pub state: Option<StateDir>,
     /// The log of counters.
@@ -90,23 +75,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the sessions of a server so configured share at its start, and its certificate.
+    /// What the sessions of a server so configured share at its start.
     #[must_use]
-    pub fn into_shared(self) -> (Shared, Option<Certificate>) {
-        let shared = Shared {
-            settings: Settings::new(self.mail_root, self.timeout),
-            users: self.users,
-            locks: Arc::default(),
-            stats: Stats::default(),
-            connections: Connections::new(self.max_connections),
-            guard: Guard::new(self.limits),
-            min_rate: self.min_rate,
-            admin: self.admin,
-            admin_is_roots: self.admin_is_roots,
-            transform: self.transform,
-            allow_cleartext: self.allow_cleartext,
-        };
-        (shared, self.certificate)
+    pub fn into_shared(self) -> Shared {
+        Shared::new(self.settings, self.users, self.max_connections, self.limits)
     }
 }
 
@@ -137,7 +109,7 @@ impl Args {
         let admin = self.admin.read()?;
         self.check_admin(admin.is_default)?;
         // Everybody knows the default admin, who could make root serve any file of this machine as mail.
-        let admin_is_roots = admin.is_default && !self.confinement.becomes_user() && geteuid().is_root();
+        let is_roots = admin.is_default && !self.confinement.becomes_user() && geteuid().is_root();
         let transform = self.transform()?;
         let (pop3, pop3s, peep) = (self.pop3_endpoint(), self.pop3s_endpoint(), self.peep_endpoint());
         let state =
@@ -152,25 +124,27 @@ impl Args {
         for Account { name, password } in self.users {
             users.add_own(name, password.0.as_bytes());
         }
+        let mail_root = MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
+            .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?;
         Ok(Config {
             users,
+            settings: Settings {
+                mail_root: Arc::new(mail_root),
+                timeout: seconds(self.timeout),
+                min_rate: self.limits.min_rate(),
+                admin: Arc::new(Admin { credentials: admin.credentials, is_roots }),
+                transform: transform.map(Arc::new),
+                certificate: self.tls.certificate(state.as_ref())?.map(Arc::new),
+                allow_cleartext: self.tls.allow_cleartext,
+            },
             has_default_admin: admin.is_default,
-            admin_is_roots,
-            admin: admin.credentials,
-            mail_root: MailRoot::with_layouts(self.mailbox.clone(), Arc::new(Layouts::new(self.layout)))
-                .map_err(|error| ConfigError::MailRoot(self.mailbox, error))?,
-            transform,
-            timeout: seconds(self.timeout),
             max_connections: usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS),
             pop3,
             pop3s,
             peep,
             peep_tls: self.tls.peep_tls,
-            certificate: self.tls.certificate(state.as_ref())?,
-            allow_cleartext: self.tls.allow_cleartext,
             state,
             limits: self.limits.limits(),
-            min_rate: self.limits.min_rate(),
             stats_log: self.state.stats_log.map(|log| StatsLog::new(log.path, log.interval)),
         })
     }

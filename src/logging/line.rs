@@ -11,8 +11,8 @@ use time::macros::format_description;
 
 use super::buffer::Buffer;
 
-/// The format of the time, as simplelog takes it.
-pub(super) const TIME: &[BorrowedFormatItem<'_>] =
+/// The format of a time in UTC, in lines of the log and elsewhere.
+pub const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Where the level begins: behind the time and a space.

@@ -20,7 +20,8 @@ use simplelog::{ConfigBuilder, WriteLogger};
 
 use buffer::Buffer;
 use file::LogFile;
-use line::{Lines, TIME};
+use line::Lines;
+pub use line::TIME;
 use writer::{Output, Writer};
 
 /// How long the end of the program waits until the last lines are written.

@@ -184,7 +184,7 @@ impl Index {
         Some(index)
     }
 
-    /// Reads an index that is `size` octets long. `None` when it is not a whole one, or larger than the limits.
+    /// Reads an index that is `size` octets long. Returns `None` if it is damaged or exceeds the limits.
     fn decode(mut source: impl Read, size: usize, limits: Limits) -> Option<Self> {
         let mut header = [0; HEADER];
         source.read_exact(&mut header).ok()?;

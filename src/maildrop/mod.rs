@@ -66,6 +66,12 @@ impl MessageNumber {
         NonZeroU32::new(number).map(Self)
     }
 
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+
     fn index(self) -> usize {
         self.0.get() as usize - 1
     }

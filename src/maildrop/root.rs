@@ -176,7 +176,7 @@ impl Root {
         fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Whether a file already has the owner and the mode that [`Directory::share`] would give it in the directory
+    /// Returns true if a file already has the owner and the mode that [`Directory::share`] would give it in the directory
     /// `path` below the root. That takes one system call.
     ///
     /// # Errors

@@ -1,5 +1,4 @@
-//! The server's certificate and key. They are read at the start and again at a reload; open connections keep using the
-//! old ones.
+//! The server's certificate and key, as read at one time.
 
 use std::fmt;
 use std::fs;
@@ -8,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
@@ -25,12 +23,6 @@ use crate::{owner, trust};
 pub struct Certificate {
     /// The files (PEM) of the chain and of the key. `None` for a certificate that was made for this run only.
     files: Option<(PathBuf, PathBuf)>,
-    loaded: RwLock<Loaded>,
-}
-
-/// What was loaded from the files.
-#[derive(Debug)]
-struct Loaded {
     config: Arc<ServerConfig>,
     expiry: Option<UnixTime>,
 }
@@ -128,8 +120,7 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`]
     pub fn open(chain: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
-        let loaded = RwLock::new(load(&chain, &key)?);
-        Ok(Self { files: Some((chain, key)), loaded })
+        load(chain, key)
     }
 
     /// Makes a certificate that lasts until the server ends. It is for `name` (by default the host's name) and for
@@ -144,33 +135,31 @@ impl Certificate {
         log::info!("TLS certificate of this run (with --state it would be kept), SHA-256 {}", fingerprint(&own));
         let expiry = expiry(&own);
         let config = config(vec![own], key).and_then(with_tickets).map_err(io::Error::other)?;
-        Ok(Self { files: None, loaded: RwLock::new(Loaded { config: Arc::new(config), expiry }) })
+        Ok(Self { files: None, config: Arc::new(config), expiry })
     }
 
-    /// Reads the files again, for new connections. Returns false if the certificate has no files.
+    /// Reads the files again. Returns `None` when there are none.
     ///
     /// # Errors
-    /// [`CertificateError`]; the old certificate then stays in use.
-    pub fn reload(&self) -> Result<bool, CertificateError> {
-        let Some((chain, key)) = &self.files else { return Ok(false) };
-        let loaded = load(chain, key)?;
-        *self.loaded.write() = loaded;
-        Ok(true)
+    /// [`CertificateError`]
+    pub fn read_again(&self) -> Result<Option<Self>, CertificateError> {
+        self.files.as_ref().map(|(chain, key)| load(chain.clone(), key.clone())).transpose()
     }
 
     /// The expiry date of the server's own certificate, which is the first of the chain.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
-        self.loaded.read().expiry
+        self.expiry
     }
 
     /// The configuration for a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.loaded.read().config)
+        Arc::clone(&self.config)
     }
 }
 
-fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
+fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, CertificateError> {
+    let (chain, key) = (chain_file.as_path(), key_file.as_path());
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
@@ -198,7 +187,9 @@ fn load(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         }
         config => config.map_err(unusable)?,
     };
-    Ok(Loaded { config: Arc::new(with_tickets(config).map_err(unusable)?), expiry: expiry(own) })
+    let config = with_tickets(config).map_err(unusable)?;
+    let expiry = expiry(own);
+    Ok(Certificate { files: Some((chain_file, key_file)), config: Arc::new(config), expiry })
 }
 
 /// Lets clients resume TLS sessions by tickets, which need no memory in the server.
@@ -342,15 +333,5 @@ mod tests {
             assert_eq!(fault(datetime!(2022-01-01 0:00 UTC)).unwrap(), "has expired: 2021-01-01 was its last day");
             assert!(fault(datetime!(2019-01-01 0:00 UTC)).unwrap().starts_with("is not valid before 2020-01-01"));
         }
-    }
-
-    #[test]
-    fn a_failed_reload_keeps_the_old_certificate() {
-        let (_directory, chain, key) = pair();
-        let certificate = Certificate::open(chain.clone(), key).unwrap();
-        let before = certificate.config();
-        fs::write(&chain, "").unwrap();
-        assert!(certificate.reload().is_err());
-        assert!(Arc::ptr_eq(&before, &certificate.config()));
     }
 }

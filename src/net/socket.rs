@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::sendfile;
@@ -43,7 +44,7 @@ pub struct Socket<'a> {
     slot: &'a Slot,
     connection: &'a Connection,
     sent: Option<&'a Counter>,
-    certificate: Option<&'a Certificate>,
+    certificate: Option<Arc<Certificate>>,
     tls: Option<Box<TlsLayer>>,
     timeout: Option<Duration>,
     ending: bool,
@@ -54,7 +55,7 @@ impl<'a> Socket<'a> {
     /// Wraps the connection of `slot`. `sent` counts the octets sent to the client. If there is a `certificate`, TLS can be
     /// started.
     #[must_use]
-    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<&'a Certificate>) -> Self {
+    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<Arc<Certificate>>) -> Self {
         let connection = slot.connection();
         Self { slot, connection, sent, certificate, tls: None, timeout: None, ending: false, waiting_since: None }
     }
@@ -221,7 +222,7 @@ impl Link for Socket<'_> {
     }
 
     fn tls(&self) -> wire::Tls {
-        match (&self.tls, self.certificate) {
+        match (&self.tls, &self.certificate) {
             (Some(_), _) => wire::Tls::Active,
             (None, Some(_)) => wire::Tls::Ready,
             (None, None) => wire::Tls::Absent,
@@ -229,7 +230,7 @@ impl Link for Socket<'_> {
     }
 
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String> {
-        let certificate = self.certificate.ok_or(io::ErrorKind::Unsupported)?;
+        let certificate = self.certificate.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let stream = &self.connection.stream;
         self.connection.set_waiting(Some(Instant::now()));
         let tls = TlsLayer::accept(certificate.config(), stream, deadline);

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::guard::{Admission, AttemptRefused, PreLoginLimits};
-use crate::shared::{LOGIN_LIMIT, Shared, TIMEOUT_RANGE};
+use crate::settings::{Admin, TIMEOUT_RANGE};
+use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
 /// The reply to a connection when there are too many from its address: [`ErrorCode::TooMany`].
@@ -84,7 +86,8 @@ impl Session<'_> {
     }
 
     fn carry_out(&mut self, command: Command, link: &impl Link) -> Result<Reply, ErrorCode> {
-        let Shared { settings, users, locks, stats, connections, .. } = self.shared;
+        let Shared { users, locks, stats, connections, .. } = self.shared;
+        let settings = self.shared.settings();
         let value = |value: u64| Ok(Reply::Value(value.to_string()));
         match command {
             Command::Authenticate { name, password } => self.authenticate(&name, &password.0, link)?,
@@ -107,20 +110,21 @@ impl Session<'_> {
             }
             Command::MaxConnections => return value(connections.limit() as u64),
             Command::SetMaildir { path } => {
-                let root = settings.mail_root().elsewhere(PathBuf::from(&path)).map_err(|error| {
+                let root = settings.mail_root.elsewhere(PathBuf::from(&path)).map_err(|error| {
                     log::warn!("{} mail directory {path:?} refused: {error}", self.name);
                     ErrorCode::BadMaildir
                 })?;
-                settings.set_mail_root(root);
+                self.shared.change_settings(|settings| settings.mail_root = Arc::new(root));
                 self.log_change(format_args!("mail directory = {path:?}"));
             }
-            Command::Maildir => return Ok(Reply::Value(settings.mail_root().path().to_string_lossy().into_owned())),
+            Command::Maildir => return Ok(Reply::Value(settings.mail_root.path().to_string_lossy().into_owned())),
             Command::SetTimeout { seconds } => {
                 let seconds = in_range(seconds, TIMEOUT_RANGE).ok_or(ErrorCode::BadTimeout)?;
-                settings.set_timeout((seconds > 0).then(|| Duration::from_secs(seconds)));
+                let timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+                self.shared.change_settings(|settings| settings.timeout = timeout);
                 self.log_change(format_args!("timeout = {seconds} s"));
             }
-            Command::Timeout => return value(settings.timeout().map_or(0, |timeout| timeout.as_secs())),
+            Command::Timeout => return value(settings.timeout.map_or(0, |timeout| timeout.as_secs())),
             Command::RetrievedBytes => return value(stats.sent.value()),
             Command::RetrievedEmails => return value(stats.retrieved.value()),
             Command::RemovedEmails => return value(stats.removed.value()),
@@ -142,9 +146,10 @@ impl Session<'_> {
             log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
             ErrorCode::TooMany
         })?;
-        if !self.shared.admin.match_with(name.as_bytes(), password.as_bytes()) {
+        let admin = Arc::clone(&self.shared.settings().admin);
+        if !admin.credentials.match_with(name.as_bytes(), password.as_bytes()) {
             log::warn!("{} admin login failed: name={name:?}", self.name);
-        } else if let Some(why) = self.is_refused_to_the_client(link) {
+        } else if let Some(why) = self.is_refused_to_the_client(&admin, link) {
             log::warn!(
                 "{} admin login refused: name={name:?}, the default admin is for programs of root alone (see \
                  --peep-admin), and {why}",
@@ -161,8 +166,8 @@ impl Session<'_> {
     }
 
     /// Why this client may not be the admin in spite of the right password.
-    fn is_refused_to_the_client(&self, link: &impl Link) -> Option<String> {
-        if !self.shared.admin_is_roots {
+    fn is_refused_to_the_client(&self, admin: &Admin, link: &impl Link) -> Option<String> {
+        if !admin.is_roots {
             return None;
         }
         match link.client_user() {

@@ -4,7 +4,7 @@
 //! - [`Kept`] writes them to the state directory and reads them at the start (`--state`).
 //! - [`StatsLog`] appends a line of them, a [`Sample`], to a CSV file (`--stats-log`).
 //!
-//! Sessions count through [`crate::shared`]; [`crate::server`] decides when to write.
+//! They count what [`crate::events`] tells; [`crate::records`] writes them.
 
 mod csv;
 mod kept;
@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use csv::{Sample, StatsLog};
 pub use kept::Kept;
+
+use crate::events::{Event, Sent, Service, What};
 
 /// One counter, exact with any number of threads.
 #[derive(Debug, Default)]
@@ -57,6 +59,17 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Counts what [`crate::events`] tells. Octets are counted by the connection itself, before they are sent.
+    pub fn count(&self, event: &Event<'_>) {
+        match &event.what {
+            What::Connected if event.client.service != Service::Peep => self.connections.add(1),
+            What::Login { .. } => self.logins.add(1),
+            What::Sent(Sent { whole: true, .. }) => self.retrieved.add(1),
+            What::Update { removed, .. } => self.removed.add(*removed),
+            _ => {}
+        }
+    }
+
     /// The counters, each with its name in the state directory's file.
     fn named(&self) -> [(&'static str, &Counter); 5] {
         let Self { sent, retrieved, removed, connections, logins } = self;

@@ -1,11 +1,12 @@
-//! System calls that fail.
+//! Every system call of a session fails once.
 //!
-//! By default each failing call takes another error of its list; `POP3D_FAULTS=all` tries each with each.
+//! By default each call fails with one error of its list, and the errors take turns. `POP3D_FAULTS=all` makes each call
+//! fail with each of its errors.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -13,10 +14,10 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, Server, USER, eventually};
+use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USER, eventually, lines_of};
 use crate::octets::{top_of, wire_form};
 
-/// The calls that a session lives on, each by its names on all machines, and how it can fail.
+/// The system calls of a session, and the errors with which each can fail.
 const FAULTS: [(&str, &[&str]); 14] = [
     ("openat2", &["EIO", "EMFILE", "ESTALE", "EINTR", "ENOMEM"]),
     ("openat", &["EIO", "EMFILE", "ENOSPC", "EDQUOT", "ESTALE", "EINTR", "ENOMEM"]),
@@ -34,45 +35,46 @@ const FAULTS: [(&str, &[&str]); 14] = [
     ("sendto", &["EINTR", "EPIPE", "EIO", "ENOBUFS"]),
 ];
 
-/// No session makes more calls of a kind.
+/// More calls than any session makes of one kind.
 const MOST_CALLS: usize = 200;
 
-/// How the maildrop is found.
+/// The maildrop that the session finds.
 #[derive(Debug, Clone, Copy)]
 enum Scene {
     Flat,
     Maildir,
-    /// An index tells all.
-    Known,
-    /// An index tells all but the last.
-    Delivered,
+    /// A Maildir whose index has all messages.
+    Indexed,
+    /// A Maildir whose index has all messages but the last.
+    IndexedButOne,
 }
 
 impl Scene {
     fn names(self) -> [&'static str; 4] {
         match self {
             Self::Flat => ["1", "2", "3", "4"],
-            Self::Maildir | Self::Known | Self::Delivered => {
+            Self::Maildir | Self::Indexed | Self::IndexedButOne => {
                 ["cur/1.a.b:2,S", "new/2.a.b", "cur/3.a.b:2,", "new/4.a.b"]
             }
         }
     }
 
-    /// Lays out the four messages: one that is stuffed and one that is sent as it is, both large; two small ones.
-    fn set(self, server: &Server) {
+    /// Puts the four messages into the maildrop: a large one that needs byte-stuffing, a large one that is sent as it is
+    /// stored, and two small ones.
+    fn set_up(self, server: &Server) {
         let maildrop = server.maildrop();
         let _ = fs::remove_dir_all(maildrop.path(""));
         match self {
             Self::Flat => self.put(&maildrop, 0..4),
-            Self::Maildir => self.put_and_rest(&maildrop, 0..4),
-            Self::Known => {
-                self.put_and_rest(&maildrop, 0..4);
+            Self::Maildir => self.put_long_ago(&maildrop, 0..4),
+            Self::Indexed => {
+                self.put_long_ago(&maildrop, 0..4);
                 server.session().quit();
             }
-            Self::Delivered => {
-                self.put_and_rest(&maildrop, 0..3);
+            Self::IndexedButOne => {
+                self.put_long_ago(&maildrop, 0..3);
                 server.session().quit();
-                self.put_and_rest(&maildrop, 3..4);
+                self.put_long_ago(&maildrop, 3..4);
             }
         }
     }
@@ -85,9 +87,8 @@ impl Scene {
         }
     }
 
-    /// The same, and makes the Maildir's directories look as if nothing had happened for long: what the index tells of
-    /// them can be trusted.
-    fn put_and_rest(self, maildrop: &Maildrop, which: Range<usize>) {
+    /// The same, and gives the Maildir's folders an old modification time, so that the server trusts the index for them.
+    fn put_long_ago(self, maildrop: &Maildrop, which: Range<usize>) {
         self.put(maildrop, which);
         for folder in ["new", "cur"] {
             maildrop.set_modified_directory(folder, 1_000_000_000);
@@ -104,27 +105,27 @@ fn stored(at: usize) -> Vec<u8> {
     }
 }
 
-/// What a client calls a message, and its place among the four.
-type Names = Vec<String>;
+/// The unique-ids of the four messages.
+type UniqueIds = Vec<String>;
 
-/// A session in which each thing may fail. `None` is the end of the connection.
-struct Talk<'a> {
+/// A client in whose session anything may fail. Its methods return `None` if the connection has ended.
+struct Dialogue<'a> {
     client: Client,
-    names: &'a Names,
+    unique_ids: &'a UniqueIds,
 }
 
-/// An answer: +OK or -ERR, and its text.
+/// An answer: the text after +OK, or as an error the text after -ERR.
 type Answer = Result<String, String>;
 
-/// How a session went, as the client knows.
-struct Told {
-    /// Which of the four are marked as deleted.
+/// What the client knows about its session.
+struct Record {
+    /// The messages of the four that are marked as deleted.
     marked: Vec<usize>,
-    /// QUIT was sent; and how it was answered.
+    /// `None` if the client has not sent QUIT, `Some(None)` if the server has not answered it.
     quit: Option<Option<Answer>>,
 }
 
-impl Talk<'_> {
+impl Dialogue<'_> {
     fn answer(&mut self) -> Option<Answer> {
         let line = String::from_utf8(self.client.try_line().ok()??).unwrap();
         match line.split_once(' ') {
@@ -138,12 +139,12 @@ impl Talk<'_> {
     }
 
     fn ask(&mut self, command: &str) -> Option<Answer> {
-        // A client cannot know that the server has closed.
+        // The write fails if the server has closed the connection; reading the answer then finds that.
         let _ = self.client.try_write(format!("{command}\r\n"));
         self.answer()
     }
 
-    /// A command that only a lost connection can keep from success.
+    /// Sends a command that has to succeed unless the connection ends.
     fn expect(&mut self, command: &str) -> Option<String> {
         Some(self.ask(command)?.unwrap_or_else(|refusal| panic!("{command}: {refusal}")))
     }
@@ -166,8 +167,8 @@ impl Talk<'_> {
         Some((1..).zip(lines.lines()).map(|(number, line)| value(number, line)).collect())
     }
 
-    /// The whole session. What is left out of `told` has not happened.
-    fn run(&mut self, told: &mut Told) -> Option<()> {
+    /// Plays the whole session and notes in `record` what has happened.
+    fn run(&mut self, record: &mut Record) -> Option<()> {
         self.expect(&format!("USER {USER}"))?;
         if self.ask(&format!("PASS {PASSWORD}"))?.is_err() {
             return Some(());
@@ -175,8 +176,8 @@ impl Talk<'_> {
         let stat = self.expect("STAT")?;
         let sizes = self.listing("LIST")?;
         let unique_ids = self.listing("UIDL")?;
-        // One that cannot be read is left out.
-        let known = |unique_id: &String| self.names.iter().position(|name| name == unique_id).expect("a known message");
+        // The server leaves out messages that it cannot read.
+        let known = |id: &String| self.unique_ids.iter().position(|other| other == id).expect("a known message");
         let listed: Vec<usize> = unique_ids.iter().map(known).collect();
         assert!(listed.is_sorted(), "{listed:?}");
         let wires: Vec<_> = listed.iter().map(|&at| wire_form(&stored(at))).collect();
@@ -186,18 +187,18 @@ impl Talk<'_> {
             self.message(&format!("RETR {number}"), wire)?;
             self.message(&format!("TOP {number} 1"), &top_of(wire, 1))?;
         }
-        // With one left out nothing is removed, so that the next login finds what this one has made of it.
+        // If a message was left out, no message is removed, so that the next login shows what this one has done to it.
         if listed.len() == 4 {
             for at in [0, 2] {
                 match self.ask(&format!("DELE {}", at + 1))? {
-                    Ok(_) => told.marked.push(at),
-                    // The call that failed was to open or lock the lock file: nothing is removed without that.
+                    Ok(_) => record.marked.push(at),
+                    // The call that failed had to open or lock the lock file. The server removes nothing without a lock.
                     Err(refusal) => assert!(refusal.contains("the maildrop is read-only"), "{refusal}"),
                 }
             }
         }
-        told.quit = Some(None);
-        told.quit = Some(self.ask("QUIT"));
+        record.quit = Some(None);
+        record.quit = Some(self.ask("QUIT"));
         Some(())
     }
 
@@ -209,7 +210,7 @@ impl Talk<'_> {
     }
 }
 
-/// What follows its number in a listing's line.
+/// The part of a listing's line after its message number.
 fn value(number: usize, line: &str) -> String {
     line.strip_prefix(&format!("{number} ")).unwrap_or_else(|| panic!("line {number}: {line}")).to_owned()
 }
@@ -217,14 +218,14 @@ fn value(number: usize, line: &str) -> String {
 // ---------------------------------------------------------------------------------------------------------------------
 // strace
 
-/// Makes a thread's calls fail until it is dropped.
+/// A running `strace` that makes a system call of one thread fail. It is ended when this is dropped.
 pub(super) struct Tracer {
     strace: Child,
     output: NamedTempFile,
 }
 
 impl Tracer {
-    /// The `which`-th `call` of the thread fails with `error`.
+    /// Makes the `which`-th `call` of the thread fail with `error`.
     pub(super) fn attach(thread: u32, call: &str, error: &str, which: usize) -> Self {
         let output = NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace")
@@ -233,24 +234,26 @@ impl Tracer {
             .arg(output.path())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("strace is there: scripts/install-test-tools installs it");
-        let mut said = String::new();
-        BufReader::new(strace.stderr.take().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("attached"), "{said}");
-        Self { strace, output }
+            .expect("strace is installed (scripts/install-test-tools installs it)");
+        let lines = lines_of(strace.stderr.take().unwrap());
+        let tracer = Self { strace, output };
+        let line = lines.recv_timeout(PATIENCE).expect("strace reports that it has attached to the thread");
+        assert!(line.contains("attached"), "{line}");
+        tracer
     }
 
-    /// Lets the thread go; whether a call has failed.
+    /// Detaches from the thread. Returns true if the call was made and has failed.
     pub(super) fn detach(mut self) -> bool {
         self.end();
         let traced = fs::read_to_string(self.output.path()).unwrap();
-        assert!(traced.contains("recvfrom"), "another thread was traced: {traced}");
+        assert!(traced.contains("recvfrom"), "strace has traced another thread: {traced}");
         traced.contains("(INJECTED)")
     }
 
     fn end(&mut self) {
+        // On SIGTERM, strace detaches from the thread and writes its last lines.
         let _ = kill_process(Pid::from_child(&self.strace), Signal::TERM);
-        let _ = self.strace.wait();
+        eventually("strace ends", || !matches!(self.strace.try_wait(), Ok(None)));
     }
 }
 
@@ -268,7 +271,7 @@ pub(super) fn descriptors(server: &Server) -> BTreeSet<u32> {
     open.map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
-/// The server's thread that is in a call on `descriptor`.
+/// The server's thread that is inside a system call on `descriptor`.
 pub(super) fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
     let argument = format!("{descriptor:#x}");
     let tasks = PathBuf::from(format!("/proc/{}/task", server.pid()));
@@ -285,28 +288,29 @@ pub(super) fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
 
 struct Trials {
     server: Server,
-    /// Its descriptors without a client.
+    /// The server's descriptors when no client is connected.
     at_rest: BTreeSet<u32>,
     scene: Scene,
-    names: Names,
+    unique_ids: UniqueIds,
 }
 
 impl Trials {
     fn new(scene: Scene) -> Self {
         let server = Server::builder().mail(&MailRoot::new()).start();
         let at_rest = descriptors(&server);
-        scene.set(&server);
-        let names = (1..).zip(server.session().listing("UIDL")).map(|(number, line)| value(number, &line)).collect();
-        Self { server, at_rest, scene, names }
+        scene.set_up(&server);
+        let listing = server.session().listing("UIDL");
+        let unique_ids = (1..).zip(listing).map(|(number, line)| value(number, &line)).collect();
+        Self { server, at_rest, scene, unique_ids }
     }
 
-    fn await_rest(&self) {
+    fn wait_for_end_of_sessions(&self) {
         eventually("the last session has ended", || descriptors(&self.server) == self.at_rest);
     }
 
-    /// A client that has been greeted, and the thread that serves it, which waits for a command.
+    /// Connects a client and reads the greeting. Returns the client, and the thread that waits for its first command.
     fn connect(&self) -> (Client, u32) {
-        self.await_rest();
+        self.wait_for_end_of_sessions();
         let client = self.server.pop3();
         let mut thread = None;
         eventually("a thread waits for the client", || {
@@ -320,41 +324,45 @@ impl Trials {
         (client, thread.unwrap())
     }
 
-    /// Whether the session came to the `which`-th `call`, which has failed then.
+    /// Plays a session whose `which`-th `call` fails. Returns false if the session makes fewer of these calls.
     fn fails(&self, call: &str, error: &str, which: usize) -> bool {
-        self.scene.set(&self.server);
+        self.scene.set_up(&self.server);
         let (client, thread) = self.connect();
         let tracer = Tracer::attach(thread, call, error, which);
-        let mut talk = Talk { client, names: &self.names };
-        let mut told = Told { marked: Vec::new(), quit: None };
-        let _ = talk.run(&mut told);
-        drop(talk);
-        self.await_rest();
+        let mut dialogue = Dialogue { client, unique_ids: &self.unique_ids };
+        let mut record = Record { marked: Vec::new(), quit: None };
+        let _ = dialogue.run(&mut record);
+        drop(dialogue);
+        self.wait_for_end_of_sessions();
         let failed = tracer.detach();
-        self.check_disk(&told);
+        self.check_disk(&record);
         self.check_next_session();
         failed
     }
 
+    /// The messages of the four that are still on disk.
     fn left(&self) -> Vec<usize> {
         let there = self.server.maildrop().messages();
         (0..4).filter(|&at| there.contains(&self.scene.names()[at].to_owned())).collect()
     }
 
-    fn check_disk(&self, told: &Told) {
+    fn check_disk(&self, record: &Record) {
         let left = self.left();
         for at in 0..4 {
             let name = self.scene.names()[at];
             if left.contains(&at) {
                 assert!(fs::read(self.server.maildrop().path(name)).unwrap() == stored(at), "{name} has changed");
-                let committed = matches!(told.quit, Some(Some(Ok(_))));
-                assert!(!(committed && told.marked.contains(&at)), "{name} was deleted and is there");
+                let committed = matches!(record.quit, Some(Some(Ok(_))));
+                assert!(!(committed && record.marked.contains(&at)), "QUIT succeeded and has not removed {name}");
             } else {
-                assert!(told.quit.is_some() && told.marked.contains(&at), "{name} has gone");
+                assert!(record.quit.is_some() && record.marked.contains(&at), "{name} was removed without a QUIT");
             }
         }
-        if let Some(Some(Err(_))) = told.quit {
-            assert!(told.marked.iter().any(|at| left.contains(at)), "nothing failed");
+        if let Some(Some(Err(_))) = record.quit {
+            assert!(
+                record.marked.iter().any(|at| left.contains(at)),
+                "QUIT was refused, but has removed every message"
+            );
         }
     }
 
@@ -364,15 +372,15 @@ impl Trials {
         let mut session = self.server.session();
         let sizes: Vec<_> = (1..).zip(&wires).map(|(number, wire)| format!("{number} {}", wire.len())).collect();
         assert_eq!(session.listing("LIST"), sizes);
-        let names: Vec<_> = (1..).zip(&left).map(|(number, &at)| format!("{number} {}", self.names[at])).collect();
-        assert_eq!(session.listing("UIDL"), names);
+        let ids: Vec<_> = (1..).zip(&left).map(|(number, &at)| format!("{number} {}", self.unique_ids[at])).collect();
+        assert_eq!(session.listing("UIDL"), ids);
         for (number, wire) in (1..).zip(&wires) {
             assert!(session.fetch(&format!("RETR {number}")) == *wire, "message {number}");
         }
         session.quit();
     }
 
-    /// Every call of each kind fails once; gives how many.
+    /// Makes every call of each kind fail once, and returns the number of calls that have failed.
     fn all(&self) -> usize {
         let every_error = env::var("POP3D_FAULTS").is_ok_and(|faults| faults == "all");
         let mut count = 0;
@@ -397,25 +405,25 @@ impl Trials {
 }
 
 #[test]
-fn every_call_fails_once_in_a_flat_maildrop() {
+fn no_failing_call_loses_mail_in_a_flat_maildrop() {
     let count = Trials::new(Scene::Flat).all();
     assert!(count > 60, "only {count} calls failed");
 }
 
 #[test]
-fn every_call_fails_once_in_a_maildir() {
+fn no_failing_call_loses_mail_in_a_maildir() {
     let count = Trials::new(Scene::Maildir).all();
     assert!(count > 60, "only {count} calls failed");
 }
 
 #[test]
-fn every_call_fails_once_with_an_index() {
-    let count = Trials::new(Scene::Known).all();
+fn no_failing_call_loses_mail_with_an_index() {
+    let count = Trials::new(Scene::Indexed).all();
     assert!(count > 40, "only {count} calls failed");
 }
 
 #[test]
-fn every_call_fails_once_with_an_index_and_new_mail() {
-    let count = Trials::new(Scene::Delivered).all();
+fn no_failing_call_loses_mail_with_an_index_and_new_mail() {
+    let count = Trials::new(Scene::IndexedButOne).all();
     assert!(count > 60, "only {count} calls failed");
 }

@@ -1,4 +1,4 @@
-//! Clocks that jump while the server runs: the server's by libfaketime, while the file system keeps the right time.
+//! A server whose clock jumps while it runs. libfaketime changes the server's clock; the file system keeps the right time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Builder, Client, MailRoot, Maildrop, Server};
 
-/// What a server takes for the time: it is told a difference to the right one.
+/// The clock of a server, which differs from the right time by an amount that the test sets.
 struct Clock(TempDir);
 
 impl Clock {
@@ -23,16 +23,16 @@ impl Clock {
     }
 
     fn set(&self, difference: &str) {
-        // At once, as it may be read meanwhile.
+        // The server may read the file at any moment, so it is replaced as a whole.
         let new = self.0.path().join("new");
         fs::write(&new, difference).unwrap();
         fs::rename(new, self.file()).unwrap();
     }
 
-    /// Has a server go by it. Its timers stay as they are: those do not go by the time of day.
-    fn governs(&self, builder: Builder) -> Builder {
+    /// Makes a server use this clock. The server's timers are not changed, because they do not use the time of day.
+    fn apply_to(&self, builder: Builder) -> Builder {
         let library = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
-        let library = library.expect("faketime is there: scripts/install-test-tools installs it").stdout;
+        let library = library.expect("faketime is installed (scripts/install-test-tools installs it)").stdout;
         [
             ("LD_PRELOAD", String::from_utf8(library).unwrap().trim()),
             ("FAKETIME_TIMESTAMP_FILE", self.file().to_str().unwrap()),
@@ -43,21 +43,25 @@ impl Clock {
     }
 }
 
-/// The years that its log lines are of.
+/// The years in the server's log lines, without repetitions.
 fn years(server: &Server) -> Vec<String> {
     let mut years: Vec<_> = server.stderr().lines().map(|line| line[..4].to_owned()).collect();
     years.dedup();
     years
 }
 
-/// A login finds just what is there, each message under the unique-id that it has had.
+/// Checks that a session has exactly these messages, each with the unique-id that an earlier session has reported. Returns
+/// the unique-ids.
 #[track_caller]
 fn check(session: &mut Client, messages: &[(String, Option<String>)]) -> Vec<String> {
     let listing = session.listing("UIDL");
     let found: Vec<&str> = listing.iter().map(|line| line.split_once(' ').unwrap().1).collect();
     assert_eq!(found.len(), messages.len());
     for (number, ((text, unique_id), found)) in (1..).zip(messages.iter().zip(&found)) {
-        assert!(unique_id.as_deref().is_none_or(|unique_id| unique_id == *found), "another unique-id");
+        assert!(
+            unique_id.as_deref().is_none_or(|unique_id| unique_id == *found),
+            "the unique-id of {number} has changed"
+        );
         assert_eq!(session.fetch(&format!("RETR {number}")), text.as_bytes());
     }
     found.into_iter().map(str::to_owned).collect()
@@ -68,7 +72,7 @@ fn through_all_times(maildrop: &Maildrop, user: &str, server: &Server, clock: &C
     let mut delivered = 0;
     for difference in ["+0", "-2h", "+3d", "-20y", "+20y", "-60y", "+0", "+1s", "-1s"] {
         clock.set(difference);
-        // A delivery close after a login is what an index could miss.
+        // An index could miss a message that is delivered right after a login.
         for _ in 0..5 {
             delivered += 1;
             let text = format!("{difference}: {delivered}\r\n");
@@ -92,11 +96,11 @@ fn through_all_times(maildrop: &Maildrop, user: &str, server: &Server, clock: &C
 }
 
 #[test]
-fn a_clock_that_jumps() {
+fn no_message_is_missed_when_the_servers_clock_jumps() {
     let clock = Clock::new();
     let mail = MailRoot::new();
     let builder = Server::builder().mail(&mail).user("flat", "flat").user("maildir", "maildir");
-    let server = clock.governs(builder).start();
+    let server = clock.apply_to(builder).start();
     through_all_times(&mail.maildrop("flat"), "flat", &server, &clock, |number| format!("{number}"));
     through_all_times(&mail.maildrop("maildir"), "maildir", &server, &clock, |number| format!("new/{number}.M.h"));
     let years = years(&server);

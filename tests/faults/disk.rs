@@ -1,4 +1,4 @@
-//! Disks that are full, and that become read-only. They are small ones of their own, in memory.
+//! Disks that are full or become read-only. The tests mount small file systems in memory.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -9,21 +9,21 @@ use tempfile::TempDir;
 
 use crate::harness::{MailRoot, Maildrop, Server, USER, eventually};
 
-/// A small file system at a directory, which is unmounted again.
+/// A small file system that is mounted at a directory, and unmounted when this is dropped.
 struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    /// `None`, which is said, where nothing may be mounted.
+    /// Mounts a file system. Returns `None` if this machine does not let the test mount one.
     fn mount(at: &'a Path) -> Option<Self> {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "none"]).arg(at).output().unwrap();
         if !mounted.status.success() {
-            println!("SKIPPED, nothing can be mounted here: {}", String::from_utf8_lossy(&mounted.stderr));
+            eprintln!("SKIPPED: no file system can be mounted: {}", String::from_utf8_lossy(&mounted.stderr));
             return None;
         }
         Some(Self(at))
     }
 
-    /// Fills it, but for `left` octets.
+    /// Fills the file system and leaves `left` octets free.
     fn fill(&self, left: usize) {
         let mut filler = fs::File::create(self.filler()).unwrap();
         let full = loop {
@@ -36,11 +36,12 @@ impl<'a> Disk<'a> {
         filler.set_len(size - left as u64).unwrap();
     }
 
+    /// Frees the space that [`Disk::fill`] has taken.
     fn free_space(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 
-    /// Not a directory, so no user's.
+    /// A file in the mail directory. It is no user's maildrop, because it is not a directory.
     fn filler(&self) -> std::path::PathBuf {
         self.0.join("filler")
     }
@@ -57,7 +58,7 @@ impl Drop for Disk<'_> {
     }
 }
 
-/// So many that their index takes several pages.
+/// Enough messages that their index takes several pages.
 const COUNT: usize = 200;
 
 fn deliver(maildrop: &Maildrop, numbers: std::ops::Range<usize>) {
@@ -73,7 +74,7 @@ fn index_files(maildrop: &Maildrop) -> Vec<String> {
     names.filter(|name| name.starts_with(".pop3d-index")).collect()
 }
 
-/// Each login finds `count` messages, each of 3 octets, and so does the next.
+/// Checks that two logins find `count` messages of 3 octets each.
 #[track_caller]
 fn check(server: &Server, count: usize) {
     for _ in 0..2 {
@@ -85,9 +86,9 @@ fn check(server: &Server, count: usize) {
     }
 }
 
-/// At every stage of writing the index: its file cannot get a first page, a second one, or the last.
+/// The disk is full when the server writes the first, the second or the last page of the index.
 #[test]
-fn a_disk_that_is_full_while_the_index_is_written() {
+fn mail_is_served_when_the_disk_is_too_full_for_the_index() {
     for left in [0, 4096, 8192] {
         let mail = MailRoot::new();
         let Some(disk) = Disk::mount(mail.path()) else { return };
@@ -96,7 +97,7 @@ fn a_disk_that_is_full_while_the_index_is_written() {
         deliver(&maildrop, 0..COUNT);
         disk.fill(left);
         check(&server, COUNT);
-        assert_eq!(index_files(&maildrop), [""; 0], "an index was written on a full disk");
+        assert_eq!(index_files(&maildrop), [""; 0], "the server has left an index on a full disk");
 
         let mut session = server.session();
         session.call("DELE 1");
@@ -105,7 +106,7 @@ fn a_disk_that_is_full_while_the_index_is_written() {
         check(&server, COUNT - 1);
         assert_eq!(index_files(&maildrop), [".pop3d-index"]);
 
-        // Now there is one, which becomes out of date.
+        // Now there is an index, and it becomes out of date.
         deliver(&maildrop, COUNT..COUNT + 5);
         disk.fill(left);
         check(&server, COUNT + 4);
@@ -116,9 +117,9 @@ fn a_disk_that_is_full_while_the_index_is_written() {
     }
 }
 
-/// Who reads mail does not notice; what there was no room for is missing in the log, and it goes on when there is.
+/// Sessions are served without a log. The lines that did not fit are lost, and the log goes on when there is space again.
 #[test]
-fn a_log_file_on_a_full_disk() {
+fn a_full_disk_for_the_log_does_not_disturb_sessions() {
     let directory = TempDir::new().unwrap();
     let Some(disk) = Disk::mount(directory.path()) else { return };
     let log = directory.path().join("log");
@@ -129,7 +130,7 @@ fn a_log_file_on_a_full_disk() {
     for _ in 0..50 {
         check(&server, 1);
     }
-    assert!(fs::metadata(&log).unwrap().len() < before + 4096, "the disk was not full");
+    assert!(fs::metadata(&log).unwrap().len() < before + 4096, "the disk had space for the log");
     disk.free_space();
     check(&server, 1);
     server.session().quit();
@@ -142,13 +143,13 @@ fn a_log_file_on_a_full_disk() {
 }
 
 #[test]
-fn a_mail_root_that_becomes_read_only() {
+fn a_mail_directory_that_becomes_read_only_can_be_read() {
     let mail = MailRoot::new();
     let Some(disk) = Disk::mount(mail.path()) else { return };
     let server = Server::builder().mail(&mail).start();
     let maildrop = mail.maildrop(USER);
     deliver(&maildrop, 0..3);
-    // With nobody there: the kernel makes no disk read-only on which a session has its lock.
+    // No session is open: the kernel refuses to make a disk read-only while a file is open for writing there.
     disk.remount("ro");
     check(&server, 3);
     let mut session = server.session();

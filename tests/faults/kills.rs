@@ -1,7 +1,7 @@
-//! A server that is killed at any moment, again and again, while clients delete mail: what a QUIT with +OK has removed
-//! is gone, what nobody marked is there, what was marked when no answer came is whole or gone.
+//! A server that is killed at random moments while clients delete mail. Messages that a QUIT with +OK has removed are gone.
+//! Messages that no session has marked are there. A marked message whose QUIT was not answered is either whole or gone.
 //!
-//! `POP3D_KILLS=200` kills it so many times (default: 20).
+//! `POP3D_KILLS=200` sets the number of kills (default: 20).
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
@@ -20,23 +20,27 @@ use crate::octets::Chance;
 
 const KILLS: usize = 20;
 
-/// Each with a client of their own; every other one has a Maildir.
+/// The number of users. Each has a client; every second one has a Maildir and the others a flat maildrop.
 const USERS: usize = 6;
 
-/// What a maildrop is filled up to.
+/// The number of messages to which deliveries fill each maildrop.
 const MESSAGES: usize = 150;
 
-/// What the clients and who kills the server know of each other.
+/// State that the clients share with the thread that kills the server.
 struct Scene {
+    /// The address of the current server.
     address: Mutex<SocketAddr>,
+    /// True when no more kills will come.
     over: AtomicBool,
-    /// How often QUIT was sent, and was not answered, and had removed a part.
+    /// The number of QUITs that were sent.
     quits: AtomicUsize,
+    /// The number of QUITs that were not answered.
     unanswered: AtomicUsize,
+    /// The number of unanswered QUITs that have removed some of the marked messages and not all.
     in_part: AtomicUsize,
 }
 
-/// A user: the mail that has to be there, and who reads it.
+/// A user with a client, and the mail that the maildrop has to contain.
 struct User<'a> {
     name: String,
     maildrop: Maildrop,
@@ -64,7 +68,7 @@ impl User<'_> {
         }
     }
 
-    /// The names in the maildrop's order.
+    /// The names of the messages in the maildrop's order.
     fn order(&self) -> Vec<String> {
         let number = |name: &String| -> usize {
             let digits: String = name.chars().filter(char::is_ascii_digit).collect();
@@ -80,10 +84,10 @@ impl User<'_> {
         Client::try_connect(address)
     }
 
-    /// A session that ends by QUIT or not, or with the server. An error is the server's end.
+    /// A session that may end with or without QUIT. Returns an error if the server was killed meanwhile.
     fn session(&mut self) -> io::Result<()> {
         let order = self.order();
-        let mut client = Talk(self.connect()?);
+        let mut client = FragileClient(self.connect()?);
         client.status()?;
         client.ok(&format!("USER {0}\r\n", self.name))?;
         client.ok(&format!("PASS {0}\r\n", self.name))?;
@@ -104,16 +108,16 @@ impl User<'_> {
         }
         self.scene.quits.fetch_add(1, Ordering::Relaxed);
         let answer = client.ok("QUIT\r\n");
-        self.take_over(marked.iter().map(|&at| &order[at]), answer.is_ok());
+        self.note_removed(marked.iter().map(|&at| &order[at]), answer.is_ok());
         answer.map(drop)
     }
 
-    /// What a QUIT has done to the messages that were marked.
-    fn take_over<'a>(&mut self, marked: impl Iterator<Item = &'a String>, committed: bool) {
+    /// Checks what a QUIT has done to the marked messages, and no longer expects those that it has removed.
+    fn note_removed<'a>(&mut self, marked: impl Iterator<Item = &'a String>, committed: bool) {
         let (mut gone, mut there) = (0, 0);
         for name in marked {
             if self.maildrop.path(name).exists() {
-                assert!(!committed, "{}: {name} was deleted and is there", self.name);
+                assert!(!committed, "{}: QUIT succeeded and has not removed {name}", self.name);
                 there += 1;
             } else {
                 self.expected.remove(name);
@@ -133,7 +137,7 @@ impl User<'_> {
         }
     }
 
-    /// Sessions until all is over; with the server gone, until there is one again.
+    /// Runs sessions until no more kills come, and then one more on the last server.
     fn run(mut self) {
         while !self.scene.over.load(Ordering::Relaxed) {
             self.deliver();
@@ -150,10 +154,10 @@ impl User<'_> {
     }
 }
 
-/// A client whose server may go; another answer than +OK is a failure of the test.
-struct Talk(Client);
+/// A client whose server may be killed. Its methods return an error then; any answer but +OK fails the test.
+struct FragileClient(Client);
 
-impl Talk {
+impl FragileClient {
     fn status(&mut self) -> io::Result<String> {
         let line = self.0.try_line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let line = String::from_utf8(line).unwrap();
@@ -186,19 +190,19 @@ fn start(mail: &MailRoot) -> Server {
     builder.flags(["-qq"]).start()
 }
 
-/// Waits for some QUITs, and for a moment that is another each time.
-fn await_moment(scene: &Scene, chance: &mut Chance) {
+/// Waits until some more QUITs were sent, and then for a random number of turns of the scheduler.
+fn wait_for_a_random_moment(scene: &Scene, chance: &mut Chance) {
     let quits = scene.quits.load(Ordering::Relaxed) + chance.below(12);
     let deadline = Instant::now() + PATIENCE;
     while scene.quits.load(Ordering::Relaxed) <= quits {
-        assert!(Instant::now() < deadline, "no client gets on");
+        assert!(Instant::now() < deadline, "no client makes progress");
         thread::yield_now();
     }
-    thread::sleep(Duration::from_micros(chance.below(500) as u64));
+    (0..chance.below(500)).for_each(|_| thread::yield_now());
 }
 
 #[test]
-fn killed_at_any_moment_under_load() {
+fn a_server_killed_under_load_keeps_unmarked_mail() {
     let kills = env::var("POP3D_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number of kills"));
     let mail = MailRoot::new();
     let mut server = start(&mail);
@@ -227,9 +231,9 @@ fn killed_at_any_moment_under_load() {
         let mut chance = Chance(99);
         for _ in 0..kills {
             if readers.iter().any(thread::ScopedJoinHandle::is_finished) {
-                break; // one has failed, which the scope will tell
+                break; // A reader has failed. The scope passes its panic on.
             }
-            await_moment(&scene, &mut chance);
+            wait_for_a_random_moment(&scene, &mut chance);
             server.signal(Signal::KILL);
             server.wait();
             server = start(&mail);
@@ -239,6 +243,8 @@ fn killed_at_any_moment_under_load() {
     });
     let [quits, unanswered, in_part] =
         [&scene.quits, &scene.unanswered, &scene.in_part].map(|count| count.load(Ordering::Relaxed));
-    println!("{kills} kills, {quits} QUITs, {unanswered} not answered, {in_part} of these carried out in part");
-    assert!(unanswered > 0, "the server was never killed in a QUIT");
+    println!(
+        "{kills} kills, {quits} QUITs, {unanswered} not answered, {in_part} of these had removed some messages only"
+    );
+    assert!(unanswered > 0, "the server was never killed during a QUIT");
 }

@@ -1,4 +1,4 @@
-//! System calls that fail while PEEP changes the users file: the answer tells what is on disk.
+//! System calls that fail while PEEP changes the users file. The answer to the admin has to say what is on disk.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use super::calls::{Tracer, descriptors, thread_at};
 use crate::harness::{Server, eventually};
 
-/// The calls that a change makes, each by its names on all machines, and how it can fail. A name that begins with `?`
-/// does not exist on every machine.
+/// The system calls that change the users file, and the errors with which each can fail. A call may have several names;
+/// strace ignores a name that begins with `?` if the machine has no such call.
 const FAULTS: [(&str, &[&str]); 12] = [
     ("?readlink,?readlinkat", &["EIO", "EACCES"]),
     ("openat", &["EMFILE", "EIO", "ENOSPC", "EACCES"]),
@@ -25,13 +25,13 @@ const FAULTS: [(&str, &[&str]); 12] = [
     ("lseek", &["EIO", "EINVAL"]),
 ];
 
-/// No command makes more calls of a kind.
+/// More calls than any command makes of one kind.
 const MOST_CALLS: usize = 30;
 
 const BEFORE: &str = "ana:{PLAIN}a\nbob:{PLAIN}b\n";
 
-/// Whether the server lets this user in.
-fn lets_in(server: &Server, name: &str, password: &str) -> bool {
+/// Returns true if this user can log in.
+fn can_log_in(server: &Server, name: &str, password: &str) -> bool {
     let mut client = server.pop3();
     client.call(&format!("USER {name}"));
     client.send(&format!("PASS {password}"));
@@ -55,13 +55,13 @@ impl Trials {
         Self { _directory: directory, users, server, at_rest }
     }
 
-    /// Whether `command` came to the `which`-th `call`, which has failed then.
+    /// Runs `command` while its `which`-th `call` fails. Returns false if the command makes fewer of these calls.
     fn fails(&self, command: &str, call: &str, error: &str, which: usize) -> bool {
         eventually("the last session has ended", || descriptors(&self.server) == self.at_rest);
         fs::write(&self.users, BEFORE).unwrap();
         File::open(&self.users).unwrap().set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
         let mut admin = self.server.admin();
-        // The server looks at the file before the call fails.
+        // This makes the server read the file before any call fails.
         assert_eq!(admin.values("u?"), ["ana", "bob"]);
         let mut thread = None;
         eventually("a thread waits for the admin", || {
@@ -81,18 +81,18 @@ impl Trials {
 
         let text = fs::read_to_string(&self.users).unwrap();
         let what = format!("{command}: {answer} when {call} {which} fails with {error}: {text}");
-        let (ana, eve) = (lets_in(&self.server, "ana", "a"), lets_in(&self.server, "eve", "e"));
+        let (ana, eve) = (can_log_in(&self.server, "ana", "a"), can_log_in(&self.server, "eve", "e"));
         match (&*answer, command) {
             ("-8", _) => assert!(text == BEFORE && ana && !eve, "{what}"),
             ("+", "u- ana") => assert!(text == "bob:{PLAIN}b\n" && !ana, "{what}"),
             ("+", _) => assert!(text.starts_with(BEFORE) && text.lines().count() == 3 && ana && eve, "{what}"),
             _ => panic!("{what}"),
         }
-        assert!(lets_in(&self.server, "bob", "b"), "{what}");
+        assert!(can_log_in(&self.server, "bob", "b"), "{what}");
         failed
     }
 
-    /// Every call of each kind fails once; gives how many.
+    /// Makes every call of each kind fail once, and returns the number of calls that have failed.
     fn all(&self, command: &str) -> usize {
         let mut count = 0;
         for (call, errors) in FAULTS {
@@ -110,13 +110,13 @@ impl Trials {
 }
 
 #[test]
-fn the_answer_to_an_added_user_tells_what_is_on_disk() {
+fn the_answer_to_adding_a_user_says_what_is_on_disk() {
     let count = Trials::new().all("u+ eve e");
     assert!(count > 15, "only {count} calls failed");
 }
 
 #[test]
-fn the_answer_to_a_deleted_user_tells_what_is_on_disk() {
+fn the_answer_to_deleting_a_user_says_what_is_on_disk() {
     let count = Trials::new().all("u- ana");
     assert!(count > 15, "only {count} calls failed");
 }

@@ -271,7 +271,7 @@ fn make_old(path: &Path) {
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root.to_str().unwrap()];
-    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared().0
+    Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
 }
 
 fn admission(shared: &Shared) -> Admission {
@@ -397,7 +397,7 @@ pub fn peep_session(octets: &[u8]) {
         let shared = shared(MAIL.0.path());
         peep::serve(client, &shared, &admission(&shared), "fuzz").unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
-        assert!(shared.settings.timeout().is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
+        assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
             assert!(!name.starts_with('.') && !name.contains(['/', ' ', '\0', '\n']), "{name:?}");
         }

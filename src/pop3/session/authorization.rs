@@ -88,7 +88,7 @@ impl<L: Link> Session<'_, L> {
 
     /// Returns true if passwords are accepted: with TLS, from this machine, or if the operator allows it otherwise.
     pub(super) fn takes_passwords(&self) -> bool {
-        self.output.link.is_private() || self.shared.allow_cleartext
+        self.output.link.is_private() || self.shared.settings().allow_cleartext
     }
 
     /// Carries out STLS (RFC 2595 section 4). Input that arrived after the command without TLS is discarded, because

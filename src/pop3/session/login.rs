@@ -79,7 +79,7 @@ impl<L: Link> Session<'_, L> {
             log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
             Refusal::Maildrop(Fault::from(&error))
         };
-        let root = self.shared.settings.mail_root().current().map_err(unopened)?;
+        let root = self.shared.settings().mail_root.current().map_err(unopened)?;
         let lock = self.shared.locks.lock(user.clone(), &root).map_err(unopened)?.ok_or_else(|| {
             log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
             Refusal::InUse

@@ -141,9 +141,8 @@ impl<L: Link> Session<'_, L> {
     /// Waits for input. The autologout timer starts at the last complete command (`since`), so a part of a command does
     /// not reset it. The setting is read again after each wait, because PEEP may have changed it.
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
-        let settings = &self.shared.settings;
         let deadline = || {
-            let logout = settings.timeout().map(|timeout| since + timeout);
+            let logout = self.shared.settings().timeout.map(|timeout| since + timeout);
             [logout, login_by].into_iter().flatten().min()
         };
         let overdue = || deadline().is_some_and(|deadline| Instant::now() >= deadline);

@@ -125,7 +125,7 @@ impl<L: Link> Session<'_, L> {
         message: OpenMessage,
         body: Body,
     ) -> Result<u64, TransferError> {
-        let Some(transform) = &self.shared.transform else {
+        let Some(transform) = self.shared.settings().transform.clone() else {
             let listed = message.octets;
             let octets = transfer::stored(&mut self.output, message, body)?;
             if body == Body::Whole && octets != listed {

@@ -1,0 +1,63 @@
+//! What happens in the server, as one stream of typed events.
+//!
+//! - [`Event`] is a [`Client`] and [`What`] has happened to it. [`Reason`] says why a login is refused.
+//! - [`Events`] takes each event from the session in which it happens and gives it to those who want to know: the log,
+//!   the counters of [`crate::stats`] and followers. A new consumer is added here and touches no session.
+//! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
+//! - [`Follower`] reads the events as lines, for PEEP's `f`.
+//!
+//! Events are not emitted for each command: what a session does often, it adds up and tells with its end.
+
+mod event;
+mod fields;
+mod follow;
+mod reason;
+mod text;
+
+use std::sync::Arc;
+
+use log::Record;
+
+pub use event::{Client, Counts, EndResult, Ended, Event, Lossy, Sent, Service, TlsVersion, TransformResult, What};
+pub use follow::{Batch, Follower};
+pub use reason::{AdminReason, Method, Reason};
+
+use crate::stats::Stats;
+use follow::Recent;
+
+/// Takes events and gives them to their consumers.
+#[derive(Debug, Default)]
+pub struct Events {
+    stats: Arc<Stats>,
+    recent: Arc<Recent>,
+}
+
+impl Events {
+    /// Events that `stats` counts.
+    #[must_use]
+    pub fn new(stats: Arc<Stats>) -> Self {
+        Self { stats, ..Self::default() }
+    }
+
+    /// Tells all consumers that this has happened to the client. None of them lets the session wait.
+    pub fn emit(&self, client: &Client, what: What<'_>) {
+        let event = Event { client, what };
+        log(&event);
+        self.stats.count(&event);
+        self.recent.add(&event);
+    }
+
+    /// Follows the events from now on: those that concern `user`, or all.
+    #[must_use]
+    pub fn follow(&self, user: Option<String>) -> Follower {
+        Follower::new(Arc::clone(&self.recent), user)
+    }
+}
+
+fn log(event: &Event<'_>) {
+    if let Some(level) = event.level().filter(|level| *level <= log::max_level()) {
+        let mut record = Record::builder();
+        record.level(level).key_values(event);
+        log::logger().log(&record.args(format_args!("{event}")).build());
+    }
+}
