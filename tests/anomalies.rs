@@ -4,7 +4,9 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Instant;
@@ -96,16 +98,17 @@ impl Write for Script<'_> {
 impl Link for Script<'_> {
     fn expect_command(&mut self, _: Instant, _: Option<Instant>) {}
 
-    fn send_file(&mut self, mut file: &File, octets: u64) -> io::Result<()> {
+    fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
         let mut block = [0; 100_000];
-        let mut left = usize::try_from(octets).unwrap();
-        while left > 0 {
-            let length = file.read(&mut block[..left.min(100_000)])?;
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end - at).unwrap();
+            let length = file.read_at(&mut block[..left.min(100_000)], at)?;
             if length == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             self.write_all(&block[..length])?;
-            left -= length;
+            at += length as u64;
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ mod dialogues;
 mod hostile;
 // Link-local addresses and clients on other machines.
 mod namespaces;
+mod newer_commands;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // The default admin of a server of root.

@@ -14,7 +14,7 @@ use super::admin::DEFAULT_ADMIN;
 use super::{Args, ConfigError, Endpoint};
 use crate::auth::Users;
 use crate::maildrop::MailRoot;
-use crate::net;
+use crate::net::{self, Holder};
 
 /// A certificate that expires in fewer days is worth a warning. Let's Encrypt's are renewed 30 days before.
 const SOON: i64 = 14;
@@ -104,10 +104,34 @@ fn admin(args: &Args) -> Result<String, ConfigError> {
     Ok(admin.name)
 }
 
-/// Binds the ports, and gives them up at once.
+/// Binds the ports, and closes them at once. A port is in order too if the server is running and has it, or if systemd
+/// has it to hand it over.
 fn ports(endpoint: &Endpoint) -> Result<String, String> {
-    let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required).map_err(|error| error.to_string())?;
-    Ok(bound.iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>().join(", "))
+    let error = match net::bind(&endpoint.addresses, endpoint.port, endpoint.required) {
+        Ok(bound) => {
+            return Ok(bound.iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>().join(", "));
+        }
+        Err(error) => error,
+    };
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return Err(error.to_string());
+    }
+    let holders = net::holders(endpoint.port);
+    let named = |name| holders.iter().find(|holder| holder.name == name);
+    if let Some(server) = named("pop3d") {
+        return Ok(format!("port {} is in use by the running pop3d (process {})", endpoint.port, server.process));
+    }
+    if named("systemd").is_some() {
+        log::warn!(
+            "a socket unit of systemd has port {}; the server gets it if the unit is the server's",
+            endpoint.port
+        );
+        return Ok(format!("port {} is in use by systemd", endpoint.port));
+    }
+    Err(match holders.first() {
+        Some(Holder { name, process }) => format!("{error}: {name} has the port (process {process})"),
+        None => error.to_string(),
+    })
 }
 
 fn confinement(args: &Args) -> Result<String, String> {

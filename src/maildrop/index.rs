@@ -24,13 +24,14 @@ use crc32fast::Hasher;
 use parking_lot::Mutex;
 
 use super::identity::{Identity, Stamp, Stamps, is_settled};
+use super::location::OwnFiles;
 use super::message::{Content, FilePath, Folder, Message};
 use super::names::Names;
 use super::root::{self, Root};
 
 /// The name of the index in the user's directory, and the name under which a new index is written.
-const FILE: &[u8] = b".pop3d-index";
-const NEW_FILE: &[u8] = b".pop3d-index.new";
+const FILE: &str = "index";
+const NEW_FILE: &str = "index.new";
 
 const MAGIC: &[u8; 8] = b"pop3d-ix";
 
@@ -69,11 +70,11 @@ pub(super) struct Index {
 
 impl Index {
     /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
-    pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
-        let (file, identity) = root.file(&path(user)).ok()?;
+    pub(super) fn load(root: &Root, files: &OwnFiles) -> Option<Self> {
+        let (file, identity) = root.file(&files.path(FILE)).ok()?;
         let size = usize::try_from(identity.size).ok()?;
         let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
-            log::debug!("{} cannot be used and will be replaced", root::display(&path(user)));
+            log::debug!("{} cannot be used and will be replaced", root::display(&files.path(FILE)));
             return None;
         };
         index.keep_settled(identity.modified);
@@ -94,26 +95,27 @@ impl Index {
     /// Replaces the user's index.
     pub(super) fn save<'a>(
         root: &Root,
-        user: &str,
+        files: &OwnFiles,
         stamps: Option<Stamps>,
         entries: impl Iterator<Item = &'a Message> + Clone,
     ) {
         let Some(octets) = Self::encode(stamps, entries, LIMITS) else {
-            return warn_of_size(&path(user));
+            return warn_of_size(&files.path(FILE));
         };
-        let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
-            let mut file = directory.replace(NEW_FILE)?;
-            let written = file.write_all(&octets).and_then(|()| directory.rename(NEW_FILE, FILE));
-            written.inspect_err(|_| directory.unlink(NEW_FILE).unwrap_or(()))
+        let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
+        let saved = root.directory(&files.directory).and_then(|directory| {
+            let mut file = directory.replace(&new_name)?;
+            let written = file.write_all(&octets).and_then(|()| directory.rename(&new_name, &name));
+            written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
         });
         if let Err(error) = saved {
-            log::debug!("{} cannot be written: {error}", root::display(&path(user)));
+            log::debug!("{} cannot be written: {error}", root::display(&files.path(FILE)));
         }
     }
 
     /// Stores the true sizes of messages that were listed with a wrong size.
-    pub(super) fn correct<'a>(root: &Root, user: &str, corrections: impl Iterator<Item = (&'a Message, u64)>) {
-        let Some(mut index) = Self::load(root, user) else { return };
+    pub(super) fn correct<'a>(root: &Root, files: &OwnFiles, corrections: impl Iterator<Item = (&'a Message, u64)>) {
+        let Some(mut index) = Self::load(root, files) else { return };
         // The index may have an older path of a message that a mail program has moved. So messages are matched by base
         // name and inode.
         let file = |message: &Message| (message.path.base().to_vec(), message.content.identity.inode);
@@ -126,16 +128,16 @@ impl Index {
             }
         }
         if is_changed {
-            Self::save(root, user, index.stamps, index.entries.iter());
+            Self::save(root, files, index.stamps, index.entries.iter());
         }
     }
 
     /// Removes the user's index because it is wrong.
-    pub(super) fn forget(root: &Root, user: &str) {
-        let removed = root.directory(&Folder::Top.path(user)).and_then(|directory| directory.unlink(FILE));
+    pub(super) fn forget(root: &Root, files: &OwnFiles) {
+        let removed = root.directory(&files.directory).and_then(|directory| directory.unlink(&files.name(FILE)));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warn!("{} is wrong and cannot be removed: {error}", root::display(&path(user)));
+                log::warn!("{} is wrong and cannot be removed: {error}", root::display(&files.path(FILE)));
             }
             _ => {}
         }
@@ -308,10 +310,6 @@ fn is_first(warned: &Mutex<BTreeSet<Vec<u8>>>, path: &[u8]) -> bool {
     warned.lock().insert(path.to_vec())
 }
 
-fn path(user: &str) -> Vec<u8> {
-    [&Folder::Top.path(user), &b"/"[..], FILE].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,8 +395,8 @@ mod tests {
     #[test]
     fn one_warning_is_logged_for_an_index_that_is_not_written() {
         let warned = Mutex::default();
-        let paths = ["ana", "bob", "ana", "bob"].map(path);
-        assert_eq!(paths.map(|path| is_first(&warned, &path)), [true, true, false, false]);
+        let paths = ["ana", "bob", "ana", "bob"];
+        assert_eq!(paths.map(|path| is_first(&warned, path.as_bytes())), [true, true, false, false]);
     }
 
     proptest! {

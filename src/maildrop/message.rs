@@ -20,13 +20,8 @@ pub(super) enum Folder {
 impl Folder {
     pub(super) const ALL: [Self; 3] = [Self::Top, Self::New, Self::Cur];
 
-    /// The folder's path below the mail root.
-    pub(super) fn path(self, user: &str) -> Vec<u8> {
-        [user.as_bytes(), self.below()].concat()
-    }
-
-    /// The folder's path below the user's directory.
-    fn below(self) -> &'static [u8] {
+    /// The folder's path below the maildrop's own path.
+    pub(super) fn below(self) -> &'static [u8] {
         match self {
             Self::Top => b"",
             Self::New => b"/new",
@@ -43,11 +38,6 @@ pub(super) struct FilePath {
 }
 
 impl FilePath {
-    /// The file's path below the mail root.
-    pub(super) fn path(&self, user: &str) -> Vec<u8> {
-        [user.as_bytes(), self.folder.below(), b"/", &self.name].concat()
-    }
-
     /// The part of the name that stays the same when a mail program moves the message or changes its flags.
     pub(super) fn base(&self) -> &[u8] {
         match self.folder {

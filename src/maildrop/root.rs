@@ -17,7 +17,9 @@ use super::directory::Directory;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
 use super::layout::Layouts;
+use super::location::Location;
 use super::system;
+use crate::auth::UserName;
 use crate::owner;
 
 /// The directory that holds a directory for each user, as the operator named it.
@@ -58,6 +60,16 @@ impl MailRoot {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The location of the maildrop of `user`.
+    ///
+    /// # Errors
+    /// As of [`MailRoot::current`].
+    pub fn location(&self, user: UserName) -> io::Result<Location> {
+        let root = self.current()?;
+        let path = user.as_str().as_bytes().to_vec();
+        Ok(Location::new(root, path, user))
     }
 
     /// The directory that the path names now. It may have been replaced since it was last opened, for example by a
@@ -134,14 +146,14 @@ impl Root {
         }
     }
 
-    /// Returns the directory of `user`, if it exists.
+    /// Returns the directory at `location`, if it exists.
     ///
     /// # Errors
     /// When the path cannot be examined, or is not a directory.
-    pub(super) fn named(&self, user: &str) -> io::Result<Option<Named>> {
-        match fs::statat(&self.directory, user, AtFlags::SYMLINK_NOFOLLOW) {
+    pub(super) fn named(&self, location: &Location) -> io::Result<Option<Named>> {
+        match fs::statat(&self.directory, location.path(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => Ok(Some(named(&stat, user))),
+                FileType::Directory => Ok(Some(named(&stat, location.user().as_str()))),
                 FileType::Symlink => Err(Errno::LOOP.into()),
                 _ => Err(Errno::NOTDIR.into()),
             },

@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
@@ -71,12 +72,12 @@ pub(super) fn stored<L: Link>(output: &mut Output<L>, message: OpenMessage, body
     if message.wire_form && body == Body::Whole && message.stored > BLOCK as u64 {
         return wire_form(output, &message);
     }
-    let OpenMessage { file, stored, octets, .. } = message;
+    let OpenMessage { file, offset, stored, octets, .. } = message;
     let status: &dyn Display = match body {
         Body::Whole => &format_args!("{octets} octets"),
         Body::Lines(_) => &"top of message follows",
     };
-    send(output, Stored { file, left: stored }, status, body)
+    send(output, Stored { file, rest: offset..offset + stored }, status, body)
 }
 
 /// Sends the output of a transform. Returns its octets. `input_pending` is true if the client has already sent further
@@ -96,11 +97,11 @@ pub(super) fn transformed<L: Link>(
 #[inline(never)]
 fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<u64, TransferError> {
     let mut tail = [0; TAIL];
-    let body = message.stored - TAIL as u64;
-    message.file.read_exact_at(&mut tail, body).map_err(TransferError::unreadable)?;
+    let tail_start = message.offset + message.stored - TAIL as u64;
+    message.file.read_exact_at(&mut tail, tail_start).map_err(TransferError::unreadable)?;
     reply::ok(output.pending(), format_args!("{} octets", message.octets));
     output.flush()?;
-    output.link.send_file(&message.file, body).map_err(|error| match error.kind() {
+    output.link.send_file(&message.file, message.offset..tail_start).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => TransferError::Cut(shortened()),
         _ => TransferError::Broken(error),
     })?;
@@ -159,21 +160,23 @@ trait Source {
 /// missing.
 struct Stored {
     file: File,
-    left: u64,
+    /// The part of the message's range that has not been read yet.
+    rest: Range<u64>,
 }
 
 impl Source for Stored {
     fn read<L: Link>(&mut self, block: &mut [u8], _: &mut L) -> Result<usize, TransferError> {
-        if self.left == 0 {
+        let left = self.rest.end - self.rest.start;
+        if left == 0 {
             return Ok(0);
         }
-        let room = usize::try_from(self.left).map_or(block.len(), |left| left.min(block.len()));
-        let read = match self.file.read(&mut block[..room]) {
+        let room = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
+        let read = match self.file.read_at(&mut block[..room], self.rest.start) {
             Ok(0) => Err(shortened()),
             result => result,
         };
         let read = read.map_err(TransferError::unreadable)?;
-        self.left -= read as u64;
+        self.rest.start += read as u64;
         Ok(read)
     }
 

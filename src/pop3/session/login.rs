@@ -79,12 +79,12 @@ impl<L: Link> Session<'_, L> {
             log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
             Refusal::Maildrop(Fault::from(&error))
         };
-        let root = self.shared.settings().mail_root.current().map_err(unopened)?;
-        let lock = self.shared.locks.lock(user.clone(), &root).map_err(unopened)?.ok_or_else(|| {
+        let location = self.shared.settings().mail_root.location(user).map_err(unopened)?;
+        let lock = self.shared.locks.lock(&location).map_err(unopened)?.ok_or_else(|| {
             log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
             Refusal::InUse
         })?;
-        let maildrop = Maildrop::open(root, user).map_err(unopened)?;
+        let maildrop = Maildrop::open(location).map_err(unopened)?;
         self.shared.stats.logins.add(1);
         log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
         Ok(Transaction { maildrop, lock })
