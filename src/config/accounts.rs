@@ -9,7 +9,7 @@ use crate::auth::{Hidden, UserName};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Accounts")]
 pub(super) struct AccountsArgs {
-    /// A file of users, NAME:{SCHEME}HASH on each line as Dovecot's passwd-file; PEEP adds and deletes users there
+    /// Read users from this file, one NAME:{SCHEME}HASH per line as in Dovecot's passwd-file; PEEP adds and deletes users in it
     #[arg(long = "users", value_name = "FILE")]
     pub(super) users_file: Option<PathBuf>,
 }

@@ -45,7 +45,7 @@ pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
 
 /// What the program is, for its help.
-const ABOUT: &str = "Serves directories of mail over POP3";
+const ABOUT: &str = "A POP3 server for directories of mail";
 
 /// A server's configuration, checked.
 #[derive(Debug)]
