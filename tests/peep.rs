@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::harness::{Client, PASSWORD, Server, USER, eventually, throughout};
 
 /// What `cap?` answers, in both states.
-const CAPABILITIES: &str = "+12\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\nd=\r\nd?";
+const CAPABILITIES: &str =
+    "+13\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\nd=\r\nd?\r\nr";
 
 /// All that the server says on one connection to `octets` sent in segments of a length.
 fn answers_to_segments(server: &Server, octets: impl AsRef<[u8]>, segment: usize) -> String {

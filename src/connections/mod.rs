@@ -12,6 +12,7 @@ mod connection;
 mod enforce;
 mod kick;
 mod progress;
+mod service;
 mod slot;
 mod state;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub use self::connection::Connection;
 pub use self::progress::{Progress, Stage};
+pub use self::service::Service;
 pub use self::slot::{Reservation, Slot};
 use self::state::{ForAdmin, State};
 

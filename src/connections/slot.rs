@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Connection, Connections, Protocol, WRITE_STALL};
-use crate::events::{Client, Service};
+use super::{Connection, Connections, Protocol, Service, WRITE_STALL};
+use crate::events::Client;
 
 /// A connection slot that is reserved for the next connection. The slot becomes free when this is dropped.
 #[derive(Debug)]
@@ -21,13 +21,12 @@ impl Reservation {
         Self { connections, protocol }
     }
 
-    /// Enters an accepted connection into the registry; it occupies the slot from now on. `tls` is true if it uses TLS from
-    /// its first octet on.
+    /// Enters an accepted connection into the registry; it occupies the slot from now on.
     #[must_use]
-    pub fn occupy(self, stream: TcpStream, peer: SocketAddr, tls: bool) -> Slot {
+    pub fn occupy(self, stream: TcpStream, peer: SocketAddr, service: Service) -> Slot {
         let connections = &self.connections;
         let id = connections.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let client = Client::new(id, peer, Service::new(self.protocol, tls));
+        let client = Client::new(id, peer, service);
         let connection = Arc::new(Connection::new(stream, client, self.protocol));
         connections.state.lock().insert(id, Arc::clone(&connection));
         if connections.is_closing() {

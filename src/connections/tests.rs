@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::state::{ForAdmin, PEEP_HEAD_START};
-use super::{Connection, Connections, Protocol, Slot};
+use super::{Connection, Connections, Protocol, Service, Slot};
 
 /// A connection to a listener of this process.
 fn stream() -> (TcpStream, SocketAddr) {
@@ -17,7 +17,7 @@ fn stream() -> (TcpStream, SocketAddr) {
 
 fn slot(connections: &Arc<Connections>, protocol: Protocol) -> Slot {
     let (stream, peer) = stream();
-    connections.reserve(protocol).unwrap().occupy(stream, peer, false)
+    connections.reserve(protocol).unwrap().occupy(stream, peer, Service::Pop3)
 }
 
 fn has_free_slot(connections: &Connections, protocol: Protocol) -> bool {

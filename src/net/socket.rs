@@ -266,7 +266,7 @@ fn rounded_up(timeout: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::{Connections, Protocol, Slot};
+    use crate::connections::{Connections, Protocol, Service, Slot};
     use std::net::TcpListener;
 
     /// Returns a connection and its peer. While the peer reads nothing, writes are short or fail.
@@ -278,7 +278,7 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         let connections = Connections::new(2);
         connections.set_write_stall(Duration::ZERO);
-        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address, false), peer)
+        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address, Service::Pop3), peer)
     }
 
     /// Closes the connection and returns how many octets the peer has received.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Session;
-use crate::connections::{Connection, Stage};
-use crate::events::Service;
+use crate::connections::{Connection, Service, Stage};
 use crate::guard::{Exclusion, Why};
 use crate::peep::{BanLine, ErrorCode, Reply, SessionLine, Spoken, State};
 

@@ -61,6 +61,13 @@ impl Session<'_> {
             Command::CurrentUsers => return Ok(Reply::Lines(locks.users())),
             Command::AllConnections => return value(stats.connections.value()),
             Command::AllLogins => return value(stats.logins.value()),
+            Command::Reload => {
+                let needs_restart = self.shared.reloader.ask_and_wait().ok_or(ErrorCode::BadConfiguration)?;
+                self.log_change(format_args!("configuration read again"));
+                if !needs_restart.is_empty() {
+                    return Ok(Reply::Lines(needs_restart.into_iter().map(str::to_owned).collect()));
+                }
+            }
             Command::Sessions => return Ok(self.connections()),
             Command::Kick { id } => return self.kick(id),
             Command::KickUser { name } => return self.kick_user(&name.0),
@@ -95,7 +102,7 @@ impl Session<'_> {
 fn capabilities() -> Vec<String> {
     let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
     let first = ["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)];
-    let later = ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "d=", "d?"].map(str::to_owned);
+    let later = ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "d=", "d?", "r"].map(str::to_owned);
     first.into_iter().chain(later).collect()
 }
 
