@@ -65,6 +65,10 @@ fn the_settings_shown_can_be_fed_back() {
         explained.contains("# How long a client may be idle, in seconds (0: for ever)\ntimeout = 5\n"),
         "{explained}"
     );
+    assert!(
+        explained.contains("a restart; it is made if it is missing; a change needs a restart\n# state = "),
+        "{explained}"
+    );
     fs::write(&second, explained).unwrap();
     let (code, _, error) = run(&["show", "--config", second.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{error}");

@@ -125,21 +125,21 @@ impl Rereading {
                 }
             }
         }
-        let certificate = match running
+        let certificates = match running
             .settings
-            .certificate
+            .certificates
             .as_ref()
             .filter(|_| args.tls.keeps_that_of_this_run(&last.tls, running.state))
         {
-            Some(certificate) => Some(Arc::clone(certificate)),
-            None => match args.tls.certificate(running.state) {
-                Ok(certificate) => certificate.map(Arc::new),
+            Some(certificates) => Some(Arc::clone(certificates)),
+            None => match args.tls.certificates(running.state) {
+                Ok(certificates) => certificates.map(Arc::new),
                 Err(error) => {
                     permitted(&["tls-cert", "tls-key"], error)?;
-                    if running.settings.certificate.is_none() {
+                    if running.settings.certificates.is_none() {
                         args.tls.clone_from(&last.tls);
                     }
-                    running.settings.certificate.clone()
+                    running.settings.certificates.clone()
                 }
             },
         };
@@ -173,7 +173,7 @@ impl Rereading {
             }
         };
         Ok(Next {
-            settings: args.settings(Arc::clone(&mail_root), admin, transform.map(Arc::new), certificate),
+            settings: args.settings(Arc::clone(&mail_root), admin, transform.map(Arc::new), certificates),
             has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
             has_new_timeout: args.timeout != last.timeout,
             users_file,

@@ -88,7 +88,7 @@ pub struct Args {
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
     quiet: u8,
 
-    /// Append the log to this file instead of writing it to stderr; SIGHUP opens it again
+    /// Append the log to this file instead of writing it to stderr; a reload opens it again
     #[arg(long, value_name = "FILE", group = NEEDS_RESTART)]
     log_file: Option<PathBuf>,
 
@@ -135,6 +135,7 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
+        self.tls.check()?;
         self.check_admin(self.admin.are_at_default())?;
         let in_clear = !(self.tls.peep_tls || self.tls.allow_cleartext);
         let address = self.peep_beyond_loopback().filter(|_| in_clear);

@@ -42,7 +42,7 @@ pub use command_line::{Task, UsageError, command};
 pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
 pub use ports::{Endpoint, Ports, Service};
-pub use show::needs_restart;
+pub use show::fixed;
 
 /// What the program is, for its help.
 const ABOUT: &str = "Serves directories of mail over POP3";

@@ -11,7 +11,7 @@ use super::{Args, Config, ConfigError, Ports};
 use crate::auth::Users;
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot};
-use crate::net::Certificate;
+use crate::net::Certificates;
 use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
 use crate::stats::StatsLog;
@@ -30,10 +30,10 @@ impl Args {
         let state = state.transpose()?.map(Arc::new);
         let users = self.open_users(state.as_deref())?;
         let mail_root = Arc::new(self.open_mail_root(self.mailbox.clone())?);
-        let certificate = self.tls.certificate(state.as_deref())?.map(Arc::new);
+        let certificates = self.tls.certificates(state.as_deref())?.map(Arc::new);
         Ok(Config {
             users,
-            settings: self.settings(mail_root, admin, transform, certificate),
+            settings: self.settings(mail_root, admin, transform, certificates),
             max_connections: self.max_connections(),
             limits: self.limits.limits(),
             ports: self.ports(),
@@ -48,13 +48,13 @@ impl Args {
         mail_root: Arc<MailRoot>,
         admin: Arc<Admin>,
         transform: Option<Arc<Transform>>,
-        certificate: Option<Arc<Certificate>>,
+        certificates: Option<Arc<Certificates>>,
     ) -> Settings {
         Settings {
             mail_root,
             admin,
             transform,
-            certificate,
+            certificates,
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
