@@ -13,7 +13,8 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::config::{Endpoint, Ports, Service};
+use crate::config::{Endpoint, Ports};
+use crate::connections::Service;
 use crate::connections::{Connections, Protocol, Reservation};
 use crate::net::{self, ListenAddress, Listener};
 use crate::settings::Settings;
@@ -48,10 +49,10 @@ impl Listeners {
     /// # Errors
     /// If a port cannot be bound, or a socket of systemd's cannot be used.
     pub fn bind(ports: &Ports, settings: &Settings) -> io::Result<Self> {
-        let mut inherited = Sockets::take(&Service::ALL.map(Service::socket_name))?;
+        let mut inherited = Sockets::take(&Service::ALL.map(Service::name))?;
         let mut open = Vec::new();
         for service in Service::ALL {
-            let sockets = inherited.named(service.socket_name());
+            let sockets = inherited.named(service.name());
             if sockets.is_empty() {
                 let Some(endpoint) = ports.of(service) else { continue };
                 let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;

@@ -13,13 +13,17 @@ use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::acceptors::{Acceptors, Listeners};
-use crate::config::{Config, Rereading, Service};
-use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Reservation, Slot, WRITE_STALL};
+use crate::config::{Config, Rereading};
+use crate::connections::{
+    Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Reservation, Service, Slot, WRITE_STALL,
+};
+use crate::events::{Client, EndResult, Ended, What};
 use crate::guard::Admission;
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::net::{self, Socket};
 use crate::pool::Pool;
+use crate::pop3::Summary;
 use crate::records::Records;
 use crate::reload::Reload;
 use crate::settings::Settings;
@@ -213,9 +217,8 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Share
         (false, Protocol::Pop3) => net::refuse(stream, pop3::TOO_MANY_CONNECTIONS),
         (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
     }
-    if shared.guard.should_log_refusal(peer.ip()) {
-        log::warn!("{peer} refused: too many connections from this address");
-    }
+    let is_news = shared.guard.should_log_refusal(peer.ip());
+    shared.events.emit(&Client::refused(peer, service), What::Refused { is_news });
 }
 
 /// Returns true if connections of `service` use TLS from their first octet on.
@@ -256,16 +259,13 @@ fn close(shared: &Shared, acceptors: &Acceptors) {
 // Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
 fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, shared: &Shared) {
-    let name = Name(&slot).to_string();
+    let client = Client::new(slot.id, slot.peer, service);
+    let ended = |result, reason: Option<fmt::Arguments<'_>>, counts| {
+        shared.events.emit(&client, What::Ended(Ended { result, reason, counts }));
+    };
     let session = AssertUnwindSafe(|| {
-        let (protocol, sent) = match slot.protocol() {
-            Protocol::Pop3 => ("POP3", Some(&shared.stats.sent)),
-            Protocol::Peep => ("PEEP", None),
-        };
-        log::info!("{name} connected to {protocol}");
-        if slot.protocol() == Protocol::Pop3 {
-            shared.stats.connections.add(1);
-        }
+        shared.events.emit(&client, What::Connected);
+        let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
         let (certificates, tls) = {
             let settings = shared.settings();
             (settings.certificates.clone(), begins_with_tls(service, &settings))
@@ -273,41 +273,31 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
         let mut socket = Socket::new(&slot, sent, certificates);
         if tls {
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
-                Ok(agreed) => log::info!("{name} TLS: {agreed}"),
-                Err(error) => return log::info!("{name} end: TLS handshake failed: {error}"),
+                Ok(agreed) => {
+                    client.set_tls(&agreed);
+                    shared.events.emit(&client, What::Tls { agreed: &agreed });
+                }
+                Err(error) => {
+                    return ended(EndResult::Handshake, Some(format_args!("TLS handshake failed: {error}")), None);
+                }
             }
         }
         match slot.protocol() {
-            Protocol::Pop3 => serve_pop3(socket, shared, &admission, &name),
-            Protocol::Peep => serve_peep(socket, shared, &admission, &name),
+            Protocol::Pop3 => {
+                let Summary { end, counts } = pop3::serve(socket, shared, &admission, &client);
+                ended(end.result(), Some(format_args!("{end}")), Some(counts));
+            }
+            Protocol::Peep => match peep::serve(socket, shared, &admission, &client) {
+                Ok(()) => ended(EndResult::Quit, None, None),
+                Err(error) => ended(EndResult::Failed, Some(format_args!("{error}")), None),
+            },
         }
     });
     if panic::catch_unwind(session).is_err() {
-        log::error!("{name} end: fault of the server, see the panic logged above");
+        ended(EndResult::Fault, Some(format_args!("fault of the server, see the panic logged above")), None);
     }
     net::discard_input(slot.connection());
     drop(admission); // before the connection is closed, so a client that sees it closed can connect again at once
-}
-
-fn serve_pop3(socket: Socket<'_>, shared: &Shared, admission: &Admission, name: &str) {
-    let summary = pop3::serve(socket, shared, admission, name);
-    log::info!("{name} {summary}");
-}
-
-fn serve_peep(socket: Socket<'_>, shared: &Shared, admission: &Admission, name: &str) {
-    match peep::serve(socket, shared, admission, name) {
-        Ok(()) => log::info!("{name} end"),
-        Err(error) => log::info!("{name} end: {error}"),
-    }
-}
-
-/// The name of a connection in the log: its number and the client's address.
-struct Name<'a>(&'a Slot);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{} {}", self.0.id, self.0.peer)
-    }
 }
 
 /// Raises the limit on file descriptors to what all connections may need, and logs a warning if the system does not allow

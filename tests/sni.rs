@@ -48,7 +48,7 @@ fn any_server(asks_by_name: bool) -> Arc<ClientConfig> {
 fn presented(address: SocketAddr, name: Option<&str>, stls: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut line = |stream: &mut dyn Read| {
+    let line = |stream: &mut dyn Read| {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let mut octet = [0];

@@ -76,6 +76,11 @@ impl PasswdFile {
         }
     }
 
+    /// The accounts as they were when the file was last read.
+    pub(super) fn known(&self) -> Arc<Accounts> {
+        Arc::clone(&self.loaded.read().accounts)
+    }
+
     /// The accounts as the file has them now; those that it had last, where it cannot be used or is being written.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));

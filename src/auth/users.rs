@@ -14,7 +14,7 @@ use super::hidden::Hidden;
 use super::name::UserName;
 use super::scram::{self, ScramKeys, hmac};
 use super::secret::{Scheme, Secret};
-use super::text::{self, Account, Accounts};
+use super::text::{self, Account, Accounts, Mailbox};
 use super::verifier::{Busy, Permits, Recent};
 use crate::state::StateDir;
 
@@ -28,6 +28,27 @@ pub struct Users {
     recent: Recent,
     /// Makes the salts of who has none.
     salt_key: Hidden<[u8; 32]>,
+    names: RwLock<NameRules>,
+}
+
+/// How a client's name becomes a user's name. The rules are applied before the name is looked up.
+#[derive(Debug, Clone, Default)]
+pub struct NameRules {
+    /// Capital letters become small letters.
+    pub lower_case: bool,
+    /// A name without `@` gets this domain.
+    pub default_domain: Option<String>,
+}
+
+impl NameRules {
+    fn apply(&self, name: &[u8]) -> Option<UserName> {
+        let name = std::str::from_utf8(name).ok()?;
+        let mut name = if self.lower_case { name.to_lowercase() } else { name.to_owned() };
+        if let Some(domain) = self.default_domain.as_ref().filter(|_| !name.contains('@')) {
+            name = format!("{name}@{domain}");
+        }
+        name.parse().ok()
+    }
 }
 
 /// A users file that has been read, or none.
@@ -98,7 +119,13 @@ impl Users {
             permits: Permits::for_all_cores(),
             recent: Recent::new(super::random()),
             salt_key: Hidden(super::random()),
+            names: RwLock::default(),
         }
+    }
+
+    /// Sets how clients' names become users' names.
+    pub fn set_name_rules(&self, names: NameRules) {
+        *self.names.write() = names;
     }
 
     /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
@@ -190,6 +217,17 @@ impl Users {
         if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
     }
 
+    /// Where the mail of a user who has just logged in is, as far as the users file says so. The file is not looked at
+    /// again for this.
+    #[must_use]
+    pub fn mailbox(&self, user: &UserName) -> Mailbox {
+        if self.own.read().contains_key(user) {
+            return Mailbox::default();
+        }
+        let known = self.file.read().0.as_deref().map(PasswdFile::known);
+        known.and_then(|accounts| Some(accounts.by_name.get(user)?.mailbox.clone())).unwrap_or_default()
+    }
+
     /// All users, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -216,7 +254,7 @@ impl Users {
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
-        let user = parse(name);
+        let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
         // An account whose password is empty was hardly meant to be open to all.
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
@@ -246,7 +284,7 @@ impl Users {
     /// # Errors
     /// [`Denied::Credentials`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<UserName, Denied> {
-        let user = parse(name);
+        let user = self.names.read().apply(name);
         let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
         // For others a digest is made too, which proves nobody.
@@ -262,7 +300,7 @@ impl Users {
     }
 
     fn scram_parameters_of(&self, name: &[u8], of_file: &Accounts) -> (Vec<u8>, u32) {
-        let account = parse(name).and_then(|user| self.find(&user, of_file));
+        let account = self.names.read().apply(name).and_then(|user| self.find(&user, of_file));
         match account.as_ref().and_then(|account| account.secret.scram_keys()) {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => {
@@ -283,7 +321,7 @@ impl Users {
         exchange: &[u8],
         proof: &[u8],
     ) -> Result<(UserName, [u8; 32]), Denied> {
-        let user = parse(name);
+        let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
         let account = user.as_ref().and_then(|user| self.find(user, &of_file));
         let secret = account.as_ref().map(|account| &account.secret);
@@ -312,11 +350,8 @@ impl Users {
 }
 
 fn own_account(password: &[u8]) -> Arc<Account> {
-    Arc::new(Account { field: Hidden(Vec::new()), secret: Secret::Readable(password.to_owned()) })
-}
-
-fn parse(name: &[u8]) -> Option<UserName> {
-    std::str::from_utf8(name).ok()?.parse().ok()
+    let secret = Secret::Readable(password.to_owned());
+    Arc::new(Account { field: Hidden(Vec::new()), secret, mailbox: Mailbox::default() })
 }
 
 #[cfg(test)]
@@ -333,6 +368,21 @@ mod tests {
         let path = directory.path().join("users");
         std::fs::write(&path, text).unwrap();
         (directory, Users::open(Some(path)).unwrap())
+    }
+
+    #[test]
+    fn name_rules_are_applied_before_the_look_up() {
+        let users = Users::default();
+        assert!(users.add_own(user("ana@example.com"), b"x") && users.add_own(user("Bob@Other"), b"x"));
+        let names = |users: &Users| {
+            ["ana", "Ana@Example.COM", "Bob@Other", "bob"].map(|name| users.authenticate(name.as_bytes(), b"x").is_ok())
+        };
+        assert_eq!(names(&users), [false, false, true, false]);
+        users.set_name_rules(NameRules { lower_case: true, default_domain: Some("example.com".to_owned()) });
+        assert_eq!(names(&users), [true, true, false, false]);
+        assert_eq!(users.authenticate(b"ANA", b"x").unwrap(), user("ana@example.com"));
+        users.set_name_rules(NameRules { lower_case: false, default_domain: Some("Other".to_owned()) });
+        assert_eq!(users.authenticate(b"Bob", b"x").unwrap(), user("Bob@Other"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use log::LevelFilter;
 
 use super::accounts::Account;
 use super::{Args, ConfigError, FileError, Ports, Task, UsageError};
-use crate::auth::{UserName, Users, UsersFile};
+use crate::auth::{NameRules, UserName, Users, UsersFile};
 use crate::guard::Limits;
 use crate::settings::Settings;
 use crate::state::StateDir;
@@ -54,6 +54,8 @@ pub struct Next {
     pub users_file: UsersFile,
     /// The users of the configuration as it was read last, and as it is now.
     pub own_users: [Vec<(UserName, String)>; 2],
+    /// How clients' names become users' names.
+    pub name_rules: NameRules,
     /// The limits by address.
     pub limits: Limits,
     /// The most connections at once, if that has changed.
@@ -178,6 +180,7 @@ impl Rereading {
             has_new_timeout: args.timeout != last.timeout,
             users_file,
             own_users: [own_users(last), own_users(&args)],
+            name_rules: args.name_rules(),
             limits: args.limits.limits(),
             max_connections: (args.max_connections != last.max_connections).then(|| args.max_connections()),
             level: (args.log().level != last.log().level).then(|| args.log().level),

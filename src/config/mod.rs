@@ -41,11 +41,11 @@ pub use check::check;
 pub use command_line::{Task, UsageError, command};
 pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
-pub use ports::{Endpoint, Ports, Service};
+pub use ports::{Endpoint, Ports};
 pub use show::fixed;
 
 /// What the program is, for its help.
-const ABOUT: &str = "Serves directories of mail over POP3";
+const ABOUT: &str = "A POP3 server for directories of mail";
 
 /// A server's configuration, checked.
 #[derive(Debug)]

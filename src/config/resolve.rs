@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rustix::process::geteuid;
 
-use super::accounts::Account;
+use super::accounts::{Account, AccountsArgs};
 use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
-use crate::auth::Users;
+use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot};
 use crate::net::Certificates;
@@ -77,10 +77,16 @@ impl Args {
         if let Some(state) = state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
+        users.set_name_rules(self.name_rules());
         for Account { name, password } in &self.users {
             users.add_own(name.clone(), password.0.as_bytes());
         }
         Ok(users)
+    }
+
+    pub(super) fn name_rules(&self) -> NameRules {
+        let AccountsArgs { lower_case_names, default_domain, .. } = &self.accounts;
+        NameRules { lower_case: *lower_case_names, default_domain: default_domain.clone() }
     }
 
     /// Opens `path` as the mail directory.

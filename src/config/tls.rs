@@ -16,35 +16,35 @@ use crate::state::StateDir;
 #[group(skip)]
 #[command(group = ArgGroup::new("certificate").args(["tls_cert", "tls_self_signed"]))]
 pub(super) struct TlsArgs {
-    /// A certificate chain in PEM, the server's own first; can be given many times, each with its --tls-key. Clients that
-    /// ask for no name, or for a name that no other certificate is for, get the first
+    /// A TLS certificate chain (PEM), beginning with the server's own certificate; can be repeated, each with its
+    /// --tls-key. Clients that ask for no name, or for a name that no certificate is for, get the first
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Vec<PathBuf>,
 
-    /// The certificate's private key in PEM; the first is that of the first --tls-cert, and so on
+    /// The private key of a certificate (PEM); the first key belongs to the first --tls-cert, and so on
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Vec<PathBuf>,
 
-    /// The names that clients call the server by to get the certificate, as mail.example.org,*.example.net; if given, then
-    /// once for each --tls-cert, perhaps as an empty list [default: the names in the certificate]
+    /// The names for which clients get a certificate, as mail.example.org,*.example.net; if given, then once for each
+    /// --tls-cert, and an empty list stands for the names in the certificate [default: the names in each certificate]
     #[arg(long, value_name = "NAME,NAME", requires = "tls_cert")]
     tls_names: Vec<Names>,
 
-    /// Use a certificate that the server makes for itself, once, and keeps in its state directory, or for this run if it
-    /// has none; NAME is what clients call the server [default: this host's name]
+    /// Use a self-signed certificate for NAME, under which clients reach the server; it is created once and kept in the
+    /// --state directory, or without --state created for each run [default: this host's name]
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, value_parser = server_name,
           conflicts_with_all = ["tls_cert", "tls_key", "tls_names"])]
     tls_self_signed: Option<Option<String>>,
 
-    /// A port for POP3 by TLS from the first octet on; commonly 995 (0: any free one)
+    /// Also serve POP3S (TLS from the first octet on) on this port; 995 is usual (0: any free port)
     #[arg(long, value_name = "PORT", requires = "certificate")]
     pub(super) pop3s_port: Option<u16>,
 
-    /// Serve PEEP by TLS
+    /// Serve PEEP over TLS only
     #[arg(long, requires = "certificate")]
     pub(super) peep_tls: bool,
 
-    /// Take passwords without TLS from beyond this machine, and serve PEEP so
+    /// Accept passwords from other machines without TLS, both for POP3 and for PEEP
     #[arg(long)]
     pub(super) allow_cleartext: bool,
 }

@@ -4,14 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::Instant;
+use std::process::{Command, Output};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::{Certificate, MailRoot, PASSWORD, PATIENCE, POLL, Server, USER, can_unshare, unshare};
+use super::{Certificate, MailRoot, PASSWORD, Server, USER, bounded_output, can_unshare, unshare};
 
 /// The server program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
@@ -209,19 +207,9 @@ impl Builder {
         Some(server)
     }
 
-    /// Starts a server that is expected to refuse its settings, and returns its output. A server that does not end
-    /// within [`PATIENCE`] is killed, and its output then has no exit code.
+    /// Starts a server that is expected to refuse its settings, and returns its output.
     pub(crate) fn refused(self) -> Output {
-        let mut command = self.command(Path::new(PROGRAM));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while child.try_wait().unwrap().is_none() {
-            if Instant::now() > deadline {
-                child.kill().unwrap();
-            }
-            thread::sleep(POLL);
-        }
-        child.wait_with_output().unwrap()
+        bounded_output(&mut self.command(Path::new(PROGRAM)))
     }
 
     fn command(&self, program: &Path) -> Command {
