@@ -17,7 +17,7 @@ use crate::config::{Config, Rereading};
 use crate::connections::{
     Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Reservation, Service, Slot, WRITE_STALL,
 };
-use crate::events::{Client, ConnectionReason, EndResult, Ended, What};
+use crate::events::{Client, EndResult, Ended, What, WhyRefused};
 use crate::guard::Admission;
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
@@ -211,25 +211,25 @@ struct AcceptedConnection {
 
 /// Admits a connection, or says why it is refused. PEEP is concerned neither by bans nor by draining, so that an admin can
 /// undo both.
-fn examine(peer: SocketAddr, service: Service, shared: &Shared) -> Result<Admission, ConnectionReason> {
+fn examine(peer: SocketAddr, service: Service, shared: &Shared) -> Result<Admission, WhyRefused> {
     if service.protocol() == Protocol::Pop3 {
         if shared.connections.is_draining() {
-            return Err(ConnectionReason::Draining);
+            return Err(WhyRefused::Draining);
         }
         if shared.guard.is_banned(peer.ip()) {
-            return Err(ConnectionReason::Banned);
+            return Err(WhyRefused::Banned);
         }
     }
-    shared.guard.admit(peer.ip()).ok_or(ConnectionReason::TooMany)
+    shared.guard.admit(peer.ip()).ok_or(WhyRefused::TooMany)
 }
 
 /// Refuses a connection. The acceptor thread does this itself, so nothing in it may wait for the client.
-fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, reason: ConnectionReason, shared: &Shared) {
+fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, reason: WhyRefused, shared: &Shared) {
     let words = match (service.protocol(), reason) {
         (Protocol::Peep, _) => peep::TOO_MANY_CONNECTIONS,
-        (Protocol::Pop3, ConnectionReason::TooMany) => pop3::TOO_MANY_CONNECTIONS,
-        (Protocol::Pop3, ConnectionReason::Banned) => pop3::BANNED,
-        (Protocol::Pop3, ConnectionReason::Draining) => pop3::DRAINING,
+        (Protocol::Pop3, WhyRefused::TooMany) => pop3::TOO_MANY_CONNECTIONS,
+        (Protocol::Pop3, WhyRefused::Banned) => pop3::BANNED,
+        (Protocol::Pop3, WhyRefused::Draining) => pop3::DRAINING,
     };
     // With TLS, a reply would need a handshake, which waits for the client.
     if !begins_with_tls(service, &shared.settings()) {

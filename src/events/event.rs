@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::client::Client;
-use super::reason::{AdminReason, ConnectionReason, Method, Reason};
+use super::reason::{AdminReason, Method, Reason, WhyRefused};
 use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
 
@@ -44,7 +44,7 @@ pub enum What<'a> {
     /// A connection was refused.
     Refused {
         /// Why.
-        reason: ConnectionReason,
+        reason: WhyRefused,
         /// False if the log has told of the address only a moment ago.
         is_news: bool,
     },

@@ -103,23 +103,38 @@ impl fmt::Display for Reason {
 }
 
 /// Why a connection is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionReason {
-    /// There are too many from its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyRefused {
+    /// There are too many connections from the client's address.
     TooMany,
-    /// An admin has banned its address.
+    /// The admin has banned the client's address.
     Banned,
-    /// An admin has said that no new POP3 connections are to be taken.
+    /// The server takes no more clients, because the admin drains it.
     Draining,
 }
 
-impl fmt::Display for ConnectionReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl WhyRefused {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::TooMany, Self::Banned, Self::Draining];
+
+    /// Its name for metrics.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::TooMany => "too-many",
+            Self::Banned => "banned",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
             Self::TooMany => "too many connections from this address",
             Self::Banned => "this address is banned",
-            Self::Draining => "no new POP3 connections are taken",
-        })
+            Self::Draining => "the server takes no more clients",
+        }
     }
 }
 

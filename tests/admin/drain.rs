@@ -24,7 +24,7 @@ fn a_draining_server_turns_new_clients_away() {
     server.pop3().quit();
     open.quit();
     server.expect_log("INFO", "set: draining = 1");
-    server.expect_log("WARN", "refused: no new POP3 connections are taken");
+    server.expect_log("WARN", "refused: the server takes no more clients");
     play(&mut admin, [("d=", "-1"), ("d= 2", "-1"), ("d= yes", "-1")]);
 }
 
