@@ -11,8 +11,7 @@ use tempfile::TempDir;
 use crate::harness::{Client, PASSWORD, Server, USER, eventually, throughout};
 
 /// What `cap?` answers, in both states.
-const CAPABILITIES: &str =
-    "+13\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\nd=\r\nd?\r\nr";
+const CAPABILITIES: &str = "+19\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\ns?\r\ni?\r\nat\r\nl=\r\nl?\r\nd=\r\nd?\r\nr\r\nf";
 
 /// All that the server says on one connection to `octets` sent in segments of a length.
 fn answers_to_segments(server: &Server, octets: impl AsRef<[u8]>, segment: usize) -> String {

@@ -12,6 +12,7 @@ mod client;
 mod event;
 mod fields;
 mod follow;
+mod logins;
 mod reason;
 mod text;
 
@@ -23,16 +24,19 @@ pub use crate::connections::Service;
 pub use client::{Client, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
+pub use logins::Logins;
 pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
 use crate::stats::Stats;
 use follow::Recent;
+use logins::AllLogins;
 
 /// Takes events and gives them to their consumers.
 #[derive(Debug, Default)]
 pub struct Events {
     stats: Arc<Stats>,
     recent: Arc<Recent>,
+    logins: AllLogins,
 }
 
 impl Events {
@@ -48,6 +52,13 @@ impl Events {
         log(&event);
         self.stats.count(&event);
         self.recent.add(&event);
+        self.logins.add(&event);
+    }
+
+    /// Returns the logins of a user since the server's start, if there were any.
+    #[must_use]
+    pub fn logins_of(&self, user: &str) -> Option<Logins> {
+        self.logins.of(user)
     }
 
     /// Follows the events from now on: those that concern `user`, or all.

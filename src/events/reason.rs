@@ -5,6 +5,7 @@ use std::io;
 
 use log::Level;
 
+use crate::auth::Denied;
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::guard::Penalty;
 
@@ -55,6 +56,15 @@ pub enum Reason {
     InUse,
     /// The maildrop cannot be opened.
     Maildrop(io::Error),
+}
+
+impl From<Denied> for Reason {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Credentials => Self::Credentials,
+            Denied::Busy => Self::BusyVerifier,
+        }
+    }
 }
 
 impl Reason {

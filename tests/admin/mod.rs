@@ -1,7 +1,9 @@
 //! PEEP 1.1: what an admin sees of a running server and does to it.
 
+mod about;
 mod bans;
 mod drain;
+mod follow;
 mod sessions;
 
 use pop3d::peep::SessionLine;

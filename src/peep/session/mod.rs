@@ -2,10 +2,13 @@
 //!
 //! - [`serve`] is the loop. `login` is the only command before it, `commands` carries out those of version 1.0 and passes
 //!   the others on.
+//! - `about` tells about the server and its accounts, `follow` sends events.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
 
+mod about;
 mod clients;
 mod commands;
+mod follow;
 mod login;
 
 use std::io;
@@ -35,6 +38,14 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &
             // been chosen by an attacker: see `Foreign`. Nothing that follows it is read.
             let is_foreign = !session.authenticated && command.is_err();
             let last = is_foreign || command == Ok(Command::Quit);
+            if let Ok(Command::Follow { name }) = command {
+                let events = shared.events.follow(name.map(|name| name.0));
+                Reply::Done.write(output.pending());
+                if !session.follow(events, &mut lines, &mut output)? {
+                    return output.flush();
+                }
+                continue;
+            }
             let reply =
                 command.and_then(|command| session.carry_out(command, &output.link)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
