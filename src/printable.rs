@@ -20,7 +20,7 @@ fn escaped(c: char) -> String {
 
 /// Returns true for characters that control the terminal (Cc), are invisible or change the order of others (Cf: the
 /// bidirectional controls and zero-width characters are among them), or end a line or paragraph (Zl, Zp).
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     // The question for the category is a search in a table, and most text is ASCII.
     match c.is_ascii() {

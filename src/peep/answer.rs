@@ -71,6 +71,8 @@ pub enum UnreadableAnswer {
     TooLong,
     /// The answer announces more lines than `MOST_LINES`.
     TooManyLines(u64),
+    /// The answer announces more lines, the first number, than the client takes for this command, the second.
+    MoreLines(u64, u64),
     /// The line is not one of the protocol.
     Nonsense(String),
 }
@@ -91,6 +93,9 @@ impl fmt::Display for UnreadableAnswer {
             Self::TooLong => write!(f, "the server's answer has a line of more than {LINE_LIMIT} octets"),
             Self::TooManyLines(count) => {
                 write!(f, "the server's answer announces {count} lines, which is more than {MOST_LINES}")
+            }
+            Self::MoreLines(count, limit) => {
+                write!(f, "the server's answer announces {count} lines, which is more than {limit}")
             }
             Self::Nonsense(line) => {
                 write!(f, "the server's answer is not PEEP: {:?}", line.chars().take(QUOTED).collect::<String>())

@@ -73,7 +73,7 @@ impl ErrorCode {
         known.copied().unwrap_or(Self::Other(number))
     }
 
-    fn number(self) -> u32 {
+    pub(super) fn number(self) -> u32 {
         match self {
             Self::UnknownCommand => 0,
             Self::BadSyntax => 1,

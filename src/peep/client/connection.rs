@@ -1,20 +1,19 @@
 //! A logged-in connection to the server: one answer for each command.
 
-use std::io::{self, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::time::Duration;
 
 use super::output::bare;
+use super::stream::{self, Stream};
+use super::target::Target;
 use super::{Failure, Options};
 use crate::peep::{Answer, Command, UnreadableAnswer, read_line};
 
 /// The lines of an answer that the server may take `--timeout` for, so that a long listing is not cut off.
 const LINES_PER_TIMEOUT: u64 = 1000;
+
+/// The line that ends the events of `f`.
+const ENOUGH: &str = "\r\n";
 
 /// A logged-in connection.
 pub(super) struct Connection {
@@ -25,25 +24,22 @@ pub(super) struct Connection {
     timeout: Duration,
     /// The lines of the present answer that have been read.
     lines: u64,
+    /// True once an answer could not be read. What comes next would not be the answer of the next command.
+    is_lost: bool,
 }
 
 impl Connection {
-    /// Connects and logs in.
+    /// Connects to the first server of the options and logs in.
     pub(super) fn open(options: &Options) -> Result<Self, Failure> {
+        Self::to(&options.targets()[0], options)
+    }
+
+    /// Connects to a server and logs in.
+    pub(super) fn to(target: &Target, options: &Options) -> Result<Self, Failure> {
         let login = options.login()?;
-        let host = without_brackets(&options.address);
-        let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let server = format!("{shown}:{}", options.port);
-        let tls = if options.tls { Some(tls_for(host, options)?) } else { None };
         let timeout = options.timeout();
-        let connected = connect((host, options.port), timeout);
-        let socket = connected.map_err(|error| Failure::Unreachable(server.clone(), error))?;
-        let socket = Patient { socket, left: timeout };
-        let stream: Box<dyn Stream> = match tls {
-            None => Box::new(socket),
-            Some(tls) => Box::new(handshake(tls, socket).map_err(|error| Failure::NoTls(server.clone(), error))?),
-        };
-        let mut connection = Self { server, stream: BufReader::new(stream), timeout, lines: 0 };
+        let stream = BufReader::new(stream::open(target, options)?);
+        let mut connection = Self { server: target.to_string(), stream, timeout, lines: 0, is_lost: false };
         match connection.call(&login)? {
             Answer::Done => Ok(connection),
             Answer::Error(code) => Err(Failure::Refused(connection.server, code)),
@@ -56,18 +52,33 @@ impl Connection {
 
     /// Sends a command and reads the first line of its answer.
     pub(super) fn call(&mut self, command: &Command) -> Result<Answer, Failure> {
+        self.send(&format!("{command}\r\n"))?;
+        Answer::read(&mut self.stream, command.answers_lines()).map_err(|error| self.no_answer(error))
+    }
+
+    /// Sends a command and reads its whole answer, which may have no more than `limit` lines.
+    pub(super) fn ask(&mut self, command: &Command, limit: u64) -> Result<(Answer, Vec<String>), Failure> {
+        let answer = self.call(command)?;
+        let count = if let Answer::Lines(count) = answer { count } else { 0 };
+        if count > limit {
+            return Err(self.no_answer(UnreadableAnswer::MoreLines(count, limit)));
+        }
+        let lines = (0..count).map(|_| self.line()).collect::<Result<_, _>>()?;
+        Ok((answer, lines))
+    }
+
+    fn send(&mut self, line: &str) -> Result<(), Failure> {
         self.lines = 0;
-        let line = format!("{command}\r\n");
+        if self.is_lost {
+            return Err(self.no_answer(UnreadableAnswer::Closed));
+        }
         let stream = self.stream.get_mut();
         stream.allow(self.timeout);
         let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
-        written
-            .map_err(|error| match error.kind() {
-                ErrorKind::TimedOut => UnreadableAnswer::Silent,
-                _ => UnreadableAnswer::Failed(error),
-            })
-            .and_then(|()| Answer::read(&mut self.stream, command.answers_lines()))
-            .map_err(|error| self.no_answer(error))
+        written.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => self.no_answer(UnreadableAnswer::Silent),
+            _ => self.no_answer(UnreadableAnswer::Failed(error)),
+        })
     }
 
     /// Reads the next line of an answer that has several.
@@ -82,140 +93,50 @@ impl Connection {
         })
     }
 
+    /// Waits for the next line of an answer without an end. Returns `None` if none begins within `patience`.
+    pub(super) fn event(&mut self, patience: Duration) -> Result<Option<String>, Failure> {
+        self.stream.get_mut().allow(patience);
+        match self.stream.fill_buf() {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
+            Err(error) => return Err(self.no_answer(UnreadableAnswer::Failed(error))),
+        }
+        self.stream.get_mut().allow(self.timeout);
+        self.line().map(Some)
+    }
+
+    /// Ends an answer without an end. The events that the server has sent until then are left out.
+    pub(super) fn end_events(&mut self) -> Result<(), Failure> {
+        self.send(ENOUGH)?;
+        while self.line()? != "+" {}
+        Ok(())
+    }
+
     /// Returns true if reading the next line has to ask the network for it.
     pub(super) fn is_drained(&self) -> bool {
         self.stream.buffer().is_empty()
     }
 
-    fn no_answer(&self, error: UnreadableAnswer) -> Failure {
+    /// The failure for a line that is not what the command answers.
+    pub(super) fn nonsense(&mut self, line: String) -> Failure {
+        self.no_answer(UnreadableAnswer::Nonsense(line))
+    }
+
+    fn no_answer(&mut self, error: UnreadableAnswer) -> Failure {
+        self.is_lost = true;
         Failure::NoAnswer(self.server.clone(), error)
     }
-}
-
-/// A connection in clear or by TLS.
-trait Stream: Read + Write {
-    /// Limits the time that the client waits for the server from now on to `time` in all.
-    fn allow(&mut self, time: Duration);
-}
-
-impl Stream for Patient {
-    fn allow(&mut self, time: Duration) {
-        self.left = time;
-    }
-}
-
-impl Stream for StreamOwned<ClientConnection, Patient> {
-    fn allow(&mut self, time: Duration) {
-        self.sock.allow(time);
-    }
-}
-
-/// A socket that waits for the server for a limited time in all, not for a limited time in each call: a server that
-/// sends an octet now and then uses the time up. Time that the client itself spends, for example on a terminal that is
-/// stopped, does not count.
-struct Patient {
-    socket: TcpStream,
-    left: Duration,
-}
-
-impl Patient {
-    /// Makes one call that may wait as long as is left, and takes from that what the call took.
-    fn spend(&mut self, call: impl FnOnce(&TcpStream, Duration) -> io::Result<usize>) -> io::Result<usize> {
-        if self.left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        let began = Instant::now();
-        let result = call(&self.socket, self.left);
-        self.left = self.left.saturating_sub(began.elapsed());
-        // A blocking socket reports its timeout as WouldBlock. During a handshake rustls treats WouldBlock as success
-        // if anything has been sent or received before.
-        result.map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
-            _ => error,
-        })
-    }
-}
-
-impl Read for Patient {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.spend(|mut socket, left| {
-            socket.set_read_timeout(Some(left))?;
-            socket.read(buffer)
-        })
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.spend(|mut socket, left| {
-            socket.set_write_timeout(Some(left))?;
-            socket.write(octets)
-        })
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Removes the brackets of an IPv6 address that is written as in a URL.
-fn without_brackets(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-/// Tries each address in turn. If all fail, returns the error of the last one.
-fn connect(addresses: impl ToSocketAddrs, timeout: Duration) -> io::Result<TcpStream> {
-    let mut connected = Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
-    for address in addresses.to_socket_addrs()? {
-        connected = TcpStream::connect_timeout(&address, timeout);
-        if connected.is_ok() {
-            break;
-        }
-    }
-    connected
-}
-
-/// Prepares TLS for the server of this name. The handshake has not begun.
-fn tls_for(host: &str, options: &Options) -> Result<ClientConnection, Failure> {
-    let name = ServerName::try_from(host.to_owned());
-    let name = name.map_err(|_| Failure::Usage(format!("no certificate can be for the name {host:?}")))?;
-    let config: ClientConfig = options.trust.config(default_provider()).map_err(Failure::Usage)?;
-    ClientConnection::new(Arc::new(config), name).map_err(|error| Failure::Usage(error.to_string()))
-}
-
-fn handshake(mut tls: ClientConnection, mut socket: Patient) -> io::Result<impl Stream> {
-    tls.complete_io(&mut socket)?;
-    Ok(StreamOwned::new(tls, socket))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
-    use std::io::Cursor;
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-    use std::rc::Rc;
-
-    #[test]
-    fn every_address_is_tried() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let listening = listener.local_addr().unwrap();
-        // The port is bound but not listened on, so that it refuses connections.
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-        let refusing = socket.local_addr().unwrap().as_socket().unwrap();
-
-        let timeout = Duration::from_secs(10);
-        for addresses in [[refusing, listening], [listening, refusing]] {
-            assert_eq!(connect(&addresses[..], timeout).unwrap().peer_addr().unwrap(), listening);
-        }
-        let error = connect(&[refusing, refusing][..], timeout).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        assert!(connect(&[][..], timeout).is_err());
-    }
+    use std::io::{self, Cursor, Read};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A server that has sent everything already. It counts how often it is given time.
-    struct Sent(Cursor<Vec<u8>>, Rc<Cell<u32>>);
+    struct Sent(Cursor<Vec<u8>>, Arc<AtomicU32>);
 
     impl Read for Sent {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -235,29 +156,23 @@ mod tests {
 
     impl Stream for Sent {
         fn allow(&mut self, _: Duration) {
-            self.1.set(self.1.get() + 1);
+            self.1.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[test]
     fn a_long_listing_gets_more_time_every_thousand_lines() {
-        let allowed = Rc::new(Cell::new(0));
+        let allowed = Arc::new(AtomicU32::new(0));
         let sent =
-            Sent(Cursor::new(["+2500\r\n", &"u\r\n".repeat(2500), "+7\r\n"].concat().into()), Rc::clone(&allowed));
+            Sent(Cursor::new(["+2500\r\n", &"u\r\n".repeat(2500), "+7\r\n"].concat().into()), Arc::clone(&allowed));
         let stream: Box<dyn Stream> = Box::new(sent);
         let timeout = Duration::from_secs(10);
-        let mut server = Connection { server: "s".into(), stream: BufReader::new(stream), timeout, lines: 0 };
+        let mut server =
+            Connection { server: "s".into(), stream: BufReader::new(stream), timeout, lines: 0, is_lost: false };
         assert_eq!(server.call(&Command::Users).unwrap(), Answer::Lines(2500));
         assert!((0..2500).all(|_| server.line().unwrap() == "u"));
-        assert_eq!(allowed.get(), 3);
+        assert_eq!(allowed.load(Ordering::Relaxed), 3);
         assert_eq!(server.call(&Command::Timeout).unwrap(), Answer::Value("7".into()));
-        assert_eq!(allowed.get(), 4);
-    }
-
-    #[test]
-    fn brackets_come_in_pairs() {
-        for (host, bare) in [("[::1]", "::1"), ("::1", "::1"), ("localhost", "localhost"), ("[::1", "[::1")] {
-            assert_eq!(without_brackets(host), bare);
-        }
+        assert_eq!(allowed.load(Ordering::Relaxed), 4);
     }
 }

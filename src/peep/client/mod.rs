@@ -1,27 +1,50 @@
 //! `peepclient`: everything between its arguments and its exit code.
 //!
 //! A command is an English phrase (`phrases`). It comes from the arguments (one command, whose bare answer is made for
-//! scripts), from a terminal (`prompt`), or from any other standard input, one command a line. `connection` sends it and
-//! reads the answer within a deadline, `output` prints that safely.
+//! scripts), from a terminal (`prompt`), or from any other standard input, one command a line (`input`). `connection`
+//! sends it and reads the answer within a deadline; `show` prints that safely, as `listing`, `table` and `json` say.
+//! `wait`, `stat` and `top` send more than one command. `fleet` asks several servers, and
+//! `together` is what they answered.
 //!
-//! [`Options`] are the arguments and [`run()`] is the program; `bin/peepclient.rs` calls it.
+//! [`Options`] are the arguments (`arguments`, `profile`, `target`, `span`) and [`run()`] is the program;
+//! `bin/peepclient.rs` calls it.
 
+mod arguments;
 mod connection;
+mod failure;
+mod fleet;
+mod follow;
+mod input;
+mod json;
+mod listing;
 mod options;
 mod output;
 mod phrases;
+mod profile;
 mod prompt;
+mod show;
+mod span;
+mod stat;
+mod stream;
+mod table;
+mod target;
+mod together;
+mod wait;
 
-use std::fmt;
-use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
+use std::cell::RefCell;
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::thread;
 
-use super::{Answer, Command, ErrorCode, UnreadableAnswer};
-use crate::trust;
+use super::{Answer, Command, Form};
 use connection::Connection;
+use failure::Failure;
+use input::{Input, Piped};
+use listing::{Listing, Style};
 pub use options::Options;
 use phrases::Request;
 use prompt::Prompt;
+use show::{Look, show};
 
 /// Does what the options ask for. A failure is reported in one line on standard error.
 #[must_use]
@@ -31,7 +54,10 @@ pub fn run(options: &Options) -> ExitCode {
         // The program that reads the output has read enough, as in `| head -1`.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "{failure}"); // if standard error is closed, the exit status still tells
+            let text = failure.to_string();
+            if !text.is_empty() {
+                let _ = writeln!(io::stderr(), "{text}"); // if standard error is closed, the exit status still tells
+            }
             ExitCode::from(failure.exit_code())
         }
     }
@@ -40,165 +66,148 @@ pub fn run(options: &Options) -> ExitCode {
 /// Returns false if a command from a file or pipe failed. At a prompt the result is always true, because the person has
 /// seen the errors.
 fn carry_out(options: &Options) -> Result<bool, Failure> {
-    let stdin = io::stdin();
     let on_a_terminal = io::stdout().is_terminal();
+    let style = match on_a_terminal {
+        _ if options.json => Style::Json,
+        true => Style::Table,
+        false => Style::Tabs,
+    };
     let mut stdout = BufWriter::new(io::stdout());
-    if let Some(words) = options.one_command() {
-        once(&words, || Connection::open(options), &mut stdout)?;
+    let targets = options.targets();
+    if options.stat {
+        let servers = targets.iter().map(|target| Connection::to(target, options)).collect::<Result<_, _>>()?;
+        stat::run(servers, options, style, &mut stdout)?;
         return Ok(true);
     }
-    let mut server = Connection::open(options)?;
-    if stdin.is_terminal() && on_a_terminal {
+    if let Some(words) = options.one_command() {
+        if words.first().is_some_and(|first| first.eq_ignore_ascii_case("wait")) {
+            one_server(options)?;
+            wait::run(&words[1..], || Connection::open(options))?;
+            return Ok(true);
+        }
+        if targets.len() == 1 {
+            once(&words, options, style, &mut stdout)?;
+            return Ok(true);
+        }
+    }
+    if targets.len() > 1 {
+        return fleet::run(options, style, &mut stdout);
+    }
+    if options.repeat.is_some() {
+        return Err(Failure::Usage("--repeat needs a command in the arguments".to_owned()));
+    }
+    let server = RefCell::new(Connection::open(options)?);
+    let look = Look { style, labelled: true };
+    if io::stdin().is_terminal() && on_a_terminal {
         if options.trust.insecure {
             print(
                 &mut stdout,
                 "Warning: the server's certificate is not checked (--insecure), so this may be another server\n",
             )?;
         }
-        converse(Prompt::new().map_err(Failure::Input)?, &mut server, &mut stdout)?;
+        converse(Prompt::new(Some(&server)).map_err(Failure::Input)?, &server, look, &mut stdout)?;
         return Ok(true);
     }
-    converse(stdin.lock().lines(), &mut server, &mut stdout)
+    converse(Piped::new().map_err(Failure::Input)?, &server, look, &mut stdout)
 }
 
-/// Sends one command and prints its answer bare. Connects only if the command is a valid one.
-fn once(
-    words: &[&str],
-    connect: impl FnOnce() -> Result<Connection, Failure>,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
-    match phrases::parse(words).map_err(Failure::Usage)? {
-        Request::Help => print(out, &help()),
-        Request::HelpAbout(typed) => print(out, &phrases::help_table(&typed)),
-        Request::Send(command) => {
-            let mut server = connect()?;
-            match server.call(&command)? {
-                Answer::Error(code) => Err(Failure::Answer(code)),
-                answer => show(&answer, output::bare, &mut server, out),
-            }
-        }
+/// Checks that the options name one server.
+fn one_server(options: &Options) -> Result<(), Failure> {
+    match options.targets().len() {
+        1 => Ok(()),
+        _ => Err(Failure::Usage("this command is for one server".to_owned())),
     }
 }
 
-/// Sends the commands in `lines` until the lines end or one of them is `quit`. Returns false if any command was
-/// answered with an error.
+/// Sends one command, perhaps again and again, and prints its answers bare. Connects only if the command is a valid one.
+fn once(words: &[&str], options: &Options, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+    let command = match phrases::parse(words).map_err(Failure::Usage)? {
+        Request::Help if style == Style::Json => return print(out, &help_as_json()),
+        Request::Help => return print(out, &phrases::help_table("")),
+        Request::HelpAbout(typed) => return print(out, &phrases::help_table(&typed)),
+        Request::Send(command) => command,
+    };
+    let mut server = Connection::open(options)?;
+    let look = Look { style, labelled: false };
+    let mut left = options.repeat.unwrap_or(1);
+    loop {
+        let answer = server.call(&command)?;
+        if let Some(code) = show(&command, &answer, &mut server, look, out)? {
+            return Err(Failure::Answer(code));
+        }
+        if command.form() == Form::Events {
+            return follow::follow(&mut server, &mut Listing::new(&command, style), out, || false);
+        }
+        left = left.wrapping_sub(1); // 0 means without end
+        if left == 0 || command == Command::Quit {
+            return Ok(());
+        }
+        thread::sleep(options.interval);
+    }
+}
+
+/// Sends the commands of `input` until it ends or one of them is `quit`. Returns false if any command was answered with
+/// an error.
 fn converse(
-    lines: impl Iterator<Item = io::Result<String>>,
-    server: &mut Connection,
+    mut input: impl Input,
+    server: &RefCell<Connection>,
+    look: Look,
     out: &mut impl Write,
 ) -> Result<bool, Failure> {
-    print(out, "Connected successfully to server through PEEP!\nSee available commands with 'help'\n")?;
+    if look.style != Style::Json {
+        print(out, "Connected successfully to server through PEEP!\nSee available commands with 'help'\n")?;
+    }
     let mut all_well = true;
-    for line in lines {
+    while let Some(line) = input.next() {
         let request = match line {
             Ok(line) if line.trim_ascii().is_empty() => continue,
             Ok(line) => phrases::parse(&phrases::words(&line)),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("Invalid text, not UTF-8".to_owned()),
             Err(error) => return Err(Failure::Input(error)),
         };
-        let quit = matches!(request, Ok(Request::Send(Command::Quit)));
         match request {
-            Ok(Request::Help) => print(out, &help())?,
+            Ok(Request::Help) => print(out, &help(look.style))?,
             Ok(Request::HelpAbout(typed)) => print(out, &phrases::help_table(&typed))?,
             Ok(Request::Send(command)) => {
+                let mut server = server.borrow_mut();
                 let answer = server.call(&command)?;
-                all_well &= !matches!(answer, Answer::Error(_));
-                show(&answer, output::labelled, server, out)?;
+                all_well &= show(&command, &answer, &mut server, look, out)?.is_none();
+                if command.form() == Form::Events && answer == Answer::Done {
+                    let mut listing = Listing::new(&command, look.style);
+                    follow::follow(&mut server, &mut listing, out, || input.ends_events())?;
+                }
+                if command == Command::Quit {
+                    break;
+                }
             }
             Err(error) => {
                 all_well = false;
-                print(out, &output::error(&error))?;
+                let text = match look.style {
+                    Style::Json => json::object([("error", error.into())]) + "\n",
+                    _ => output::error(&error),
+                };
+                print(out, &text)?;
             }
-        }
-        if quit {
-            break;
         }
     }
     Ok(all_well)
 }
 
-/// The list of all commands: one command on each line for a person, all in the report's single line for a program.
-fn help() -> String {
-    if io::stdout().is_terminal() { phrases::help_table("") } else { phrases::help_line() }
+/// The list of all commands: one command on each line for a person, the report's single line for a program.
+fn help(style: Style) -> String {
+    match style {
+        Style::Table => phrases::help_table(""),
+        Style::Tabs => phrases::help_line(),
+        Style::Json => help_as_json(),
+    }
 }
 
-/// Prints an answer. The lines of a listing are printed as they arrive, so that only one of them is in memory.
-fn show(
-    answer: &Answer,
-    first_line: impl Fn(&Answer) -> String,
-    server: &mut Connection,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
-    out.write_all(first_line(answer).as_bytes()).map_err(Failure::Output)?;
-    let count = if let Answer::Lines(count) = answer { *count } else { 0 };
-    for _ in 0..count {
-        if server.is_drained() {
-            out.flush().map_err(Failure::Output)?; // the next line may take a while
-        }
-        let line = server.line()?;
-        out.write_all(output::line(&line).as_bytes()).map_err(Failure::Output)?;
-    }
-    out.flush().map_err(Failure::Output)
+fn help_as_json() -> String {
+    let phrase = |(text, meaning): (&str, &str)| json::object([("command", text.into()), ("meaning", meaning.into())]);
+    format!("[{}]\n", phrases::all().map(phrase).collect::<Vec<_>>().join(",\n "))
 }
 
 /// Prints `text` at once, because a program at the other end of a pipe may be waiting for the answer.
 fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
-}
-
-/// Why the client cannot continue. Each kind has an exit status.
-#[derive(Debug)]
-enum Failure {
-    /// The server answered the command of the arguments with an error.
-    Answer(ErrorCode),
-    /// The arguments are not valid.
-    Usage(String),
-    /// The connection to the server of this name failed.
-    Unreachable(String, io::Error),
-    /// The TLS handshake with the server of this name failed.
-    NoTls(String, io::Error),
-    /// The server of this name gave no answer, or one that is not PEEP.
-    NoAnswer(String, UnreadableAnswer),
-    /// Standard input cannot be read.
-    Input(io::Error),
-    /// Standard output cannot be written.
-    Output(io::Error),
-    /// The server of this name refused the admin's name and password.
-    Refused(String, ErrorCode),
-}
-
-impl Failure {
-    fn exit_code(&self) -> u8 {
-        match self {
-            Self::Answer(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Unreachable(..) | Self::NoTls(..) | Self::NoAnswer(..) | Self::Input(_) | Self::Output(_) => 3,
-            Self::Refused(..) => 4,
-        }
-    }
-}
-
-/// The line for standard error. An error that answers the command of the arguments is printed bare, as an answer is.
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Answer(code) => write!(f, "{code}"),
-            Self::Usage(text) => write!(f, "peepclient: {text}"),
-            Self::Unreachable(server, error) => write!(f, "peepclient: cannot connect to {server}: {error}"),
-            Self::NoTls(server, error) => {
-                let reason = match error.kind() {
-                    io::ErrorKind::TimedOut => "the server does not complete the TLS handshake".to_owned(),
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                        "the server closed the connection in the TLS handshake".to_owned()
-                    }
-                    _ => trust::explain(error).unwrap_or_else(|| format!("the connection failed: {error}")),
-                };
-                write!(f, "peepclient: {server}: {reason}")
-            }
-            Self::NoAnswer(server, error) => write!(f, "peepclient: {server}: {error}"),
-            Self::Input(error) => write!(f, "peepclient: cannot read the commands: {error}"),
-            Self::Output(error) => write!(f, "peepclient: cannot write the answer: {error}"),
-            Self::Refused(server, code) => write!(f, "peepclient: {server} refused the login: {code}"),
-        }
-    }
 }

@@ -7,10 +7,14 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, value_parser};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser, value_parser};
 
 use super::Failure;
+use super::arguments::with_profile;
 use super::phrases::{self, ARGUMENT_RULE};
+use super::span::span;
+use super::target::{Address, Target};
 use crate::auth::Hidden;
 use crate::peep::Command;
 use crate::peep::is_argument;
@@ -27,13 +31,17 @@ const PASSWORD_FILE_LIMIT: u64 = 1024;
 #[derive(Parser)]
 #[command(name = "peepclient", version, after_help = MORE_HELP)]
 pub struct Options {
-    /// The server's name or address.
-    #[arg(long, value_name = "HOST", default_value = "localhost")]
-    pub(super) address: String,
+    /// The server's name or address, perhaps with a port; of several servers, with commas between them.
+    #[arg(long, value_name = "HOST[:PORT],…", default_value = "localhost", value_delimiter = ',', action = ArgAction::Set)]
+    address: Vec<Address>,
+
+    /// The server's UNIX socket, in place of an address. Who may open it is admin, without a password.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["address", "port", BY_TLS])]
+    socket: Option<PathBuf>,
 
     /// The server's PEEP port.
     #[arg(long, value_name = "PORT", default_value_t = 2110, value_parser = value_parser!(u16).range(1..))]
-    pub(super) port: u16,
+    port: u16,
 
     /// The admin's name.
     #[arg(long, value_name = "NAME", default_value = "root")]
@@ -51,6 +59,11 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86400))]
     timeout: u64,
 
+    /// The profile of the file ~/.config/pop3d/peepclient.toml to take flags from.
+    #[arg(long, short = '@', value_name = "NAME")]
+    #[allow(dead_code)] // `arguments` reads it, before clap does
+    profile: Option<String>,
+
     /// Use TLS, which the server has to offer (pop3d --peep-tls).
     #[arg(long, group = BY_TLS)]
     pub(super) tls: bool,
@@ -58,13 +71,34 @@ pub struct Options {
     #[command(flatten)]
     pub(super) trust: Trust,
 
+    /// Print answers as JSON, one object or array for each.
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Send the command so many times (0: until interrupted).
+    #[arg(long, value_name = "N")]
+    pub(super) repeat: Option<u64>,
+
+    /// The time between two commands of --repeat, and between two lines of --stat.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = span)]
+    pub(super) interval: Duration,
+
+    /// Print a line of rates again and again.
+    #[arg(long, conflicts_with = "words")]
+    pub(super) stat: bool,
+
+    /// With several servers: send a command that changes something to all of them without a question.
+    #[arg(long)]
+    pub(super) all: bool,
+
     /// One command, as listed by `help`. Its answer is printed bare.
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
 
-const MORE_HELP: &str = "Options may begin with one dash too: -address HOST.
-Exit status: 0 success, 1 a command was answered with an error, 2 invalid arguments,
+const MORE_HELP: &str = "Commands beside those of `help`: wait <what> <condition>, top.
+Options may begin with one dash too: -address HOST.
+Exit status: 0 success, 1 a command was answered with an error (wait: not in time), 2 invalid arguments,
 3 the connection (or TLS) failed or was lost, 4 the login was refused.";
 
 impl Options {
@@ -73,7 +107,8 @@ impl Options {
     /// # Errors
     /// The message that clap has made: an error, or the help that the arguments ask for.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(with_two_dashes(arguments))
+        let arguments = with_profile(arguments).map_err(|fault| Self::command().error(ErrorKind::Io, fault))?;
+        Self::try_parse_from(arguments)
     }
 
     /// The words of the command in the arguments, if there is one. All words may be quoted as one argument.
@@ -89,10 +124,21 @@ impl Options {
         Duration::from_secs(self.timeout)
     }
 
-    /// The command that logs in.
+    /// The servers to connect to. There is at least one.
+    pub(super) fn targets(&self) -> Vec<Target> {
+        match &self.socket {
+            Some(path) => vec![Target::Unix(path.clone())],
+            None => self.address.iter().map(|address| address.with_default_port(self.port)).collect(),
+        }
+    }
+
+    /// The command that logs in. A UNIX socket needs no password, so none is read or sent.
     pub(super) fn login(&self) -> Result<Command, Failure> {
         let name = self.user.clone();
-        let password = self.password(env::var_os(PASSWORD_VARIABLE))?;
+        let password = match self.socket {
+            Some(_) => "-".to_owned(),
+            None => self.password(env::var_os(PASSWORD_VARIABLE))?,
+        };
         for (what, text) in [("name", &name), ("password", &password)] {
             if !is_argument(text) {
                 return Err(Failure::Usage(format!("Invalid {what}, {ARGUMENT_RULE}")));
@@ -119,47 +165,14 @@ fn first_line(file: &Path) -> io::Result<String> {
     BufReader::new(start).lines().next().unwrap_or(Ok(String::new()))
 }
 
-/// Rewrites long options to the form that clap expects, `--name=VALUE`, and ends them with `--`. A value may then begin
-/// with a dash, and so may the words of a command (`set timeout -1`).
-fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut program = Options::command();
-    program.build();
-    let mut arguments = arguments.into_iter();
-    let mut rewritten: Vec<_> = arguments.next().into_iter().collect();
-    while let Some(argument) = arguments.next() {
-        let text = argument.to_string_lossy();
-        let Some(dashless) = text.strip_prefix('-').filter(|rest| !rest.is_empty() && *rest != "-") else {
-            if text != "--" {
-                rewritten.push("--".into());
-            }
-            rewritten.push(argument);
-            rewritten.extend(arguments);
-            break;
-        };
-        let option = dashless.strip_prefix('-').unwrap_or(dashless);
-        let name = option.split_once('=').map_or(option, |(name, _)| name);
-        let known = program.get_arguments().find(|known| known.get_long() == Some(name));
-        let one_dash_too_few = !text.starts_with("--") && name.len() > 1; // a short option is one dash and one letter
-        let mut long = OsString::from(if one_dash_too_few { "-" } else { "" });
-        long.push(&argument);
-        if known.is_some_and(|known| known.get_action().takes_values())
-            && name == option
-            && let Some(value) = arguments.next()
-        {
-            long.push("=");
-            long.push(value);
-        }
-        rewritten.push(long);
-    }
-    rewritten
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(arguments: &[&str]) -> Result<Options, clap::Error> {
-        Options::read([&["peepclient"], arguments].concat().into_iter().map(OsString::from))
+        // Without the profiles of the person who runs the tests.
+        let arguments = [&["peepclient"], arguments].concat().into_iter().map(OsString::from);
+        Options::try_parse_from(super::super::arguments::with_two_dashes(arguments))
     }
 
     fn accepted(arguments: &[&str]) -> Options {
@@ -174,7 +187,7 @@ mod tests {
     #[test]
     fn the_defaults_are_the_reports() {
         let options = accepted(&[]);
-        assert_eq!((&*options.address, options.port, &*options.user), ("localhost", 2110, "root"));
+        assert_eq!((options.targets()[0].to_string().as_str(), &*options.user), ("localhost:2110", "root"));
         assert_eq!(options.password(None).unwrap(), "root");
         assert_eq!(options.one_command(), None);
     }
@@ -188,9 +201,29 @@ mod tests {
             &["--address=::1", "--port=7", "--user=a", "--pass=b", "--pass-file=f"],
         ] {
             let options = accepted(arguments);
-            assert_eq!((&*options.address, options.port, &*options.user), ("::1", 7, "a"));
+            assert_eq!((options.targets()[0].to_string().as_str(), &*options.user), ("[::1]:7", "a"));
             assert_eq!((options.pass.as_deref(), options.pass_file.as_deref()), (Some("b"), Some(Path::new("f"))));
         }
+    }
+
+    #[test]
+    fn servers_are_separated_by_commas_and_a_socket_is_one_server() {
+        let targets =
+            |arguments: &[&str]| accepted(arguments).targets().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(targets(&["-address", "a,b:7,[::1]:8", "-port", "9"]), ["a:9", "b:7", "[::1]:8"]);
+        assert_eq!(targets(&["-socket", "/run/peep"]), ["/run/peep"]);
+        let login = accepted(&["-socket", "/run/peep", "-pass-file", "/nowhere"]).login().unwrap();
+        assert_eq!(login.to_string(), "a root -");
+    }
+
+    #[test]
+    fn a_profile_is_named_with_an_at_sign() {
+        let rewritten = |arguments: &[&str]| {
+            let all = [&["peepclient"], arguments].concat();
+            super::super::arguments::with_two_dashes(all.into_iter().map(OsString::from))
+        };
+        assert_eq!(rewritten(&["-@", "prod", "users"]), ["peepclient", "-@=prod", "--", "users"]);
+        assert_eq!(rewritten(&["-profile", "prod"]), ["peepclient", "--profile=prod"]);
     }
 
     #[test]
@@ -232,6 +265,10 @@ mod tests {
             &["-port", "x"],
             &["-timeout", "0"],
             &["-user", "a", "-user", "b"],
+            &["-socket", "s", "-port", "7"],
+            &["-socket", "s", "-tls"],
+            &["-interval", "soon"],
+            &["-stat", "users"],
             &["---user", "a"],
         ] {
             assert_eq!(read(arguments).err().map(|error| error.exit_code()), Some(2), "{arguments:?}");

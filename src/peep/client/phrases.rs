@@ -1,20 +1,24 @@
 //! The English phrase for each PEEP command: one table for parsing, help and completion. Letter case does not matter.
 
-use crate::peep::Command;
-use crate::peep::is_argument;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::peep::text::sparingly_encoded;
+use crate::peep::{Command, VERSION_1_1, is_argument};
 
 /// The phrase for one command.
 pub(super) struct Phrase {
     /// The fixed words, then the names of the arguments.
     pub(super) text: &'static str,
     /// How the command begins on the wire; [`HELP`] for the phrase that is not sent.
-    commencement: &'static str,
+    wire: &'static str,
     /// What the command does, in a few words for `help`.
     meaning: &'static str,
 }
 
-/// All phrases, in the order of `help` in the report.
-const PHRASES: [Phrase; 19] = [
+/// All phrases: first those of version 1.0, in the order of `help` in the report.
+const PHRASES: [Phrase; 39] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
     phrase("maildir", "m?", "show the mail directory"),
@@ -34,10 +38,33 @@ const PHRASES: [Phrase; 19] = [
     phrase("set max connections <value>", "c=", "change the limit of open connections"),
     phrase("all time connection amount", "hc?", "POP3 connections since the start"),
     phrase("all time logged amount", "hu?", "logins since the start"),
+    phrase("sessions", "w?", "list the open connections"),
+    phrase("kick <id>", "k=", "end a connection, nothing is removed"),
+    phrase("kick user <username>", "ku=", "end the connections of a user"),
+    phrase("kick address <net>", "ka=", "end the connections from a network"),
+    phrase("ban <net> <seconds>", "b+", "keep a network out; 0 is without end"),
+    phrase("unban <net>", "b-", "keep a network out no longer"),
+    phrase("bans", "b?", "list the bans and penalties"),
+    phrase("stats", "s?", "list all counters and settings"),
+    phrase("user <username>", "i?", "what is known of an account"),
+    phrase("test login <username> <password>", "at", "would this login succeed, or why not"),
+    phrase("errors", "e?", "the last warnings and errors of the log"),
+    phrase("log level", "l?", "show how much is logged"),
+    phrase("set log level <level>", "l=", "error, warn, info, debug or trace"),
+    phrase("drain", "d= 1", "turn new POP3 clients away"),
+    phrase("resume", "d= 0", "let new POP3 clients in again"),
+    phrase("draining", "d?", "1 if new POP3 clients are turned away"),
+    phrase("reload", "r", "read the server's configuration again"),
+    phrase("follow", "f", "show events as they happen"),
+    phrase("follow <username>", "f", "show the events of one user"),
+    phrase("metrics", "mt?", "all counters as OpenMetrics text"),
 ];
 
-const fn phrase(text: &'static str, commencement: &'static str, meaning: &'static str) -> Phrase {
-    Phrase { text, commencement, meaning }
+/// How many phrases version 1.0 has.
+const OF_VERSION_1_0: usize = 19;
+
+const fn phrase(text: &'static str, wire: &'static str, meaning: &'static str) -> Phrase {
+    Phrase { text, wire, meaning }
 }
 
 /// Other words for a phrase. The report's list does not have them.
@@ -50,7 +77,10 @@ const HELP: &str = "";
 const UNKNOWN: &str = "Unknown client command, see available commands with 'help'";
 
 /// The rest of the error for an argument that the protocol cannot carry.
-pub(super) const ARGUMENT_RULE: &str = "it must have 1 to 128 octets, no space and no control character";
+pub(super) const ARGUMENT_RULE: &str = "have 1 to 128 octets, no space and no control character";
+
+/// The levels of the log.
+pub(super) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// What a person asks for with a phrase.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,23 +100,66 @@ pub(super) fn words(line: &str) -> Vec<&str> {
 /// Parses the words of a phrase. The error says what is wrong with them.
 pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
     let said = without_alias(said);
-    let (phrase, arguments) =
-        PHRASES.iter().find_map(|phrase| Some((phrase, arguments(&said, phrase.text)?))).ok_or(UNKNOWN)?;
-    if phrase.commencement == HELP {
+    let meant = PHRASES.iter().filter_map(|phrase| Some((phrase, arguments(&said, phrase.text)?)));
+    // Of two phrases that begin alike the one with more words is meant, or the one whose arguments are complete.
+    let meant = meant.max_by_key(|(phrase, arguments)| {
+        (words(fixed_words(phrase.text)).len(), names(phrase.text).count() == arguments.len())
+    });
+    let (phrase, arguments) = meant.ok_or(UNKNOWN)?;
+    if phrase.wire == HELP {
         return help_about(arguments);
     }
-    let names: Vec<_> = phrase.text.split(' ').filter(|word| word.starts_with('<')).collect();
-    if names.len() != arguments.len() {
+    if names(phrase.text).count() != arguments.len() {
         return Err(format!("Wrong number of arguments, the command is: {}", phrase.text));
     }
-    if let Some((name, _)) = names.iter().zip(arguments).find(|(_, argument)| !is_argument(argument)) {
-        return Err(format!("Invalid {name}, {ARGUMENT_RULE}"));
+    let is_newer = VERSION_1_1.contains(&phrase.wire);
+    let mut line = phrase.wire.to_owned();
+    for (name, argument) in names(phrase.text).zip(arguments) {
+        if let Some(rule) = broken_rule(name, argument) {
+            return Err(format!("Invalid {name}, it must {rule}"));
+        }
+        line.push(' ');
+        match name {
+            "<username>" if is_newer => line.push_str(&sparingly_encoded(argument)),
+            _ => line.push_str(argument),
+        }
     }
-    let line = [&[phrase.commencement], arguments].concat().join(" ");
-    // The arguments are complete and well-formed, so the only error left is an argument that is not a number.
-    Command::parse(line.as_bytes(), true)
-        .map(Request::Send)
-        .map_err(|_| format!("Invalid {}, it must be an integer", names.concat()))
+    Command::parse(line.as_bytes(), true).map(Request::Send).map_err(|_| UNKNOWN.to_owned())
+}
+
+/// The names of a phrase's arguments, such as `<username>`.
+fn names(phrase: &str) -> impl Iterator<Item = &str> {
+    phrase.split(' ').filter(|word| word.starts_with('<'))
+}
+
+/// The rule that an argument of this name breaks, behind "it must".
+fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    let (is_good, rule) = match name {
+        _ if !is_argument(argument) => (false, ARGUMENT_RULE),
+        "<value>" => (digits(argument.strip_prefix('-').unwrap_or(argument)), "be an integer"),
+        "<id>" => (digits(argument), "be the number of a connection, which sessions lists"),
+        "<seconds>" => (digits(argument), "be a number of seconds"),
+        "<net>" => {
+            let is_network = argument.parse::<IpNet>().is_ok() || argument.parse::<IpAddr>().is_ok();
+            (is_network, "be an address or a network, as 192.0.2.0/24")
+        }
+        "<level>" => (LEVELS.contains(&argument), "be error, warn, info, debug or trace"),
+        _ => (true, ""),
+    };
+    (!is_good).then_some(rule)
+}
+
+/// The name of a command's answer in JSON: the fixed words of its phrase.
+pub(super) fn key(command: &Command) -> String {
+    let of_it = |phrase: &&Phrase| phrase.wire.split(' ').next() == Some(command.commencement());
+    let phrase = PHRASES.iter().find(of_it).map_or("login", |phrase| phrase.text);
+    words(fixed_words(phrase)).join("_")
+}
+
+/// All phrases with their meanings.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PHRASES.iter().map(|phrase| (phrase.text, phrase.meaning))
 }
 
 /// Replaces a first word that is an alias.
@@ -119,19 +192,30 @@ fn arguments<'a, 'b>(said: &'a [&'b str], phrase: &str) -> Option<&'a [&'b str]>
     start.iter().zip(fixed).all(|(said, word)| said.eq_ignore_ascii_case(word)).then_some(rest)
 }
 
+/// The name of the argument that comes next behind `before`, which ends with a space.
+pub(super) fn argument_behind(before: &str) -> Option<&'static str> {
+    let said = words(before);
+    let next = |phrase: &'static Phrase| names(phrase.text).nth(arguments(&said, phrase.text)?.len());
+    let longest = |phrase: &&Phrase| words(fixed_words(phrase.text)).len();
+    let mut meant: Vec<_> = PHRASES.iter().filter(|phrase| arguments(&said, phrase.text).is_some()).collect();
+    meant.sort_by_key(|phrase| std::cmp::Reverse(longest(phrase)));
+    meant.into_iter().find_map(next)
+}
+
 /// The phrase up to its first argument. It ends with a space if the phrase has arguments.
 pub(super) fn fixed_words(phrase: &str) -> &str {
     phrase.split_once('<').map_or(phrase, |(fixed, _)| fixed)
 }
 
-/// All phrases in one line, as in the report, for a program that reads the answer.
+/// The phrases of version 1.0 in one line, as in the report, for a program that reads the answer.
 pub(super) fn help_line() -> String {
-    PHRASES.each_ref().map(|phrase| phrase.text).join(" | ") + "\n"
+    let texts: Vec<_> = PHRASES[..OF_VERSION_1_0].iter().map(|phrase| phrase.text).collect();
+    texts.join(" | ") + "\n"
 }
 
 /// One line for each phrase that begins with `typed`, with its meaning, for a person.
 pub(super) fn help_table(typed: &str) -> String {
-    completions(typed).map(|Phrase { text, meaning, .. }| format!("  {text:<30}  {meaning}\n")).collect()
+    completions(typed).map(|Phrase { text, meaning, .. }| format!("  {text:<32}  {meaning}\n")).collect()
 }
 
 /// The phrases whose fixed words begin with `typed`, in any letter case.
@@ -144,6 +228,7 @@ pub(super) fn completions(typed: &str) -> impl Iterator<Item = &'static Phrase> 
 mod tests {
     use super::*;
     use crate::auth::Hidden;
+    use crate::peep::Encoded;
 
     fn said(line: &str) -> Result<Request, String> {
         parse(&words(line))
@@ -170,25 +255,66 @@ mod tests {
             ("current logged users", Command::CurrentUsers),
             ("all time connection amount", Command::AllConnections),
             ("all time logged amount", Command::AllLogins),
+            ("sessions", Command::Sessions),
+            ("kick 17", Command::Kick { id: 17 }),
+            ("kick user Bob", Command::KickUser { name: Encoded("Bob".into()) }),
+            ("kick address ::1", Command::KickAddress { network: "::1/128".parse().unwrap() }),
+            ("ban 192.0.2.0/24 60", Command::Ban { network: "192.0.2.0/24".parse().unwrap(), seconds: 60 }),
+            ("unban ::1", Command::Unban { network: "::1/128".parse().unwrap() }),
+            ("bans", Command::Bans),
+            ("stats", Command::Statistics),
+            ("user 50%41", Command::AboutUser { name: Encoded("50%41".into()) }),
+            (
+                "test login Bob 1%20",
+                Command::TestLogin { name: Encoded("Bob".into()), password: Hidden("1%20".into()) },
+            ),
+            ("errors", Command::Errors),
+            ("log level", Command::LogLevel),
+            ("set log level debug", Command::SetLogLevel { level: log::Level::Debug }),
+            ("drain", Command::SetDraining { on: true }),
+            ("resume", Command::SetDraining { on: false }),
+            ("draining", Command::Draining),
+            ("reload", Command::Reload),
+            ("follow", Command::Follow { name: None }),
+            ("follow Bob", Command::Follow { name: Some(Encoded("Bob".into())) }),
+            ("metrics", Command::Metrics),
         ]
     }
 
     #[test]
     fn every_command_has_one_phrase_and_every_phrase_its_command() {
         for (phrase, command) in spoken() {
-            let phrases = PHRASES.iter().filter(|known| known.commencement == command.commencement());
-            assert_eq!(phrases.count(), 1, "{phrase}");
-            assert_eq!(said(phrase), Ok(Request::Send(command)));
+            assert_eq!(said(phrase), Ok(Request::Send(command)), "{phrase}");
         }
         assert_eq!(said("help"), Ok(Request::Help));
         assert_eq!(PHRASES.len(), spoken().len() + 1);
+        let begins = |wire: &str| PHRASES.iter().any(|phrase| phrase.wire.split(' ').next() == Some(wire));
+        assert!(VERSION_1_1.iter().all(|wire| begins(wire)));
     }
 
     #[test]
-    fn no_phrase_is_the_beginning_of_another() {
-        for phrase in &PHRASES {
-            let begins = |other: &&Phrase| arguments(&words(other.text), phrase.text).is_some();
-            assert_eq!(PHRASES.iter().filter(begins).count(), 1, "{}", phrase.text);
+    fn arguments_of_version_1_1_have_their_rules() {
+        for (line, error) in [
+            ("kick bob", "Invalid <id>, it must be the number of a connection, which sessions lists"),
+            ("kick -1", "Invalid <id>, it must be the number of a connection, which sessions lists"),
+            ("ban here 5", "Invalid <net>, it must be an address or a network, as 192.0.2.0/24"),
+            ("ban ::1 1h", "Invalid <seconds>, it must be a number of seconds"),
+            ("set log level loud", "Invalid <level>, it must be error, warn, info, debug or trace"),
+            ("kick", "Wrong number of arguments, the command is: kick <id>"),
+            ("kick user", "Wrong number of arguments, the command is: kick user <username>"),
+            ("kick address", "Wrong number of arguments, the command is: kick address <net>"),
+        ] {
+            assert_eq!(said(line), Err(error.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_in_json_are_the_words_of_the_phrases() {
+        for (line, name) in
+            [("retrieved bytes", "retrieved_bytes"), ("kick user bob", "kick_user"), ("log level", "log_level")]
+        {
+            let Ok(Request::Send(command)) = said(line) else { panic!("{line}") };
+            assert_eq!(key(&command), name);
         }
     }
 
@@ -210,7 +336,7 @@ mod tests {
             "u?",
             "max connection",
             "añadir user x y",
-            "help me",
+            "help you",
             "? x",
         ] {
             assert_eq!(said(line), Err("Unknown client command, see available commands with 'help'".into()), "{line}");
@@ -277,9 +403,9 @@ mod tests {
             Ok(Request::HelpAbout(typed)) => help_table(&typed),
             other => panic!("{other:?}"),
         };
-        assert_eq!(about("help add"), "  add user <username> <password>  add an account\n");
+        assert_eq!(about("help add"), "  add user <username> <password>    add an account\n");
         assert_eq!(about("HELP  Add   User"), about("? add"));
-        assert_eq!(about("help set").lines().count(), 3);
+        assert_eq!(about("help set").lines().count(), 4);
         assert_eq!(about("help exit"), about("help quit"));
         for phrase in &PHRASES {
             assert!(about(&format!("help {}", fixed_words(phrase.text))).contains(phrase.meaning));
@@ -293,10 +419,27 @@ mod tests {
     }
 
     #[test]
+    fn the_next_argument_is_known() {
+        for (before, name) in [
+            ("kick ", Some("<id>")),
+            ("Kick User ", Some("<username>")),
+            ("follow ", Some("<username>")),
+            ("ban ", Some("<net>")),
+            ("ban ::1 ", Some("<seconds>")),
+            ("ban ::1 5 ", None),
+            ("users ", None),
+            ("", None),
+        ] {
+            assert_eq!(argument_behind(before), name, "{before}");
+        }
+    }
+
+    #[test]
     fn completion_offers_the_phrases_that_begin_with_the_typed_text() {
         let offered = |typed| completions(typed).map(|phrase| phrase.text).collect::<Vec<_>>();
         assert_eq!(offered("CUR"), ["current connections amount", "current logged users"]);
         assert_eq!(offered(" set t"), ["set timeout <value>"]);
+        assert_eq!(offered("foll"), ["follow", "follow <username>"]);
         assert_eq!(offered("").len(), PHRASES.len());
         assert!(offered("set timeout 5").is_empty() && offered("set timeout <").is_empty());
     }

@@ -1,8 +1,10 @@
 //! The prompt on a terminal: an iterator over the lines that the admin types, with editing, completion and history.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::DirBuilder;
-use std::io;
+use std::io::{self, BufRead};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -14,21 +16,24 @@ use rustyline::history::{FileHistory, History};
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
+use super::connection::Connection;
+use super::input::{Input, is_ready};
 use super::phrases::{self, Phrase, Request};
-use crate::peep::Command;
+use crate::peep::{Command, SessionLine, is_argument};
+use crate::printable::printable;
 
 /// Yields lines until Ctrl-D. Ctrl-C discards the line being typed.
-pub(super) struct Prompt {
-    editor: Editor<PhraseHelper, FileHistory>,
+pub(super) struct Prompt<'a> {
+    editor: Editor<PhraseHelper<'a>, FileHistory>,
     history_file: Option<PathBuf>,
 }
 
-impl Prompt {
-    pub(super) fn new() -> io::Result<Self> {
+impl<'a> Prompt<'a> {
+    pub(super) fn new(server: Option<&'a RefCell<Connection>>) -> io::Result<Self> {
         // With bracketed paste several pasted lines would be taken for one command.
         let config = Config::builder().completion_type(CompletionType::List).bracketed_paste(false).build();
         let mut editor = Editor::with_config(config).map_err(into_io)?;
-        editor.set_helper(Some(PhraseHelper));
+        editor.set_helper(Some(PhraseHelper { server }));
         let history_file = history_file();
         if let Some(file) = &history_file {
             let _ = editor.load_history(file); // the prompt works without a history
@@ -48,7 +53,7 @@ impl Prompt {
     }
 }
 
-impl Iterator for Prompt {
+impl Iterator for Prompt<'_> {
     type Item = io::Result<String>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -66,6 +71,18 @@ impl Iterator for Prompt {
     }
 }
 
+impl Input for Prompt<'_> {
+    /// The line that a person enters is read, as it is not a command.
+    fn ends_events(&mut self) -> bool {
+        let stdin = io::stdin();
+        let is_ready = is_ready(&stdin);
+        if is_ready {
+            let _ = stdin.lock().read_line(&mut String::new()); // at the end of the input events end too
+        }
+        is_ready
+    }
+}
+
 fn into_io(error: ReadlineError) -> io::Error {
     match error {
         ReadlineError::Io(error) => error,
@@ -78,7 +95,7 @@ fn into_io(error: ReadlineError) -> io::Error {
 fn is_fit_to_keep(line: &str) -> bool {
     match phrases::parse(&phrases::words(line)) {
         Ok(Request::Help | Request::HelpAbout(_)) => true,
-        Ok(Request::Send(command)) => !matches!(command, Command::AddUser { .. }),
+        Ok(Request::Send(command)) => !command.has_password(),
         Err(_) => false,
     }
 }
@@ -92,17 +109,34 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("history"))
 }
 
+/// The most lines of an answer that completions are taken from.
+const MOST_OFFERED: u64 = 100_000;
+
 /// Phrases are completed behind this word too.
 const HELP: &str = "help ";
 
-/// The helper that rustyline calls while a line is edited. It completes phrases and does nothing else.
-struct PhraseHelper;
+/// The helper that rustyline calls while a line is edited. It completes phrases and their arguments, and does nothing
+/// else.
+struct PhraseHelper<'a> {
+    /// Whom to ask for arguments.
+    server: Option<&'a RefCell<Connection>>,
+}
 
-impl Completer for PhraseHelper {
+impl Completer for PhraseHelper<'_> {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        Ok((0, candidates(&line[..cursor])))
+        let typed = &line[..cursor];
+        let phrases = candidates(typed);
+        if !phrases.is_empty() {
+            return Ok((0, phrases));
+        }
+        // Between two commands nobody else uses the connection. If it is lost, the next command tells.
+        let Some(mut server) = self.server.and_then(|server| server.try_borrow_mut().ok()) else {
+            return Ok((0, Vec::new()));
+        };
+        let begun = typed.rfind(' ').map_or(0, |at| at + 1);
+        Ok((begun, arguments(&typed[..begun], &typed[begun..], &mut server)))
     }
 }
 
@@ -119,12 +153,40 @@ fn candidates(typed: &str) -> Vec<Pair> {
     phrases::completions(typed).map(pair).collect()
 }
 
-impl Helper for PhraseHelper {}
-impl Highlighter for PhraseHelper {}
-impl Hinter for PhraseHelper {
+/// The arguments that the server knows and that begin with `begun`, for the phrase `before` them.
+fn arguments(before: &str, begun: &str, server: &mut Connection) -> Vec<Pair> {
+    let values = match phrases::argument_behind(before) {
+        Some("<username>") => first_fields(server, &Command::Users, |line| Some(line.to_owned())),
+        Some("<id>") => {
+            first_fields(server, &Command::Sessions, |line| Some(line.parse::<SessionLine>().ok()?.id.to_string()))
+        }
+        Some("<net>") if before.trim_start().starts_with("unban") => {
+            first_fields(server, &Command::Bans, |line| line.split(' ').next().map(str::to_owned))
+        }
+        Some("<net>") => first_fields(server, &Command::Sessions, |line| {
+            line.parse::<SessionLine>().ok()?.address.map(|it| it.to_string())
+        }),
+        Some("<level>") => phrases::LEVELS.iter().map(ToString::to_string).collect(),
+        _ => return Vec::new(),
+    };
+    let fitting = values.into_iter().filter(|value| value.starts_with(begun) && is_argument(value));
+    fitting.map(|value| Pair { display: printable(&value).into_owned(), replacement: value }).collect()
+}
+
+/// A field of each line that the server answers, without duplicates. A server that does not know the command offers
+/// nothing.
+fn first_fields(server: &mut Connection, command: &Command, field: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let lines = server.ask(command, MOST_OFFERED).map(|(_, lines)| lines).unwrap_or_default();
+    let fields: BTreeSet<_> = lines.iter().filter_map(|line| field(line)).collect();
+    fields.into_iter().collect()
+}
+
+impl Helper for PhraseHelper<'_> {}
+impl Highlighter for PhraseHelper<'_> {}
+impl Hinter for PhraseHelper<'_> {
     type Hint = String;
 }
-impl Validator for PhraseHelper {}
+impl Validator for PhraseHelper<'_> {}
 
 #[cfg(test)]
 mod tests {
@@ -135,9 +197,14 @@ mod tests {
         for kept in ["users", "SET timeout 5", "delete user bob", "help", "help add", "?", "exit"] {
             assert!(is_fit_to_keep(kept), "{kept}");
         }
-        for left_out in
-            ["add user bob secret", "Add  User bob secret", "ad user bob secret", "add user bob my secret", ""]
-        {
+        for left_out in [
+            "add user bob secret",
+            "test login bob secret",
+            "Add  User bob secret",
+            "ad user bob secret",
+            "add user bob my secret",
+            "",
+        ] {
             assert!(!is_fit_to_keep(left_out), "{left_out}");
         }
     }

@@ -1,0 +1,228 @@
+//! Several servers at once: each command goes to all of them, and their answers are printed together.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use super::connection::Connection;
+use super::input::Piped;
+use super::listing::Style;
+use super::phrases::{self, Request};
+use super::prompt::Prompt;
+use super::together::{self, Answered};
+use super::{Failure, Options, follow, help, print};
+use crate::peep::{Answer, Command, Form};
+use crate::printable::printable;
+
+/// The most lines of a server's answer. All answers are in memory before they are printed.
+const MOST_LINES: u64 = 50_000;
+
+/// Events of all servers that may wait to be printed.
+const EVENTS: usize = 1000;
+
+/// Servers by their names, in the order of the arguments. One that cannot be used has the reason.
+struct Fleet(Vec<(String, Result<Connection, Failure>)>);
+
+/// Does what the options ask for with all their servers. Returns false if a server answered a command with an error.
+pub(super) fn run(options: &Options, style: Style, out: &mut impl Write) -> Result<bool, Failure> {
+    if let Some(words) = options.one_command() {
+        return match phrases::parse(&words).map_err(Failure::Usage)? {
+            Request::Help => print(out, &help(style)).map(|()| true),
+            Request::HelpAbout(typed) => print(out, &phrases::help_table(&typed)).map(|()| true),
+            Request::Send(command) => again_and_again(&command, options, style, out),
+        };
+    }
+    let mut fleet = Fleet::open(options);
+    let names = fleet.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    print(out, &format!("Commands go to all of {names}\nSee available commands with 'help'\n"))?;
+    match io::stdin().is_terminal() && style != Style::Tabs {
+        true => fleet.converse(Prompt::new(None).map_err(Failure::Input)?, options, style, out),
+        false => fleet.converse(Piped::new().map_err(Failure::Input)?, options, style, out),
+    }
+}
+
+fn again_and_again(command: &Command, options: &Options, style: Style, out: &mut impl Write) -> Result<bool, Failure> {
+    let mut fleet = Fleet::open(options);
+    if command.form() == Form::Events {
+        return fleet.follow(command, out).map(|()| true);
+    }
+    let mut left = options.repeat.unwrap_or(1);
+    loop {
+        let worst = fleet.carry_out(command, options, style, out)?;
+        left = left.wrapping_sub(1); // 0 means without end
+        if left == 0 {
+            return if worst == 0 { Ok(true) } else { Err(Failure::Printed(worst)) };
+        }
+        thread::sleep(options.interval);
+    }
+}
+
+impl Fleet {
+    /// Connects to all servers at the same time.
+    fn open(options: &Options) -> Self {
+        let targets = options.targets();
+        let connected = thread::scope(|scope| {
+            let threads: Vec<_> =
+                targets.iter().map(|target| scope.spawn(|| Connection::to(target, options))).collect();
+            // A thread that panicked has already said so.
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Failure::Printed(3)))).collect::<Vec<_>>()
+        });
+        Self(targets.iter().map(ToString::to_string).zip(connected).collect())
+    }
+
+    /// Sends a command to all servers and prints the answers. Returns the exit status that the worst of them has.
+    fn carry_out(
+        &mut self,
+        command: &Command,
+        options: &Options,
+        style: Style,
+        out: &mut impl Write,
+    ) -> Result<u8, Failure> {
+        let changes = !command.is_for_viewers() && !matches!(command, Command::TestLogin { .. });
+        if changes {
+            self.may_be_changed(options.all)?;
+        }
+        let answers = self.ask(command);
+        let text = together::text(command, &answers, style).map_err(|line| {
+            let what = printable(&line).into_owned();
+            Failure::Usage(format!("a server's answer is not PEEP: {what}"))
+        })?;
+        print(out, &text)?;
+        Ok(self.report(&answers))
+    }
+
+    /// Sends a command to all servers at the same time. A server that cannot be used any more is asked no further.
+    fn ask(&mut self, command: &Command) -> Vec<(String, Option<Answered>)> {
+        thread::scope(|scope| {
+            let ask = |(name, server): &mut (String, Result<Connection, Failure>)| {
+                let answer = server.as_mut().ok().map(|connection| connection.ask(command, MOST_LINES));
+                let answer = match answer {
+                    Some(Err(failure)) => {
+                        *server = Err(failure);
+                        None
+                    }
+                    other => other.and_then(Result::ok),
+                };
+                (name.clone(), answer)
+            };
+            let threads: Vec<_> = self.0.iter_mut().map(|server| scope.spawn(move || ask(server))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        })
+    }
+
+    /// Prints a line for each server that answered with an error or did not answer. Returns the worst exit status.
+    fn report(&self, answers: &[(String, Option<Answered>)]) -> u8 {
+        let mut worst = 0;
+        for (_, server) in &self.0 {
+            if let Err(failure) = server {
+                let _ = writeln!(io::stderr(), "{failure}"); // the exit status still tells
+                worst = worst.max(failure.exit_code());
+            }
+        }
+        for (name, answer) in answers {
+            if let Some((Answer::Error(code), _)) = answer {
+                let _ = writeln!(io::stderr(), "peepclient: {name}: {code}");
+                worst = worst.max(1);
+            }
+        }
+        worst
+    }
+
+    /// A change is made on all servers or on none: all have to be connected, and the admin has to want it.
+    fn may_be_changed(&self, all: bool) -> Result<(), Failure> {
+        let count = self.0.len();
+        if self.0.iter().any(|(_, server)| server.is_err()) {
+            let worst = self.report(&[]);
+            let _ =
+                writeln!(io::stderr(), "peepclient: nothing was changed, as not all of {count} servers are connected");
+            return Err(Failure::Printed(worst));
+        }
+        if all {
+            return Ok(());
+        }
+        let not_asked = || Failure::Usage(format!("this changes something on {count} servers: say so with --all"));
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return Err(not_asked());
+        }
+        let _ = write!(io::stderr(), "Change all {count} servers? [y/N] ");
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map_err(Failure::Input)?;
+        if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(not_asked()) }
+    }
+
+    /// Prints the events of all servers, each behind its server's name.
+    fn follow(&mut self, command: &Command, out: &mut impl Write) -> Result<(), Failure> {
+        let refused = self.ask(command);
+        let worst = self.report(&refused);
+        let (sender, events) = sync_channel(EVENTS);
+        thread::scope(|scope| {
+            for (name, server) in &mut self.0 {
+                if let Ok(server) = server {
+                    let sender = sender.clone();
+                    scope.spawn(move || send_events(server, name, &sender));
+                }
+            }
+            drop(sender);
+            events.into_iter().try_for_each(|(name, event): (String, Result<String, Failure>)| match event {
+                Ok(line) => print(out, &format!("{name}\t{}\n", printable(&line))),
+                Err(failure) => {
+                    let _ = writeln!(io::stderr(), "{failure}");
+                    Ok(())
+                }
+            })
+        })?;
+        Err(Failure::Printed(worst.max(3))) // events end only when the servers do
+    }
+
+    fn converse(
+        &mut self,
+        input: impl Iterator<Item = io::Result<String>>,
+        options: &Options,
+        style: Style,
+        out: &mut impl Write,
+    ) -> Result<bool, Failure> {
+        let mut worst = 0;
+        for line in input {
+            let line = line.map_err(Failure::Input)?;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let outcome = match phrases::parse(&phrases::words(&line)) {
+                Ok(Request::Help) => print(out, &help(style)).map(|()| 0),
+                Ok(Request::HelpAbout(typed)) => print(out, &phrases::help_table(&typed)).map(|()| 0),
+                Ok(Request::Send(Command::Quit)) => break,
+                Ok(Request::Send(command)) if command.form() == Form::Events => {
+                    Err(Failure::Usage("to follow several servers, give follow as an argument".to_owned()))
+                }
+                Ok(Request::Send(command)) => self.carry_out(&command, options, style, out),
+                Err(error) => Err(Failure::Usage(error)),
+            };
+            worst = worst.max(match outcome {
+                Err(failure @ (Failure::Output(_) | Failure::Input(_))) => return Err(failure),
+                Err(failure) => {
+                    if !matches!(failure, Failure::Printed(_)) {
+                        let _ = writeln!(io::stderr(), "{failure}");
+                    }
+                    failure.exit_code()
+                }
+                Ok(code) => code,
+            });
+        }
+        if worst < 3 { Ok(worst == 0) } else { Err(Failure::Printed(worst)) }
+    }
+}
+
+/// Sends the events of one server to the thread that prints, until one of the two ends.
+fn send_events(server: &mut Connection, name: &str, sender: &SyncSender<(String, Result<String, Failure>)>) {
+    loop {
+        let event = match server.event(follow::LOOK) {
+            Ok(None) => continue,
+            Ok(Some(line)) => Ok(line),
+            Err(failure) => Err(failure),
+        };
+        let is_last = event.is_err();
+        if sender.send((name.to_owned(), event)).is_err() || is_last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The lines of an answer as a table, as lines with tabs, or as JSON.
+
+use serde_json::Value;
+
+use super::json;
+use super::output;
+use super::table::Table;
+use crate::peep::{BanLine, Command, Form, Malformed, NameValue, SessionLine};
+use crate::printable::printable;
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// JSON.
+    Json,
+    /// Tables with headings, for a person.
+    Table,
+    /// Fields with a tab between them, for a program.
+    Tabs,
+}
+
+/// What the lines of a command's answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Text, which is not looked into.
+    Text,
+    Sessions,
+    Bans,
+    /// Names and values, each name once.
+    Pairs,
+    /// Text that comes line by line without an end, so that no array can be around it.
+    Events,
+}
+
+impl Layout {
+    fn of(command: &Command) -> Self {
+        match command {
+            Command::Sessions => Self::Sessions,
+            Command::Bans => Self::Bans,
+            Command::Statistics | Command::AboutUser { .. } => Self::Pairs,
+            command if command.form() == Form::Events => Self::Events,
+            _ => Self::Text,
+        }
+    }
+
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Sessions => SessionLine::NAMES,
+            Self::Bans => BanLine::NAMES,
+            Self::Pairs => NameValue::NAMES,
+            Self::Events => &["event"],
+            Self::Text => &["line"],
+        }
+    }
+
+    fn values(self, line: &str) -> Result<Vec<Value>, Malformed> {
+        Ok(match self {
+            Self::Sessions => line.parse::<SessionLine>()?.values(),
+            Self::Bans => line.parse::<BanLine>()?.values(),
+            Self::Pairs => line.parse::<NameValue>()?.values(),
+            Self::Text | Self::Events => vec![line.into()],
+        })
+    }
+}
+
+/// Prints the lines of one answer. Each function returns the text to print.
+pub(super) struct Listing {
+    layout: Layout,
+    style: Style,
+    table: Option<Table>,
+    /// What is printed before the next element of a JSON array or object.
+    separator: &'static str,
+}
+
+impl Listing {
+    /// The lines that answer `command`.
+    pub(super) fn new(command: &Command, style: Style) -> Self {
+        Self::with(command, style, false)
+    }
+
+    /// The lines that answer `command`, of several servers.
+    pub(super) fn of_servers(command: &Command, style: Style) -> Self {
+        Self::with(command, style, true)
+    }
+
+    fn with(command: &Command, style: Style, of_servers: bool) -> Self {
+        let layout = Layout::of(command);
+        let has_headings = of_servers || !matches!(layout, Layout::Text | Layout::Events);
+        let server: &[_] = if of_servers { &["server"] } else { &[] };
+        let table = (style == Style::Table && has_headings && layout != Layout::Events)
+            .then(|| Table::new(&[server, layout.names()].concat()));
+        Self { layout, style, table, separator: "" }
+    }
+
+    /// What is printed before the lines.
+    pub(super) fn begin(&self) -> &'static str {
+        match (self.style, self.layout) {
+            (Style::Json, Layout::Events) | (Style::Table | Style::Tabs, _) => "",
+            (Style::Json, Layout::Pairs) => "{",
+            (Style::Json, _) => "[",
+        }
+    }
+
+    /// A line.
+    pub(super) fn line(&mut self, line: &str) -> Result<String, Malformed> {
+        self.row(None, line)
+    }
+
+    /// A line of a server.
+    pub(super) fn row(&mut self, server: Option<&str>, line: &str) -> Result<String, Malformed> {
+        let values = self.layout.values(line)?;
+        if self.style == Style::Json {
+            return Ok(self.json(&values));
+        }
+        let cells = server.map(|server| printable(server).into_owned()).into_iter().chain(values.iter().map(cell));
+        Ok(self.cells(cells.collect()))
+    }
+
+    /// A row of text, for example of sums.
+    pub(super) fn cells(&mut self, cells: Vec<String>) -> String {
+        match &mut self.table {
+            Some(table) => table.row(cells),
+            None => cells.join("\t") + "\n",
+        }
+    }
+
+    fn json(&mut self, values: &[Value]) -> String {
+        let names = self.layout.names().iter().copied();
+        let element = match (self.layout, values) {
+            (Layout::Text, [line, ..]) => json::text(line),
+            (Layout::Events, _) => return json::object(names.zip(values.iter().cloned())) + "\n",
+            (Layout::Pairs, [Value::String(name), value]) => {
+                let value = value.as_str().map_or(Value::Null, json::typed);
+                json::member(name, &value)
+            }
+            _ => json::object(names.zip(values.iter().cloned())),
+        };
+        std::mem::replace(&mut self.separator, ",\n ").to_owned() + &element
+    }
+
+    /// What is printed behind the lines.
+    pub(super) fn end(&mut self) -> String {
+        match (self.style, self.layout) {
+            (Style::Json, Layout::Events) => String::new(),
+            (Style::Json, Layout::Pairs) => "}\n".to_owned(),
+            (Style::Json, _) => "]\n".to_owned(),
+            (Style::Table | Style::Tabs, _) => self.table.as_mut().map(Table::finish).unwrap_or_default(),
+        }
+    }
+}
+
+/// A value as a field of a line.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => output::line(text).trim_end_matches('\n').to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSIONS: [&str; 2] =
+        ["17 pop3s 192.0.2.4 transaction ana 312 4 3 10240 1 TLSv1.3", "2 peep - admin - 0 0 0 0 0 - newer"];
+
+    fn printed(command: &Command, style: Style, lines: &[&str]) -> String {
+        let mut listing = Listing::new(command, style);
+        let begin = listing.begin().to_owned();
+        lines.iter().fold(begin, |text, line| text + &listing.line(line).unwrap()) + &listing.end()
+    }
+
+    #[test]
+    fn sessions_are_a_table_tabs_or_objects() {
+        assert_eq!(
+            printed(&Command::Sessions, Style::Table, &SESSIONS),
+            "ID  PROTOCOL  ADDRESS    STATE        USER  AGE  IDLE  RETRIEVED  OCTETS  MARKED  TLS\n\
+             17  pop3s     192.0.2.4  transaction  ana   312     4          3   10240       1  TLSv1.3\n \
+             2  peep      -          admin        -       0     0          0       0       0  -\n"
+        );
+        assert_eq!(
+            printed(&Command::Sessions, Style::Tabs, &SESSIONS[1..]),
+            "2\tpeep\t-\tadmin\t-\t0\t0\t0\t0\t0\t-\n"
+        );
+        let json = printed(&Command::Sessions, Style::Json, &SESSIONS);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (&json[0]["user"], &json[0]["octets"], &json[1]["tls"]),
+            (&"ana".into(), &10_240.into(), &Value::Null)
+        );
+    }
+
+    #[test]
+    fn pairs_are_one_object() {
+        let lines = ["uptime 17", "version 0.1.0", "mail%20directory a%09b", "owner -"];
+        let json: Value = serde_json::from_str(&printed(&Command::Statistics, Style::Json, &lines)).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"uptime": 17, "version": "0.1.0", "mail directory": "a\tb", "owner": null})
+        );
+        assert_eq!(printed(&Command::Statistics, Style::Tabs, &lines[2..]), "mail directory\ta\\u{9}b\nowner\t-\n");
+    }
+
+    #[test]
+    fn text_is_an_array_and_an_empty_answer_too() {
+        assert_eq!(printed(&Command::Users, Style::Json, &["ana", "b"]), "[\"ana\",\n \"b\"]\n");
+        assert_eq!(printed(&Command::Users, Style::Json, &[]), "[]\n");
+        assert_eq!(printed(&Command::Users, Style::Table, &["ana"]), "ana\n");
+        assert_eq!(
+            printed(&Command::Follow { name: None }, Style::Json, &["x", "y"]),
+            "{\"event\":\"x\"}\n{\"event\":\"y\"}\n"
+        );
+    }
+
+    #[test]
+    fn fields_cannot_steer_a_terminal_or_add_columns() {
+        let lines = ["1 pop3 ::1 transaction a%1B[2J%09%E2%80%AE 0 0 0 0 0 -"];
+        for style in [Style::Json, Style::Table, Style::Tabs] {
+            let text = printed(&Command::Sessions, style, &lines);
+            assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+            assert!(text.matches('\t').count() <= 10, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_malformed_is_refused() {
+        assert_eq!(Listing::new(&Command::Sessions, Style::Json).line("x"), Err(Malformed));
+    }
+}
