@@ -82,7 +82,8 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([SIGHUP])?;
     let confinement = args.confinement()?;
     let config = args.resolve()?;
-    // Only after the files are opened: that may block, and these signals must be able to end the program meanwhile.
+    // These two are handled from now on. Until the files are open, which may block, they end the program at once; once the
+    // ports are bound, they have to shut it down properly.
     signals.add_signal(SIGINT)?;
     signals.add_signal(SIGTERM)?;
     let server = Server::bind(config)?;
