@@ -32,6 +32,8 @@ pub struct Settings {
     pub transform: Option<Arc<Transform>>,
     /// What TLS needs, for connections from now on; without it there is no TLS.
     pub certificate: Option<Arc<Certificate>>,
+    /// PEEP is served with TLS.
+    pub peep_tls: bool,
     /// True if passwords are accepted without TLS from other machines.
     pub allow_cleartext: bool,
 }
@@ -41,6 +43,8 @@ pub struct Settings {
 pub struct Admin {
     /// The admin's name and secret.
     pub credentials: Credentials,
+    /// Nobody has set another admin than root:root.
+    pub is_default: bool,
     /// Only programs of root may log in as the admin.
     pub is_roots: bool,
 }

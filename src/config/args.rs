@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, ArgGroup, Parser};
 use log::LevelFilter;
 
 use super::accounts::{Account, AccountsArgs};
@@ -16,15 +16,19 @@ use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
+use crate::connections::Service;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
-use crate::maildrop::LayoutChoice;
+use crate::maildrop::{LayoutChoice, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
 use crate::transform::Transform;
 
+/// The group of the flags whose change needs a restart. A reload applies a change of any other flag.
+pub const NEEDS_RESTART: &str = "needs-restart";
+
 /// The server's flags.
-#[derive(Debug, Parser)]
-#[command(name = "pop3d", about = ABOUT)]
+#[derive(Debug, Clone, Parser)]
+#[command(name = "pop3d", about = ABOUT, group = ArgGroup::new(NEEDS_RESTART).multiple(true))]
 pub struct Args {
     /// Read settings from this TOML file, whose keys are the names of the flags; flags on the command line override it
     #[arg(long, value_name = "FILE")]
@@ -34,7 +38,8 @@ pub struct Args {
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
     pub(super) users: Vec<Account>,
 
-    /// The mail directory, which contains a directory of messages for each user
+    /// The mail directory, which contains a directory of messages for each user; or a location with %u, %n, %d or %h, such
+    /// as /var/mail/%u
     #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
     pub(super) mailbox: PathBuf,
 
@@ -88,7 +93,7 @@ pub struct Args {
     quiet: u8,
 
     /// Append the log to this file instead of writing it to stderr; SIGHUP opens the file again
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = NEEDS_RESTART)]
     log_file: Option<PathBuf>,
 
     #[command(flatten)]
@@ -172,6 +177,14 @@ impl Args {
         Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
     }
 
+    /// Takes the settings that need a restart from `started`. Returns the names of those that were different.
+    pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
+        let mut names = self.confinement.keep_fixed(&started.confinement);
+        names.extend(keep("state", &mut self.state.state, &started.state.state));
+        names.extend(keep("log-file", &mut self.log_file, &started.log_file));
+        names
+    }
+
     /// How to log; needed before anything can be said.
     #[must_use]
     pub fn log(&self) -> LogConfig {
@@ -193,11 +206,13 @@ impl Args {
         let users_file = self.accounts.users_file.clone().map(|file| ("--users", file));
         let stats_log = self.state.stats_log.as_ref().map(|log| ("--stats-log", log.path.clone()));
         let log_file = self.log_file.clone().map(|file| ("--log-file", file));
+        let config_file = self.config.clone().map(|file| ("--config", file)).into_iter();
         let used = Used {
-            mail_root: self.mailbox.clone(),
+            mail_root: fixed_part(&self.mailbox),
             state: self.state.state.clone(),
+            ports: Service::ALL.iter().filter_map(|service| self.ports().of(*service).map(|at| at.port)).collect(),
             written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
-            read_again: self.tls.files().chain(users_file).collect(),
+            read_again: config_file.chain(self.admin.file()).chain(self.tls.files()).chain(users_file).collect(),
         };
         Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
     }
@@ -206,8 +221,15 @@ impl Args {
         let Some(command) = &self.transform else { return Ok(None) };
         let transform = Transform::new(command, seconds(self.transform_timeout));
         let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
-        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
+        Ok(Some(self.confinement.restricted(transform, &fixed_part(&self.mailbox))))
     }
+}
+
+/// Sets a setting to what it was at the start. Returns its name if it was different.
+pub(super) fn keep<T: Clone + PartialEq>(name: &'static str, now: &mut T, started: &T) -> Option<&'static str> {
+    let differs = now != started;
+    now.clone_from(started);
+    differs.then_some(name)
 }
 
 /// A timeout in seconds, of which 0 is none.

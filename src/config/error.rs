@@ -23,6 +23,8 @@ pub enum ConfigError {
     DefaultAdmin(ListenAddress),
     /// The admin's secret cannot be used.
     Admin(String),
+    /// The file with the admin cannot be read.
+    AdminFile(PathBuf, io::Error),
     /// The admin's password would cross the net in clear.
     PeepInClear(ListenAddress),
     /// The mail directory cannot be used.
@@ -48,6 +50,9 @@ impl fmt::Display for ConfigError {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
             }
             Self::Admin(why) => write!(f, "the admin's password cannot be used: {why}"),
+            Self::AdminFile(path, error) => {
+                write!(f, "the admin's password cannot be read: {}: {error}", path.display())
+            }
             Self::PeepInClear(address) => {
                 write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
             }
@@ -61,3 +66,18 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// What kind of error the system has reported, if it is one of the system's.
+    pub(super) fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::MailRoot(_, error)
+            | Self::UsersFile(_, error)
+            | Self::AdminFile(_, error)
+            | Self::State(_, error)
+            | Self::SelfSigned(error) => Some(error.kind()),
+            Self::Certificate(error) => error.kind(),
+            _ => None,
+        }
+    }
+}

@@ -15,7 +15,7 @@ const DEFAULT_SPAN: u64 = 120;
 const SPAN_RANGE: (u64, u64) = (1, 86_400);
 
 /// What clients may do.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// The most connections at once from one address; an IPv6 network of 64 bits counts as one address (0: no limit)

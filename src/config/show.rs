@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory};
 
-use super::Args;
 use super::file::{is_number, keys};
+use super::{Args, NEEDS_RESTART};
 
 /// What stands in place of a password.
 const HIDDEN: &str = "(hidden)";
@@ -24,13 +24,22 @@ pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
             let _ = write!(text, "\n## {}\n", heading.unwrap_or_default());
         }
         if explain {
-            let _ = write!(text, "\n{}", comment(&flag.get_help().map(ToString::to_string).unwrap_or_default()));
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            let restart = if needs_restart(&command, flag) { "; a change needs a restart" } else { "" };
+            let _ = write!(text, "\n{}", comment(&(help + restart)));
         }
         let line = format!("{} = {}", flag.get_long().unwrap_or_default(), value(flag, flags));
         let is_set = flags.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
         let _ = writeln!(text, "{}{line}", if is_set && !has_password(flag) { "" } else { "# " });
     }
     text
+}
+
+/// Returns true if only a restart applies a change of the flag, and false if a reload does.
+#[must_use]
+pub fn needs_restart(command: &Command, flag: &Arg) -> bool {
+    let group = command.get_groups().find(|group| group.get_id() == NEEDS_RESTART);
+    group.is_some_and(|group| group.get_args().any(|id| id == flag.get_id()))
 }
 
 /// A text as comments of at most 100 columns.

@@ -9,12 +9,12 @@ const DEFAULT_INTERVAL: u64 = 60;
 const INTERVAL_RANGE: (u64, u64) = (1, 86_400);
 
 /// What outlives the server.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "State")]
 pub(super) struct StateArgs {
     /// Keep the counters, the key of SCRAM's salts and a self-signed certificate in this directory, so that they survive a
     /// restart; it is created if it is missing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = super::NEEDS_RESTART)]
     pub(super) state: Option<PathBuf>,
 
     /// Append a line of counters to this CSV file every SECONDS [default: 60]

@@ -5,6 +5,7 @@ use clap::Parser;
 use std::time::Duration;
 
 use super::*;
+use crate::net::ListenAddress;
 
 fn parse(arguments: &[&str]) -> Result<Args, clap::Error> {
     Args::try_parse_from([&["pop3d"], arguments].concat())
@@ -17,15 +18,15 @@ fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
 #[test]
 fn the_defaults_are_the_documented_ones() {
     let config = resolve(&[]).unwrap();
-    assert_eq!((config.pop3.port, config.peep.port), (1110, 2110));
+    assert_eq!((config.ports.pop3.port, config.ports.peep.port), (1110, 2110));
     assert_eq!(config.settings.mail_root.path().to_str(), Some("."));
     assert_eq!(config.settings.timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.max_connections, 998);
     assert_eq!((config.limits.per_address, config.limits.loopback_too), (Some(32), false));
     assert_eq!(config.settings.min_rate.map(|rate| (rate.octets, rate.span.as_secs())), Some((256, 120)));
     assert!(config.settings.admin.credentials.match_with(b"root", b"root"));
-    assert!(config.pop3.addresses.iter().all(ListenAddress::is_unspecified));
-    assert!(config.peep.addresses.iter().all(ListenAddress::is_loopback));
+    assert!(config.ports.pop3.addresses.iter().all(ListenAddress::is_unspecified));
+    assert!(config.ports.peep.addresses.iter().all(ListenAddress::is_loopback));
 }
 
 #[test]

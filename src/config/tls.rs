@@ -10,7 +10,7 @@ use crate::net::{self, Certificate};
 use crate::state::StateDir;
 
 /// TLS is there when there is a certificate.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 #[group(skip)]
 #[command(group = ArgGroup::new("certificate").args(["tls_cert", "tls_self_signed"]))]
@@ -57,6 +57,12 @@ impl TlsArgs {
     /// The server is to make its certificate.
     pub(super) fn is_self_signed(&self) -> bool {
         self.tls_self_signed.is_some()
+    }
+
+    /// Whether the certificate of a server with the flags `last` stays: one that it made for this run, and that it is
+    /// not to make anew.
+    pub(super) fn keeps_that_of_this_run(&self, last: &Self, state: Option<&StateDir>) -> bool {
+        state.is_none() && self.is_self_signed() && self.tls_self_signed == last.tls_self_signed
     }
 
     /// The certificate that the flags name. One that the server makes is kept in `state`.

@@ -21,8 +21,6 @@ use crate::{owner, trust};
 /// A certificate chain and its private key, ready for TLS connections.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The files (PEM) of the chain and of the key. `None` for a certificate that was made for this run only.
-    files: Option<(PathBuf, PathBuf)>,
     config: Arc<ServerConfig>,
     expiry: Option<UnixTime>,
 }
@@ -114,13 +112,24 @@ impl fmt::Display for CertificateError {
 
 impl std::error::Error for CertificateError {}
 
+impl CertificateError {
+    /// What kind of error the system has reported, if it is one of the system's.
+    #[must_use]
+    pub fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::File(_, pem::Error::Io(error)) => Some(error.kind()),
+            _ => None,
+        }
+    }
+}
+
 impl Certificate {
     /// Reads and checks the files of the chain and of the key.
     ///
     /// # Errors
     /// [`CertificateError`]
     pub fn open(chain: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
-        load(chain, key)
+        load(&chain, &key)
     }
 
     /// Makes a certificate that lasts until the server ends. It is for `name` (by default the host's name) and for
@@ -135,15 +144,7 @@ impl Certificate {
         log::info!("TLS certificate of this run (with --state it would be kept), SHA-256 {}", fingerprint(&own));
         let expiry = expiry(&own);
         let config = config(vec![own], key).and_then(with_tickets).map_err(io::Error::other)?;
-        Ok(Self { files: None, config: Arc::new(config), expiry })
-    }
-
-    /// Reads the files again. Returns `None` when there are none.
-    ///
-    /// # Errors
-    /// [`CertificateError`]
-    pub fn read_again(&self) -> Result<Option<Self>, CertificateError> {
-        self.files.as_ref().map(|(chain, key)| load(chain.clone(), key.clone())).transpose()
+        Ok(Self { config: Arc::new(config), expiry })
     }
 
     /// The expiry date of the server's own certificate, which is the first of the chain.
@@ -158,8 +159,7 @@ impl Certificate {
     }
 }
 
-fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, CertificateError> {
-    let (chain, key) = (chain_file.as_path(), key_file.as_path());
+fn load(chain: &Path, key: &Path) -> Result<Certificate, CertificateError> {
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
@@ -189,7 +189,7 @@ fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, Certifica
     };
     let config = with_tickets(config).map_err(unusable)?;
     let expiry = expiry(own);
-    Ok(Certificate { files: Some((chain_file, key_file)), config: Arc::new(config), expiry })
+    Ok(Certificate { config: Arc::new(config), expiry })
 }
 
 /// Lets clients resume TLS sessions by tickets, which need no memory in the server.

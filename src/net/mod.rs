@@ -21,6 +21,6 @@ mod tls;
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError};
 pub use holder::{Holder, holders};
-pub use listener::{Listener, bind};
+pub use listener::{Listener, bind, bind_those_there};
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

@@ -21,6 +21,7 @@ use clap::Parser;
 use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
+use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
@@ -282,6 +283,10 @@ fn admission(shared: &Shared) -> Admission {
     shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
+fn client_of(service: Service) -> events::Client {
+    events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), service)
+}
+
 /// Runs a session twice, with the input in segments and at once, and checks that the output is the same. The lower bits of
 /// the first octet are the size of the segments. If its highest bit is set, others can read the connection. The rest is the
 /// client's input. Returns the input and the output.
@@ -319,7 +324,7 @@ pub fn pop3_session(octets: &[u8]) {
     let played = play(octets, |client| {
         mail.deliver();
         let input = client.input;
-        pop3::serve(client, shared, &admission(shared), "fuzz");
+        pop3::serve(client, shared, &admission(shared), &client_of(Service::Pop3));
         check_mail(mail, input);
         assert!(shared.locks.users().is_empty(), "the session has left the maildrop locked");
     });
@@ -400,7 +405,7 @@ pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
     let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
-        peep::serve(client, &shared, &admission(&shared), "fuzz").unwrap();
+        peep::serve(client, &shared, &admission(&shared), &client_of(Service::Peep)).unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
         assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
