@@ -62,7 +62,9 @@ fn the_output_of_show_is_a_configuration_file_of_the_same_settings() {
     assert_eq!((code, again.as_str()), (Some(0), shown.as_str()), "{error}");
     let (_, explained, _) = run(&["show", "--explain", "--config", first.to_str().unwrap()]);
     assert!(
-        explained.contains("# How long a client may be idle, in seconds (0: for ever)\ntimeout = 5\n"),
+        explained.contains(
+            "# Disconnect a POP3 client that has sent no command for this long, in seconds (0: never)\ntimeout = 5\n"
+        ),
         "{explained}"
     );
     fs::write(&second, explained).unwrap();

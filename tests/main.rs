@@ -34,6 +34,8 @@ mod hostile;
 mod limits;
 // The default admin of a server that runs as root.
 mod local_admin;
+// Paths of maildrops: templates, home directories, symbolic links, rules for names.
+mod locations;
 // The log and the list of addresses when they cannot be written.
 mod log;
 // Logins and the lock of the maildrop.

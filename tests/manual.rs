@@ -183,7 +183,7 @@ fn meaning(flag: &Arg) -> (String, String) {
     let sentence = help.split(". ").next().unwrap_or_default().trim_end_matches('.');
     let values: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     let values = match (flag.get_action().takes_values(), &values[..]) {
-        (true, [_, ..]) => format!(" ({})", values.join(", ")),
+        (true, [_, ..]) if !flag.is_hide_possible_values_set() => format!(" ({})", values.join(", ")),
         _ => String::new(),
     };
     (default.replace('|', "\\|"), format!("{sentence}{values}").replace('|', "\\|"))

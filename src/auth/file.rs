@@ -76,6 +76,11 @@ impl PasswdFile {
         }
     }
 
+    /// The accounts as they were when the file was last read.
+    pub(super) fn known(&self) -> Arc<Accounts> {
+        Arc::clone(&self.loaded.read().accounts)
+    }
+
     /// The accounts as the file has them now; those that it had last, where it cannot be used or is being written.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));
@@ -265,7 +270,7 @@ mod tests {
         (directory, path)
     }
 
-    /// Writes a file as `cp -p` does: its times say that it is whole.
+    /// Writes a file with an old modification time, as `cp -p` does, so that it is taken for complete.
     fn write(path: &Path, text: impl AsRef<[u8]>) {
         fs::write(path, text).unwrap();
         File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
@@ -283,7 +288,7 @@ mod tests {
     fn a_file_that_changes_is_read_again_at_once() {
         let (directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
-        // In place and of the same size, time after time within a tick of the clock.
+        // The file is rewritten in place with the same size, several times within a tick of the clock.
         for name in ["bob", "eve", "fay", "gil"] {
             write(&path, format!("{name}:{{PLAIN}}a\n"));
             assert_eq!(names(&file), [name]);
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_empty_leaves_the_accounts_as_they_were() {
+    fn a_file_that_another_program_empties_changes_no_account() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
         for text in ["", "# nobody\n\n"] {
@@ -312,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_leaves_the_accounts_as_they_were() {
+    fn a_file_that_cannot_be_used_changes_no_account() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
         write(&path, b"\x7fELF\0\n");
@@ -346,14 +351,14 @@ mod tests {
         assert_eq!(password("user010").unwrap(), b"old");
         assert_eq!(password("user060").unwrap(), b"old");
         assert_eq!(password("user150").unwrap(), b"new");
-        assert_eq!(password("user151"), None); // its line may not be whole
+        assert_eq!(password("user151"), None); // The rest of its line may be missing.
 
-        // Nothing is made final of it.
+        // A file that is being written is not changed.
         let deadline = Instant::now() + PATIENCE;
         let mut with_eve = |text: &[u8]| Some([text, b"eve:{PLAIN}e\n"].concat());
         assert_eq!(file.change_at_once(&path, deadline, &mut with_eve).unwrap(), None);
 
-        // When it is whole, it is believed: an account has gone and one is another one.
+        // When the file is complete, accounts that it lacks are removed and changed passwords count.
         writeln!(writer, "ew").unwrap();
         writer.set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
         assert_eq!(names(&file).len(), 52);
@@ -363,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_left_alone_becomes_believable() {
+    fn a_file_that_is_not_written_for_a_while_is_taken_for_complete() {
         let (_directory, path) = directory_with(lines(0..2, "old").as_bytes());
         let file = PasswdFile::open(path.clone()).unwrap();
         fs::write(&path, lines(0..1, "new")).unwrap();
@@ -382,7 +387,7 @@ mod tests {
         assert!(file.change(|_| Some(lines(0..2, "x").into_bytes())).unwrap());
     }
 
-    /// As long as another thread reads the file, which may take long, the accounts are those known before.
+    /// While another thread reads the file, which may take long, a login uses the accounts that were read before.
     #[test]
     fn a_login_does_not_wait_long_for_another_one_that_reads_the_file() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
@@ -395,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_account_can_be_removed_from_among_lines_that_are_wrong() {
+    fn the_last_account_can_be_removed_from_a_file_with_malformed_lines() {
         let (_directory, path) = directory_with(b"ana:secret\nbob:{PLAIN}b\n");
         let file = PasswdFile::open(path).unwrap();
         assert!(file.change(|_| Some(b"ana:secret\n".to_vec())).unwrap());
@@ -405,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_at_the_start_is_an_error() {
+    fn a_file_that_cannot_be_used_at_the_start_is_an_error() {
         let (directory, path) = directory_with(b"ana:secret\nbob:secret\n");
         assert_eq!(PasswdFile::open(path).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(PasswdFile::open(directory.path().to_owned()).is_err());
@@ -415,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_the_mode_and_goes_through_a_link() {
+    fn a_change_keeps_the_mode_and_follows_a_symbolic_link() {
         let (directory, path) = directory_with(b"ana:{PLAIN}a\n");
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let link = directory.path().join("link");
@@ -430,9 +435,9 @@ mod tests {
         assert!(!file.change(|_| None).unwrap());
     }
 
-    /// Two servers, and a program that takes no lock and replaces the file while they are at it.
+    /// Two servers change the file, and so does a program that takes no lock and replaces the file.
     #[test]
-    fn no_change_of_another_is_lost() {
+    fn simultaneous_changes_of_several_programs_are_all_kept() {
         const EACH: usize = 40;
         let (_directory, path) = directory_with(b"");
         thread::scope(|scope| {

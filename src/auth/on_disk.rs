@@ -194,24 +194,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_settles_whatever_its_times_are() {
+    fn a_file_is_settled_some_time_after_its_last_change() {
         for (changed, fresh) in [(100, true), (98, true), (102, true), (97, false), (5000, false), (-5, false)] {
             assert_eq!(stamp((0, 0), (changed, 0)).is_fresh(Duration::from_secs(100)), fresh, "{changed}");
         }
     }
 
     #[test]
-    fn a_file_is_being_written_when_its_last_write_was_just_now_and_its_last_change() {
+    fn a_file_may_be_incomplete_if_its_last_change_was_a_recent_write() {
         let now = Duration::new(100, 500);
         assert!(stamp((100, 400), (100, 400)).may_be_written(now));
-        // It was renamed or given its times, or has been left alone for long.
+        // The last change was a rename or set the times, or it was long ago.
         for whole in [stamp((100, 300), (100, 400)), stamp((5, 0), (100, 400)), stamp((97, 0), (97, 0))] {
             assert!(!whole.may_be_written(now), "{whole:?}");
         }
     }
 
     #[test]
-    fn what_is_written_here_is_whole_at_once() {
+    fn a_file_that_this_server_has_written_is_complete_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         fs::write(&path, "old").unwrap();
@@ -219,7 +219,7 @@ mod tests {
         assert!(old.replace(&path, b"new").unwrap());
         let new = Snapshot::read(&path).unwrap();
         assert_eq!((new.text.as_slice(), new.is_whole, new.is_settled), (&b"new"[..], true, false));
-        // The file is another one now, and stays as it is.
+        // The file has changed since it was read, so it is not replaced.
         assert!(!old.replace(&path, b"newer").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::hidden::Hidden;
@@ -18,6 +21,16 @@ pub(super) struct Account {
     /// The password's field as it is written in the file; empty where it is of none.
     pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
+    pub(super) mailbox: Mailbox,
+}
+
+/// Where an account's mail is, as far as the users file says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mailbox {
+    /// The account's home directory.
+    pub home: Option<PathBuf>,
+    /// The location that the field `userdb_mail` gives, as a template.
+    pub location: Option<PathBuf>,
 }
 
 /// What a text says.
@@ -115,14 +128,37 @@ impl Accounts {
         if secret.readable().is_some_and(<[u8]>::is_empty) {
             return Err(Fault::NoPassword);
         }
-        for extra in fields.skip(5) {
+        let home = fields.nth(3).filter(|home| !home.as_ref().is_empty());
+        let mut mailbox = Mailbox { home: home.map(|home| path(home.as_ref())), location: None };
+        let mut extras = Vec::new();
+        for extra in fields.skip(1) {
             if let Some(restriction) = restriction(extra.as_ref()) {
                 return Err(Fault::Restricted(restriction));
             }
+            extras.extend_from_slice(b":");
+            extras.extend_from_slice(extra.as_ref());
         }
-        entry.insert(Arc::new(Account { field: Hidden(field), secret }));
+        mailbox.location = mail_location(&extras);
+        entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox }));
         Ok(())
     }
+}
+
+fn path(octets: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(octets))
+}
+
+/// The location that an account's extra fields give: `userdb_mail=maildir:PATH` or `userdb_mail=mbox:PATH`, in which `~/` is
+/// the home directory. Of an mbox location with `INBOX=PATH` that path counts, as the other one is for folders.
+fn mail_location(extras: &[u8]) -> Option<PathBuf> {
+    let mut fields = extras.split(|&octet| octet == b' ' || octet == b'\t');
+    let value = fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))?;
+    let value = value.strip_prefix(b"maildir:").or_else(|| value.strip_prefix(b"mbox:"))?;
+    let mut parts = value.split(|&octet| octet == b':');
+    let first = parts.next()?;
+    let location = parts.find_map(|part| part.strip_prefix(b"INBOX=")).unwrap_or(first);
+    let in_home = location.strip_prefix(b"~/").map(|rest| [b"%h/", rest].concat());
+    Some(path(&in_home.unwrap_or_else(|| location.to_vec())))
 }
 
 fn restriction(extra: &[u8]) -> Option<&'static str> {
@@ -174,9 +210,9 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Some editors write one.
+    /// Some editors write a byte order mark at the beginning of a file.
     #[test]
-    fn a_byte_order_mark_is_of_no_name() {
+    fn a_byte_order_mark_is_not_part_of_a_name() {
         let text = "\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n";
         let accounts = Accounts::read(text.as_bytes());
         assert_eq!(accounts.by_name.keys().map(UserName::as_str).collect::<Vec<_>>(), ["ana", "bob"]);
@@ -221,7 +257,26 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_added_behind_all_lines_and_on_one_of_its_own() {
+    fn home_and_location_are_read() {
+        let text = b"a:{PLAIN}a\nb:{PLAIN}b:1:1::/home/b\nc:{PLAIN}c::::::userdb_mail=maildir:~/Maildir\n\
+            d:{PLAIN}d::::/d::x=y userdb_mail=mbox:~/mail:INBOX=/var/mail/%u userdb_quota_rule=*:storage=1M\n\
+            e:{PLAIN}e:1:2:::/bin/sh:userdb_mail=maildir:/srv/%d/%n:LAYOUT=fs\nf:{PLAIN}f::::::userdb_mail=sdbox:/x\n";
+        let accounts = Accounts::read(text);
+        let found = |name: &str| {
+            let Mailbox { home, location } = accounts.by_name[&user(name)].mailbox.clone();
+            [home, location].map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
+        };
+        let expected = |home: Option<&str>, location: Option<&str>| [home, location].map(|it| it.map(str::to_owned));
+        assert_eq!(found("a"), expected(None, None));
+        assert_eq!(found("b"), expected(Some("/home/b"), None));
+        assert_eq!(found("c"), expected(None, Some("%h/Maildir")));
+        assert_eq!(found("d"), expected(Some("/d"), Some("/var/mail/%u")));
+        assert_eq!(found("e"), expected(None, Some("/srv/%d/%n")));
+        assert_eq!(found("f"), expected(None, None));
+    }
+
+    #[test]
+    fn a_user_is_added_as_a_line_after_all_others() {
         for (before, after) in [
             ("", "ana:{PLAIN}x\n"),
             ("# users\n", "# users\nana:{PLAIN}x\n"),
@@ -230,7 +285,7 @@ mod tests {
         ] {
             assert_eq!(with_user(before.as_bytes(), &user("ana"), "{PLAIN}x").unwrap(), after.as_bytes());
         }
-        // A line that is no account has its name, too.
+        // The name of a malformed line is taken, too.
         for taken in ["ana:{PLAIN}b\n", "ana:b\n", "ana", "#\nana:::::\r\n"] {
             assert_eq!(with_user(taken.as_bytes(), &user("ana"), "{PLAIN}x"), None, "{taken}");
         }
@@ -243,7 +298,7 @@ mod tests {
         assert_eq!(without_user(text, &user("bob")), None);
     }
 
-    /// Any text, with lines that look like accounts in it.
+    /// Arbitrary text with some lines that look like accounts.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..20),
@@ -259,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_other_lines_are_kept_to_the_octet(text in text()) {
+        fn changes_keep_all_octets_of_other_lines(text in text()) {
             let others = |text: &[u8]| -> Vec<Vec<u8>> {
                 lines(text).filter(|line| !is_of(line, &user("ana"))).map(<[u8]>::to_vec).collect()
             };

@@ -14,7 +14,7 @@ use super::hidden::Hidden;
 use super::name::UserName;
 use super::scram::{self, ScramKeys, hmac};
 use super::secret::{Scheme, Secret};
-use super::text::{self, Account, Accounts};
+use super::text::{self, Account, Accounts, Mailbox};
 use super::verifier::{Busy, Permits, Recent};
 use crate::state::StateDir;
 
@@ -28,6 +28,27 @@ pub struct Users {
     recent: Recent,
     /// Makes the salts of who has none.
     salt_key: Hidden<[u8; 32]>,
+    names: NameRules,
+}
+
+/// How a client's name becomes a user's name. The rules are applied before the name is looked up.
+#[derive(Debug, Default)]
+pub struct NameRules {
+    /// Capital letters become small letters.
+    pub lower_case: bool,
+    /// A name without `@` gets this domain.
+    pub default_domain: Option<String>,
+}
+
+impl NameRules {
+    fn apply(&self, name: &[u8]) -> Option<UserName> {
+        let name = std::str::from_utf8(name).ok()?;
+        let mut name = if self.lower_case { name.to_lowercase() } else { name.to_owned() };
+        if let Some(domain) = self.default_domain.as_ref().filter(|_| !name.contains('@')) {
+            name = format!("{name}@{domain}");
+        }
+        name.parse().ok()
+    }
 }
 
 /// A users file that has been read, or none.
@@ -98,7 +119,13 @@ impl Users {
             permits: Permits::for_all_cores(),
             recent: Recent::new(super::random()),
             salt_key: Hidden(super::random()),
+            names: NameRules::default(),
         }
+    }
+
+    /// Sets how clients' names become users' names.
+    pub fn set_name_rules(&mut self, names: NameRules) {
+        self.names = names;
     }
 
     /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
@@ -190,6 +217,17 @@ impl Users {
         if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
     }
 
+    /// Where the mail of a user who has just logged in is, as far as the users file says so. The file is not looked at
+    /// again for this.
+    #[must_use]
+    pub fn mailbox(&self, user: &UserName) -> Mailbox {
+        if self.own.read().contains_key(user) {
+            return Mailbox::default();
+        }
+        let known = self.file.read().0.as_deref().map(PasswdFile::known);
+        known.and_then(|accounts| Some(accounts.by_name.get(user)?.mailbox.clone())).unwrap_or_default()
+    }
+
     /// All users, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -216,7 +254,7 @@ impl Users {
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
-        let user = parse(name);
+        let user = self.names.apply(name);
         let of_file = self.file_accounts();
         // An account whose password is empty was hardly meant to be open to all.
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
@@ -246,7 +284,7 @@ impl Users {
     /// # Errors
     /// [`Denied::Credentials`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<UserName, Denied> {
-        let user = parse(name);
+        let user = self.names.apply(name);
         let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
         // For others a digest is made too, which proves nobody.
@@ -262,7 +300,7 @@ impl Users {
     }
 
     fn scram_parameters_of(&self, name: &[u8], of_file: &Accounts) -> (Vec<u8>, u32) {
-        let account = parse(name).and_then(|user| self.find(&user, of_file));
+        let account = self.names.apply(name).and_then(|user| self.find(&user, of_file));
         match account.as_ref().and_then(|account| account.secret.scram_keys()) {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => {
@@ -283,7 +321,7 @@ impl Users {
         exchange: &[u8],
         proof: &[u8],
     ) -> Result<(UserName, [u8; 32]), Denied> {
-        let user = parse(name);
+        let user = self.names.apply(name);
         let of_file = self.file_accounts();
         let account = user.as_ref().and_then(|user| self.find(user, &of_file));
         let secret = account.as_ref().map(|account| &account.secret);
@@ -312,11 +350,8 @@ impl Users {
 }
 
 fn own_account(password: &[u8]) -> Arc<Account> {
-    Arc::new(Account { field: Hidden(Vec::new()), secret: Secret::Readable(password.to_owned()) })
-}
-
-fn parse(name: &[u8]) -> Option<UserName> {
-    std::str::from_utf8(name).ok()?.parse().ok()
+    let secret = Secret::Readable(password.to_owned());
+    Arc::new(Account { field: Hidden(Vec::new()), secret, mailbox: Mailbox::default() })
 }
 
 #[cfg(test)]
@@ -327,7 +362,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Users of a file with these lines, which is there as long as the directory.
+    /// Users of a file with these lines. The file exists as long as the directory.
     fn of_file(text: &str) -> (tempfile::TempDir, Users) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
@@ -336,7 +371,22 @@ mod tests {
     }
 
     #[test]
-    fn only_name_and_password_together_are_credentials() {
+    fn name_rules_are_applied_before_the_look_up() {
+        let mut users = Users::default();
+        assert!(users.add_own(user("ana@example.com"), b"x") && users.add_own(user("Bob@Other"), b"x"));
+        let names = |users: &Users| {
+            ["ana", "Ana@Example.COM", "Bob@Other", "bob"].map(|name| users.authenticate(name.as_bytes(), b"x").is_ok())
+        };
+        assert_eq!(names(&users), [false, false, true, false]);
+        users.set_name_rules(NameRules { lower_case: true, default_domain: Some("example.com".to_owned()) });
+        assert_eq!(names(&users), [true, true, false, false]);
+        assert_eq!(users.authenticate(b"ANA", b"x").unwrap(), user("ana@example.com"));
+        users.set_name_rules(NameRules { lower_case: false, default_domain: Some("Other".to_owned()) });
+        assert_eq!(users.authenticate(b"Bob", b"x").unwrap(), user("Bob@Other"));
+    }
+
+    #[test]
+    fn a_login_needs_the_right_name_and_password() {
         let users = Users::default();
         assert!(users.add_own(user("ana"), b"a b:c"));
         assert!(!users.add_own(user("ana"), b"other"));
@@ -362,7 +412,7 @@ mod tests {
         let path = directory.path().join("users");
         let other = Users::open(Some(path.clone())).unwrap();
         for users in [&users, &other] {
-            // The second time it is remembered.
+            // The second login uses the remembered result of the first verification.
             for _ in 0..2 {
                 assert_eq!(users.authenticate(b"ana", b"a:b"), Ok(user("ana")));
             }
@@ -424,9 +474,9 @@ mod tests {
         assert!(users.names().is_empty());
     }
 
-    /// Such lines are made by mistake, as that of an empty variable in a script.
+    /// Lines with an empty password arise by mistake, for example from an empty variable in a script.
     #[test]
-    fn no_password_lets_nobody_in() {
+    fn an_empty_password_is_always_refused() {
         let (_directory, users) = of_file(&format!(
             "ana:{{SHA256}}47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nbob:{}\neve:{{PLAIN}}\nfay:{{PLAIN}}f\n",
             Scheme::BlfCrypt.field(b"")
@@ -438,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn apop_is_for_readable_secrets() {
+    fn apop_needs_a_plaintext_password() {
         let (_directory, users) = of_file("bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n");
         users.add_own(user("mrose"), b"tanstaaf");
         // RFC 1939 section 7
@@ -458,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_can_is_not_announced() {
+    fn a_mechanism_that_only_some_accounts_support_is_not_announced() {
         let hashed = "bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n";
         let keys = format!("ana:{{SCRAM-SHA-256}}{}\n", ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000));
         let readable = "eve:{PLAIN}e\n";
@@ -473,13 +523,13 @@ mod tests {
             let (_directory, users) = of_file(text);
             assert_eq!(users.abilities(), Abilities { apop, scram }, "{text}");
             users.add_own(user("own"), b"o");
-            let somebody = text.is_empty();
-            assert_eq!(users.abilities(), Abilities { apop: apop || somebody, scram: scram || somebody }, "{text}");
+            let is_only = text.is_empty();
+            assert_eq!(users.abilities(), Abilities { apop: apop || is_only, scram: scram || is_only }, "{text}");
         }
     }
 
     #[test]
-    fn everybody_has_a_salt_and_keeps_it() {
+    fn every_name_has_a_salt_that_stays_the_same() {
         let keys = ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000);
         let (_directory, users) = of_file(&format!("ana:{{SCRAM-SHA-256}}{keys}\nbob:{{PLAIN}}b\n"));
         for name in [&b"ana"[..], b"bob", b"nobody", b"no/name"] {
@@ -500,7 +550,7 @@ mod tests {
         let salt = salt_of_bob();
         assert_eq!(salt_of_bob(), salt);
         assert_ne!(users.scram_parameters(b"bob").0, salt);
-        // What somebody has cut off is made anew.
+        // A key that was cut off is replaced by a new one.
         std::fs::write(state.file("scram-salt-key"), "").unwrap();
         assert_ne!(salt_of_bob(), salt);
     }

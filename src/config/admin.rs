@@ -16,11 +16,11 @@ pub(super) const DEFAULT_ADMIN: &str = "root:root";
 /// Who may log in by PEEP.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct AdminArgs {
-    /// The admin, who may log in by PEEP; in place of the password a hash may stand, as `pop3d passwd` prints it
+    /// The name and password of the admin, who may log in by PEEP; a hash from `pop3d passwd` can replace the password
     #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN, value_parser = admin)]
     peep_admin: Account,
 
-    /// Read the admin's NAME:PASSWORD from the first line of this file, so that it is not in the list of processes
+    /// Read the admin's NAME:PASSWORD from the first line of this file, which keeps it out of the list of processes
     #[arg(long, value_name = "FILE", conflicts_with = "peep_admin")]
     peep_admin_file: Option<PathBuf>,
 }

@@ -43,15 +43,15 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum OtherTask {
-    /// Tell what a server with these flags would find at its start, and start nothing; exit 1 when something is wrong
+    /// Check whether a server with these flags would start, without starting it; the exit status is 1 if it would not
     Check {
         #[command(flatten)]
         args: Box<Args>,
     },
 
-    /// Print the settings that a server with these flags would have, as a configuration file
+    /// Print the settings of a server with these flags as a configuration file
     Show {
-        /// Print with each setting what it does
+        /// Print a comment on what each setting does
         #[arg(long)]
         explain: bool,
 
@@ -59,16 +59,16 @@ enum OtherTask {
         args: Box<Args>,
     },
 
-    /// Ask for a password, or read one line of stdin, and print what stands for it in a file of users
+    /// Ask for a password, or read it from stdin, and print its hash for --users or --peep-admin
     Passwd {
-        /// What to make of the password
+        /// How to store the password
         #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
         scheme: Scheme,
     },
 
-    /// Print a page of the manual, or the list of its pages
+    /// Print a page of the manual, or the list of pages
     Help {
-        /// The page's name
+        /// The name of the page
         page: Option<Page>,
     },
 }

@@ -13,34 +13,34 @@ use crate::transform::{Fences, Limit, Transform};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Confinement")]
 pub(super) struct ConfinementArgs {
-    /// Run as this user once the ports are bound and the files opened; names or numbers
+    /// Run as this user and group (names or numbers) once the ports are bound and the files are open
     #[arg(long, value_name = "USER[:GROUP]", group = NEEDS_RESTART)]
     run_as: Option<RunAs>,
 
-    /// A further directory where PEEP may move the mail directory to, and where the transform may write; can be given
-    /// many times
+    /// Let PEEP choose this directory, or one below it, as mail directory, and let the transform write there; can be
+    /// repeated
     #[arg(long, value_name = "DIR", group = NEEDS_RESTART)]
     allow_dir: Vec<PathBuf>,
 
-    /// Something that the transform may read and run, beside itself and the system's programs; can be given many times
+    /// Let the transform read and run this file or directory, besides its own and the system's programs; can be repeated
     #[arg(long, value_name = "PATH", requires = "transform", group = NEEDS_RESTART)]
     transform_path: Vec<PathBuf>,
 
-    /// Let the transform use the network, and sockets of other programs of this machine
+    /// Let the transform use the network and the sockets of other programs on this machine
     #[arg(long, requires = "transform", group = NEEDS_RESTART)]
     transform_network: bool,
 
-    /// What the transform may use at most, as cpu=10,memory=512M: cpu (seconds), memory, file-size (octets, or K, M,
-    /// G), files (open), processes
+    /// Limit what the transform may use, as in cpu=10,memory=512M: cpu (seconds), memory and file-size (octets; K, M and G
+    /// are units), files (open at once), processes
     #[arg(long, value_name = "NAME=N", value_delimiter = ',', requires = "transform")]
     pub(super) transform_limit: Vec<Limit>,
 
-    /// Keep the server and its transform from all files but those that it serves and needs, so that PEEP cannot move
-    /// the mail directory elsewhere; --run-as, --allow-dir and --transform-path do so too
+    /// Let the server and its transform use only the files that they need, so that PEEP cannot move the mail directory
+    /// elsewhere; implied by --run-as, --allow-dir and --transform-path
     #[arg(long, group = NEEDS_RESTART)]
     confine: bool,
 
-    /// Do without Landlock, which forbids other files, TCP connections, and signals to other processes
+    /// Run without Landlock, which forbids all other files, outgoing TCP connections and signals to other processes
     #[arg(long, conflicts_with = "confine", group = NEEDS_RESTART)]
     no_landlock: bool,
 }

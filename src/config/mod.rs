@@ -45,7 +45,7 @@ pub use ports::{Endpoint, Ports};
 pub use show::needs_restart;
 
 /// What the program is, for its help.
-const ABOUT: &str = "Serves directories of mail over POP3";
+const ABOUT: &str = "A POP3 server for directories of mail";
 
 /// A server's configuration, checked.
 #[derive(Debug)]

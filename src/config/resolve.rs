@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 use super::accounts::Account;
 use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
-use crate::auth::Users;
+use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot};
 use crate::net::Certificate;
@@ -77,6 +77,10 @@ impl Args {
         if let Some(state) = state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
+        users.set_name_rules(NameRules {
+            lower_case: self.accounts.lower_case_names,
+            default_domain: self.accounts.default_domain.clone(),
+        });
         for Account { name, password } in &self.users {
             users.add_own(name.clone(), password.0.as_bytes());
         }

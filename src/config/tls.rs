@@ -15,29 +15,29 @@ use crate::state::StateDir;
 #[group(skip)]
 #[command(group = ArgGroup::new("certificate").args(["tls_cert", "tls_self_signed"]))]
 pub(super) struct TlsArgs {
-    /// The certificate chain in PEM, the server's own first; read again on SIGHUP
+    /// The TLS certificate chain (PEM), beginning with the server's own certificate; read again on SIGHUP
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
-    /// The certificate's private key in PEM
+    /// The private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// Use a certificate that the server makes for itself, once, and keeps in its state directory, or for this run if it
-    /// has none; NAME is what clients call the server [default: this host's name]
+    /// Use a self-signed certificate for NAME, under which clients reach the server; it is created once and kept in the
+    /// --state directory, or without --state created for each run [default: this host's name]
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, value_parser = server_name,
           conflicts_with_all = ["tls_cert", "tls_key"])]
     tls_self_signed: Option<Option<String>>,
 
-    /// A port for POP3 by TLS from the first octet on; commonly 995 (0: any free one)
+    /// Also serve POP3S (TLS from the first octet on) on this port; 995 is usual (0: any free port)
     #[arg(long, value_name = "PORT", requires = "certificate")]
     pub(super) pop3s_port: Option<u16>,
 
-    /// Serve PEEP by TLS
+    /// Serve PEEP over TLS only
     #[arg(long, requires = "certificate")]
     pub(super) peep_tls: bool,
 
-    /// Take passwords without TLS from beyond this machine, and serve PEEP so
+    /// Accept passwords from other machines without TLS, both for POP3 and for PEEP
     #[arg(long)]
     pub(super) allow_cleartext: bool,
 }

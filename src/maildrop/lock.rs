@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 use super::location::{Key, Location};
 use super::lock_file::{self, Attempt, LockFile};
@@ -34,13 +35,20 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Locks the maildrop at `location`. Waits up to [`PATIENCE`] for a session that is ending, and returns `None` if
+    /// Locks the maildrop at `location`, or behind a link there that the operator has made. Waits up to [`PATIENCE`] for a session that is ending, and returns `None` if
     /// another session keeps the maildrop.
     ///
     /// # Errors
     /// When it cannot be found out whether another server holds the lock, or the user's directory is refused as a
     /// maildrop.
     pub fn lock(self: &Arc<Self>, location: &Location) -> io::Result<Option<Lock>> {
+        match self.lock_at(location) {
+            Err(error) if is_link(&error) => self.lock_at(&location.behind_link()?),
+            result => result,
+        }
+    }
+
+    fn lock_at(self: &Arc<Self>, location: &Location) -> io::Result<Option<Lock>> {
         // This comes first, so that nothing is written into a directory that is refused.
         let folder = lock_file::folder(location)?;
         let deadline = Instant::now() + PATIENCE;
@@ -90,6 +98,12 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// The location of the maildrop. If the operator has put a link there, this is the location behind the link.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// The user whose maildrop is locked.
     #[must_use]
     pub fn user(&self) -> &UserName {
@@ -116,6 +130,10 @@ impl Drop for Lock {
         self.locks.held.lock().remove(&self.location.key());
         self.locks.freed.notify_all();
     }
+}
+
+fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// Locks the maildrop against other servers.

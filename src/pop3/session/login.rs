@@ -86,7 +86,9 @@ impl<L: Link> Session<'_, L> {
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
-        let location = self.shared.settings().mail_root.location(user.clone()).map_err(Reason::Maildrop)?;
+        let mailbox = self.shared.users.mailbox(&user);
+        let location =
+            self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
         let scan = Instant::now();
         let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
