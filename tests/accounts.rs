@@ -417,9 +417,10 @@ fn two_servers_can_add_users_to_one_file() {
 // ---------------------------------------------------------------------------------------------------------------------
 // pop3d passwd
 
+/// Runs `pop3d passwd` with this input, and kills it after a minute.
 fn passwd(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(PROGRAM)
-        .arg("passwd")
+    let mut child = Command::new("timeout")
+        .args(["-s", "KILL", "60", PROGRAM, "passwd"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

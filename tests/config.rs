@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{Certificate, PROGRAM, Server};
+use crate::harness::{Certificate, PROGRAM, Server, bounded_output};
 
 /// Runs `pop3d` with arguments that make it end by itself. Returns its exit code, stdout and stderr.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let output = bounded_output(Command::new(PROGRAM).args(arguments).stdin(Stdio::null()));
     let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

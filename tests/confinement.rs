@@ -13,8 +13,8 @@ use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Builder, ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, can_unshare,
-    copy_of_program, eventually, lines_of, unshare,
+    Builder, ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, bounded_output,
+    can_unshare, copy_of_program, eventually, lines_of, unshare,
 };
 
 /// Starts a server that has one small message.
@@ -128,7 +128,7 @@ fn a_server_that_cannot_become_the_user_of_run_as_does_not_start() {
     if geteuid().is_root() {
         command.uid(NOBODY);
     }
-    let text = refusal(&command.output().unwrap());
+    let text = refusal(&bounded_output(command.stdin(Stdio::null())));
     assert!(text.starts_with("cannot run as 54321:54321 (uid 54321, gid 54321): "), "{text}");
 }
 

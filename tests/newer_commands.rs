@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Server, eventually};
+use crate::harness::{PATIENCE, Server, accept, eventually};
 use crate::peepclient::{BANNER, Ended, ON_A_TERMINAL, ended, peepclient, peepclient_with, run};
 
 /// A server that answers each line with the answer that it has for it, and any other with -0. It serves any number of
@@ -328,7 +328,7 @@ fn a_server_that_dies_while_it_is_followed_ends_with_3() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = thread::spawn(move || {
-        let mut lines = BufReader::new(listener.accept().unwrap().0);
+        let mut lines = BufReader::new(accept(&listener));
         for answer in ["+\r\n", "+\r\nevent\r\n"] {
             lines.read_line(&mut String::new()).unwrap();
             lines.get_mut().write_all(answer.as_bytes()).unwrap();

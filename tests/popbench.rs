@@ -675,8 +675,12 @@ fn a_report_that_cannot_be_written_is_an_error_unless_its_reader_has_left() {
     let server = Server::start(Manner::Correct);
     let run = |out: Stdio| {
         let options = ["retr", "-n", "1", "--password", "secret", "--address"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_popbench"));
-        command.args(options).arg(server.address.to_string()).arg("--quiet");
+        let mut command = Command::new("timeout");
+        command
+            .args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_popbench")])
+            .args(options)
+            .arg(server.address.to_string())
+            .arg("--quiet");
         let Output { status, stderr, .. } = command.stdout(out).stderr(Stdio::piped()).output().unwrap();
         (status.code(), String::from_utf8(stderr).unwrap())
     };

@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::{
-    ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, copy_of_program, eventually,
-    lines_of, reset,
+    ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, bounded_output, copy_of_program,
+    eventually, lines_of, reset,
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ fn a_limit_of_threads_that_is_too_low_is_refused() {
         if geteuid().is_root() {
             command.uid(OWN_USER);
         }
-        let output = command.current_dir("/tmp").stdin(Stdio::null()).output().unwrap();
+        let output = bounded_output(command.current_dir("/tmp").stdin(Stdio::null()));
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{}: {text}", output.status);
         assert!(!text.contains("panicked") && text.contains("thread"), "{text}");

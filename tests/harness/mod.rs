@@ -12,6 +12,7 @@ mod namespaces;
 mod pipe;
 mod server;
 
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,4 +66,18 @@ pub(crate) fn settled<T: PartialEq>(what: &str, mut value: impl FnMut() -> T) {
         last = now;
         repeated >= 50
     });
+}
+
+/// Accepts one connection for a scripted server. Fails if no client connects within [`PATIENCE`].
+#[track_caller]
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    eventually("a client connects", || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (socket, _) = accepted.unwrap();
+    socket.set_nonblocking(false).unwrap();
+    socket
 }
