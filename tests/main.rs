@@ -48,14 +48,15 @@ mod manual;
 mod model;
 // Link-local addresses and clients on other machines.
 mod namespaces;
-// `peepclient` with the commands of PEEP 1.1, JSON and several servers.
-mod newer_commands;
+
 // Messages, compared octet by octet with a naive reference.
 mod octets;
 // PEEP, its counters and its settings.
 mod peep;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
+// `peepclient` with the commands of PEEP 1.1, JSON and several servers.
+mod peepclient_1_1;
 // POP3 where a dialogue is not enough.
 mod pop3;
 // The load generator against a scripted server.
