@@ -354,7 +354,7 @@ fn settings_that_a_confined_server_may_not_apply_need_a_restart() {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let server = setup.start();
-    server.expect_log("WARN", &format!("cannot read {} again when it changes", key.display()));
+    server.expect_log("WARN", &format!("will not be able to read {} again when it changes", key.display()));
     let mut admin = admin(&server);
     // The mail directory is not below the old one, and only root may read the key.
     let elsewhere = MailRoot::new();
