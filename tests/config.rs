@@ -67,6 +67,7 @@ fn the_output_of_show_is_a_configuration_file_of_the_same_settings() {
         ),
         "{explained}"
     );
+    assert!(explained.replace("\n# ", " ").contains("; a change needs a restart state = "), "{explained}");
     fs::write(&second, explained).unwrap();
     let (code, _, error) = run(&["show", "--config", second.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{error}");

@@ -48,7 +48,6 @@ mod manual;
 mod model;
 // Link-local addresses and clients on other machines.
 mod namespaces;
-
 // Messages, compared octet by octet with a naive reference.
 mod octets;
 // PEEP, its counters and its settings.
@@ -69,6 +68,8 @@ mod reload;
 mod scripts;
 // Maildrops that other programs use, and file systems without stable inode numbers.
 mod shared_maildrops;
+// Several certificates, chosen by the name that the client asks for.
+mod sni;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.

@@ -310,6 +310,17 @@ fn a_reload_can_change_the_users_file() {
 }
 
 #[test]
+fn rules_for_names_follow_the_configuration() {
+    let setup = Setup::new("user = ['ana@example.org:1']");
+    let server = setup.start();
+    let mut admin = admin(&server);
+    assert!(login(&server, "Ana", "1").is_err());
+    setup.write("user = ['ana@example.org:1']\nlower-case-names = true\ndefault-domain = 'example.org'");
+    assert!(reload(&mut admin).is_empty());
+    assert!(login(&server, "Ana", "1").is_ok());
+}
+
+#[test]
 fn a_reload_can_start_and_end_the_statistics_log() {
     let setup = Setup::new("user = ['ana:1']");
     let server = setup.start();
