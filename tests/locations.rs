@@ -1,5 +1,5 @@
-//! Locations of maildrops: templates, home directories and locations in the users file, symbolic links of the operator, and
-//! rules for names.
+//! Locations of maildrops: templates, home directories and locations in the users file, symbolic links of the operator,
+//! and rules for names.
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};

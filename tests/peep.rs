@@ -45,7 +45,8 @@ fn play<'a>(client: &mut Client, dialogue: impl IntoIterator<Item = (&'a str, &'
     }
 }
 
-/// Checks that the server sends nothing for 100 ms. A slow server may pass although it is wrong, but a right one never fails.
+/// Checks that the server sends nothing for 100 ms. A slow server may pass although it is wrong, but a right one never
+/// fails.
 #[track_caller]
 fn expect_silence(client: &Client) {
     let socket = client.socket();
@@ -648,7 +649,8 @@ fn each_user_is_added_by_exactly_one_admin() {
 
 #[test]
 fn only_complete_commands_of_an_admin_who_leaves_are_carried_out() {
-    // If the server runs as root, it refuses the default admin to a client that has already left. So this sets another one.
+    // If the server runs as root, it refuses the default admin to a client that has already left. So this sets another
+    // one.
     let server = Server::builder().flags(["-a", "boss:secret"]).start();
     let login = || {
         let mut admin = server.peep();
@@ -687,8 +689,8 @@ fn expect_one_refusal(server: &Server, octets: &[u8]) {
 /// Lines that add a user if the server takes them for commands.
 const INJECTED: &str = "\na root root\nu+ eve evil\n";
 
-/// A web page can make a browser send a form to any port of the browser's machine, and can choose the form's path and text. A
-/// page from the same host can also choose the method.
+/// A web page can make a browser send a form to any port of the browser's machine, and can choose the form's path and
+/// text. A page from the same host can also choose the method.
 #[test]
 fn a_web_page_cannot_speak_peep() {
     let server = Server::start();

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, Server, accept, eventually};
 use crate::peepclient::{BANNER, Ended, ON_A_TERMINAL, ended, peepclient, peepclient_with, run};
 
-/// A scripted server with a fixed answer for each line, and -0 for any other line. It serves any number of clients until the
-/// test program ends.
+/// A scripted server with a fixed answer for each line, and -0 for any other line. It serves any number of clients
+/// until the test program ends.
 #[derive(Clone, Default)]
 pub(crate) struct Answering {
     answers: Arc<Mutex<HashMap<String, String>>>,

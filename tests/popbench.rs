@@ -46,8 +46,8 @@ enum Manner {
 }
 
 impl Manner {
-    /// The line that the answer to this command repeats without end, and the pause after each line. The pause is the pace of
-    /// a slow server, not a wait for the client.
+    /// The line that the answer to this command repeats without end, and the pause after each line. The pause is the
+    /// pace of a slow server, not a wait for the client.
     fn endless(self, verb: &str) -> Option<(&'static [u8], Duration)> {
         match (self, verb) {
             (Manner::EndlessList, "LIST") => Some((b"3 2\r\n", Duration::ZERO)),

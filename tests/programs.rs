@@ -719,8 +719,8 @@ fn a_log_file_is_opened_again_on_sighup() {
     assert_eq!(fs::read_to_string(&file).unwrap().matches("end: quit").count(), 1);
 }
 
-/// glibc reads its tunables only from the environment at the start. So the program sets them and executes itself again in the
-/// same process, with the same name.
+/// glibc reads its tunables only from the environment at the start. So the program sets them and executes itself again
+/// in the same process, with the same name.
 #[test]
 fn the_server_limits_the_memory_that_its_threads_keep_after_freeing() {
     let environment = |server: &Server| fs::read_to_string(format!("/proc/{}/environ", server.pid())).unwrap();

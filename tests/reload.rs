@@ -348,8 +348,8 @@ fn the_log_file_is_opened_again_if_the_configuration_has_an_error() {
     eventually("the log goes on in a new file", || text().contains("the configuration cannot be used"));
 }
 
-/// A server that has given up root keeps the old values of settings that it may not apply, and names them. It applies the
-/// others.
+/// A server that has given up root keeps the old values of settings that it may not apply, and names them. It applies
+/// the others.
 #[test]
 fn settings_that_a_confined_server_may_not_apply_need_a_restart() {
     if !geteuid().is_root() {

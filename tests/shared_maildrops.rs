@@ -1,7 +1,7 @@
 //! Maildrops that other programs use at the same time, and maildrops on file systems without stable inode numbers.
 //!
-//! `POP3D_SHARED_MESSAGES=50000 cargo test --test all shared_maildrops` sets the number of messages that are removed while
-//! Dovecot's IMAP clients use the maildrop (default: 400).
+//! `POP3D_SHARED_MESSAGES=50000 cargo test --test all shared_maildrops` sets the number of messages that are removed
+//! while Dovecot's IMAP clients use the maildrop (default: 400).
 
 use std::collections::BTreeSet;
 use std::env;
@@ -33,8 +33,8 @@ fn base_names(maildrop: &Maildrop) -> BTreeSet<String> {
     maildrop.messages().iter().map(base).collect()
 }
 
-/// Marks all messages of a session and sends QUIT. Returns their unique-ids, which are their base names, and true if QUIT was
-/// answered by +OK.
+/// Marks all messages of a session and sends QUIT. Returns their unique-ids, which are their base names, and true if
+/// QUIT was answered by +OK.
 fn remove_all(mut session: Client) -> (BTreeSet<String>, bool) {
     let ids: BTreeSet<String> =
         session.listing("UIDL").iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();
@@ -50,8 +50,8 @@ fn remove_all(mut session: Client) -> (BTreeSet<String>, bool) {
 // ---------------------------------------------------------------------------------------------------------------------
 // A program that changes flags
 
-/// Renames the messages of a Maildir as fast as possible until `done` is set. The number of rounds is limited, so that this
-/// ends even if the test fails.
+/// Renames the messages of a Maildir as fast as possible until `done` is set. The number of rounds is limited, so that
+/// this ends even if the test fails.
 fn change_flags(maildrop: &Maildrop, done: &AtomicBool) {
     const ROUNDS: usize = 1_000_000;
     for round in 0..ROUNDS {

@@ -1,8 +1,8 @@
 //! The server's side of SASL exchanges (RFC 4422). It takes the client's responses and tells the session what to do
 //! next; it does no I/O.
 //!
-//! The mechanisms are PLAIN (RFC 4616) and SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677). RFC 5034 tells how
-//! an exchange is transmitted in POP3.
+//! The mechanisms are PLAIN (RFC 4616) and SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677). RFC 5034 tells
+//! how an exchange is transmitted in POP3.
 
 use std::fmt;
 
@@ -244,7 +244,8 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Decodes a name as SCRAM writes it, with `=2C` for a comma and `=3D` for `=`, and prepares it by SASLprep if possible.
+/// Decodes a name as SCRAM writes it, with `=2C` for a comma and `=3D` for `=`, and prepares it by SASLprep if
+/// possible.
 fn scram_name(written: &str) -> Option<String> {
     let mut pieces = written.split('=');
     let mut name = pieces.next()?.to_owned();
@@ -380,7 +381,8 @@ mod tests {
             assert_eq!(error, "Credentials", "{name}");
         }
         let client = Client::new(NAME, PASSWORD);
-        // An attacker has changed the header; the client wants to act as another user; the client asks for channel binding.
+        // An attacker has changed the header; the client wants to act as another user; the client asks for channel
+        // binding.
         assert_eq!(client.log_in(&users, "n,,", "y,,").unwrap_err(), "Failed(Malformed)");
         assert!(client.log_in(&users, "n,a=bob,", "n,a=bob,").unwrap_err().starts_with("Denied("));
         assert_eq!(client.log_in(&users, "p=tls-exporter,,", "").unwrap_err(), "Failed(Malformed)");

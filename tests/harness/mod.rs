@@ -1,7 +1,8 @@
 //! What the tests share: a real server on free ports, clients that speak to it line by line, and mail for it to serve.
 //!
-//! Every wait is bounded by [`PATIENCE`], so a server that hangs fails its test instead of blocking it. No test sleeps to
-//! give the server time: [`eventually`] polls for a result, and [`throughout`] checks that something holds for a period.
+//! Every wait is bounded by [`PATIENCE`], so a server that hangs fails its test instead of blocking it. No test sleeps
+//! to give the server time: [`eventually`] polls for a result, and [`throughout`] checks that something holds for a
+//! period.
 
 mod builder;
 mod certificate;
