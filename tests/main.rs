@@ -74,6 +74,8 @@ mod systemd;
 mod tls;
 // What clients by TLS are tested against.
 mod tls_peer;
+// `peepclient top` on a real terminal.
+mod top;
 // Messages through a program.
 mod transform;
 // The report's admin session, word for word.
