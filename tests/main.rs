@@ -80,6 +80,8 @@ mod systemd;
 mod tls;
 // Scripted TLS servers for the tests of the clients.
 mod tls_peer;
+// `peepclient top` on a real terminal.
+mod top;
 // An admin's session as the report shows it.
 mod transcript;
 // Transforms: output, environment and failures.
