@@ -2,6 +2,8 @@
 
 // The users file, `pop3d passwd`, AUTH and APOP.
 mod accounts;
+// What an admin sees of a running server, and does to it, by PEEP 1.1.
+mod admin;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
 // certbot's directories and the deploy hook.
