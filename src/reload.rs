@@ -67,10 +67,13 @@ impl Reloader {
         drop(self.request());
     }
 
-    /// Has everything read again, and waits for the outcome.
+    /// Has everything read again, and waits for the outcome, at most for half a minute.
     #[must_use]
     pub fn ask_and_wait(&self) -> Outcome {
-        self.request()?.recv_timeout(PATIENCE).ok()?
+        self.request()?.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            log::error!("the configuration is still being read after {PATIENCE:?}");
+            None
+        })
     }
 
     fn request(&self) -> Option<Receiver<Outcome>> {
