@@ -56,6 +56,8 @@ mod octets;
 mod model;
 // PEEP as the server speaks it, its counters and settings.
 mod peep;
+// The systemd units of the Debian package.
+mod package;
 // POP3's commands and their timer, where it takes more than a dialogue.
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
