@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Endpoint};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
-use crate::events::{self, Client, EndResult, Ended, What};
+use crate::events::{self, Client, EndResult, Ended, What, WhyRefused};
 use crate::guard::Admission;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::net::{self, Listener, Socket};
@@ -260,7 +260,7 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Share
         (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
     }
     let is_news = shared.guard.should_log_refusal(peer.ip());
-    shared.events.emit(&Client::refused(peer, service.into()), What::Refused { is_news });
+    shared.events.emit(&Client::refused(peer, service.into()), What::Refused { reason: WhyRefused::TooMany, is_news });
 }
 
 /// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command

@@ -77,3 +77,5 @@ mod tls_peer;
 mod transform;
 // The report's admin session, word for word.
 mod transcript;
+// What an operator sees: the reasons of refused logins, formats of the log, metrics.
+mod watched;

@@ -33,7 +33,7 @@ pub use local_client::user_of_local_client;
 pub use name::{InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;
-pub use users::{Abilities, Denied, Unchanged, Users};
+pub use users::{Abilities, Denied, Unchanged, Users, Wrong};
 
 /// Random octets from the kernel, which cannot be predicted.
 ///

@@ -1,6 +1,7 @@
 //! Who may log in: the users of the command line, who live as long as the server, and those of the users file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,8 +34,10 @@ pub struct Users {
 /// Why a login is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// Wrong name, or wrong password; which of them is not told.
+    /// Wrong name, or wrong password; which of them is not told. The log gets it from [`Users::explain`].
     Credentials,
+    /// The client has asked to act as another user than the one whose password it has.
+    OtherUser,
     /// Too many are being verified.
     Busy,
 }
@@ -42,6 +45,30 @@ pub enum Denied {
 impl From<Busy> for Denied {
     fn from(_: Busy) -> Self {
         Self::Busy
+    }
+}
+
+/// What was wrong with credentials. This is for the operator; a client is never told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// There is no such user.
+    Name,
+    /// There is such a user, with another password.
+    Password,
+    /// The user's line in the users file, counted from 1, is wrong.
+    Line(usize),
+    /// No user may act as another one.
+    OtherUser,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("unknown user"),
+            Self::Password => f.write_str("wrong password"),
+            Self::Line(line) => write!(f, "line {line} of the users file cannot be used"),
+            Self::OtherUser => f.write_str("a user may not act as another one"),
+        }
     }
 }
 
@@ -254,6 +281,20 @@ impl Users {
         let keys = stored.or(made.as_ref().filter(|_| password.is_some()));
         let right = keys.filter(|keys| keys.match_proof(exchange, proof)).map(|keys| keys.server_signature(exchange));
         user.zip(right).ok_or(Denied::Credentials)
+    }
+
+    /// Says what is wrong with credentials that were refused. It looks up the same for all names, so that the time does not
+    /// tell who exists.
+    #[must_use]
+    pub fn explain(&self, name: &[u8]) -> Wrong {
+        let Some(user) = parse(name) else { return Wrong::Name };
+        let of_file = self.file_accounts();
+        let line = of_file.wrong_lines.get(&user).copied();
+        match (self.find(&user, &of_file), line) {
+            (Some(_), _) => Wrong::Password,
+            (None, Some(line)) => Wrong::Line(line),
+            (None, None) => Wrong::Name,
+        }
     }
 
     /// Looks whether the file has changed; once for each proof.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::client::Client;
-use super::reason::{AdminReason, Method, Reason};
+use super::reason::{AdminReason, Method, Reason, WhyRefused};
 use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
 
@@ -41,8 +41,10 @@ pub struct Event<'a> {
 pub enum What<'a> {
     /// A session has begun.
     Connected,
-    /// A connection was refused, because there are too many from its address.
+    /// A connection was refused.
     Refused {
+        /// Why.
+        reason: WhyRefused,
         /// False if the log has told of the address only a moment ago.
         is_news: bool,
     },
@@ -297,13 +299,13 @@ impl Event<'_> {
     #[must_use]
     pub fn level(&self) -> Option<Level> {
         match &self.what {
-            What::Refused { is_news: false }
+            What::Refused { is_news: false, .. }
             | What::Penalty { .. }
             | What::Transformed { .. }
             | What::Update { .. } => None,
             What::NotSent { .. } | What::CutOff { .. } | What::LockLost => Some(Level::Error),
             What::LoginRefused { reason, .. } => Some(reason.level()),
-            What::Refused { is_news: true } | What::AdminRefused { .. } => Some(Level::Warn),
+            What::Refused { is_news: true, .. } | What::AdminRefused { .. } => Some(Level::Warn),
             What::Ended(Ended { result: EndResult::Fault, .. }) => Some(Level::Error),
             What::Connected
             | What::Tls { .. }

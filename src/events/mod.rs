@@ -22,7 +22,7 @@ use log::Record;
 pub use client::{Client, Service, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
-pub use reason::{AdminReason, Method, Reason};
+pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
 use crate::stats::Stats;
 use follow::Recent;
