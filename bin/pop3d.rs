@@ -70,7 +70,7 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let bloated = malloc::restart_with_small_caches();
     let config = args.log();
-    let mut log = Log::start(config.level, config.file)?;
+    let mut log = Log::start(config.level, config.format, config.file)?;
     if let Some(error) = bloated {
         log::debug!("cannot be started again with small caches, so it may take more memory: {error}");
     }

@@ -568,7 +568,7 @@ fn failed_logins_are_logged_with_the_address() {
     let _holder = server.session();
     client.call(&format!("USER {USER}"));
     client.refused(&format!("PASS {PASSWORD}"));
-    logged(&server, &[&address, "in use"]);
+    logged(&server, &[&address, "login refused", "locked by session"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::logging::LogFormat;
 use crate::maildrop::LayoutChoice;
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
@@ -89,6 +90,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
+    /// How the lines of the log look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
     #[command(flatten)]
     pub(super) tls: TlsArgs,
 
@@ -114,6 +119,8 @@ fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
 pub struct LogConfig {
     /// The least important level that is logged.
     pub level: LevelFilter,
+    /// How the lines look.
+    pub format: LogFormat,
     /// Where to, if not to stderr.
     pub file: Option<PathBuf>,
 }
@@ -180,7 +187,7 @@ impl Args {
             (1, _) => LevelFilter::Warn,
             (_, _) => LevelFilter::Error,
         };
-        LogConfig { level, file: self.log_file.clone() }
+        LogConfig { level, format: self.log_format, file: self.log_file.clone() }
     }
 
     /// What the server is to be confined to when its ports are bound.

@@ -271,6 +271,7 @@ mod tests {
             ("verbose = 2", &["-vv"]),
             ("quiet = 1", &["-q"]),
             ("log-file = 'log'", &["--log-file", "log"]),
+            ("log-format = 'json'", &["--log-format", "json"]),
             (
                 "tls = { cert = 'c', key = 'k' }\npop3s-port = 995",
                 &["--tls-cert", "c", "--tls-key", "k", "--pop3s-port", "995"],
