@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use pop3d::auth;
-use pop3d::config::{self, Args, Task, UsageError};
+use pop3d::config::{self, Args, Rereading, Task, UsageError};
 use pop3d::logging::Log;
 use pop3d::malloc;
 use pop3d::manual;
@@ -90,14 +90,10 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     log.start_writing().map_err(no_thread)?;
 
     let (ask, requests) = crossbeam_channel::unbounded();
-    let reopener = log.reopener();
     let listen = move || {
         for signal in signals.forever() {
             let _ = ask.send(match signal {
-                SIGHUP => {
-                    reopener.reopen();
-                    Request::Reload
-                }
+                SIGHUP => Request::Reload,
                 SIGINT => Request::Stop("SIGINT"),
                 _ => Request::Stop("SIGTERM"),
             });
@@ -105,7 +101,8 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     thread::Builder::new().spawn(listen).map_err(no_thread)?;
     print(server.endpoints())?;
-    Ok(server.run(&requests)?)
+    let configuration = Rereading::new(env::args_os().collect(), args);
+    Ok(server.run(&requests, configuration, log.reopener())?)
 }
 
 fn no_thread(error: io::Error) -> String {

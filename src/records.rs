@@ -28,10 +28,11 @@ pub struct Records {
     pub log: Option<StatsLog>,
 }
 
-/// A handle to the thread. There is no thread if there are no files.
+/// A handle to the thread.
 #[derive(Debug)]
 pub struct Recorder {
     end: Sender<()>,
+    set_log: LogSetter,
     ended: Receiver<()>,
 }
 
@@ -43,22 +44,21 @@ impl Records {
     pub fn start(mut self, shared: Arc<Shared>) -> io::Result<Recorder> {
         let (end, is_asked_to_end) = crossbeam_channel::bounded(1);
         let (has_ended, ended) = crossbeam_channel::bounded(1);
-        if self.kept.is_none() && self.log.is_none() {
-            return Ok(Recorder { end, ended });
-        }
+        let (set_log, new_logs) = crossbeam_channel::unbounded();
         thread::Builder::new().name("records".to_owned()).spawn(move || {
             let ticks = tick(TICK);
             loop {
                 self.write(&shared, false);
                 select! {
                     recv(ticks) -> _ => {}
+                    recv(new_logs) -> log => if let Ok(log) = log { self.log = log },
                     recv(is_asked_to_end) -> _ => break,
                 }
             }
             self.write(&shared, true);
             let _ = has_ended.send(());
         })?;
-        Ok(Recorder { end, ended })
+        Ok(Recorder { end, set_log: LogSetter(set_log), ended })
     }
 
     /// Writes the counters to the state directory if they have changed, and to the statistics log if a line is due or this
@@ -75,10 +75,27 @@ impl Records {
     }
 }
 
+/// Gives the thread another log of counters.
+#[derive(Debug, Clone)]
+pub struct LogSetter(Sender<Option<StatsLog>>);
+
+impl LogSetter {
+    /// Has lines appended to `log` from now on, or to none.
+    pub fn set(&self, log: Option<StatsLog>) {
+        let _ = self.0.send(log);
+    }
+}
+
 impl Recorder {
+    /// A handle by which the log of counters is replaced.
+    #[must_use]
+    pub fn log_setter(&self) -> LogSetter {
+        self.set_log.clone()
+    }
+
     /// Ends the thread after a last record. Logs a warning if that takes too long.
     pub fn end(self) {
-        let Self { end, ended } = self;
+        let Self { end, ended, set_log: _set_log } = self;
         let _ = end.try_send(());
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("the last counters could not be written within {PATIENCE:?}");

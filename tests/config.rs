@@ -62,9 +62,12 @@ fn the_settings_shown_can_be_fed_back() {
     assert_eq!((code, again.as_str()), (Some(0), shown.as_str()), "{error}");
     let (_, explained, _) = run(&["show", "--explain", "--config", first.to_str().unwrap()]);
     assert!(
-        explained.contains("# How long a client may be idle, in seconds (0: for ever)\ntimeout = 5\n"),
+        explained.contains(
+            "# Disconnect a POP3 client that has sent no command for this long, in seconds (0: never)\ntimeout = 5\n"
+        ),
         "{explained}"
     );
+    assert!(explained.replace("\n# ", " ").contains("; a change needs a restart state = "), "{explained}");
     fs::write(&second, explained).unwrap();
     let (code, _, error) = run(&["show", "--config", second.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{error}");

@@ -26,17 +26,22 @@ mod confinement;
 mod fences;
 // The real server, clients and mail.
 mod harness;
+// Several certificates, chosen by the name that the client asks for.
+mod sni;
+// A configuration that is read again while the server runs.
+mod reload;
 // Dialogues as data, one for each rule.
 mod dialogues;
 // What hostile servers cannot do to the client programs.
 mod hostile;
 // Link-local addresses and clients on other machines.
 mod namespaces;
-mod newer_commands;
 // The most of everything: connections, places, descriptors.
 mod limits;
 // The default admin of a server of root.
 mod local_admin;
+// Where maildrops are: templates, homes, links, rules for names.
+mod locations;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // The log and the list of ports, when nothing takes them.
@@ -55,6 +60,8 @@ mod peep;
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
 mod peepclient;
+// The admin client with the commands of PEEP 1.1, JSON, several servers.
+mod newer_commands;
 // The load generator against a scripted server.
 mod popbench;
 // Maildrops that other programs use at the same time, and file systems that number their files anew.

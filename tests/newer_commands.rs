@@ -280,6 +280,14 @@ fn following(events: &str) -> u16 {
     Answering::new(&[("f", events), ("f ana", events), ("", "one more event\n+"), ("t?", "+7")]).on_a_port()
 }
 
+/// The client without a program around it, so that it can be killed.
+fn bare_client(ports: &[u16]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peepclient"));
+    let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    command.env_remove("PEEP_PASSWORD").env("XDG_CONFIG_HOME", "/nowhere").args(["-address", &addresses.join(",")]);
+    command
+}
+
 fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
     BufReader::new(child.stdout.take().unwrap()).lines().take(count).map(Result::unwrap).collect()
 }
@@ -294,7 +302,7 @@ fn events_are_printed_as_they_come() {
             ["{\"event\":\"2026-11-28T02:00:00Z login ana\"}", "{\"event\":\"2026-11-28T02:00:01Z quit\\u001b ana\"}"],
         ),
     ] {
-        let mut child = peepclient(port).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = bare_client(&[port]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(first_lines(&mut child, 2), expected);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -430,7 +438,7 @@ fn a_change_is_made_on_all_servers_or_on_none() {
 #[test]
 fn several_servers_are_followed_together_and_asked_by_a_filter() {
     let (one, two) = (following("+\nevent one"), following("+\nevent two"));
-    let mut child = fleet(&[one, two]).arg("follow").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = bare_client(&[one, two]).arg("follow").stdout(Stdio::piped()).spawn().unwrap();
     let mut events = first_lines(&mut child, 2);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -491,10 +499,9 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
 
 #[test]
 fn events_at_the_prompt_end_with_the_enter_key() {
-    let port = following("+\nan event");
+    let port = following("+\nan event> ");
     let state = tempfile::tempdir().unwrap();
-    // The prompt stands before the command, as events have none behind them.
-    let dialogue = [("with 'help'\r\n", "follow\r\r"), ("an event\r\n", "timeout\r"), ("OK! 7\r\n", "\x04")];
+    let dialogue = [("with 'help'\r\n", "follow\r"), ("an event", "\r"), ("", "timeout\r"), ("OK! 7\r\n", "\x04")];
     let ended = at_the_prompt(port, state.path(), &dialogue);
     assert_eq!(ended.code, Some(0), "{}", ended.stdout);
 }

@@ -58,6 +58,29 @@ impl PasswdFile {
         Ok(Self { path, loaded: RwLock::new(loaded), reading: Mutex::new(()) })
     }
 
+    /// The file's path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file if it has changed.
+    ///
+    /// # Errors
+    /// When it cannot be used; the accounts stay as they were.
+    pub(super) fn read_again(&self) -> io::Result<()> {
+        fs::File::open(&self.path)?;
+        self.accounts();
+        match &self.loaded.read().fault {
+            Some(fault) => Err(io::Error::new(io::ErrorKind::InvalidData, fault.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The accounts as they were when the file was last read.
+    pub(super) fn known(&self) -> Arc<Accounts> {
+        Arc::clone(&self.loaded.read().accounts)
+    }
+
     /// The accounts as the file has them now; those that it had last, where it cannot be used or is being written.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));

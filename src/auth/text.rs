@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::hidden::Hidden;
@@ -18,6 +21,16 @@ pub(super) struct Account {
     /// The password's field as it is written in the file; empty where it is of none.
     pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
+    pub(super) mailbox: Mailbox,
+}
+
+/// Where an account's mail is, as far as the users file says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mailbox {
+    /// The account's home directory.
+    pub home: Option<PathBuf>,
+    /// The location that the field `userdb_mail` gives, as a template.
+    pub location: Option<PathBuf>,
 }
 
 /// What a text says.
@@ -120,12 +133,18 @@ impl Accounts {
         if secret.readable().is_some_and(<[u8]>::is_empty) {
             return Err(Fault::NoPassword);
         }
-        for extra in fields.skip(5) {
+        let home = fields.nth(3).filter(|home| !home.as_ref().is_empty());
+        let mut mailbox = Mailbox { home: home.map(|home| path(home.as_ref())), location: None };
+        let mut extras = Vec::new();
+        for extra in fields.skip(1) {
             if let Some(restriction) = restriction(extra.as_ref()) {
                 return Err(Fault::Restricted(restriction));
             }
+            extras.extend_from_slice(b":");
+            extras.extend_from_slice(extra.as_ref());
         }
-        entry.insert(Arc::new(Account { field: Hidden(field), secret }));
+        mailbox.location = mail_location(&extras);
+        entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox }));
         Ok(())
     }
 }
@@ -133,6 +152,23 @@ impl Accounts {
 /// The name, which is the first of a line's fields.
 fn name(mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Option<UserName> {
     std::str::from_utf8(fields.next()?.as_ref()).ok()?.parse().ok()
+}
+
+fn path(octets: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(octets))
+}
+
+/// The location that an account's extra fields give: `userdb_mail=maildir:PATH` or `userdb_mail=mbox:PATH`, in which `~/` is
+/// the home directory. Of an mbox location with `INBOX=PATH` that path counts, as the other one is for folders.
+fn mail_location(extras: &[u8]) -> Option<PathBuf> {
+    let mut fields = extras.split(|&octet| octet == b' ' || octet == b'\t');
+    let value = fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))?;
+    let value = value.strip_prefix(b"maildir:").or_else(|| value.strip_prefix(b"mbox:"))?;
+    let mut parts = value.split(|&octet| octet == b':');
+    let first = parts.next()?;
+    let location = parts.find_map(|part| part.strip_prefix(b"INBOX=")).unwrap_or(first);
+    let in_home = location.strip_prefix(b"~/").map(|rest| [b"%h/", rest].concat());
+    Some(path(&in_home.unwrap_or_else(|| location.to_vec())))
 }
 
 fn restriction(extra: &[u8]) -> Option<&'static str> {
@@ -228,6 +264,25 @@ mod tests {
                 (19, Fault::NoPassword),
             ]
         );
+    }
+
+    #[test]
+    fn home_and_location_are_read() {
+        let text = b"a:{PLAIN}a\nb:{PLAIN}b:1:1::/home/b\nc:{PLAIN}c::::::userdb_mail=maildir:~/Maildir\n\
+            d:{PLAIN}d::::/d::x=y userdb_mail=mbox:~/mail:INBOX=/var/mail/%u userdb_quota_rule=*:storage=1M\n\
+            e:{PLAIN}e:1:2:::/bin/sh:userdb_mail=maildir:/srv/%d/%n:LAYOUT=fs\nf:{PLAIN}f::::::userdb_mail=sdbox:/x\n";
+        let accounts = Accounts::read(text);
+        let found = |name: &str| {
+            let Mailbox { home, location } = accounts.by_name[&user(name)].mailbox.clone();
+            [home, location].map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
+        };
+        let expected = |home: Option<&str>, location: Option<&str>| [home, location].map(|it| it.map(str::to_owned));
+        assert_eq!(found("a"), expected(None, None));
+        assert_eq!(found("b"), expected(Some("/home/b"), None));
+        assert_eq!(found("c"), expected(None, Some("%h/Maildir")));
+        assert_eq!(found("d"), expected(Some("/d"), Some("/var/mail/%u")));
+        assert_eq!(found("e"), expected(None, Some("/srv/%d/%n")));
+        assert_eq!(found("f"), expected(None, None));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::hidden::Hidden;
 use super::name::UserName;
 use super::scram::{self, ScramKeys, hmac};
 use super::secret::{Scheme, Secret};
-use super::text::{self, Account, Accounts};
+use super::text::{self, Account, Accounts, Mailbox};
 use super::verifier::{Busy, Permits, Recent};
 use crate::state::StateDir;
 
@@ -24,11 +24,42 @@ use crate::state::StateDir;
 pub struct Users {
     /// Those of the command line. They come before those of the file.
     own: RwLock<BTreeMap<UserName, Arc<Account>>>,
-    file: Option<PasswdFile>,
+    file: RwLock<UsersFile>,
     permits: Permits,
     recent: Recent,
     /// Makes the salts of who has none.
     salt_key: Hidden<[u8; 32]>,
+    names: RwLock<NameRules>,
+}
+
+/// How a client's name becomes a user's name. The rules are applied before the name is looked up.
+#[derive(Debug, Clone, Default)]
+pub struct NameRules {
+    /// Capital letters become small letters.
+    pub lower_case: bool,
+    /// A name without `@` gets this domain.
+    pub default_domain: Option<String>,
+}
+
+impl NameRules {
+    fn apply(&self, name: &[u8]) -> Option<UserName> {
+        let name = std::str::from_utf8(name).ok()?;
+        let mut name = if self.lower_case { name.to_lowercase() } else { name.to_owned() };
+        if let Some(domain) = self.default_domain.as_ref().filter(|_| !name.contains('@')) {
+            name = format!("{name}@{domain}");
+        }
+        name.parse().ok()
+    }
+}
+
+/// A users file that has been read, or none.
+#[derive(Debug, Clone, Default)]
+pub struct UsersFile(Option<Arc<PasswdFile>>);
+
+impl UsersFile {
+    fn open(path: Option<PathBuf>) -> io::Result<Self> {
+        Ok(Self(path.map(PasswdFile::open).transpose()?.map(Arc::new)))
+    }
 }
 
 /// Why a login is not let in.
@@ -95,7 +126,7 @@ pub struct Abilities {
 
 impl Default for Users {
     fn default() -> Self {
-        Self::new(None)
+        Self::new(UsersFile::default())
     }
 }
 
@@ -105,17 +136,23 @@ impl Users {
     /// # Errors
     /// When it cannot be read, or has lines but no account.
     pub fn open(file: Option<PathBuf>) -> io::Result<Self> {
-        Ok(Self::new(file.map(PasswdFile::open).transpose()?))
+        Ok(Self::new(UsersFile::open(file)?))
     }
 
-    fn new(file: Option<PasswdFile>) -> Self {
+    fn new(file: UsersFile) -> Self {
         Self {
             own: RwLock::default(),
-            file,
+            file: RwLock::new(file),
             permits: Permits::for_all_cores(),
             recent: Recent::new(super::random()),
             salt_key: Hidden(super::random()),
+            names: RwLock::default(),
         }
+    }
+
+    /// Sets how clients' names become users' names.
+    pub fn set_name_rules(&self, names: NameRules) {
+        *self.names.write() = names;
     }
 
     /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
@@ -128,13 +165,48 @@ impl Users {
         Ok(())
     }
 
+    /// The users file.
+    #[must_use]
+    pub fn file(&self) -> UsersFile {
+        self.file.read().clone()
+    }
+
+    /// Reads the users file at `path`, which may be another one than now; nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn read_file(&self, path: Option<PathBuf>) -> io::Result<UsersFile> {
+        let now = self.file();
+        match (&now.0, &path) {
+            // It knows what it has told already, and what was in it before.
+            (Some(file), Some(path)) if file.path() == path => file.read_again().map(|()| now),
+            _ => UsersFile::open(path),
+        }
+    }
+
+    /// Replaces the users file.
+    pub fn set_file(&self, file: UsersFile) {
+        *self.file.write() = file;
+    }
+
+    /// Changes the users of the configuration from those that it had `before` to those that it has `now`. Those that are
+    /// the same in both stay as they are, even if PEEP has deleted them, and so do users that PEEP has added.
+    pub fn change_own(&self, before: &[(UserName, String)], now: &[(UserName, String)]) {
+        let mut own = self.own.write();
+        for (name, _) in before.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name)) {
+            own.remove(name);
+        }
+        for (name, password) in now.iter().filter(|user| !before.contains(user)) {
+            own.insert(name.clone(), own_account(password.as_bytes()));
+        }
+    }
+
     /// A user who lives as long as the server. False when the name is taken by another one of these.
     pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
         let mut own = self.own.write();
         let is_new = !own.contains_key(&name);
         if is_new {
-            let secret = Secret::Readable(password.to_owned());
-            own.insert(name, Arc::new(Account { field: Hidden(Vec::new()), secret }));
+            own.insert(name, own_account(password));
         }
         is_new
     }
@@ -144,7 +216,7 @@ impl Users {
     /// # Errors
     /// When the name is taken or the file cannot be written.
     pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
-        let Some(file) = &self.file else {
+        let Some(file) = self.file().0 else {
             return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
         };
         if self.find(&name, &file.accounts()).is_some() {
@@ -164,12 +236,23 @@ impl Users {
     /// When there is no such user or the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
         let name: UserName = name.parse().map_err(|_| Unchanged::Missing)?;
-        let of_file = match &self.file {
+        let of_file = match self.file().0 {
             Some(file) => file.change(|text| text::without_user(text, &name)).map_err(Unchanged::File)?,
             None => false,
         };
         let own = self.own.write().remove(&name).is_some();
         if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
+    }
+
+    /// Where the mail of a user who has just logged in is, as far as the users file says so. The file is not looked at
+    /// again for this.
+    #[must_use]
+    pub fn mailbox(&self, user: &UserName) -> Mailbox {
+        if self.own.read().contains_key(user) {
+            return Mailbox::default();
+        }
+        let known = self.file.read().0.as_deref().map(PasswdFile::known);
+        known.and_then(|accounts| Some(accounts.by_name.get(user)?.mailbox.clone())).unwrap_or_default()
     }
 
     /// All users, in order.
@@ -198,7 +281,7 @@ impl Users {
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
-        let user = parse(name);
+        let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
         // An account whose password is empty was hardly meant to be open to all.
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
@@ -228,7 +311,7 @@ impl Users {
     /// # Errors
     /// [`Denied::Credentials`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<UserName, Denied> {
-        let user = parse(name);
+        let user = self.names.read().apply(name);
         let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
         // For others a digest is made too, which proves nobody.
@@ -244,7 +327,7 @@ impl Users {
     }
 
     fn scram_parameters_of(&self, name: &[u8], of_file: &Accounts) -> (Vec<u8>, u32) {
-        let account = parse(name).and_then(|user| self.find(&user, of_file));
+        let account = self.names.read().apply(name).and_then(|user| self.find(&user, of_file));
         match account.as_ref().and_then(|account| account.secret.scram_keys()) {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => {
@@ -265,7 +348,7 @@ impl Users {
         exchange: &[u8],
         proof: &[u8],
     ) -> Result<(UserName, [u8; 32]), Denied> {
-        let user = parse(name);
+        let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
         let account = user.as_ref().and_then(|user| self.find(user, &of_file));
         let secret = account.as_ref().map(|account| &account.secret);
@@ -287,7 +370,7 @@ impl Users {
     /// tell who exists.
     #[must_use]
     pub fn explain(&self, name: &[u8]) -> Wrong {
-        let Some(user) = parse(name) else { return Wrong::Name };
+        let Some(user) = self.names.read().apply(name) else { return Wrong::Name };
         let of_file = self.file_accounts();
         let line = of_file.wrong_lines.get(&user).copied();
         match (self.find(&user, &of_file), line) {
@@ -299,7 +382,7 @@ impl Users {
 
     /// Looks whether the file has changed; once for each proof.
     fn file_accounts(&self) -> Arc<Accounts> {
-        self.file.as_ref().map(PasswdFile::accounts).unwrap_or_default()
+        self.file().0.as_deref().map(PasswdFile::accounts).unwrap_or_default()
     }
 
     fn find(&self, user: &UserName, of_file: &Accounts) -> Option<Arc<Account>> {
@@ -307,8 +390,9 @@ impl Users {
     }
 }
 
-fn parse(name: &[u8]) -> Option<UserName> {
-    std::str::from_utf8(name).ok()?.parse().ok()
+fn own_account(password: &[u8]) -> Arc<Account> {
+    let secret = Secret::Readable(password.to_owned());
+    Arc::new(Account { field: Hidden(Vec::new()), secret, mailbox: Mailbox::default() })
 }
 
 #[cfg(test)]
@@ -325,6 +409,21 @@ mod tests {
         let path = directory.path().join("users");
         std::fs::write(&path, text).unwrap();
         (directory, Users::open(Some(path)).unwrap())
+    }
+
+    #[test]
+    fn name_rules_are_applied_before_the_look_up() {
+        let users = Users::default();
+        assert!(users.add_own(user("ana@example.com"), b"x") && users.add_own(user("Bob@Other"), b"x"));
+        let names = |users: &Users| {
+            ["ana", "Ana@Example.COM", "Bob@Other", "bob"].map(|name| users.authenticate(name.as_bytes(), b"x").is_ok())
+        };
+        assert_eq!(names(&users), [false, false, true, false]);
+        users.set_name_rules(NameRules { lower_case: true, default_domain: Some("example.com".to_owned()) });
+        assert_eq!(names(&users), [true, true, false, false]);
+        assert_eq!(users.authenticate(b"ANA", b"x").unwrap(), user("ana@example.com"));
+        users.set_name_rules(NameRules { lower_case: false, default_domain: Some("Other".to_owned()) });
+        assert_eq!(users.authenticate(b"Bob", b"x").unwrap(), user("Bob@Other"));
     }
 
     #[test]
@@ -379,6 +478,40 @@ mod tests {
         assert_eq!(users.authenticate(b"ana", b"file"), Err(Denied::Credentials));
         assert_eq!(users.names(), ["ana"]);
         users.remove("ana").unwrap();
+        assert!(users.names().is_empty());
+    }
+
+    #[test]
+    fn a_reload_changes_what_differs_in_the_configuration_and_nothing_else() {
+        let users = Users::default();
+        let of = |text: &str| -> Vec<_> {
+            let user = |word: &str| word.split_once(':').map(|(name, password)| (user(name), password.to_owned()));
+            text.split(' ').filter_map(user).collect()
+        };
+        let before = of("kept:1 changed:1 gone:1 deleted:1");
+        users.change_own(&[], &before);
+        users.remove("deleted").unwrap();
+        users.add(user("added"), b"1").unwrap();
+        users.change_own(&before, &of("kept:1 changed:2 deleted:1 new:1"));
+        assert_eq!(users.names(), ["added", "changed", "kept", "new"]);
+        assert!(users.authenticate(b"changed", b"2").is_ok() && users.authenticate(b"changed", b"1").is_err());
+    }
+
+    #[test]
+    fn a_users_file_that_cannot_be_used_changes_nothing() {
+        let (directory, users) = of_file("ana:{PLAIN}a\n");
+        let other = directory.path().join("other");
+        std::fs::write(&other, "bob:{PLAIN}b\n").unwrap();
+        let (path, nowhere) = (directory.path().join("users"), directory.path().join("nowhere"));
+        assert!(users.read_file(Some(nowhere)).is_err());
+        std::fs::write(&path, "no account\n").unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert!(users.read_file(Some(path.clone())).is_err());
+        let file = users.read_file(Some(other)).unwrap();
+        assert_eq!(users.names(), ["ana"]);
+        users.set_file(file);
+        assert_eq!(users.names(), ["bob"]);
+        users.set_file(users.read_file(None).unwrap());
         assert!(users.names().is_empty());
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreated,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 
@@ -76,8 +76,10 @@ pub struct Landlock {
     pub programs: bool,
     /// True if all other files are forbidden.
     pub files: bool,
-    /// True if TCP connections may be made and ports bound.
+    /// True if TCP connections may be made and all ports bound.
     pub network: bool,
+    /// The TCP ports that may be bound without `network`, if not all. 0 stands for those that the kernel chooses.
+    pub ports: Option<Vec<u16>>,
 }
 
 impl Landlock {
@@ -109,10 +111,17 @@ impl Landlock {
         if self.files {
             ruleset = ruleset.handle_access(AccessFs::from_all(TESTED))?;
         }
+        let ports = self.ports.as_ref().filter(|_| !self.network);
         if !self.network {
-            ruleset = ruleset.handle_access(AccessNet::from_all(TESTED))?;
+            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+        }
+        if ports.is_some() {
+            ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
         }
         let mut rules = ruleset.create()?;
+        for port in ports.into_iter().flatten() {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
+        }
         if !self.files {
             return Ok(rules);
         }

@@ -6,40 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::auth::UserName;
-use crate::connections::Protocol;
-
-/// The service that a client has connected to, as metrics and followers name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// POP3 that begins without TLS.
-    Pop3,
-    /// POP3 over TLS from the first octet on.
-    Pop3s,
-    /// The admin protocol, with or without TLS.
-    Peep,
-}
-
-impl Service {
-    /// The service on a port that speaks `protocol`, by TLS from the first octet on if `tls` is true.
-    #[must_use]
-    pub fn new(protocol: Protocol, tls: bool) -> Self {
-        match (protocol, tls) {
-            (Protocol::Pop3, false) => Self::Pop3,
-            (Protocol::Pop3, true) => Self::Pop3s,
-            (Protocol::Peep, _) => Self::Peep,
-        }
-    }
-
-    /// Its name in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pop3 => "pop3",
-            Self::Pop3s => "pop3s",
-            Self::Peep => "peep",
-        }
-    }
-}
+use crate::connections::Service;
 
 /// A client, as events name it.
 #[derive(Debug)]

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use log::Record;
 
-pub use client::{Client, Service, TlsVersion};
+pub use crate::connections::Service;
+pub use client::{Client, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
 pub use reason::{AdminReason, Method, Reason, WhyRefused};

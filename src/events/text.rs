@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::client::Service;
 use super::event::{Counts, Ended, Event, Lossy, What};
 use super::reason::AdminReason;
+use crate::connections::Service;
 
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@ use super::identity::nanoseconds_since_1970;
 use super::index::Index;
 use super::location::{Location, OwnFiles};
 use super::message::{Folder, Message};
+use super::missing;
 use super::scan::{self, Folders};
 use super::{OpenError, OpenMessage, Update};
 
@@ -39,6 +40,9 @@ pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
         }
         index => {
             let folders = Folders::open(&location)?;
+            if folders.are_missing() {
+                missing::warn(&location);
+            }
             if folders.is_flat() {
                 Ok(Box::new(Flat::new(location, folders, index, now)))
             } else {

@@ -17,11 +17,10 @@ use super::message::Folder;
 /// The layout of maildrops, as the operator chose it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LayoutChoice {
-    /// A directory with new/ or cur/ is a Maildir; another is flat, unless it is a home directory or has a Maildir in
-    /// it
+    /// A directory with new/ or cur/ is a Maildir; any other is flat, unless it is a home directory or contains a Maildir
     #[default]
     Auto,
-    /// Each file in a user's directory is a message, whatever else is there
+    /// Each file in a user's directory is a message, whatever else the directory contains
     Flat,
     /// Only files in new/ and cur/ are messages
     Maildir,

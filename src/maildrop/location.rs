@@ -1,5 +1,6 @@
 //! Where a maildrop is: a path below an open directory.
 
+use std::io;
 use std::sync::Arc;
 
 use super::message::{FilePath, Folder};
@@ -30,6 +31,17 @@ impl Location {
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.0.user
+    }
+
+    /// The same maildrop behind a link: the first component of the path, if the operator has made that a link.
+    ///
+    /// # Errors
+    /// When it is no link, or not the operator's.
+    pub(super) fn behind_link(&self) -> io::Result<Self> {
+        let path = self.path();
+        let end = memchr::memchr(b'/', path).unwrap_or(path.len());
+        let (root, name) = self.root().follow(&path[..end])?;
+        Ok(Self::new(Arc::new(root), [&name, &path[end..]].concat(), self.user().clone()))
     }
 
     /// The directory beneath which the maildrop is opened.

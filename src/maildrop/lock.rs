@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 use super::location::{Key, Location};
 use super::lock_file::{self, Attempt, LockFile};
@@ -75,11 +76,19 @@ impl From<io::Error> for LockError {
 }
 
 impl Locks {
-    /// Locks the maildrop at `location` for the session `holder`. Waits up to [`PATIENCE`] for a session that is ending.
+    /// Locks the maildrop at `location`, or behind a link there that the operator has made, for the session `holder`. Waits
+    /// up to [`PATIENCE`] for a session that is ending.
     ///
     /// # Errors
     /// [`LockError`], also when another session keeps the maildrop.
     pub fn lock(self: &Arc<Self>, location: &Location, holder: Holder) -> Result<Lock, LockError> {
+        match self.lock_at(location, holder) {
+            Err(LockError::Io(error)) if is_link(&error) => self.lock_at(&location.behind_link()?, holder),
+            result => result,
+        }
+    }
+
+    fn lock_at(self: &Arc<Self>, location: &Location, holder: Holder) -> Result<Lock, LockError> {
         // This comes first, so that nothing is written into a directory that is refused.
         let folder = lock_file::folder(location)?;
         let deadline = Instant::now() + PATIENCE;
@@ -129,6 +138,12 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// The location of the maildrop. If the operator has put a link there, this is the location behind the link.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// The user whose maildrop is locked.
     #[must_use]
     pub fn user(&self) -> &UserName {
@@ -155,6 +170,10 @@ impl Drop for Lock {
         self.locks.held.lock().remove(&self.location.key());
         self.locks.freed.notify_all();
     }
+}
+
+fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// Locks the maildrop against other servers.

@@ -91,6 +91,7 @@ impl LockFile {
         let file = match open(location, folder) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(Attempt::Busy),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(error),
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
         };

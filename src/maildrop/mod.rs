@@ -29,12 +29,14 @@ mod lock_file;
 mod marks;
 mod measure;
 mod message;
+mod missing;
 mod moved;
 mod name;
 mod names;
 mod root;
 mod scan;
 mod system;
+mod template;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -54,6 +56,7 @@ use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 pub use root::{MailRoot, Root, RootId};
+pub use template::fixed_part;
 pub use update::Update;
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).

@@ -105,6 +105,11 @@ impl Folders {
         self.directories.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
     }
 
+    /// Returns true if the maildrop does not exist.
+    pub(super) fn are_missing(&self) -> bool {
+        self.directories.is_empty()
+    }
+
     pub(super) fn is_flat(&self) -> bool {
         self.directory(Folder::Top).is_some()
     }

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Listener {
     port: u16,
     /// The system's default congestion control, if it has to be set for connections from other machines.
     for_remote: Option<String>,
+    /// It accepts no more connections.
+    closed: AtomicBool,
 }
 
 /// Binds `port` on each address. Port 0 selects a free port, the same on all addresses. If the addresses are not
@@ -59,6 +62,18 @@ pub struct Listener {
 /// # Errors
 /// If an address cannot be bound; the error names it.
 pub fn bind(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
+    let listeners = bind_those_there(addresses, port, required)?;
+    if listeners.is_empty() {
+        return Err(io::Error::other("no address to listen on"));
+    }
+    Ok(listeners)
+}
+
+/// Does the same, but there may be none.
+///
+/// # Errors
+/// As of [`bind`].
+pub fn bind_those_there(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
     let mut tries = 0;
     loop {
         match bind_once(addresses, port, required) {
@@ -84,9 +99,6 @@ fn bind_once(addresses: &[ListenAddress], mut port: u16, required: bool) -> io::
                 return Err(io::Error::new(error.kind(), what));
             }
         }
-    }
-    if listeners.is_empty() {
-        return Err(io::Error::other("no address to listen on"));
     }
     Ok(listeners)
 }
@@ -132,7 +144,13 @@ impl Listener {
         let socket = Socket::from(socket);
         socket.set_cloexec(true)?;
         let for_remote = prepare(&socket)?;
-        Ok(Self { socket: socket.into(), address: ListenAddress::from(address.ip()), port: address.port(), for_remote })
+        Ok(Self {
+            socket: socket.into(),
+            address: ListenAddress::from(address.ip()),
+            port: address.port(),
+            for_remote,
+            closed: AtomicBool::new(false),
+        })
     }
 
     fn bind(name: &ListenAddress, port: u16) -> io::Result<Self> {
@@ -147,7 +165,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, address: name.clone(), port, for_remote })
+        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false) })
     }
 
     /// Returns the address and the actual port, for people to read.
@@ -156,7 +174,19 @@ impl Listener {
         self.address.text_with_port(self.port)
     }
 
-    /// Accepts connections until the server closes, each as soon as a slot is free for it. After an error it waits for a
+    /// The address, as the operator has named it.
+    #[must_use]
+    pub fn name(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// The real port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Accepts connections until it or the server is closed, each as soon as a slot is free for it. After an error it waits for a
     /// moment and goes on.
     pub fn accept_all(
         &self,
@@ -169,7 +199,7 @@ impl Listener {
             if protocol == Protocol::Peep {
                 self.wait(); // an unauthenticated connection may be closed for the client that is waiting now
             }
-            connections.reserve(protocol)
+            if self.is_closed() { None } else { connections.reserve(protocol) }
         };
         while let Some(reservation) = reserve() {
             match self.socket.accept() {
@@ -187,7 +217,7 @@ impl Listener {
                 }
                 Err(error) => {
                     drop(reservation);
-                    if connections.is_closing() {
+                    if connections.is_closing() || self.is_closed() {
                         return;
                     }
                     if pause == FIRST_PAUSE {
@@ -227,8 +257,13 @@ impl Listener {
         poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Wakes [`Listener::accept_all`], which then sees that the server is closing. No connection is accepted after this.
-    pub fn wake(&self) {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends [`Listener::accept_all`]. No connection is accepted after this.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
     }
 }

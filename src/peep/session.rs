@@ -133,6 +133,13 @@ impl Session<'_> {
             Command::CurrentUsers => return Ok(Reply::Lines(locks.users())),
             Command::AllConnections => return value(stats.connections.value()),
             Command::AllLogins => return value(stats.logins.value()),
+            Command::Reload => {
+                let needs_restart = self.shared.reloader.ask_and_wait().ok_or(ErrorCode::BadConfiguration)?;
+                self.log_change(format_args!("configuration read again"));
+                if !needs_restart.is_empty() {
+                    return Ok(Reply::Lines(needs_restart.into_iter().map(str::to_owned).collect()));
+                }
+            }
             _ => return Err(ErrorCode::UnknownCommand), // version 1.1
         }
         Ok(Reply::Done)

@@ -4,14 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::Instant;
+use std::process::{Command, Output};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::{Certificate, MailRoot, PASSWORD, PATIENCE, POLL, Server, USER, can_unshare, unshare};
+use super::{Certificate, MailRoot, PASSWORD, Server, USER, bounded_output, can_unshare, unshare};
 
 /// The server program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
@@ -53,6 +51,7 @@ pub(crate) struct Builder {
     /// A program with arguments that executes the server's command line, which is appended to them.
     launcher: Vec<String>,
     environment: Vec<(String, String)>,
+    configuration: Option<PathBuf>,
     stderr_is_read: bool,
 }
 
@@ -68,8 +67,15 @@ impl Builder {
             seen_from: None,
             launcher: Vec::new(),
             environment: Vec::new(),
+            configuration: None,
             stderr_is_read: true,
         }
+    }
+
+    /// Starts it with this configuration file and [`Builder::flags`], and no other settings.
+    pub(crate) fn configured_by(mut self, path: &Path) -> Self {
+        self.configuration = Some(path.to_owned());
+        self
     }
 
     /// Serves `mail` instead of a new mail directory. With it, a test can start several servers on one mail directory.
@@ -201,19 +207,9 @@ impl Builder {
         Some(server)
     }
 
-    /// Starts a server that is expected to refuse its settings, and returns its output. A server that does not end
-    /// within [`PATIENCE`] is killed, and its output then has no exit code.
+    /// Starts a server that is expected to refuse its settings, and returns its output.
     pub(crate) fn refused(self) -> Output {
-        let mut command = self.command(Path::new(PROGRAM));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while child.try_wait().unwrap().is_none() {
-            if Instant::now() > deadline {
-                child.kill().unwrap();
-            }
-            thread::sleep(POLL);
-        }
-        child.wait_with_output().unwrap()
+        bounded_output(&mut self.command(Path::new(PROGRAM)))
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -225,6 +221,10 @@ impl Builder {
                 command
             }
         };
+        if let Some(path) = &self.configuration {
+            command.arg("--config").arg(path).args(&self.flags).envs(self.environment.iter().cloned());
+            return command;
+        }
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
         match &self.seen_from {
             Some((directory, name)) => command.current_dir(directory).args(["-m", name]),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, value_parser};
+use clap::{ArgAction, CommandFactory, Parser, value_parser};
 
 use super::Failure;
 use super::arguments::with_profile;
@@ -32,7 +32,7 @@ const PASSWORD_FILE_LIMIT: u64 = 1024;
 #[command(name = "peepclient", version, after_help = MORE_HELP)]
 pub struct Options {
     /// The server's name or address, perhaps with a port; of several servers, with commas between them.
-    #[arg(long, value_name = "HOST[:PORT],…", default_value = "localhost", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST[:PORT],…", default_value = "localhost", value_delimiter = ',', action = ArgAction::Set)]
     address: Vec<Address>,
 
     /// The server's UNIX socket, in place of an address. Who may open it is admin, without a password.

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::connection::Connection;
 use super::listing::{Listing, Style};
 use super::{Failure, json, output, phrases, print};
-use crate::peep::{Answer, Command, ErrorCode};
+use crate::peep::{Answer, Command, ErrorCode, Form};
 
 /// How one answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,7 @@ impl Look {
     pub(super) fn first_line(self, command: &Command, answer: &Answer) -> String {
         match (self.style, answer) {
             (Style::Json, Answer::Lines(_)) => String::new(),
+            (Style::Json, Answer::Done) if command.form() == Form::Events => String::new(),
             (Style::Json, answer) => json::answer(command, &phrases::key(command), answer) + "\n",
             (_, answer) if self.labelled => output::labelled(answer),
             (_, answer) => output::bare(answer),

@@ -127,9 +127,10 @@ fn error_members(code: ErrorCode) -> String {
 mod tests {
     use super::*;
 
-    fn answers(given: &[(&str, Option<(Answer, &[&str])>)]) -> Vec<(String, Option<Answered>)> {
-        let whole =
-            |(answer, lines): &(Answer, &[&str])| (answer.clone(), lines.iter().map(ToString::to_string).collect());
+    type Given<'a> = (Answer, &'a [&'a str]);
+
+    fn answers(given: &[(&str, Option<Given<'_>>)]) -> Vec<(String, Option<Answered>)> {
+        let whole = |(answer, lines): &Given<'_>| (answer.clone(), lines.iter().map(ToString::to_string).collect());
         given.iter().map(|(name, answer)| ((*name).to_owned(), answer.as_ref().map(whole))).collect()
     }
 

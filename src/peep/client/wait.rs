@@ -66,12 +66,9 @@ fn parse(words: &[&str]) -> Result<(Wait, Option<Duration>), String> {
     };
     let timeout = time.map(span).transpose()?;
     let [what @ .., condition] = words else { return Err(USAGE.to_owned()) };
-    let wait = Wait {
-        what: what.join(" "),
-        question: question(what)?,
-        condition: Condition::parse(condition).ok_or(USAGE)?,
-        condition_text: (*condition).to_owned(),
-    };
+    let condition_text = (*condition).to_owned();
+    let condition = Condition::parse(condition).ok_or(USAGE)?;
+    let wait = Wait { what: what.join(" "), question: question(what)?, condition, condition_text };
     Ok((wait, timeout))
 }
 

@@ -95,7 +95,9 @@ impl<'a, L: Link> Session<'a, L> {
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
-        let location = self.shared.settings().mail_root.location(user.clone()).map_err(Reason::Maildrop)?;
+        let mailbox = self.shared.users.mailbox(&user);
+        let location =
+            self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
         let Client { session, address, since, .. } = *self.client;
         let holder = Holder { session, address: address.ip(), since };
         let lock = self.shared.locks.lock(&location, holder).map_err(|error| match error {
