@@ -214,7 +214,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Some editors write a byte order mark.
+    /// Some editors write a byte order mark at the beginning of a file.
     #[test]
     fn a_byte_order_mark_is_not_part_of_a_name() {
         let text = "\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n";
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_added_as_the_last_line() {
+    fn a_user_is_added_as_a_line_after_all_others() {
         for (before, after) in [
             ("", "ana:{PLAIN}x\n"),
             ("# users\n", "# users\nana:{PLAIN}x\n"),
@@ -289,7 +289,7 @@ mod tests {
         ] {
             assert_eq!(with_user(before.as_bytes(), &user("ana"), "{PLAIN}x").unwrap(), after.as_bytes());
         }
-        // An invalid line has a name, too.
+        // The name of a malformed line is taken, too.
         for taken in ["ana:{PLAIN}b\n", "ana:b\n", "ana", "#\nana:::::\r\n"] {
             assert_eq!(with_user(taken.as_bytes(), &user("ana"), "{PLAIN}x"), None, "{taken}");
         }
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(without_user(text, &user("bob")), None);
     }
 
-    /// Any text that contains lines that look like accounts.
+    /// Arbitrary text with some lines that look like accounts.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..20),
@@ -318,7 +318,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_other_lines_are_kept_to_the_octet(text in text()) {
+        fn changes_keep_all_octets_of_other_lines(text in text()) {
             let others = |text: &[u8]| -> Vec<Vec<u8>> {
                 lines(text).filter(|line| !is_of(line, &user("ana"))).map(<[u8]>::to_vec).collect()
             };

@@ -1,4 +1,4 @@
-//! What a line of the log looks like: the time in UTC, the level, and the message. On a terminal the level has a colour.
+//! The format of log lines: the time in UTC, the level, and the message. On a terminal the level has a colour.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -15,17 +15,17 @@ use super::buffer::Buffer;
 pub const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// Where the level begins: behind the time and a space.
+/// The position of the level in a line, after the time and a space.
 const LEVEL_AT: usize = "1970-01-01T00:00:00.000Z ".len();
 
-/// Whether the log may have colours: on a terminal that knows them, unless the operator's environment forbids them
+/// Returns true if the log may have colours: on a terminal that supports them, unless the environment forbids them
 /// (<https://no-color.org>).
 pub(super) fn stderr_has_colours() -> bool {
     let knows_colours = env::var_os("TERM").is_some_and(|terminal| terminal != "dumb");
     io::stderr().is_terminal() && knows_colours && env::var_os("NO_COLOR").is_none()
 }
 
-/// A line in simplelog's format, for what the log says of itself.
+/// Formats a line like simplelog does, for messages of the log about itself.
 pub(super) fn line_of_our_own(level: Level, message: &str, colours: bool) -> Vec<u8> {
     let time = OffsetDateTime::now_utc().format(TIME).unwrap_or_default();
     let mut line = format!("{time} [{level}] {message}\n").into_bytes();
@@ -35,7 +35,7 @@ pub(super) fn line_of_our_own(level: Level, message: &str, colours: bool) -> Vec
     line
 }
 
-/// Puts together the pieces that simplelog formats, and gives whole lines to the buffer.
+/// Joins the pieces that simplelog formats, and passes complete lines to the buffer.
 pub(super) struct Lines {
     buffer: Arc<Buffer>,
     colours: bool,
@@ -66,7 +66,7 @@ impl Write for Lines {
     }
 }
 
-/// Gives the level of a line its colour, by the escape sequences that all terminals with colours know.
+/// Colours the level of a line with escape sequences that all terminals with colours support.
 fn colour_level(line: &mut Vec<u8>) {
     let Some(level) = line.get(LEVEL_AT..).filter(|rest| rest.starts_with(b"[")) else { return };
     let Some(length) = memchr::memchr(b']', level).map(|end| end + 1) else { return };

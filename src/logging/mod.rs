@@ -1,7 +1,7 @@
 //! The log. simplelog formats its lines, a buffer takes them, and a thread writes them to stderr or to a file.
 //!
-//! No code that logs waits for the log's reader: a pipe that is not read, a stopped terminal and a frozen disk block
-//! the writing thread only. Lines that the buffer has no room for are lost, and the log says how many.
+//! Code that logs never waits: a full pipe, a stopped terminal or a disk that hangs only block the writing thread. Lines
+//! for which the buffer has no room are lost, and the log says how many.
 
 mod buffer;
 mod file;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Log {
     buffer: Arc<Buffer>,
-    /// Taken when the writing thread starts.
+    /// `None` once the writing thread has started.
     writer: Option<Writer>,
 }
 
@@ -88,14 +88,14 @@ impl Log {
     /// confined first.
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// If the thread cannot be started.
     pub fn start_writing(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(())
     }
 
-    /// What asks for the log file to be opened again.
+    /// Returns a handle to request that the log file is opened again.
     #[must_use]
     pub fn reopener(&self) -> Reopener {
         Reopener(Arc::clone(&self.buffer))
@@ -110,12 +110,13 @@ impl Drop for Log {
     }
 }
 
-/// Asks for the log file to be opened again, after it was moved away.
+/// A handle to request that the log file is opened again after it was moved away.
 #[derive(Debug, Clone)]
 pub struct Reopener(Arc<Buffer>);
 
 impl Reopener {
-    /// Asks, and does not wait: the writing thread opens the file when it has written the lines before this call.
+    /// Requests that the file is opened again. Does not wait; the writing thread opens the file after it has written all
+    /// earlier lines.
     pub fn reopen(&self) {
         self.0.reopen();
     }
