@@ -122,6 +122,7 @@ impl Server {
             Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
+        let reloads = shared.reloader.open();
         let acceptors = {
             let (connections, shared) = (Arc::clone(&shared.connections), Arc::clone(&shared));
             let admit = move |service, reservation, stream, peer| {
@@ -137,7 +138,7 @@ impl Server {
             stats_log: recorder.log_setter(),
             log,
         };
-        shared.reloader.start(reload).map_err(no_thread)?;
+        reload.start(reloads).map_err(no_thread)?;
         enforce_timeout(&shared);
         systemd::tell_ready();
         let pulse = Arc::new(Pulse::default());

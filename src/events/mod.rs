@@ -27,6 +27,7 @@ pub use follow::{Batch, Follower};
 pub use logins::Logins;
 pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
+use crate::logging;
 use crate::stats::Stats;
 use follow::Recent;
 use logins::AllLogins;
@@ -59,6 +60,12 @@ impl Events {
     #[must_use]
     pub fn logins_of(&self, user: &str) -> Option<Logins> {
         self.logins.of(user)
+    }
+
+    /// Returns the last 100 warnings and errors as the log in text has them, oldest first.
+    #[must_use]
+    pub fn recent_problems(&self) -> Vec<String> {
+        logging::recent_problems()
     }
 
     /// Follows the events from now on: those that concern `user`, or all.

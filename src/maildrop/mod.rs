@@ -27,6 +27,7 @@ mod location;
 mod lock;
 mod lock_file;
 mod marks;
+mod mbox;
 mod measure;
 mod message;
 mod missing;
@@ -51,7 +52,7 @@ use format::Format;
 use index::Index;
 pub use layout::{LayoutChoice, Layouts};
 pub use location::Location;
-pub use lock::{Lock, Locks};
+pub use lock::{Holder, Lock, LockError, Locks};
 use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
@@ -203,7 +204,7 @@ impl Maildrop {
 
     /// The UPDATE state: removes the marked messages, and those only.
     #[must_use]
-    pub fn commit(self) -> Update {
+    pub fn commit(mut self) -> Update {
         if self.marks.len() == 0 {
             return Update::default();
         }

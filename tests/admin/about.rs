@@ -91,16 +91,30 @@ fn a_login_is_tested() {
     let mut admin = server.admin();
     let right = format!("at {USER} {PASSWORD}");
     assert_eq!(answer(&mut admin, &right), "+ok");
-    for line in ["at mrose wrong", "at nobody wrong", "at .. x"].repeat(10) {
-        let why = answer(&mut admin, line);
-        assert!(why.starts_with('+') && why != "+ok" && why.len() > 5, "{line}: {why}");
+    for (line, why) in [("at mrose wrong", "+wrong password"), ("at nobody wrong", "+unknown user")].repeat(10) {
+        assert_eq!(answer(&mut admin, line), why);
     }
     play(&mut admin, [("hu?", "+0"), ("cu?", "+0"), ("b?", "+0"), ("hc?", "+0")]);
     let client = server.session();
-    assert!(answer(&mut admin, &right).starts_with("+the maildrop is "));
+    let why = answer(&mut admin, &right);
+    assert!(why.starts_with("+the maildrop is locked by session ") && why.contains(" of 127.0.0.1 for "), "{why}");
     client.quit();
     play(&mut admin, [(&*right, "+ok"), ("at", "-1"), ("at x", "-1")]);
     assert!(!server.stderr().contains("wrong\""), "the log has a password");
+}
+
+#[test]
+fn the_last_warnings_and_errors_are_told() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let mut client = server.pop3();
+    client.call("USER nobody");
+    client.refused("PASS x");
+    let problems = admin.values("e?");
+    let last = problems.last().unwrap();
+    assert!(last.contains("Z [WARN] #") && last.contains("login failed: user=\"nobody\""), "{problems:?}");
+    server.expect_log("WARN", last.split_once("] ").unwrap().1);
+    play(&mut admin, [("e? x", &*format!("+{}", problems.len()))]);
 }
 
 #[test]

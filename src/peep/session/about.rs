@@ -5,10 +5,10 @@ use std::process;
 use std::time::SystemTime;
 
 use super::Session;
-use crate::auth::UserName;
+use crate::auth::{Denied, UserName, Wrong};
 use crate::connections::{Protocol, Service, Stage};
-use crate::events::Reason;
-use crate::maildrop::{Location, Maildrop};
+use crate::events::{Client, Reason};
+use crate::maildrop::{Holder, Location, Maildrop};
 use crate::peep::{ErrorCode, NameValue, Reply, time};
 
 /// Lines of names and values.
@@ -111,9 +111,15 @@ impl Session<'_> {
 
     /// Does what a login does, and releases the maildrop at once.
     fn try_login(&self, name: &str, password: &str) -> Result<(), Reason> {
-        let user = self.shared.users.authenticate(name.as_bytes(), password.as_bytes()).map_err(Reason::from)?;
+        let users = &self.shared.users;
+        let user = users.authenticate(name.as_bytes(), password.as_bytes()).map_err(|denied| match denied {
+            Denied::Credentials => Reason::Credentials(users.explain(name.as_bytes())),
+            Denied::OtherUser => Reason::Credentials(Wrong::OtherUser),
+            Denied::Busy => Reason::BusyVerifier,
+        })?;
         let location = self.location(user)?;
-        let _lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
+        let Client { session, address, since, .. } = *self.client;
+        let _lock = self.shared.locks.lock(&location, Holder { session, address: address.ip(), since })?;
         Maildrop::open(location).map(drop).map_err(Reason::Maildrop)
     }
 

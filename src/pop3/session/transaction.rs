@@ -9,7 +9,7 @@ use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::pop3::Command;
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::transfer::{self, Body, TransferError, Transferred};
-use crate::transform::Subject;
+use crate::transform::{Input, Subject};
 use crate::wire::Link;
 
 impl<L: Link> Session<'_, L> {
@@ -150,11 +150,17 @@ impl<L: Link> Session<'_, L> {
         let subject =
             Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
         let begun = Instant::now();
-        let (result, sent) = match transform.start(message.file, subject) {
+        let (result, sent) = match transform.start(input(message), subject) {
             Ok(running) => transfer::transformed(&mut self.output, running, !self.lines.is_empty(), body),
             Err(failure) => (TransformResult::NotStarted, Err(TransferError::transform(failure))),
         };
         self.emit(What::Transformed { result, took: begun.elapsed() });
         sent
     }
+}
+
+/// A message as the input of a transform. Of a file with one message, the program gets the file itself.
+fn input(message: OpenMessage) -> Input {
+    let OpenMessage { file, offset, stored, .. } = message;
+    if offset == 0 { Input::File(file) } else { Input::Part(file, offset..offset + stored) }
 }
