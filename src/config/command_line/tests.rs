@@ -52,6 +52,7 @@ fn each_flag_is_a_key() {
         ("maildir = '/var/mail'", &["-m", "/var/mail"]),
         ("peep-admin = 'boss:x'", &["-a", "boss:x"]),
         ("[peep]\nadmin-file = '/etc/admin'", &["--peep-admin-file", "/etc/admin"]),
+        ("[peep]\nviewer = ['eva:x', 'ben:y']", &["--peep-viewer", "eva:x", "--peep-viewer", "ben:y"]),
         ("pop3-port = 110\npeep-port = 0", &["-p", "110", "-P", "0"]),
         ("[transform]\ncommand = 'tr a b'\ntimeout = 5", &["-t", "tr a b", "--transform-timeout", "5"]),
         ("transform = 'cat'\ntransform-path = ['/opt']", &["-t", "cat", "--transform-path", "/opt"]),
