@@ -76,7 +76,7 @@ impl Listeners {
 
 /// Checks that there is a certificate if a socket that systemd has passed needs one. For other sockets the flags see to it.
 fn check_tls(service: Service, settings: &Settings) -> io::Result<()> {
-    if service == Service::Pop3s && settings.certificate.is_none() {
+    if service == Service::Pop3s && settings.certificates.is_none() {
         let what = "systemd has passed a socket named \"pop3s\", but there is no TLS certificate";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }

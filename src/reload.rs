@@ -134,6 +134,7 @@ impl Reload {
         shared.users.set_file(next.users_file.clone());
         let [before, now] = &next.own_users;
         shared.users.change_own(before, now);
+        shared.users.set_name_rules(next.name_rules.clone());
         shared.guard.set_limits(next.limits.clone());
         if let Some(limit) = next.max_connections {
             shared.connections.set_limit(limit);

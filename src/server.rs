@@ -74,7 +74,7 @@ impl Server {
         if config.users.names().is_empty() {
             log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
         }
-        if config.settings.certificate.is_none()
+        if config.settings.certificates.is_none()
             && !config.settings.allow_cleartext
             && config.ports.pop3.addresses.iter().any(|address| !address.is_loopback())
         {
@@ -266,11 +266,11 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
     let session = AssertUnwindSafe(|| {
         shared.events.emit(&client, What::Connected);
         let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
-        let (certificate, tls) = {
+        let (certificates, tls) = {
             let settings = shared.settings();
-            (settings.certificate.clone(), begins_with_tls(service, &settings))
+            (settings.certificates.clone(), begins_with_tls(service, &settings))
         };
-        let mut socket = Socket::new(&slot, sent, certificate);
+        let mut socket = Socket::new(&slot, sent, certificates);
         if tls {
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
                 Ok(agreed) => {

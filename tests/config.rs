@@ -67,6 +67,7 @@ fn the_settings_shown_can_be_fed_back() {
         ),
         "{explained}"
     );
+    assert!(explained.replace("\n# ", " ").contains("; a change needs a restart state = "), "{explained}");
     fs::write(&second, explained).unwrap();
     let (code, _, error) = run(&["show", "--config", second.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{error}");

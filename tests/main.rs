@@ -26,6 +26,8 @@ mod confinement;
 mod fences;
 // The real server, clients and mail.
 mod harness;
+// Several certificates, chosen by the name that the client asks for.
+mod sni;
 // A configuration that is read again while the server runs.
 mod reload;
 // Dialogues as data, one for each rule.

@@ -310,6 +310,17 @@ fn the_users_file_may_become_another_one() {
 }
 
 #[test]
+fn rules_for_names_follow_the_configuration() {
+    let setup = Setup::new("user = ['ana@example.org:1']");
+    let server = setup.start();
+    let mut admin = admin(&server);
+    assert!(login(&server, "Ana", "1").is_err());
+    setup.write("user = ['ana@example.org:1']\nlower-case-names = true\ndefault-domain = 'example.org'");
+    assert!(reload(&mut admin).is_empty());
+    assert!(login(&server, "Ana", "1").is_ok());
+}
+
+#[test]
 fn a_statistics_log_begins_and_ends() {
     let setup = Setup::new("user = ['ana:1']");
     let server = setup.start();
@@ -353,7 +364,7 @@ fn what_a_confined_server_may_not_open_again_needs_a_restart() {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let server = setup.start();
-    server.expect_log("WARN", &format!("cannot read {} again when it changes", key.display()));
+    server.expect_log("WARN", &format!("will not be able to read {} again when it changes", key.display()));
     let mut admin = admin(&server);
     // The mail directory is elsewhere, and the key is for root alone.
     let elsewhere = MailRoot::new();

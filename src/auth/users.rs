@@ -28,11 +28,11 @@ pub struct Users {
     recent: Recent,
     /// Makes the salts of who has none.
     salt_key: Hidden<[u8; 32]>,
-    names: NameRules,
+    names: RwLock<NameRules>,
 }
 
 /// How a client's name becomes a user's name. The rules are applied before the name is looked up.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct NameRules {
     /// Capital letters become small letters.
     pub lower_case: bool,
@@ -119,13 +119,13 @@ impl Users {
             permits: Permits::for_all_cores(),
             recent: Recent::new(super::random()),
             salt_key: Hidden(super::random()),
-            names: NameRules::default(),
+            names: RwLock::default(),
         }
     }
 
     /// Sets how clients' names become users' names.
-    pub fn set_name_rules(&mut self, names: NameRules) {
-        self.names = names;
+    pub fn set_name_rules(&self, names: NameRules) {
+        *self.names.write() = names;
     }
 
     /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
@@ -254,7 +254,7 @@ impl Users {
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
-        let user = self.names.apply(name);
+        let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
         // An account whose password is empty was hardly meant to be open to all.
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
@@ -284,7 +284,7 @@ impl Users {
     /// # Errors
     /// [`Denied::Credentials`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<UserName, Denied> {
-        let user = self.names.apply(name);
+        let user = self.names.read().apply(name);
         let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
         // For others a digest is made too, which proves nobody.
@@ -300,7 +300,7 @@ impl Users {
     }
 
     fn scram_parameters_of(&self, name: &[u8], of_file: &Accounts) -> (Vec<u8>, u32) {
-        let account = self.names.apply(name).and_then(|user| self.find(&user, of_file));
+        let account = self.names.read().apply(name).and_then(|user| self.find(&user, of_file));
         match account.as_ref().and_then(|account| account.secret.scram_keys()) {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => {
@@ -321,7 +321,7 @@ impl Users {
         exchange: &[u8],
         proof: &[u8],
     ) -> Result<(UserName, [u8; 32]), Denied> {
-        let user = self.names.apply(name);
+        let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
         let account = user.as_ref().and_then(|user| self.find(user, &of_file));
         let secret = account.as_ref().map(|account| &account.secret);
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn name_rules_are_applied_before_the_look_up() {
-        let mut users = Users::default();
+        let users = Users::default();
         assert!(users.add_own(user("ana@example.com"), b"x") && users.add_own(user("Bob@Other"), b"x"));
         let names = |users: &Users| {
             ["ana", "Ana@Example.COM", "Bob@Other", "bob"].map(|name| users.authenticate(name.as_bytes(), b"x").is_ok())

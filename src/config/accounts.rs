@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::NEEDS_RESTART;
 use crate::auth::{Hidden, UserName};
 
 /// Where accounts are, beside the command line.
@@ -15,11 +14,11 @@ pub(super) struct AccountsArgs {
     pub(super) users_file: Option<PathBuf>,
 
     /// Convert the user names that clients send to lower case before they are looked up
-    #[arg(long, group = NEEDS_RESTART)]
+    #[arg(long)]
     pub(super) lower_case_names: bool,
 
     /// Append @DOMAIN to a user name without '@' before it is looked up
-    #[arg(long, value_name = "DOMAIN", group = NEEDS_RESTART)]
+    #[arg(long, value_name = "DOMAIN")]
     pub(super) default_domain: Option<String>,
 }
 

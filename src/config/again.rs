@@ -16,7 +16,7 @@ use log::LevelFilter;
 
 use super::accounts::Account;
 use super::{Args, ConfigError, FileError, Ports, Task, UsageError};
-use crate::auth::{UserName, Users, UsersFile};
+use crate::auth::{NameRules, UserName, Users, UsersFile};
 use crate::guard::Limits;
 use crate::settings::Settings;
 use crate::state::StateDir;
@@ -54,6 +54,8 @@ pub struct Next {
     pub users_file: UsersFile,
     /// The users of the configuration as it was read last, and as it is now.
     pub own_users: [Vec<(UserName, String)>; 2],
+    /// How clients' names become users' names.
+    pub name_rules: NameRules,
     /// The limits by address.
     pub limits: Limits,
     /// The most connections at once, if that has changed.
@@ -125,21 +127,21 @@ impl Rereading {
                 }
             }
         }
-        let certificate = match running
+        let certificates = match running
             .settings
-            .certificate
+            .certificates
             .as_ref()
             .filter(|_| args.tls.keeps_that_of_this_run(&last.tls, running.state))
         {
-            Some(certificate) => Some(Arc::clone(certificate)),
-            None => match args.tls.certificate(running.state) {
-                Ok(certificate) => certificate.map(Arc::new),
+            Some(certificates) => Some(Arc::clone(certificates)),
+            None => match args.tls.certificates(running.state) {
+                Ok(certificates) => certificates.map(Arc::new),
                 Err(error) => {
                     permitted(&["tls-cert", "tls-key"], error)?;
-                    if running.settings.certificate.is_none() {
+                    if running.settings.certificates.is_none() {
                         args.tls.clone_from(&last.tls);
                     }
-                    running.settings.certificate.clone()
+                    running.settings.certificates.clone()
                 }
             },
         };
@@ -173,11 +175,12 @@ impl Rereading {
             }
         };
         Ok(Next {
-            settings: args.settings(Arc::clone(&mail_root), admin, transform.map(Arc::new), certificate),
+            settings: args.settings(Arc::clone(&mail_root), admin, transform.map(Arc::new), certificates),
             has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
             has_new_timeout: args.timeout != last.timeout,
             users_file,
             own_users: [own_users(last), own_users(&args)],
+            name_rules: args.name_rules(),
             limits: args.limits.limits(),
             max_connections: (args.max_connections != last.max_connections).then(|| args.max_connections()),
             level: (args.log().level != last.log().level).then(|| args.log().level),

@@ -92,7 +92,7 @@ pub struct Args {
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
     quiet: u8,
 
-    /// Append the log to this file instead of writing it to stderr; SIGHUP opens the file again
+    /// Append the log to this file instead of writing it to stderr; a reload opens the file again
     #[arg(long, value_name = "FILE", group = NEEDS_RESTART)]
     log_file: Option<PathBuf>,
 
@@ -139,6 +139,7 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
+        self.tls.check()?;
         self.check_admin(self.admin.are_at_default())?;
         let in_clear = !(self.tls.peep_tls || self.tls.allow_cleartext);
         let address = self.peep_beyond_loopback().filter(|_| in_clear);

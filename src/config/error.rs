@@ -33,6 +33,17 @@ pub enum ConfigError {
     UsersFile(PathBuf, io::Error),
     /// There can be no TLS with it.
     Certificate(CertificateError),
+    /// The flags of several certificates do not belong together.
+    Pairs {
+        /// How often `--tls-cert` is given.
+        certificates: usize,
+        /// How often `--tls-key` is given.
+        keys: usize,
+        /// How often `--tls-names` is given.
+        names: usize,
+    },
+    /// There can be no TLS.
+    Tls(rustls::Error),
     /// The server cannot make one for itself.
     SelfSigned(io::Error),
     /// The state directory cannot be used.
@@ -59,6 +70,12 @@ impl fmt::Display for ConfigError {
             Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
+            Self::Pairs { certificates, keys, names } => write!(
+                f,
+                "each --tls-cert needs its --tls-key and, if any has them, its --tls-names: there are {certificates}, \
+                 {keys} and {names}"
+            ),
+            Self::Tls(error) => write!(f, "cannot use TLS: {error}"),
             Self::SelfSigned(error) => write!(f, "--tls-self-signed has no certificate: {error}"),
             Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
         }

@@ -42,7 +42,7 @@ pub use command_line::{Task, UsageError, command};
 pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
 pub use ports::{Endpoint, Ports};
-pub use show::needs_restart;
+pub use show::fixed;
 
 /// What the program is, for its help.
 const ABOUT: &str = "A POP3 server for directories of mail";

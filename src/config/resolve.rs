@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use rustix::process::geteuid;
 
-use super::accounts::Account;
+use super::accounts::{Account, AccountsArgs};
 use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
 use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot};
-use crate::net::Certificate;
+use crate::net::Certificates;
 use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
 use crate::stats::StatsLog;
@@ -30,10 +30,10 @@ impl Args {
         let state = state.transpose()?.map(Arc::new);
         let users = self.open_users(state.as_deref())?;
         let mail_root = Arc::new(self.open_mail_root(self.mailbox.clone())?);
-        let certificate = self.tls.certificate(state.as_deref())?.map(Arc::new);
+        let certificates = self.tls.certificates(state.as_deref())?.map(Arc::new);
         Ok(Config {
             users,
-            settings: self.settings(mail_root, admin, transform, certificate),
+            settings: self.settings(mail_root, admin, transform, certificates),
             max_connections: self.max_connections(),
             limits: self.limits.limits(),
             ports: self.ports(),
@@ -48,13 +48,13 @@ impl Args {
         mail_root: Arc<MailRoot>,
         admin: Arc<Admin>,
         transform: Option<Arc<Transform>>,
-        certificate: Option<Arc<Certificate>>,
+        certificates: Option<Arc<Certificates>>,
     ) -> Settings {
         Settings {
             mail_root,
             admin,
             transform,
-            certificate,
+            certificates,
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
@@ -77,14 +77,16 @@ impl Args {
         if let Some(state) = state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
-        users.set_name_rules(NameRules {
-            lower_case: self.accounts.lower_case_names,
-            default_domain: self.accounts.default_domain.clone(),
-        });
+        users.set_name_rules(self.name_rules());
         for Account { name, password } in &self.users {
             users.add_own(name.clone(), password.0.as_bytes());
         }
         Ok(users)
+    }
+
+    pub(super) fn name_rules(&self) -> NameRules {
+        let AccountsArgs { lower_case_names, default_domain, .. } = &self.accounts;
+        NameRules { lower_case: *lower_case_names, default_domain: default_domain.clone() }
     }
 
     /// Opens `path` as the mail directory.

@@ -81,6 +81,8 @@ fn flags_that_contradict_each_other_are_refused() {
     let check = |arguments: &[&str]| parse(arguments).unwrap().check();
     assert!(matches!(check(&["-u", "a:1", "-u", "b:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
     assert!(matches!(check(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
+    let pairs = ["--tls-cert", "c", "--tls-key", "k", "--tls-cert", "d"];
+    assert!(matches!(check(&pairs), Err(ConfigError::Pairs { certificates: 2, keys: 1, names: 0 })));
     assert!(matches!(check(&["-vvv"]), Err(ConfigError::TooOften("--verbose"))));
     assert!(matches!(check(&["-qqq"]), Err(ConfigError::TooOften("--quiet"))));
     let twice = ["-t", "cat", "--transform-limit", "cpu=1,files=9", "--transform-limit", "cpu=2"];
@@ -97,4 +99,34 @@ fn flags_that_contradict_each_other_are_refused() {
 fn passwords_are_not_in_debug_texts() {
     let text = format!("{:?}", parse(&["-u", "ana:hunter2", "-a", "boss:hunter3"]).unwrap());
     assert!(!text.contains("hunter"), "{text}");
+}
+
+/// The flags that [`NEEDS_RESTART`] names are those that a reload keeps as they were at the start.
+#[test]
+fn what_needs_a_restart_is_declared_beside_the_flag() {
+    let changed = [
+        "--state",
+        "s",
+        "--log-file",
+        "l",
+        "--run-as",
+        "65534",
+        "--allow-dir",
+        "/",
+        "--transform-path",
+        "/",
+        "--transform-network",
+        "--confine",
+        "-t",
+        "cat",
+    ];
+    let started = parse(&["-m", "here"]).unwrap();
+    let mut kept: Vec<&str> = Vec::new();
+    for changed in [&changed[..], &["--no-landlock"]] {
+        let mut args = parse(changed).unwrap();
+        kept.extend(args.keep_fixed(&started));
+        assert!(args.keep_fixed(&started).is_empty());
+    }
+    kept.sort_unstable();
+    assert_eq!(kept, Vec::from_iter(fixed()));
 }

@@ -11,6 +11,7 @@
 
 mod address;
 mod certificate;
+mod certificates;
 mod holder;
 mod listener;
 mod patience;
@@ -20,6 +21,7 @@ mod tls;
 
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError};
+pub use certificates::Certificates;
 pub use holder::{Holder, holders};
 pub use listener::{Listener, bind, bind_those_there};
 pub use self_signed::self_signed;

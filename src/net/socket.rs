@@ -13,7 +13,7 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::certificate::Certificate;
+use super::certificates::Certificates;
 use super::patience::patiently;
 use super::tls::TlsLayer;
 use crate::auth;
@@ -45,7 +45,7 @@ pub struct Socket<'a> {
     slot: &'a Slot,
     connection: &'a Connection,
     sent: Option<&'a Counter>,
-    certificate: Option<Arc<Certificate>>,
+    certificates: Option<Arc<Certificates>>,
     tls: Option<Box<TlsLayer>>,
     timeout: Option<Duration>,
     ending: bool,
@@ -53,12 +53,12 @@ pub struct Socket<'a> {
 }
 
 impl<'a> Socket<'a> {
-    /// Wraps the connection of `slot`. `sent` counts the octets sent to the client. If there is a `certificate`, TLS can be
+    /// Wraps the connection of `slot`. `sent` counts the octets sent to the client. If there are `certificates`, TLS can be
     /// started.
     #[must_use]
-    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<Arc<Certificate>>) -> Self {
+    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificates: Option<Arc<Certificates>>) -> Self {
         let connection = slot.connection();
-        Self { slot, connection, sent, certificate, tls: None, timeout: None, ending: false, waiting_since: None }
+        Self { slot, connection, sent, certificates, tls: None, timeout: None, ending: false, waiting_since: None }
     }
 
     fn stream(&self) -> &TcpStream {
@@ -223,7 +223,7 @@ impl Link for Socket<'_> {
     }
 
     fn tls(&self) -> wire::Tls {
-        match (&self.tls, &self.certificate) {
+        match (&self.tls, &self.certificates) {
             (Some(_), _) => wire::Tls::Active,
             (None, Some(_)) => wire::Tls::Ready,
             (None, None) => wire::Tls::Absent,
@@ -231,10 +231,10 @@ impl Link for Socket<'_> {
     }
 
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String> {
-        let certificate = self.certificate.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let certificates = self.certificates.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let stream = &self.connection.stream;
         self.connection.set_waiting(Some(Instant::now()));
-        let tls = TlsLayer::accept(certificate.config(), stream, deadline);
+        let tls = TlsLayer::accept(certificates.config(), stream, deadline);
         self.connection.set_waiting(None);
         let tls = tls?;
         stream.set_read_timeout(self.timeout)?;
