@@ -20,6 +20,8 @@ pub enum Task {
     Serve(Box<Args>),
     /// To tell what a start would find.
     Check(Box<Args>),
+    /// To ask a running server for its greeting.
+    Health(Box<Args>),
     /// To print the settings as a configuration file.
     Show(String),
     /// To print what stands for a password in a users file.
@@ -45,6 +47,12 @@ struct CommandLine {
 enum OtherTask {
     /// Check whether a server with these flags would start, without starting it; the exit status is 1 if it would not
     Check {
+        #[command(flatten)]
+        args: Box<Args>,
+    },
+
+    /// Ask the running server with these flags for its POP3 greeting; the exit status is 1 if there is none
+    Health {
         #[command(flatten)]
         args: Box<Args>,
     },
@@ -127,6 +135,7 @@ impl Task {
                 Ok(Self::Serve(Box::new(args)))
             }
             Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
+            Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))
