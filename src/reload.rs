@@ -27,9 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// log says why.
 pub type Outcome = Option<BTreeSet<&'static str>>;
 
-/// Asks the thread that reads. Until that runs, nothing is reloaded.
+/// Asks the thread that reads.
 #[derive(Debug, Default)]
 pub struct Reloader(OnceLock<Sender<Sender<Outcome>>>);
+
+/// The requests of a [`Reloader`].
+#[derive(Debug)]
+pub struct Requests(Receiver<Sender<Outcome>>);
 
 /// What can be reloaded.
 #[derive(Debug)]
@@ -49,15 +53,13 @@ pub struct Reload {
 }
 
 impl Reloader {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When there can be no more threads.
-    pub fn start(&self, reload: Reload) -> io::Result<()> {
+    /// Takes requests from now on, for [`Reload::start`]. Clients may ask as soon as there are acceptors, so this comes
+    /// before them.
+    #[must_use]
+    pub fn open(&self) -> Requests {
         let (ask, requests) = crossbeam_channel::unbounded();
-        thread::Builder::new().name("reload".to_owned()).spawn(move || reload.run(&requests))?;
         let _ = self.0.set(ask);
-        Ok(())
+        Requests(requests)
     }
 
     /// Has everything read again. Does not wait for that.
@@ -65,10 +67,13 @@ impl Reloader {
         drop(self.request());
     }
 
-    /// Has everything read again, and waits for the outcome.
+    /// Has everything read again, and waits for the outcome, at most for half a minute.
     #[must_use]
     pub fn ask_and_wait(&self) -> Outcome {
-        self.request()?.recv_timeout(PATIENCE).ok()?
+        self.request()?.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            log::error!("the configuration is still being read after {PATIENCE:?}");
+            None
+        })
     }
 
     fn request(&self) -> Option<Receiver<Outcome>> {
@@ -79,6 +84,15 @@ impl Reloader {
 }
 
 impl Reload {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start(self, Requests(requests): Requests) -> io::Result<()> {
+        thread::Builder::new().name("reload".to_owned()).spawn(move || self.run(&requests))?;
+        Ok(())
+    }
+
     fn run(mut self, requests: &Receiver<Sender<Outcome>>) {
         for first in requests {
             // One reload is for all that have asked before it begins.

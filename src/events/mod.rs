@@ -23,7 +23,7 @@ pub use crate::connections::Service;
 pub use client::{Client, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
-pub use reason::{AdminReason, Method, Reason};
+pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
 use crate::stats::Stats;
 use follow::Recent;

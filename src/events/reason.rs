@@ -102,6 +102,42 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyRefused {
+    /// There are too many connections from the client's address.
+    TooMany,
+    /// The admin has banned the client's address.
+    Banned,
+    /// The server takes no more clients, because the admin drains it.
+    Draining,
+}
+
+impl WhyRefused {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::TooMany, Self::Banned, Self::Draining];
+
+    /// Its name for metrics.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::TooMany => "too-many",
+            Self::Banned => "banned",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::TooMany => "too many connections from this address",
+            Self::Banned => "this address is banned",
+            Self::Draining => "the server takes no more clients",
+        }
+    }
+}
+
 /// Why a login of the admin is refused.
 #[derive(Debug)]
 pub enum AdminReason {

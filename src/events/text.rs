@@ -14,7 +14,7 @@ impl fmt::Display for Event<'_> {
                 let service = if client.service == Service::Peep { "PEEP" } else { "POP3" };
                 write!(f, "{client} connected to {service}")
             }
-            What::Refused { .. } => write!(f, "{client} refused: too many connections from this address"),
+            What::Refused { reason, .. } => write!(f, "{client} refused: {}", reason.text()),
             What::Tls { agreed } => write!(f, "{client} TLS: {agreed}"),
             What::Login { messages, octets, .. } => {
                 let user = client.user().unwrap_or_default();
@@ -68,7 +68,7 @@ impl fmt::Display for Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Client, EndResult, Lossy, Method, Reason};
+    use super::super::{Client, EndResult, Lossy, Method, Reason, WhyRefused};
     use super::*;
     use std::io;
 
@@ -111,7 +111,7 @@ mod tests {
             assert_eq!(Event { client: &client, what }.to_string(), format!("#17 192.0.2.4:5555 {expected}"));
         }
         let refused = Client::refused("[2001:db8::1]:7".parse().unwrap(), Service::Pop3);
-        let what = What::Refused { is_news: true };
+        let what = What::Refused { reason: WhyRefused::TooMany, is_news: true };
         let line = Event { client: &refused, what }.to_string();
         assert_eq!(line, "[2001:db8::1]:7 refused: too many connections from this address");
     }

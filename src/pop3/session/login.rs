@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
 use crate::auth::{Denied, UserName, Users};
+use crate::connections::Stage;
 use crate::events::{Lossy, Method, Reason, What};
 use crate::guard::AttemptRefused;
 use crate::maildrop::Maildrop;
@@ -47,6 +48,7 @@ impl<L: Link> Session<'_, L> {
     /// Completes a login by any command: opens the maildrop and answers +OK, or answers -ERR.
     pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<UserName, Reason>) -> Result<State, End> {
         match proven.and_then(|user| self.open_maildrop(claim, user)) {
+            Ok(_) if !self.client.progress.enter(Stage::Transaction) => return self.end_kicked(),
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
@@ -91,7 +93,7 @@ impl<L: Link> Session<'_, L> {
             self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
         let scan = Instant::now();
-        let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
+        let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
         self.client.set_user(user);
         self.emit(What::Login {
             method: claim.method,
