@@ -50,6 +50,8 @@ mod log;
 mod manual;
 // Maildrops on disk, and what happens to them under a session.
 mod maildrops;
+// Maildrops that are mbox files, beside procmail.
+mod mboxes;
 // Messages to the octet, beside a naive reference.
 mod octets;
 // What clients, mail programs and a dying server do at random, beside a naive model of RFC 1939.

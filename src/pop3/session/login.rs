@@ -91,7 +91,7 @@ impl<L: Link> Session<'_, L> {
             self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
         let scan = Instant::now();
-        let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
+        let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
         self.client.set_user(user);
         self.emit(What::Login {
             method: claim.method,
