@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use crate::owner;
 
-/// Opens a file to append to it, and makes it with `mode` for the owner of its directory if it is missing. A FIFO is not waited for: it is an error when
-/// no program reads it, and later writes fail with [`io::ErrorKind::WouldBlock`] when it is full.
+/// Opens a file to append to it. If the file is missing, it is created with `mode` and given to the owner of its directory.
+/// For a FIFO, this does not wait for a reader but fails if there is none; later writes fail with
+/// [`io::ErrorKind::WouldBlock`] while the FIFO is full.
 ///
 /// # Errors
 /// Those of open(2).

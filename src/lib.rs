@@ -3,10 +3,10 @@
 //! This page is the map. The programs in `bin/` parse their arguments and call one function here. The modules form
 //! three layers; a module uses only modules of its own layer or of a layer below.
 //!
-//! - **The process**: [`config`] (the command line and the configuration file), [`server`] (acceptors, signals,
-//!   shutdown), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
-//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the certificate
-//!   again), [`systemd`] (sockets from the service manager, and what it is told), [`malloc`] (settings
+//! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals,
+//!   shutdown), [`acceptors`] (listening sockets), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
+//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the
+//!   configuration again), [`systemd`] (sockets from the service manager, and what it is told), [`malloc`] (settings
 //!   of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
@@ -24,6 +24,7 @@
 //! [`pop3::serve`] or [`peep::serve`], and its slot is released when that returns. [`manual::architecture`] tells more;
 //! the [`manual`] also has everything that users see.
 
+pub mod acceptors;
 pub mod append;
 pub mod auth;
 pub mod bench;

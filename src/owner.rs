@@ -1,7 +1,7 @@
-//! Whose the files are that the server makes, and who else can use those that it reads.
+//! The owner of files that the server creates, and the users who can read the files that it uses.
 //!
-//! They get the owner and group of the directory they are in as far as the server may give them away. So a server that
-//! runs as root leaves nothing behind that one with fewer rights cannot use.
+//! A new file gets the owner and group of its directory, as far as the server has the right to set them. So a server that
+//! has run as root leaves no files that a server with fewer rights could not use.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,8 +12,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, Stat, fchmod, fstat, openat};
 use rustix::process::geteuid;
 
-/// Gives a file that this server has made to the owner and group of the directory that it is in. A server without the
-/// right to do so keeps it, or gives it to the group alone. A file with other names may be anything, so it stays as it is.
+/// Gives a file that this server has created to the owner and group of its directory, or only to the group, or leaves it,
+/// as far as the server has the right. A file with other names (hard links) may not be the server's, so it is left alone.
 pub(crate) fn give_to_owner_of(directory: impl AsFd, file: impl AsFd) -> io::Result<()> {
     let (directory, made) = (fstat(directory)?, fstat(&file)?);
     let (user, group) = (directory.st_uid, directory.st_gid);
@@ -24,38 +24,38 @@ pub(crate) fn give_to_owner_of(directory: impl AsFd, file: impl AsFd) -> io::Res
     Ok(())
 }
 
-/// Does the same with a file that has just been made at `path`.
+/// Does the same for a file that has just been created at `path`.
 pub(crate) fn give_to_owner_of_parent(path: &Path, file: &File) -> io::Result<()> {
     let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    // Opening the directory itself could take rights that the server does not have, or need.
+    // Opening the directory for reading could require rights that the server does not have.
     let directory = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     give_to_owner_of(directory, file)
 }
 
-/// Gives a file to the directory's owner, and lets all those read and write it who may change what is in the directory.
+/// Gives a file to the directory's owner, and lets everyone read and write it who may create files in the directory.
 pub(crate) fn share_like(directory: impl AsFd, file: impl AsFd) -> io::Result<()> {
     give_to_owner_of(&directory, &file)?;
-    // A file system without modes has nothing to share.
+    // An error means that the file system has no modes, so there is nothing to set.
     let _ = fchmod(file, mode_like(&fstat(directory)?));
     Ok(())
 }
 
-/// Whether [`share_like`] would change nothing.
+/// Returns true if [`share_like`] would change nothing.
 pub(crate) fn is_shared_like(directory: &Stat, file: &Stat) -> bool {
     let owner = |stat: &Stat| (stat.st_uid, stat.st_gid);
     owner(directory) == owner(file) && Mode::from_raw_mode(file.st_mode) == mode_like(directory)
 }
 
-/// Warns of a file with secrets that every user of this machine can use. A group may have been given it on purpose.
+/// Logs a warning if every user of this machine can read a file with secrets. Permission for a group may be intended.
 pub(crate) fn warn_of_others(path: &Path) {
     if fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0) {
         log::warn!("{} can be read or written by others: chmod o= it", path.display());
     }
 }
 
-/// The mode of a file that all those may read and write who may write the directory.
+/// Returns the mode of a file that everyone may read and write who may write to the directory.
 fn mode_like(directory: &Stat) -> Mode {
-    // Write permission for group and others, which stands for the permission to read as well.
+    // The write permission of group and others becomes permission to read and write.
     let writable = directory.st_mode & 0o022;
     Mode::from_raw_mode(0o600 | writable | writable << 1)
 }
@@ -67,7 +67,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown};
 
     #[test]
-    fn who_may_write_the_directory_may_write_the_file() {
+    fn everyone_who_may_write_to_the_directory_may_write_to_the_file() {
         for (of_directory, of_file) in [(0o755, 0o600), (0o770, 0o660), (0o2775, 0o660), (0o1777, 0o666)] {
             let directory = tempfile::tempdir().unwrap();
             fs::set_permissions(directory.path(), Permissions::from_mode(of_directory)).unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn root_gives_files_away() {
+    fn root_gives_a_file_to_the_owner_of_its_directory() {
         if !geteuid().is_root() {
             return;
         }

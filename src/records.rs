@@ -1,6 +1,7 @@
-//! The counters as they are written to files: kept in the state directory, and appended to the statistics log.
+//! The thread that writes the counters to files: to the state directory and to the statistics log.
 //!
-//! A thread of its own writes them, since a disk may be frozen and a pipe full: nothing else waits for these files.
+//! Writing may block, because a disk may hang or a pipe may be full. Since it has its own thread, nothing else waits for
+//! these files.
 
 use std::io;
 use std::sync::Arc;
@@ -12,55 +13,56 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, tick};
 use crate::shared::Shared;
 use crate::stats::{Kept, StatsLog};
 
-/// How often the thread looks whether there is something to write. A server that is killed loses the counts since then.
+/// How often the thread writes counters that have changed. A server that is killed loses what it counted since.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long the end of the server waits for the last record.
+/// How long a shutdown waits for the last record.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The files that counters are written to, if any.
+/// The files that the counters are written to, if any.
 #[derive(Debug)]
 pub struct Records {
-    /// Counters that the next server goes on with.
+    /// The file in the state directory, from which the next server continues counting.
     pub kept: Option<Kept>,
-    /// Lines of counters.
+    /// The statistics log.
     pub log: Option<StatsLog>,
 }
 
-/// The running thread; there is none when there are no files.
+/// A handle to the thread.
 #[derive(Debug)]
 pub struct Recorder {
     end: Sender<()>,
+    set_log: LogSetter,
     ended: Receiver<()>,
 }
 
 impl Records {
-    /// Starts the thread that writes them.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// If it cannot be started.
     pub fn start(mut self, shared: Arc<Shared>) -> io::Result<Recorder> {
         let (end, is_asked_to_end) = crossbeam_channel::bounded(1);
         let (has_ended, ended) = crossbeam_channel::bounded(1);
-        if self.kept.is_none() && self.log.is_none() {
-            return Ok(Recorder { end, ended });
-        }
+        let (set_log, new_logs) = crossbeam_channel::unbounded();
         thread::Builder::new().name("records".to_owned()).spawn(move || {
             let ticks = tick(TICK);
             loop {
                 self.write(&shared, false);
                 select! {
                     recv(ticks) -> _ => {}
+                    recv(new_logs) -> log => if let Ok(log) = log { self.log = log },
                     recv(is_asked_to_end) -> _ => break,
                 }
             }
             self.write(&shared, true);
             let _ = has_ended.send(());
         })?;
-        Ok(Recorder { end, ended })
+        Ok(Recorder { end, set_log: LogSetter(set_log), ended })
     }
 
-    /// Keeps the counters if they have changed, and logs them when it is time to, or for the last time.
+    /// Writes the counters to the state directory if they have changed, and to the statistics log if a line is due or this
+    /// is the last time.
     fn write(&mut self, shared: &Shared, last: bool) {
         if let Some(kept) = &mut self.kept {
             kept.save(&shared.stats);
@@ -73,10 +75,27 @@ impl Records {
     }
 }
 
+/// Gives the thread another log of counters.
+#[derive(Debug, Clone)]
+pub struct LogSetter(Sender<Option<StatsLog>>);
+
+impl LogSetter {
+    /// Has lines appended to `log` from now on, or to none.
+    pub fn set(&self, log: Option<StatsLog>) {
+        let _ = self.0.send(log);
+    }
+}
+
 impl Recorder {
-    /// Has the last record written, and says so in the log when the files do not take it in time.
+    /// A handle by which the log of counters is replaced.
+    #[must_use]
+    pub fn log_setter(&self) -> LogSetter {
+        self.set_log.clone()
+    }
+
+    /// Ends the thread after a last record. Logs a warning if that takes too long.
     pub fn end(self) {
-        let Self { end, ended } = self;
+        let Self { end, ended, set_log: _set_log } = self;
         let _ = end.try_send(());
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("the last counters could not be written within {PATIENCE:?}");

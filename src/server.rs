@@ -7,23 +7,30 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Config, Endpoint};
-use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Slot, WRITE_STALL};
+use crate::acceptors::{Acceptors, Listeners};
+use crate::config::{Config, Rereading};
+use crate::connections::{
+    Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Reservation, Service, Slot, WRITE_STALL,
+};
+use crate::events::{Client, EndResult, Ended, What};
 use crate::guard::Admission;
+use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-use crate::net::{self, Listener, Socket};
+use crate::net::{self, Socket};
 use crate::pool::Pool;
+use crate::pop3::Summary;
 use crate::records::Records;
-use crate::reload::Reloader;
+use crate::reload::Reload;
+use crate::settings::Settings;
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT_WHEN_FULL, Shared};
+use crate::state::StateDir;
 use crate::stats::Kept;
-use crate::systemd::{self, Pulse, Sockets};
+use crate::systemd::{self, Pulse};
 use crate::wire::Link;
 use crate::{cores, descriptors, peep, pop3};
 
@@ -43,67 +50,18 @@ const OTHER_DESCRIPTORS: u64 = SCAN_DESCRIPTORS + 64;
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    listeners: Vec<(Service, Listener)>,
+    listeners: Listeners,
     records: Records,
-}
-
-/// The protocol of a listening socket.
-#[derive(Debug, Clone, Copy)]
-struct Service {
-    protocol: Protocol,
-    /// True if the connection uses TLS from its first octet on.
-    tls: bool,
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.protocol, self.tls) {
-            (Protocol::Pop3, false) => "POP3",
-            (Protocol::Pop3, true) => "POP3S",
-            (Protocol::Peep, false) => "PEEP",
-            (Protocol::Peep, true) => "PEEP over TLS",
-        })
-    }
+    state: Option<Arc<StateDir>>,
 }
 
 /// A request of the operator to a running server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// Read the certificate again.
+    /// Read the configuration, the certificates and the users file again, and open the log file again.
     Reload,
     /// Shut down. The text says why, for the log.
     Stop(&'static str),
-}
-
-/// The names of sockets in socket units of systemd (`FileDescriptorName=`), one for each protocol.
-const POP3_SOCKET: &str = "pop3";
-const POP3S_SOCKET: &str = "pop3s";
-const PEEP_SOCKET: &str = "peep";
-
-/// Binds the ports. If systemd has passed sockets for a protocol, they are used instead of the configured port.
-fn bind_all(config: &Config) -> io::Result<Vec<(Service, Listener)>> {
-    let mut inherited = Sockets::take(&[POP3_SOCKET, POP3S_SOCKET, PEEP_SOCKET])?;
-    let mut listeners = Vec::new();
-    let mut bind = |service: Service, name, endpoint: Option<&Endpoint>| {
-        let sockets = inherited.named(name);
-        let bound = match endpoint {
-            _ if !sockets.is_empty() => {
-                sockets.into_iter().map(Listener::from_socket).collect::<io::Result<Vec<_>>>()?
-            }
-            Some(endpoint) => net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?,
-            None => Vec::new(),
-        };
-        if service.tls && config.settings.certificate.is_none() && !bound.is_empty() {
-            let what = format!("systemd hands over a socket named {name:?}, and there is no TLS certificate");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-        listeners.extend(bound.into_iter().map(|listener| (service, listener)));
-        Ok(())
-    };
-    bind(Service { protocol: Protocol::Pop3, tls: false }, POP3_SOCKET, Some(&config.pop3))?;
-    bind(Service { protocol: Protocol::Pop3, tls: true }, POP3S_SOCKET, config.pop3s.as_ref())?;
-    bind(Service { protocol: Protocol::Peep, tls: config.peep_tls }, PEEP_SOCKET, Some(&config.peep))?;
-    Ok(listeners)
 }
 
 impl Server {
@@ -112,13 +70,13 @@ impl Server {
     /// # Errors
     /// If a port cannot be bound or the state directory cannot be written.
     pub fn bind(mut config: Config) -> io::Result<Self> {
-        let listeners = bind_all(&config)?;
+        let listeners = Listeners::bind(&config.ports, &config.settings)?;
         if config.users.names().is_empty() {
             log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
         }
-        if config.settings.certificate.is_none()
+        if config.settings.certificates.is_none()
             && !config.settings.allow_cleartext
-            && config.pop3.addresses.iter().any(|address| !address.is_loopback())
+            && config.ports.pop3.addresses.iter().any(|address| !address.is_loopback())
         {
             log::warn!(
                 "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
@@ -128,7 +86,7 @@ impl Server {
             log::warn!(
                 "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
             );
-        } else if config.has_default_admin {
+        } else if config.settings.admin.is_default {
             log::warn!(
                 "every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin"
             );
@@ -136,18 +94,20 @@ impl Server {
         let (state, log) = (config.state.take(), config.stats_log.take());
         let shared = config.into_shared();
         shared.connections.set_ceiling(raise_descriptor_limit());
-        let kept = state.map(|directory| Kept::open(directory, &shared.stats)).transpose();
+        let kept = state.clone().map(|directory| Kept::open(directory, &shared.stats)).transpose();
         let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
-        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log } })
+        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log }, state })
     }
 
     /// The protocol and address of each listening socket, as lines for people to read.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        self.listeners
-            .iter()
-            .map(|(service, listener)| format!("{service} listening on {}", listener.address()))
-            .collect()
+        let peep_tls = if self.shared.settings().peep_tls { " over TLS" } else { "" };
+        let describe = |(service, address): (Service, String)| {
+            let tls = if service == Service::Peep { peep_tls } else { "" };
+            format!("{service}{tls} listening on {address}")
+        };
+        self.listeners.iter().map(describe).collect()
     }
 
     /// Serves clients until a request to stop arrives, then shuts down. Sessions get a grace period to finish the reply
@@ -155,70 +115,77 @@ impl Server {
     ///
     /// # Errors
     /// If threads cannot be started.
-    pub fn run(self, requests: &Receiver<Request>) -> io::Result<()> {
-        let Self { shared, listeners, records } = self;
+    pub fn run(self, requests: &Receiver<Request>, configuration: Rereading, log: Reopener) -> io::Result<()> {
+        let Self { shared, listeners, records, state } = self;
         let sessions = {
             let shared = Arc::clone(&shared);
             Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
-        let reloader = Reloader::start(Arc::clone(&shared)).map_err(no_thread)?;
-        thread::scope(|scope| {
-            for (service, listener) in &listeners {
-                let (shared, sessions) = (&shared, &sessions);
-                let accept =
-                    move || {
-                        listener.accept_all(&shared.connections, service.protocol, |reservation, stream, peer| {
-                            match shared.guard.admit(peer.ip()) {
-                                Some(admission) => {
-                                    let near = cores::of_packets(&stream);
-                                    let accepted = AcceptedConnection {
-                                        admission,
-                                        slot: reservation.occupy(stream, peer),
-                                        tls: service.tls,
-                                    };
-                                    sessions.submit(accepted, near);
-                                }
-                                None => refuse(&stream, peer, *service, shared),
-                            }
-                        });
-                    };
-                let acceptor = thread::Builder::new().name("acceptor".to_owned()).spawn_scoped(scope, accept);
-                if let Err(error) = acceptor {
-                    close(shared, &listeners);
-                    return Err(no_thread(error));
-                }
-            }
-            enforce_timeout(&shared);
-            systemd::tell_ready();
-            let pulse = Arc::new(Pulse::default());
-            systemd::start_reporting(Arc::clone(&pulse), status_of(&shared)).map_err(no_thread)?;
-            let ticks = tick(TICK);
-            let why = loop {
-                select! {
-                    recv(requests) -> request => match request {
-                        Ok(Request::Reload) => reloader.ask(),
-                        Ok(Request::Stop(why)) => break why,
-                        Err(_) => break "the program ends",
-                    },
-                    recv(ticks) -> _ => {
-                        pulse.beat();
-                        enforce_timeout(&shared);
-                        if let Some(least) = shared.settings().min_rate {
-                            shared.connections.end_slow(least);
-                        }
-                        if listeners.iter().any(|(service, it)| service.protocol == Protocol::Pop3 && it.has_backlog()) {
-                            end_unauthenticated(&shared.connections);
-                        }
+        let acceptors = {
+            let (connections, shared) = (Arc::clone(&shared.connections), Arc::clone(&shared));
+            let admit = move |service, reservation, stream, peer| {
+                admit(service, reservation, stream, peer, &shared, &sessions);
+            };
+            Arc::new(Acceptors::start(listeners, connections, admit).map_err(no_thread)?)
+        };
+        let reload = Reload {
+            configuration,
+            shared: Arc::clone(&shared),
+            acceptors: Arc::clone(&acceptors),
+            state,
+            stats_log: recorder.log_setter(),
+            log,
+        };
+        shared.reloader.start(reload).map_err(no_thread)?;
+        enforce_timeout(&shared);
+        systemd::tell_ready();
+        let pulse = Arc::new(Pulse::default());
+        systemd::start_reporting(Arc::clone(&pulse), status_of(&shared)).map_err(no_thread)?;
+        let ticks = tick(TICK);
+        let why = loop {
+            select! {
+                recv(requests) -> request => match request {
+                    Ok(Request::Reload) => shared.reloader.ask(),
+                    Ok(Request::Stop(why)) => break why,
+                    Err(_) => break "the program ends",
+                },
+                recv(ticks) -> _ => {
+                    pulse.beat();
+                    enforce_timeout(&shared);
+                    if let Some(least) = shared.settings().min_rate {
+                        shared.connections.end_slow(least);
+                    }
+                    if acceptors.have_pop3_backlog() {
+                        end_unauthenticated(&shared.connections);
                     }
                 }
-            };
-            log::info!("shutting down: {why}");
-            systemd::tell_stopping();
-            close(&shared, &listeners);
-            recorder.end();
-            Ok(())
-        })
+            }
+        };
+        log::info!("shutting down: {why}");
+        systemd::tell_stopping();
+        close(&shared, &acceptors);
+        recorder.end();
+        Ok(())
+    }
+}
+
+/// Gives an accepted connection to a thread of `sessions`, unless there are too many from its address.
+fn admit(
+    service: Service,
+    reservation: Reservation,
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+    sessions: &Pool<AcceptedConnection>,
+) {
+    match shared.guard.admit(peer.ip()) {
+        Some(admission) => {
+            let near = cores::of_packets(&stream);
+            let slot = reservation.occupy(stream, peer);
+            sessions.submit(AcceptedConnection { admission, slot, service }, near);
+        }
+        None => refuse(&stream, peer, service, shared),
     }
 }
 
@@ -239,21 +206,24 @@ fn no_thread(error: io::Error) -> io::Error {
 struct AcceptedConnection {
     admission: Admission,
     slot: Slot,
-    /// True if the connection uses TLS from its first octet on.
-    tls: bool,
+    service: Service,
 }
 
 /// Refuses a connection because there are too many from its address. The acceptor thread does this itself, so nothing in
 /// it may wait for the client.
 fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Shared) {
-    match (service.tls, service.protocol) {
+    match (begins_with_tls(service, &shared.settings()), service.protocol()) {
         (true, _) => {} // a reply would need a TLS handshake, which waits for the client
         (false, Protocol::Pop3) => net::refuse(stream, pop3::TOO_MANY_CONNECTIONS),
         (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
     }
-    if shared.guard.should_log_refusal(peer.ip()) {
-        log::warn!("{peer} refused: too many connections from this address");
-    }
+    let is_news = shared.guard.should_log_refusal(peer.ip());
+    shared.events.emit(&Client::refused(peer, service), What::Refused { is_news });
+}
+
+/// Returns true if connections of `service` use TLS from their first octet on.
+fn begins_with_tls(service: Service, settings: &Settings) -> bool {
+    service == Service::Pop3s || service == Service::Peep && settings.peep_tls
 }
 
 /// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command
@@ -277,9 +247,9 @@ fn end_unauthenticated(connections: &Connections) {
 }
 
 /// Ends the acceptors and the sessions that [`Server::run`] has started.
-fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
+fn close(shared: &Shared, acceptors: &Acceptors) {
     shared.connections.start_closing();
-    listeners.iter().for_each(|(_, listener)| listener.wake());
+    acceptors.close();
     if !shared.connections.close(GRACE, LAST_GRACE) {
         log::warn!("some sessions did not end in time");
     }
@@ -288,55 +258,46 @@ fn close(shared: &Shared, listeners: &[(Service, Listener)]) {
 /// Runs a session. A panic ends only this session; unwinding frees its slot and its maildrop.
 // Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
-fn serve(AcceptedConnection { admission, slot, tls }: AcceptedConnection, shared: &Shared) {
-    let name = Name(&slot).to_string();
+fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, shared: &Shared) {
+    let client = Client::new(slot.id, slot.peer, service);
+    let ended = |result, reason: Option<fmt::Arguments<'_>>, counts| {
+        shared.events.emit(&client, What::Ended(Ended { result, reason, counts }));
+    };
     let session = AssertUnwindSafe(|| {
-        let (protocol, sent) = match slot.protocol() {
-            Protocol::Pop3 => ("POP3", Some(&shared.stats.sent)),
-            Protocol::Peep => ("PEEP", None),
+        shared.events.emit(&client, What::Connected);
+        let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
+        let (certificates, tls) = {
+            let settings = shared.settings();
+            (settings.certificates.clone(), begins_with_tls(service, &settings))
         };
-        log::info!("{name} connected to {protocol}");
-        if slot.protocol() == Protocol::Pop3 {
-            shared.stats.connections.add(1);
-        }
-        let mut socket = Socket::new(&slot, sent, shared.settings().certificate.clone());
+        let mut socket = Socket::new(&slot, sent, certificates);
         if tls {
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
-                Ok(agreed) => log::info!("{name} TLS: {agreed}"),
-                Err(error) => return log::info!("{name} end: TLS handshake failed: {error}"),
+                Ok(agreed) => {
+                    client.set_tls(&agreed);
+                    shared.events.emit(&client, What::Tls { agreed: &agreed });
+                }
+                Err(error) => {
+                    return ended(EndResult::Handshake, Some(format_args!("TLS handshake failed: {error}")), None);
+                }
             }
         }
         match slot.protocol() {
-            Protocol::Pop3 => serve_pop3(socket, shared, &admission, &name),
-            Protocol::Peep => serve_peep(socket, shared, &admission, &name),
+            Protocol::Pop3 => {
+                let Summary { end, counts } = pop3::serve(socket, shared, &admission, &client);
+                ended(end.result(), Some(format_args!("{end}")), Some(counts));
+            }
+            Protocol::Peep => match peep::serve(socket, shared, &admission, &client) {
+                Ok(()) => ended(EndResult::Quit, None, None),
+                Err(error) => ended(EndResult::Failed, Some(format_args!("{error}")), None),
+            },
         }
     });
     if panic::catch_unwind(session).is_err() {
-        log::error!("{name} end: fault of the server, see the panic logged above");
+        ended(EndResult::Fault, Some(format_args!("fault of the server, see the panic logged above")), None);
     }
     net::discard_input(slot.connection());
     drop(admission); // before the connection is closed, so a client that sees it closed can connect again at once
-}
-
-fn serve_pop3(socket: Socket<'_>, shared: &Shared, admission: &Admission, name: &str) {
-    let summary = pop3::serve(socket, shared, admission, name);
-    log::info!("{name} {summary}");
-}
-
-fn serve_peep(socket: Socket<'_>, shared: &Shared, admission: &Admission, name: &str) {
-    match peep::serve(socket, shared, admission, name) {
-        Ok(()) => log::info!("{name} end"),
-        Err(error) => log::info!("{name} end: {error}"),
-    }
-}
-
-/// The name of a connection in the log: its number and the client's address.
-struct Name<'a>(&'a Slot);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{} {}", self.0.id, self.0.peer)
-    }
 }
 
 /// Raises the limit on file descriptors to what all connections may need, and logs a warning if the system does not allow

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::auth::Credentials;
 use crate::guard::MinRate;
 use crate::maildrop::MailRoot;
-use crate::net::Certificate;
+use crate::net::Certificates;
 use crate::transform::Transform;
 
 /// The values that the autologout timer can be set to, in seconds: at most a day; 0 means no timer.
@@ -31,7 +31,9 @@ pub struct Settings {
     /// The program that messages go through, if any.
     pub transform: Option<Arc<Transform>>,
     /// What TLS needs, for connections from now on; without it there is no TLS.
-    pub certificate: Option<Arc<Certificate>>,
+    pub certificates: Option<Arc<Certificates>>,
+    /// PEEP is served with TLS.
+    pub peep_tls: bool,
     /// True if passwords are accepted without TLS from other machines.
     pub allow_cleartext: bool,
 }
@@ -41,6 +43,8 @@ pub struct Settings {
 pub struct Admin {
     /// The admin's name and secret.
     pub credentials: Credentials,
+    /// Nobody has set another admin than root:root.
+    pub is_default: bool,
     /// Only programs of root may log in as the admin.
     pub is_roots: bool,
 }

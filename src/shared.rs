@@ -11,6 +11,7 @@ use crate::connections::{Connections, Protocol};
 use crate::events::Events;
 use crate::guard::{Guard, Limits};
 use crate::maildrop::Locks;
+use crate::reload::Reloader;
 use crate::settings::Settings;
 use crate::stats::{Sample, Stats};
 
@@ -41,6 +42,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// The limits by address and before login.
     pub guard: Arc<Guard>,
+    /// Has the configuration read again.
+    pub reloader: Reloader,
 }
 
 impl Shared {
@@ -56,6 +59,7 @@ impl Shared {
             stats,
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
+            reloader: Reloader::default(),
         }
     }
 

@@ -15,19 +15,18 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-/// How often the status line is renewed, and systemd is told that the server is alive if it does not want to know more
-/// often.
+/// How often systemd is sent the status line and a sign of life, unless its watchdog needs the latter more often.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The sockets that systemd has handed over, by the names that the socket unit gives them (`FileDescriptorName=`).
+/// The sockets that systemd has passed, by the names that the socket unit gives them (`FileDescriptorName=`).
 #[derive(Debug, Default)]
 pub struct Sockets(BTreeMap<String, Vec<TcpListener>>);
 
 impl Sockets {
-    /// Takes the sockets that this process was started with.
+    /// Takes the sockets that systemd has passed to this process.
     ///
     /// # Errors
-    /// When one is not a listening TCP socket, or has a name that is not among `known`.
+    /// If one is not a listening TCP socket, or has a name that is not among `known`.
     pub fn take(known: &[&str]) -> io::Result<Self> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut descriptors = ListenFd::from_env();
@@ -36,7 +35,7 @@ impl Sockets {
             if !known.contains(&name) {
                 let known = known.join(", ");
                 let what =
-                    format!("systemd hands over a socket named {name:?}: FileDescriptorName= has to be one of {known}");
+                    format!("systemd has passed a socket named {name:?}: FileDescriptorName= has to be one of {known}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
             if let Some(socket) = descriptors.take_tcp_listener(index)? {
@@ -46,7 +45,7 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Takes the sockets of one name; none if systemd has none of it.
+    /// Takes the sockets with this name. The result is empty if systemd has passed none.
     pub fn named(&mut self, name: &str) -> Vec<TcpListener> {
         self.0.remove(name).unwrap_or_default()
     }
@@ -57,16 +56,16 @@ pub fn tell_ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Tells systemd that the server reads its files again. [`tell_ready`] says when that is done.
+/// Tells systemd that a reload begins. [`tell_ready`] tells it when the reload is done.
 pub fn tell_reloading() {
-    // For `Type=notify-reload`, systemd wants to know since when.
+    // With `Type=notify-reload`, systemd requires the time at which the reload began.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(_) => tell(&[NotifyState::Reloading]),
     }
 }
 
-/// Tells systemd that the server ends.
+/// Tells systemd that the server is shutting down.
 pub fn tell_stopping() {
     tell(&[NotifyState::Stopping]);
 }
@@ -77,12 +76,12 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Counts the rounds of the server's main loop, so that systemd's watchdog sees when it stands still.
+/// Counts the rounds of the server's main loop, so that systemd's watchdog notices if it hangs.
 #[derive(Debug, Default)]
 pub struct Pulse(AtomicU64);
 
 impl Pulse {
-    /// One more round.
+    /// Counts a round.
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -92,16 +91,16 @@ impl Pulse {
     }
 }
 
-/// Starts a thread that tells systemd the server's status and, as long as the main loop runs, that it is alive. There is no
-/// thread without systemd.
+/// Starts a thread that sends systemd the server's status and, while the main loop is running, signs of life. Without
+/// systemd, no thread is started.
 ///
 /// # Errors
-/// When there can be no more threads.
+/// If the thread cannot be started.
 pub fn start_reporting(pulse: Arc<Pulse>, status: impl Fn() -> String + Send + 'static) -> io::Result<()> {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return Ok(());
     }
-    // sd_watchdog_enabled(3) recommends half of the time after which systemd would end the server.
+    // sd_watchdog_enabled(3) recommends half of the time after which systemd would kill the server.
     let watchdog = sd_notify::watchdog_enabled();
     let interval = watchdog.map_or(INTERVAL, |limit| INTERVAL.min(limit / 2));
     thread::Builder::new().name("systemd".to_owned()).spawn(move || {

@@ -4,7 +4,9 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Instant;
@@ -12,6 +14,7 @@ use std::time::Instant;
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use clap::Parser;
 use pop3d::config::Args;
+use pop3d::events::{self, Service};
 use pop3d::pop3::{self, Summary};
 use pop3d::shared::Shared;
 use pop3d::wire::{Link, Tls};
@@ -96,16 +99,17 @@ impl Write for Script<'_> {
 impl Link for Script<'_> {
     fn expect_command(&mut self, _: Instant, _: Option<Instant>) {}
 
-    fn send_file(&mut self, mut file: &File, octets: u64) -> io::Result<()> {
+    fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
         let mut block = [0; 100_000];
-        let mut left = usize::try_from(octets).unwrap();
-        while left > 0 {
-            let length = file.read(&mut block[..left.min(100_000)])?;
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end - at).unwrap();
+            let length = file.read_at(&mut block[..left.min(100_000)], at)?;
             if length == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             self.write_all(&block[..length])?;
-            left -= length;
+            at += length as u64;
         }
         Ok(())
     }
@@ -192,7 +196,7 @@ impl Scene {
                 Script { input, output, most, fault, operations, private: true },
                 &self.shared,
                 &admission,
-                "test",
+                &client(),
             )
         });
         let summary = panic::catch_unwind(session).ok();
@@ -203,6 +207,10 @@ impl Scene {
     fn messages(&self) -> Vec<String> {
         self.mail.maildrop(USER).messages()
     }
+}
+
+fn client() -> events::Client {
+    events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), Service::Pop3)
 }
 
 /// RFC 2595 section 2.3: on a connection that others can read, the server neither accepts nor offers mechanisms that send
@@ -220,7 +228,7 @@ fn passwords_are_refused_on_cleartext_connections_from_other_machines() {
         let (most, operations) = (usize::MAX, &mut operations);
         let script = Script { input, output: &mut output, most, fault: None, operations, private: false };
         let admission = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
-        pop3::serve(script, &shared, &admission, "test");
+        pop3::serve(script, &shared, &admission, &client());
         String::from_utf8(output).unwrap()
     };
     let refused = session(&[]);
@@ -261,7 +269,7 @@ fn check(scene: &Scene, whole: &Played, played: &Played, has_read_quit: bool, wh
     // The session repeats a read that has failed with a timeout before its deadline.
     let updated = has_read_quit || played.output == whole.output;
     assert_eq!(scene.messages(), if updated { &["3"][..] } else { &["1", "2", "3"] }, "{what}");
-    assert_eq!(summary.deleted, if updated { 2 } else { 0 }, "{what}");
+    assert_eq!(summary.counts.deleted, if updated { 2 } else { 0 }, "{what}");
 }
 
 #[test]

@@ -1,21 +1,19 @@
-//! Let's Encrypt: certbot's directories, which only root may enter, and the hook that gives a renewed certificate to a
-//! server that runs as an ordinary user.
+//! Certificates of Let's Encrypt: certbot's directories, which only root may enter, and the deploy hook that copies a renewed
+//! certificate for a server with `--run-as`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::harness::{Builder, Certificate, Client, MailRoot, NOBODY, PATIENCE, Server, eventually};
+use crate::harness::{Builder, Certificate, Client, MailRoot, NOBODY, Server, bounded_output, eventually};
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/certbot/pop3d");
 
-/// A directory as certbot's /etc/letsencrypt.
+/// A directory like /etc/letsencrypt of certbot.
 struct LetsEncrypt(TempDir);
 
 impl LetsEncrypt {
@@ -31,11 +29,12 @@ impl LetsEncrypt {
         Self(directory)
     }
 
+    /// The directory of symbolic links to the current certificate and key.
     fn lineage(&self) -> PathBuf {
         self.0.path().join("live/mail.example")
     }
 
-    /// Stores the certificate of that number, and points the links of `live` to it.
+    /// Stores the certificate under this number, and points the symbolic links of `live` to it.
     fn renew(&self, number: u32, certificate: &Certificate) {
         for (name, source, mode) in [("fullchain", certificate.chain(), 0o644), ("privkey", certificate.key(), 0o600)] {
             let stored = self.0.path().join(format!("archive/mail.example/{name}{number}.pem"));
@@ -48,26 +47,18 @@ impl LetsEncrypt {
     }
 }
 
-/// Runs the hook, for [`PATIENCE`] at most.
+/// Runs the deploy hook and returns its output.
 fn hook(lineage: Option<&Path>, arguments: &[&str]) -> Output {
     let mut command = Command::new(HOOK);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::null());
     match lineage {
         Some(lineage) => command.env("RENEWED_LINEAGE", lineage),
         None => command.env_remove("RENEWED_LINEAGE"),
     };
-    let mut child = command.spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    child.wait_with_output().unwrap()
+    bounded_output(&mut command)
 }
 
-/// A server that becomes an ordinary user and has its certificate and key in `directory`.
+/// A server with `--run-as` and its certificate and key in `directory`.
 fn run_as_nobody(directory: &Path) -> Builder {
     let mail = MailRoot::new();
     chown(mail.path(), Some(NOBODY), None).unwrap();
@@ -77,7 +68,7 @@ fn run_as_nobody(directory: &Path) -> Builder {
     Server::builder().mail(&mail).flags(flags).flags(certificate)
 }
 
-/// Whether a new connection gets this certificate.
+/// Returns true if the server presents this certificate on a new connection.
 fn serves(server: &Server, certificate: &Certificate) -> bool {
     Client::connect(server.pop3s_address()).try_tls(&certificate.trusted()).is_ok()
 }
@@ -85,13 +76,13 @@ fn serves(server: &Server, certificate: &Certificate) -> bool {
 fn is_root() -> bool {
     let is_root = geteuid().is_root();
     if !is_root {
-        eprintln!("passed over: only root can give directories to other users");
+        eprintln!("SKIPPED: only root can give directories to other users");
     }
     is_root
 }
 
 #[test]
-fn a_server_that_becomes_an_ordinary_user_reads_what_only_root_may_enter() {
+fn run_as_reads_a_certificate_from_a_directory_of_root_at_the_start() {
     if !is_root() {
         return;
     }
@@ -104,7 +95,7 @@ fn a_server_that_becomes_an_ordinary_user_reads_what_only_root_may_enter() {
 }
 
 #[test]
-fn the_hook_gives_a_renewed_certificate_to_the_server() {
+fn the_deploy_hook_makes_the_server_use_a_renewed_certificate() {
     if !is_root() {
         return;
     }
@@ -130,11 +121,11 @@ fn the_hook_gives_a_renewed_certificate_to_the_server() {
 
     let key = fs::metadata(directory.path().join("privkey.pem")).unwrap();
     assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (0, NOBODY, 0o640));
-    assert_eq!(fs::read_dir(path).unwrap().count(), 2, "nothing else is left in the directory");
+    assert_eq!(fs::read_dir(path).unwrap().count(), 2, "the hook has left other files in the directory");
 }
 
 #[test]
-fn a_hook_that_cannot_copy_changes_nothing() {
+fn a_deploy_hook_that_cannot_copy_changes_nothing() {
     let (directories, certificate, directory) = (LetsEncrypt::new(), Certificate::new(), TempDir::new().unwrap());
     let path = directory.path().to_str().unwrap();
     assert_eq!(hook(None, &[path]).status.code(), Some(2));

@@ -1,9 +1,9 @@
-//! Real client programs against the real server: each fetches the same odd messages, and what it makes of them has
-//! to be what is stored, but for the rewriting that the client documents.
+//! Real client programs against the real server. Each client fetches the same unusual messages, and has to store them as
+//! they are in the maildrop.
 //!
-//! A client cannot always be told to leave a message as it came. What it does to it is in its [`Fetcher::expected`],
-//! with the reason; a message that it cannot carry at all is left to the clients that can. Each client keeps all it
-//! writes in a [`Home`] of its own and speaks to 127.0.0.1 only.
+//! Some clients change messages, and no option prevents that. [`Fetcher::expected`] says what a client changes and why, and
+//! leaves out messages that the client cannot handle. Each client writes only to a [`Home`] of its own and connects only to
+//! 127.0.0.1.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,13 +18,13 @@ use tempfile::TempDir;
 
 use crate::harness::{Certificate, Maildrop, PASSWORD, Server, USER, eventually};
 
-/// How long a client may take for everything, in seconds; `timeout` of coreutils ends it then.
+/// The most seconds that a client may take. `timeout` of coreutils ends it then.
 const CLIENT_PATIENCE: &str = "120";
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Messages
 
-/// A message and what it is called when it does not arrive.
+/// An unusual message, with a name for the case that it does not arrive.
 struct Odd {
     name: &'static str,
     stored: Vec<u8>,
@@ -35,7 +35,7 @@ impl Odd {
         Self { name, stored: stored.into() }
     }
 
-    /// With an ordinary header in front, in LF.
+    /// A message with an ordinary header, whose lines end in LF, before this body.
     fn body(name: &'static str, body: impl AsRef<[u8]>) -> Self {
         Self { name, stored: [header(name).as_bytes(), b"\n", body.as_ref()].concat() }
     }
@@ -101,8 +101,8 @@ fn odd_messages() -> Vec<Odd> {
     ]
 }
 
-/// Lines of one dot around each of these places in the message: even ones have the dots on one side of each place,
-/// odd ones on the place itself.
+/// A body with lines of one dot around each of these offsets in the message: an LF is at the offset, and dots are just before
+/// and after it.
 fn dots_around(places: &[usize]) -> Vec<u8> {
     let before = header("a dot at each of two block ends").len() + 1;
     let mut body = Vec::new();
@@ -113,7 +113,7 @@ fn dots_around(places: &[usize]) -> Vec<u8> {
     body
 }
 
-/// Octets of all values but NUL, as in a binary attachment that nobody has encoded: the same in each run.
+/// Pseudo-random octets of all values but NUL, as in a binary attachment without encoding. They are the same in each run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let next = iter::repeat_with(|| {
@@ -125,7 +125,7 @@ fn noise(length: usize) -> Vec<u8> {
     next.filter(|octet| *octet != 0).take(length).chain(*b"\n").collect()
 }
 
-/// The rest of a message, from within its header on.
+/// The end of the header and the body of a MIME message.
 const MULTIPART: &str = "MIME-Version: 1.0\n\
     Content-Type: multipart/mixed; boundary=\"=_part\"\n\
     \n\
@@ -143,7 +143,7 @@ const MULTIPART: &str = "MIME-Version: 1.0\n\
     MDEyMzQ1Njc4OTo7PD0+Pw==\n\
     --=_part--\n";
 
-/// The lines of a message as RFC 1939 sends them, without their ends.
+/// The lines of a message as POP3 sends them, without their line ends.
 fn lines(stored: &[u8]) -> Vec<&[u8]> {
     let mut lines: Vec<&[u8]> = stored.split(|octet| *octet == b'\n').collect();
     if lines.last().is_some_and(|last| last.is_empty()) {
@@ -155,24 +155,24 @@ fn lines(stored: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// The message with each line ended by `end`.
+/// The message with `end` as the end of each line.
 fn ended_by(end: &[u8], stored: &[u8]) -> Vec<u8> {
     lines(stored).into_iter().flat_map(|line| [line, end]).flatten().copied().collect()
 }
 
-/// The message, whose lines end in LF, with each CR as another line end, and CRLF as one.
+/// The message, whose lines end in LF, with each lone CR and each CRLF replaced by LF.
 fn cr_as_line_end(message: &[u8]) -> Vec<u8> {
     let next = message.iter().skip(1).chain([&0]);
     let ends = message.iter().zip(next).filter(|pair| *pair != (&b'\r', &b'\n'));
     ends.map(|(&octet, _)| if octet == b'\r' { b'\n' } else { octet }).collect()
 }
 
-/// How long the header is: the leading lines that are fields.
+/// The length of the header, which is the first lines that have a colon.
 fn header_length(message: &[u8]) -> usize {
     message.split_inclusive(|octet| *octet == b'\n').take_while(|line| line.contains(&b':')).map(<[u8]>::len).sum()
 }
 
-/// The message with an empty line behind its header, which programs that write the header anew put there.
+/// The message with an empty line after its header. Programs that rewrite the header add this line.
 fn with_empty_line(mut message: Vec<u8>, line_end: &[u8]) -> Vec<u8> {
     let end = header_length(&message);
     if !message[end..].starts_with(line_end) {
@@ -181,7 +181,7 @@ fn with_empty_line(mut message: Vec<u8>, line_end: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The longest line of the message.
+/// The length of the message's longest line.
 fn longest_line(stored: &[u8]) -> usize {
     lines(stored).into_iter().map(<[u8]>::len).max().unwrap_or(0)
 }
@@ -189,7 +189,7 @@ fn longest_line(stored: &[u8]) -> usize {
 // ---------------------------------------------------------------------------------------------------------------------
 // Clients
 
-/// What a client program may write: its configuration, its state, the mail that it has fetched.
+/// The home directory of a client program, with its configuration, its state and the mail that it has fetched.
 struct Home(TempDir);
 
 impl Home {
@@ -206,12 +206,12 @@ impl Home {
         self.0.path().join(name)
     }
 
-    /// Where a client that writes files puts them.
+    /// The directory for clients that write each message to a file.
     fn mail(&self) -> PathBuf {
         self.path("mail")
     }
 
-    /// A configuration file that nobody else may read, as clients want it because of the password.
+    /// Writes a configuration file that only its owner may read. Some clients insist on that, because it has a password.
     fn configure(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
@@ -219,13 +219,13 @@ impl Home {
         path
     }
 
-    /// A program to deliver messages with: makes one file of each, numbered.
+    /// Writes a script that delivers messages for a client: it writes each message to a numbered file.
     fn delivery_script(&self) -> PathBuf {
         let script = format!(r#"cat > "$(printf '%s/%03d' '{0}' "$(ls '{0}' | wc -l)")""#, self.mail().display());
         self.configure("deliver", &script)
     }
 
-    /// A program that knows of nothing but this home.
+    /// A command that runs a program with this home and no other environment.
     #[track_caller]
     fn command(&self, program: &str) -> Command {
         path_of(program);
@@ -256,7 +256,7 @@ impl Home {
         self.command("mpop").arg("--file").arg(config).output().unwrap()
     }
 
-    /// The files in a directory of this home, by name.
+    /// The contents of the files in a directory of this home, in the order of their names.
     fn files(&self, directory: &str) -> Vec<Vec<u8>> {
         let entries = fs::read_dir(self.path(directory)).unwrap();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -269,10 +269,10 @@ impl Home {
 fn path_of(program: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap();
     let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{program} is not there: run scripts/install-test-tools"))
+    found.unwrap_or_else(|| panic!("{program} is not installed: run scripts/install-test-tools"))
 }
 
-/// What to do with a message once it is fetched.
+/// What a client does with a message on the server after it has fetched it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Keep,
@@ -284,13 +284,13 @@ trait Fetcher {
     /// Fetches [`USER`]'s mail into `home`.
     fn fetch(&self, home: &Home, server: &Server, password: &str, then: Then) -> Output;
 
-    /// The messages in `home`.
+    /// The messages that the client has stored in `home`.
     fn fetched(&self, home: &Home) -> Vec<Vec<u8>>;
 
-    /// What a message looks like in `home`, or `None` when this client cannot carry it.
+    /// The message as the client stores it, or `None` if the client cannot handle it.
     fn expected(&self, odd: &Odd) -> Option<Vec<u8>>;
 
-    /// What the client says and returns when the password is wrong.
+    /// A part of the client's output and its exit code when the password is wrong.
     fn refusal(&self) -> (&'static str, i32);
 }
 
@@ -323,7 +323,7 @@ impl Fetcher for Curl {
     }
 
     fn expected(&self, odd: &Odd) -> Option<Vec<u8>> {
-        // curl 7 writes a message of no octets as one CRLF, later ones as nothing.
+        // curl 7 stores an empty message as one CRLF, and later versions as an empty file.
         (!odd.stored.is_empty()).then(|| ended_by(b"\r\n", &odd.stored))
     }
 
@@ -336,7 +336,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// A script of ours that uses a library.
+/// A script in tests/clients that uses a POP3 library.
 struct Script {
     interpreter: &'static str,
     script: &'static str,
@@ -394,7 +394,7 @@ impl Fetcher for Fetchmail {
     }
 
     fn expected(&self, odd: &Odd) -> Option<Vec<u8>> {
-        // A line that fills its buffer of 8 KiB loses octets, and a message without a header is given one that says so.
+        // fetchmail loses octets of a line that fills its buffer of 8 KiB, and adds a header to a message without one.
         let carried = longest_line(&odd.stored) < 8000 && header_length(&odd.stored) > 0;
         carried.then(|| with_empty_line(ended_by(b"\r\n", &odd.stored), b"\r\n"))
     }
@@ -433,7 +433,7 @@ impl Fetcher for Getmail {
             then == Then::Delete,
         );
         home.configure("getmailrc", &config);
-        // By the interpreter of Debian's packages, whatever other python3 there may be.
+        // getmail is a Debian package, so it needs Debian's interpreter, which may not be the first python3 in PATH.
         let mut command = home.command("/usr/bin/python3");
         command.arg(script("getmail.py")).arg(path_of("getmail"));
         command.arg("--getmaildir").arg(home.path("")).output().unwrap()
@@ -444,8 +444,8 @@ impl Fetcher for Getmail {
     }
 
     fn expected(&self, odd: &Odd) -> Option<Vec<u8>> {
-        // It writes each message anew with Python's email package, which folds long header lines and takes a lone CR
-        // for a line end, and always puts the envelope's sender in front.
+        // getmail rewrites each message with Python's email package, which folds long header lines and takes a lone CR for a
+        // line end. It always adds the envelope's sender at the top.
         if odd.name == LONG_HEADER {
             return None;
         }
@@ -498,7 +498,7 @@ impl Fetcher for Mpop {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What each client is put through
+// Tests of every client
 
 /// How a maildrop is stored.
 #[derive(Clone, Copy)]
@@ -514,16 +514,18 @@ fn put(maildrop: &Maildrop, store: Store, number: usize, stored: &[u8]) {
     };
 }
 
+/// Checks that a client has ended with status 0.
 #[track_caller]
-fn succeeds(output: &Output) {
-    assert!(output.status.success(), "{}\n{}", output.status, said(output));
+fn expect_success(output: &Output) {
+    assert!(output.status.success(), "{}\n{}", output.status, text_of(output));
 }
 
-fn said(output: &Output) -> String {
+/// Everything that a client has printed.
+fn text_of(output: &Output) -> String {
     [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).join("\n")
 }
 
-/// Every odd message that the client can carry arrives as it is expected, and nothing else does.
+/// Checks that a client stores every unusual message that it can handle as expected, and nothing else.
 #[track_caller]
 fn check_odd_messages(client: &impl Fetcher, store: Store) {
     let server = Server::start();
@@ -533,9 +535,9 @@ fn check_odd_messages(client: &impl Fetcher, store: Store) {
         put(&server.maildrop(), store, number, &odd.stored);
     }
     let home = Home::new();
-    succeeds(&client.fetch(&home, &server, PASSWORD, Then::Keep));
+    expect_success(&client.fetch(&home, &server, PASSWORD, Then::Keep));
 
-    // Some clients name files so that their order is not the maildrop's.
+    // The files of some clients are not in the maildrop's order.
     let mut fetched = client.fetched(&home);
     let mut problems = String::new();
     for (odd, expected) in &odd {
@@ -551,7 +553,7 @@ fn check_odd_messages(client: &impl Fetcher, store: Store) {
     assert_eq!(server.maildrop().messages().len(), odd.len());
 }
 
-/// Enough of a message to see what is wrong with it.
+/// Adds a problem to the list, with enough of the message to see what is wrong.
 fn describe(problems: &mut String, what: &str, message: &[u8]) {
     const SHOWN: usize = 300;
     let beginning = &message[..message.len().min(SHOWN)];
@@ -561,24 +563,24 @@ fn describe(problems: &mut String, what: &str, message: &[u8]) {
     }
 }
 
-/// What every client goes through, in a module of its name.
+/// Makes a module for each client, with the tests that every client has.
 macro_rules! clients {
     ($($name:ident: $client:expr;)*) => { $(
         mod $name {
             use super::*;
 
             #[test]
-            fn carries_odd_messages_of_a_flat_maildrop() {
+            fn stores_the_messages_of_a_flat_maildrop_as_they_are() {
                 check_odd_messages(&$client, Store::Flat);
             }
 
             #[test]
-            fn carries_odd_messages_of_a_maildir() {
+            fn stores_the_messages_of_a_maildir_as_they_are() {
                 check_odd_messages(&$client, Store::Maildir);
             }
 
             #[test]
-            fn deletes_what_it_has_fetched() {
+            fn deletes_messages_that_it_has_fetched() {
                 check_deletion(&$client);
             }
 
@@ -599,7 +601,7 @@ clients! {
     mpop: Mpop;
 }
 
-/// Everything arrives, then nothing is left.
+/// Checks that a client fetches all messages and that none is left in the maildrop.
 #[track_caller]
 fn check_deletion(client: &impl Fetcher) {
     let server = Server::start();
@@ -607,12 +609,12 @@ fn check_deletion(client: &impl Fetcher) {
         put(&server.maildrop(), Store::Maildir, number, &Odd::body("plain", "text\n").stored);
     }
     let home = Home::new();
-    succeeds(&client.fetch(&home, &server, PASSWORD, Then::Delete));
+    expect_success(&client.fetch(&home, &server, PASSWORD, Then::Delete));
     assert_eq!(client.fetched(&home).len(), 3);
     assert_eq!(server.maildrop().messages(), Vec::<String>::new());
 }
 
-/// The client says that the login failed, and has no other complaint; the mail stays.
+/// Checks that a client reports that the login has failed and that the mail stays in the maildrop.
 #[track_caller]
 fn check_wrong_password(client: &impl Fetcher) {
     let server = Server::start();
@@ -620,16 +622,17 @@ fn check_wrong_password(client: &impl Fetcher) {
     let home = Home::new();
     let output = client.fetch(&home, &server, "not-the-password", Then::Delete);
     let (text, code) = client.refusal();
-    assert!(said(&output).contains(text), "no {text:?} in: {}", said(&output));
-    assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+    let printed = text_of(&output);
+    assert!(printed.contains(text), "no {text:?} in: {printed}");
+    assert_eq!(output.status.code(), Some(code), "{printed}");
     assert!(client.fetched(&home).is_empty());
     assert_eq!(server.maildrop().messages().len(), 1);
 }
 
-/// A client that keeps track of unique-ids fetches each message once, also when another program has moved messages
-/// from new/ to cur/ and set their flags.
+/// Checks that a client fetches each message once, by its unique-id, also when another program has moved messages from new/
+/// to cur/ and has set their flags.
 #[track_caller]
-fn check_that_only_new_is_fetched(client: &impl Fetcher) {
+fn check_that_only_new_messages_are_fetched(client: &impl Fetcher) {
     let server = Server::start();
     let maildrop = server.maildrop();
     let subject = |number| format!("Subject: message {number}\n\ntext\n");
@@ -637,14 +640,14 @@ fn check_that_only_new_is_fetched(client: &impl Fetcher) {
         put(&maildrop, Store::Maildir, number, subject(number).as_bytes());
     }
     let home = Home::new();
-    succeeds(&client.fetch(&home, &server, PASSWORD, Then::Keep));
+    expect_success(&client.fetch(&home, &server, PASSWORD, Then::Keep));
     assert_eq!(client.fetched(&home).len(), 3);
 
     for name in maildrop.messages() {
         maildrop.rename(&name, &format!("{}:2,S", name.replace("new/", "cur/")));
     }
     put(&maildrop, Store::Maildir, 4, subject(4).as_bytes());
-    succeeds(&client.fetch(&home, &server, PASSWORD, Then::Keep));
+    expect_success(&client.fetch(&home, &server, PASSWORD, Then::Keep));
     let fetched = client.fetched(&home);
     assert_eq!(fetched.len(), 4, "each message once");
     for number in 1..=4 {
@@ -655,9 +658,9 @@ fn check_that_only_new_is_fetched(client: &impl Fetcher) {
     assert_eq!(maildrop.messages().len(), 4);
 }
 
-/// curl sends any command: each of those that its manual's POP3 examples have, and what it prints.
+/// The commands are those of the POP3 examples in curl's manual.
 #[test]
-fn curl_sends_any_command() {
+fn curl_gets_the_answers_to_other_commands() {
     let server = Server::start();
     for number in 1..=3 {
         put(&server.maildrop(), Store::Maildir, number, b"Subject: three\n\n.one\ntwo\nthree\n");
@@ -668,7 +671,7 @@ fn curl_sends_any_command() {
         let mut command = home.command("curl");
         command.args(["--silent", "--show-error", "--user", &format!("{USER}:{PASSWORD}")]).args(arguments).arg(url);
         let output = command.output().unwrap();
-        succeeds(&output);
+        expect_success(&output);
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!(curl(&[], ""), "1 36\r\n2 36\r\n3 36\r\n");
@@ -684,35 +687,35 @@ fn curl_sends_any_command() {
 }
 
 #[test]
-fn fetchmail_fetches_only_what_is_new() {
-    check_that_only_new_is_fetched(&Fetchmail);
+fn fetchmail_fetches_only_new_messages() {
+    check_that_only_new_messages_are_fetched(&Fetchmail);
 }
 
 #[test]
-fn getmail_fetches_only_what_is_new() {
-    check_that_only_new_is_fetched(&Getmail);
+fn getmail_fetches_only_new_messages() {
+    check_that_only_new_messages_are_fetched(&Getmail);
 }
 
 #[test]
-fn mpop_fetches_only_what_is_new() {
-    check_that_only_new_is_fetched(&Mpop);
+fn mpop_fetches_only_new_messages() {
+    check_that_only_new_messages_are_fetched(&Mpop);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Ways to log in
 
-/// The client logs in as it is told, which the server's log shows, and does not with another password.
+/// Checks that a client logs in by the command `way`, which the server's log shows, and that a wrong password is refused.
 #[track_caller]
 fn check_login(way: &str, client: impl Fn(&Home, &Server, &str) -> Output) {
     let server = Server::builder().flags(["-v"]).start();
     put(&server.maildrop(), Store::Flat, 1, b"Subject: one\n\ntext\n");
     let home = Home::new();
-    succeeds(&client(&home, &server, PASSWORD));
-    eventually("the login", || server.stderr().contains(" login: user="));
+    expect_success(&client(&home, &server, PASSWORD));
+    eventually("the log shows the login", || server.stderr().contains(" login: user="));
     let log = server.stderr();
     assert!(log.contains(way) && !log.contains("PASS"), "{log}");
     assert!(!client(&home, &server, "not-the-password").status.success());
-    eventually("the failure", || server.stderr().contains("login failed: user="));
+    eventually("the log shows the failed login", || server.stderr().contains("login failed: user="));
 }
 
 fn curl_with(options: &'static str) -> impl Fn(&Home, &Server, &str) -> Output {
@@ -793,7 +796,7 @@ fn fetchmail_logs_in_by_apop() {
 // ---------------------------------------------------------------------------------------------------------------------
 // TLS
 
-/// How a client comes to TLS.
+/// How a client starts TLS.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Security {
     Stls,
@@ -809,7 +812,8 @@ impl Security {
     }
 }
 
-/// The client fetches by TLS, both ways, what it trusts; with another certificate to trust it does not even log in.
+/// Checks that a client fetches a message by STLS and by POP3S, and that it does not log in to a server whose certificate it
+/// does not trust.
 #[track_caller]
 fn check_tls(client: impl Fn(&Home, SocketAddr, Security, &Path) -> Output) {
     let (certificate, other) = (Certificate::new(), Certificate::new());
@@ -818,8 +822,8 @@ fn check_tls(client: impl Fn(&Home, SocketAddr, Security, &Path) -> Output) {
         put(&server.maildrop(), Store::Flat, 1, &Odd::body("large", "text of a line\n".repeat(50_000)).stored);
         let address = security.address(&server);
         let refused = client(&Home::new(), address, security, &other.chain());
-        assert!(!refused.status.success(), "{}", said(&refused));
-        succeeds(&client(&Home::new(), address, security, &certificate.chain()));
+        assert!(!refused.status.success(), "{}", text_of(&refused));
+        expect_success(&client(&Home::new(), address, security, &certificate.chain()));
         eventually("the session ends", || server.stderr().contains("end: quit; retrieved=1"));
         let log = server.stderr();
         assert!(log.contains(" TLS: TLSv1_") && log.matches("login: user=").count() == 1, "{log}");
@@ -827,7 +831,7 @@ fn check_tls(client: impl Fn(&Home, SocketAddr, Security, &Path) -> Output) {
 }
 
 #[test]
-fn curl_speaks_tls() {
+fn curl_fetches_by_tls() {
     check_tls(|home, address, security, trusted| {
         let (scheme, option) = match security {
             Security::Stls => ("pop3", "--ssl-reqd"),
@@ -840,7 +844,7 @@ fn curl_speaks_tls() {
 }
 
 #[test]
-fn poplib_speaks_tls() {
+fn poplib_fetches_by_tls() {
     let script = "import poplib, ssl, sys\n\
                   port, way, trusted, user, password = sys.argv[1:]\n\
                   context = ssl.create_default_context(cafile=trusted)\n\
@@ -863,7 +867,7 @@ fn poplib_speaks_tls() {
 }
 
 #[test]
-fn mpop_speaks_tls() {
+fn mpop_fetches_by_tls() {
     check_tls(|home, address, security, trusted| {
         let config = format!(
             "account default\nhost localhost\nport {}\ntls on\ntls_starttls {}\ntls_trust_file {}\nauth user\n\
@@ -879,7 +883,7 @@ fn mpop_speaks_tls() {
 }
 
 #[test]
-fn fetchmail_speaks_tls() {
+fn fetchmail_fetches_by_tls() {
     check_tls(|home, address, security, trusted| {
         let config = format!(
             "set invisible\nset no bouncemail\npoll localhost protocol POP3 port {} timeout 60 auth password\n\

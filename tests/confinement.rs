@@ -219,7 +219,7 @@ fn only_a_service_is_confined_to_its_files() {
 #[test]
 fn the_log_says_at_the_start_whether_the_server_is_confined() {
     let quick = Server::start();
-    quick.expect_log("INFO", "it may use all files that its user may (see --confine)");
+    quick.expect_log("INFO", "it can use all files that its user can use (see --confine)");
     let service = Server::builder().flags(["--confine"]).start();
     service.expect_log("INFO", "confined by Landlock to the files that it serves");
     assert!(!service.stderr().contains("--confine"), "{}", service.stderr());
@@ -272,7 +272,7 @@ fn a_missing_transform_is_logged_at_the_start() {
     for program in ["no-such-program", "./no-such-program", "/no/such/program"] {
         let server = through(program).start();
         eventually("the log names the program", || {
-            server.stderr().contains(&format!("program {program:?} is not there"))
+            server.stderr().contains(&format!("program {program:?} was not found"))
         });
     }
 }

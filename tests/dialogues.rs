@@ -1,14 +1,14 @@
-//! Plays the dialogues of `tests/dialogues/*.txt` against the real server. Each dialogue tests one rule. [`script`]
-//! says how they are written.
+//! Plays the dialogues in `tests/dialogues/*.txt` against the real server. Each dialogue tests one rule, which is its first
+//! comment. [`script`] describes the syntax of the files.
 //!
-//! # The plays
-//! A dialogue is played with its messages in a flat maildrop and in a Maildir (unless it says which), and each of
-//! these with the commands sent as written and sent octet by octet.
+//! # Variants
+//! Each dialogue is played in up to four variants: with its messages in a flat maildrop and in a Maildir, unless it names
+//! one of these, and with its commands sent as they are written and octet by octet.
 //!
 //! # Another server
-//! With `POP3D_TEST_ADDRESS=host:port` and `POP3D_TEST_MAIL_ROOT=dir` the dialogues go to that server instead, in
-//! Maildirs `dir/<user>/`. The users are new ones for each run; `dir/passwd` lists them as `NAME:{PLAIN.HEX}PASSWORD`
-//! before the first connection. Dialogues that this server cannot play are skipped, with a note.
+//! With `POP3D_TEST_ADDRESS=host:port` and `POP3D_TEST_MAIL_ROOT=dir`, the dialogues are played against that server, with
+//! the mail in Maildirs `dir/<user>/`. Each run has new users. Before the first connection, `dir/passwd` lists them as
+//! `NAME:{PLAIN.HEX}PASSWORD`. Dialogues that need more than a POP3 server with Maildirs are skipped with a note.
 
 mod script;
 
@@ -27,24 +27,24 @@ use std::time::Duration;
 use crate::harness::{Client, Maildrop, PATIENCE, Server};
 use script::{Dialogue, Layout, Pattern, Piece, Step, Stored, Text};
 
-/// Plays at a time: most of a play is waiting for the server.
+/// The number of dialogues that are played at the same time. Most of a dialogue's time is waiting for the server.
 const PLAYERS: usize = 8;
 
-/// How long another server may take for an answer: Dovecot waits 12 s for a maildrop that is in use.
-const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long another server may take for an answer. Dovecot waits 12 s for a maildrop that is in use.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(30);
 
-/// A status line's most octets without its CRLF (RFC 2449 section 4).
+/// The most octets of a status line without its CRLF (RFC 2449 section 4).
 const LONGEST_STATUS: usize = 510;
 
 #[test]
-fn every_dialogue_goes_as_written() {
+fn the_server_answers_every_dialogue_as_written() {
     let dialogues = all_dialogues();
-    let (failures, played) = match Other::from_environment() {
+    let (failures, played) = match OtherServer::from_environment() {
         Some(other) => other.play(&dialogues),
         None => play_ours(&dialogues),
     };
-    println!("{played} plays of {} dialogues", dialogues.len());
-    assert!(failures.is_empty(), "{} of {played} plays failed\n\n{}", failures.len(), failures.join("\n"));
+    println!("{played} variants of {} dialogues", dialogues.len());
+    assert!(failures.is_empty(), "{} of {played} variants failed\n\n{}", failures.len(), failures.join("\n"));
 }
 
 /// The dialogues in the order of their names.
@@ -56,32 +56,33 @@ fn all_dialogues() -> Vec<Dialogue> {
     paths.iter().map(|path| Dialogue::read(path)).collect()
 }
 
-/// Plays each dialogue in all its ways: one server for all, but for those that need flags or an admin.
+/// Plays all variants of each dialogue. They share a server, except for those that need flags or an admin. Returns the
+/// failures and the number of variants.
 fn play_ours(dialogues: &[Dialogue]) -> (Vec<String>, usize) {
-    let casts: Vec<Cast> = dialogues.iter().flat_map(Cast::all).collect();
-    let (alone, together): (Vec<Cast>, Vec<Cast>) =
-        casts.into_iter().partition(|cast| cast.dialogue.needs_own_server());
+    let variants: Vec<Variant> = dialogues.iter().flat_map(Variant::all).collect();
+    let (alone, together): (Vec<Variant>, Vec<Variant>) =
+        variants.into_iter().partition(|variant| variant.dialogue.needs_own_server());
     let server = server_for(&together);
-    let mut failures = play_all(&together, &Stage::of(&server));
-    for cast in &alone {
-        let server = server_for(std::slice::from_ref(cast));
-        failures.extend(cast.play(&Stage::of(&server)).err());
+    let mut failures = play_all(&together, &Target::of(&server));
+    for variant in &alone {
+        let server = server_for(std::slice::from_ref(variant));
+        failures.extend(variant.play(&Target::of(&server)).err());
     }
     (failures, alone.len() + together.len())
 }
 
-fn server_for(casts: &[Cast]) -> Server {
+fn server_for(variants: &[Variant]) -> Server {
     let mut builder = Server::builder();
-    for (name, password) in casts.iter().flat_map(Cast::accounts) {
+    for (name, password) in variants.iter().flat_map(Variant::accounts) {
         builder = builder.user(&name, password);
     }
-    if let [cast] = casts {
-        builder = builder.flags(&cast.dialogue.flags);
+    if let [variant] = variants {
+        builder = builder.flags(&variant.dialogue.flags);
     }
     builder.start()
 }
 
-fn play_all(casts: &[Cast], stage: &Stage) -> Vec<String> {
+fn play_all(variants: &[Variant], target: &Target) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -89,8 +90,8 @@ fn play_all(casts: &[Cast], stage: &Stage) -> Vec<String> {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(cast) = casts.get(index) else { break };
-                    if let Err(failure) = cast.play(stage) {
+                    let Some(variant) = variants.get(index) else { break };
+                    if let Err(failure) = variant.play(target) {
                         failures.lock().unwrap().insert(index, failure);
                     }
                 }
@@ -100,13 +101,13 @@ fn play_all(casts: &[Cast], stage: &Stage) -> Vec<String> {
     failures.into_inner().unwrap().into_values().collect()
 }
 
-/// A server that is not ours, from the environment.
-struct Other {
+/// Another server, which the environment names.
+struct OtherServer {
     address: SocketAddr,
     mail_root: PathBuf,
 }
 
-impl Other {
+impl OtherServer {
     fn from_environment() -> Option<Self> {
         let address = env::var("POP3D_TEST_ADDRESS").ok()?;
         let address =
@@ -116,22 +117,26 @@ impl Other {
     }
 
     fn play(&self, dialogues: &[Dialogue]) -> (Vec<String>, usize) {
-        let mut casts = Vec::new();
+        let mut variants = Vec::new();
         for dialogue in dialogues {
             match dialogue.only_ours() {
                 Some(reason) => println!("skipped: {} ({reason})", dialogue.path),
-                None => casts.push(Cast::elsewhere(dialogue)),
+                None => variants.push(Variant::elsewhere(dialogue)),
             }
         }
-        self.make_accounts(&casts);
-        let stage =
-            Stage { pop3: self.address, peep: None, mail_root: self.mail_root.clone(), patience: OTHERS_PATIENCE };
-        (play_all(&casts, &stage), casts.len())
+        self.make_accounts(&variants);
+        let target = Target {
+            pop3: self.address,
+            peep: None,
+            mail_root: self.mail_root.clone(),
+            patience: PATIENCE_WITH_OTHERS,
+        };
+        (play_all(&variants, &target), variants.len())
     }
 
-    fn make_accounts(&self, casts: &[Cast]) {
+    fn make_accounts(&self, variants: &[Variant]) {
         let mut passwd = String::new();
-        for (name, password) in casts.iter().flat_map(Cast::accounts) {
+        for (name, password) in variants.iter().flat_map(Variant::accounts) {
             Maildrop::at(self.mail_root.join(&name)).make_maildir();
             let hex: String = password.bytes().map(|octet| format!("{octet:02x}")).collect();
             passwd.push_str(&format!("{name}:{{PLAIN.HEX}}{hex}\n"));
@@ -140,8 +145,8 @@ impl Other {
     }
 }
 
-/// Where a dialogue is played.
-struct Stage {
+/// The server against which dialogues are played.
+struct Target {
     pop3: SocketAddr,
     peep: Option<SocketAddr>,
     /// How long to wait for an answer.
@@ -149,23 +154,23 @@ struct Stage {
     mail_root: PathBuf,
 }
 
-impl Stage {
+impl Target {
     fn of(server: &Server) -> Self {
         let (pop3, peep) = (server.pop3_address(), Some(server.peep_address()));
         Self { pop3, peep, patience: PATIENCE, mail_root: server.mail().path().to_owned() }
     }
 }
 
-/// One way of playing a dialogue.
-struct Cast<'a> {
+/// A way of playing a dialogue.
+struct Variant<'a> {
     dialogue: &'a Dialogue,
     layout: Layout,
     octet_by_octet: bool,
-    /// What the users' names begin with, so that no two plays share a maildrop.
+    /// The beginning of the users' names, so that no two variants share a maildrop.
     prefix: String,
 }
 
-impl<'a> Cast<'a> {
+impl<'a> Variant<'a> {
     fn all(dialogue: &'a Dialogue) -> Vec<Self> {
         let layouts = dialogue.layouts().into_iter();
         layouts
@@ -197,26 +202,30 @@ impl<'a> Cast<'a> {
         self.dialogue.users.iter().map(|(name, password)| (self.account(name), password.as_str()))
     }
 
-    /// Plays it to its end or to the first thing that goes otherwise.
-    fn play(&self, stage: &Stage) -> Result<(), String> {
-        let mut play = Play { cast: self, stage, connections: BTreeMap::new(), captured: BTreeMap::new() };
+    /// Plays the dialogue up to its end or to the first answer that is not as written.
+    fn play(&self, target: &Target) -> Result<(), String> {
+        let mut player = Player { variant: self, target, connections: BTreeMap::new(), captured: BTreeMap::new() };
         for (number, step) in &self.dialogue.steps {
-            play.step(step).map_err(|wrong| format!("{}:{number} as {}\n{wrong}", self.dialogue.path, self.prefix))?;
+            player
+                .step(step)
+                .map_err(|mismatch| format!("{}:{number} as {}\n{mismatch}", self.dialogue.path, self.prefix))?;
         }
-        play.expect_silence().map_err(|wrong| format!("{}: at its end as {}\n{wrong}", self.dialogue.path, self.prefix))
+        player
+            .expect_silence()
+            .map_err(|mismatch| format!("{}: at its end as {}\n{mismatch}", self.dialogue.path, self.prefix))
     }
 }
 
-/// A play going on.
-struct Play<'a> {
-    cast: &'a Cast<'a>,
-    stage: &'a Stage,
+/// A variant that is being played.
+struct Player<'a> {
+    variant: &'a Variant<'a>,
+    target: &'a Target,
     connections: BTreeMap<&'a str, Connection>,
     captured: BTreeMap<&'a str, Vec<u8>>,
 }
 
-impl<'a> Play<'a> {
-    fn step(&mut self, step: &'a Step) -> Result<(), Wrong> {
+impl<'a> Player<'a> {
+    fn step(&mut self, step: &'a Step) -> Result<(), Mismatch> {
         match step {
             Step::Put { user, message } => self.put(user, message),
             Step::Remove { user, name } => self.maildrop(user).remove(&self.path_of(user, name)?),
@@ -224,33 +233,33 @@ impl<'a> Play<'a> {
             Step::Remains { user, names } => self.expect_remaining(user, names)?,
             Step::Send { connection, text } => self.send(connection, &self.resolve(text))?,
             Step::Expect { connection, pattern } => self.expect(connection, pattern)?,
-            Step::Among { connection, wishes } => self.expect_among(connection, wishes)?,
+            Step::Among { connection, patterns } => self.expect_among(connection, patterns)?,
             Step::Differ(a, b) => {
                 let [a, b] = [a, b].map(|name| &self.captured[name.as_str()]);
                 if a == b {
-                    return Err(Wrong::new("two different values", a.escape_ascii()));
+                    return Err(Mismatch::new("two different values", a.escape_ascii()));
                 }
             }
-            Step::Closed(connection) => self.taken(connection)?.expect_end()?,
-            Step::HangUp(connection) => drop(self.taken(connection)?),
+            Step::Closed(connection) => self.take_connection(connection)?.expect_end()?,
+            Step::HangUp(connection) => drop(self.take_connection(connection)?),
         }
         Ok(())
     }
 
     fn maildrop(&self, user: &str) -> Maildrop {
-        Maildrop::at(self.stage.mail_root.join(self.cast.account(user)))
+        Maildrop::at(self.target.mail_root.join(self.variant.account(user)))
     }
 
-    /// Where a message is now: a server may have moved it within the Maildir.
-    fn path_of(&self, user: &str, name: &str) -> Result<String, Wrong> {
+    /// The current path of a message, which a server may have moved within the Maildir.
+    fn path_of(&self, user: &str, name: &str) -> Result<String, Mismatch> {
         let mut paths = self.maildrop(user).messages().into_iter();
-        paths.find(|path| base_name(path) == base_name(name)).ok_or_else(|| Wrong::new(name, "no such file"))
+        paths.find(|path| base_name(path) == base_name(name)).ok_or_else(|| Mismatch::new(name, "no such file"))
     }
 
     fn put(&self, user: &str, message: &Stored) {
         let Stored { layout, name, modified, octets } = message;
         let maildrop = self.maildrop(user);
-        let name = match layout.unwrap_or(self.cast.layout) {
+        let name = match layout.unwrap_or(self.variant.layout) {
             Layout::Maildir if layout.is_none() => format!("new/{name}"),
             _ => name.clone(),
         };
@@ -260,36 +269,36 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn expect_remaining(&self, user: &str, names: &BTreeSet<String>) -> Result<(), Wrong> {
+    fn expect_remaining(&self, user: &str, names: &BTreeSet<String>) -> Result<(), Mismatch> {
         let left: BTreeSet<String> = self.maildrop(user).messages().iter().map(|path| base_name(path).into()).collect();
-        if left == *names { Ok(()) } else { Err(Wrong::new(format!("{names:?} on disk"), format!("{left:?}"))) }
+        if left == *names { Ok(()) } else { Err(Mismatch::new(format!("{names:?} on disk"), format!("{left:?}"))) }
     }
 
-    /// What `text` stands for in this play.
+    /// The octets of `text` with the users' names of this variant.
     fn resolve(&self, text: &Text) -> Vec<u8> {
         let octets = text.0.iter().map(|piece| match piece {
             Piece::Octets(octets) => octets.clone(),
-            Piece::User(name) | Piece::Capture(name) => self.cast.account(name).into_bytes(),
+            Piece::User(name) | Piece::Capture(name) => self.variant.account(name).into_bytes(),
         });
         octets.collect::<Vec<_>>().concat()
     }
 
-    fn send(&mut self, connection: &'a str, octets: &[u8]) -> Result<(), Wrong> {
-        let segment = if self.cast.octet_by_octet { 1 } else { octets.len() };
+    fn send(&mut self, connection: &'a str, octets: &[u8]) -> Result<(), Mismatch> {
+        let segment = if self.variant.octet_by_octet { 1 } else { octets.len() };
         let connection = self.connection(connection)?;
         octets
             .chunks(segment)
             .try_for_each(|segment| connection.client.try_write(segment))
-            .map_err(|error| Wrong::new("to send", error))
+            .map_err(|error| Mismatch::new("to send", error))
     }
 
-    fn expect(&mut self, connection: &'a str, pattern: &'a Pattern) -> Result<(), Wrong> {
+    fn expect(&mut self, connection: &'a str, pattern: &'a Pattern) -> Result<(), Mismatch> {
         let line = self.connection(connection)?.line(pattern)?;
-        if self.matches(pattern, &line) { Ok(()) } else { Err(Wrong::new(pattern, line.escape_ascii())) }
+        if self.matches(pattern, &line) { Ok(()) } else { Err(Mismatch::new(pattern, line.escape_ascii())) }
     }
 
-    /// Reads up to the terminator, which stays to be read, and looks for each wish among the lines.
-    fn expect_among(&mut self, connection: &'a str, wishes: &'a [(bool, Pattern)]) -> Result<(), Wrong> {
+    /// Reads lines up to the terminator, which is kept for the next step, and looks for each pattern among the lines.
+    fn expect_among(&mut self, connection: &'a str, patterns: &'a [(bool, Pattern)]) -> Result<(), Mismatch> {
         let mut lines = Vec::new();
         let connection = self.connection(connection)?;
         loop {
@@ -301,23 +310,24 @@ impl<'a> Play<'a> {
                 line => lines.push(line),
             }
         }
-        for (wanted, pattern) in wishes {
-            if lines.iter().any(|line| self.matches(pattern, line)) != *wanted {
-                let expected = format!("{} among the lines: {pattern}", if *wanted { "this" } else { "not" });
-                return Err(Wrong::new(expected, lines.join(&b"\n"[..]).escape_ascii()));
+        for (is_expected, pattern) in patterns {
+            if lines.iter().any(|line| self.matches(pattern, line)) != *is_expected {
+                let which = if *is_expected { "a" } else { "no" };
+                let expected = format!("{which} line that is {pattern}");
+                return Err(Mismatch::new(expected, lines.join(&b"\n"[..]).escape_ascii()));
             }
         }
         Ok(())
     }
 
-    /// Whether `line` is as the pattern says; the captures met for the first time are kept if it is.
+    /// Returns true if `line` matches the pattern. If it does, captures that are new are kept.
     fn matches(&mut self, pattern: &'a Pattern, line: &[u8]) -> bool {
         let mut rest = line;
         let mut captured = self.captured.clone();
         for piece in &pattern.pieces {
             let expected = match piece {
                 Piece::Octets(octets) => octets.clone(),
-                Piece::User(name) => self.cast.account(name).into_bytes(),
+                Piece::User(name) => self.variant.account(name).into_bytes(),
                 Piece::Capture(name) => captured.entry(name).or_insert_with(|| unique_id(rest).to_owned()).clone(),
             };
             match rest.strip_prefix(&expected[..]) {
@@ -332,23 +342,23 @@ impl<'a> Play<'a> {
         matches
     }
 
-    fn connection(&mut self, name: &'a str) -> Result<&mut Connection, Wrong> {
+    fn connection(&mut self, name: &'a str) -> Result<&mut Connection, Mismatch> {
         if !self.connections.contains_key(name) {
-            let address = if name.starts_with('P') { self.stage.peep.unwrap() } else { self.stage.pop3 };
-            let client = Client::try_connect(address).map_err(|error| Wrong::new("a connection", error))?;
-            client.socket().set_read_timeout(Some(self.stage.patience)).unwrap();
+            let address = if name.starts_with('P') { self.target.peep.unwrap() } else { self.target.pop3 };
+            let client = Client::try_connect(address).map_err(|error| Mismatch::new("a connection", error))?;
+            client.socket().set_read_timeout(Some(self.target.patience)).unwrap();
             self.connections.insert(name, Connection { client, terminator: None });
         }
         Ok(self.connections.get_mut(name).unwrap())
     }
 
-    /// The connection, which is over with this step.
-    fn taken(&mut self, name: &str) -> Result<Connection, Wrong> {
-        self.connections.remove(name).ok_or_else(|| Wrong::new("an open connection", "none of that name"))
+    /// Takes a connection out of the list, because this step ends it.
+    fn take_connection(&mut self, name: &str) -> Result<Connection, Mismatch> {
+        self.connections.remove(name).ok_or_else(|| Mismatch::new("an open connection", "none of that name"))
     }
 
-    /// Expects that the servers have nothing more to say on what is still open.
-    fn expect_silence(self) -> Result<(), Wrong> {
+    /// Expects that the server sends nothing more on the connections that are still open.
+    fn expect_silence(self) -> Result<(), Mismatch> {
         for connection in self.connections.into_values() {
             connection.client.finish_writing();
             connection.expect_end()?;
@@ -357,7 +367,7 @@ impl<'a> Play<'a> {
     }
 }
 
-/// What a unique-id may be, off the front of `text`.
+/// The octets at the beginning of `text` that can be a unique-id.
 fn unique_id(text: &[u8]) -> &[u8] {
     let length = text.iter().take(70).take_while(|octet| octet.is_ascii_graphic()).count();
     &text[..length]
@@ -369,38 +379,38 @@ fn base_name(path: &str) -> &str {
     name.split_once(":2,").map_or(name, |(base, _)| base)
 }
 
-/// A connection, and the terminator when it was read ahead.
+/// A connection, and a terminator that was read and not yet expected.
 struct Connection {
     client: Client,
     terminator: Option<Vec<u8>>,
 }
 
 impl Connection {
-    fn line(&mut self, expected: impl fmt::Display) -> Result<Vec<u8>, Wrong> {
+    fn line(&mut self, expected: impl fmt::Display) -> Result<Vec<u8>, Mismatch> {
         match self.terminator.take().map(Some).map_or_else(|| self.client.try_line(), Ok) {
             Ok(Some(line)) => Ok(line),
-            Ok(None) => Err(Wrong::new(expected, "the end of the connection")),
-            Err(error) => Err(Wrong::unread(expected, &error)),
+            Ok(None) => Err(Mismatch::new(expected, "the end of the connection")),
+            Err(error) => Err(Mismatch::unread(expected, &error)),
         }
     }
 
-    fn expect_end(mut self) -> Result<(), Wrong> {
+    fn expect_end(mut self) -> Result<(), Mismatch> {
         const END: &str = "the end of the connection";
         match self.terminator.map(Some).map_or_else(|| self.client.try_line(), Ok) {
             Ok(None) => Ok(()),
-            Ok(Some(line)) => Err(Wrong::new(END, line.escape_ascii())),
-            Err(error) => Err(Wrong::unread(END, &error)),
+            Ok(Some(line)) => Err(Mismatch::new(END, line.escape_ascii())),
+            Err(error) => Err(Mismatch::unread(END, &error)),
         }
     }
 }
 
-/// What went otherwise.
-struct Wrong {
+/// A difference between a dialogue and what the server does.
+struct Mismatch {
     expected: String,
     got: String,
 }
 
-impl Wrong {
+impl Mismatch {
     fn new(expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Self { expected: expected.to_string(), got: got.to_string() }
     }
@@ -413,7 +423,7 @@ impl Wrong {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  expected: {}\n       got: {}", self.expected, self.got)
     }

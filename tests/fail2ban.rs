@@ -1,4 +1,4 @@
-//! The filter under `scripts/fail2ban` in the real fail2ban, on logs of the real server.
+//! The filter in `scripts/fail2ban`, run by the real fail2ban on logs of the real server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,32 +8,32 @@ use tempfile::TempDir;
 
 use crate::harness::{Builder, Client, PASSWORD, Server, USER, eventually};
 
-/// A server that writes its log where fail2ban will read it.
-fn logging(builder: Builder) -> (Server, PathBuf, TempDir) {
+/// Starts a server with a log file. Returns the server, the log file's path and its directory.
+fn with_log_file(builder: Builder) -> (Server, PathBuf, TempDir) {
     let directory = TempDir::new().unwrap();
     let log = directory.path().join("pop3d.log");
     (builder.flags(["--log-file", log.to_str().unwrap()]).start(), log, directory)
 }
 
-/// The addresses that fail2ban counts a failure of, one for each.
+/// The address of each failure that fail2ban finds in the log.
 #[track_caller]
 fn offenders(log: &Path) -> Vec<String> {
     let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/fail2ban/filter.d/pop3d.conf");
     let output = Command::new("fail2ban-regex").args(["-o", "ip"]).arg(log).arg(filter).output();
-    let output = output.expect("fail2ban-regex is there (scripts/install-test-tools)");
+    let output = output.expect("fail2ban-regex is installed (scripts/install-test-tools installs it)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Logs in and fails, once.
+/// Fails to log in once.
 fn fail(client: &mut Client, name: &str) {
     client.call(&format!("USER {name}"));
     client.refused("PASS wrong");
 }
 
 #[test]
-fn each_failure_is_found_and_nothing_else() {
-    let (server, log, _directory) = logging(Server::builder());
+fn fail2ban_finds_each_failure_and_nothing_else() {
+    let (server, log, _directory) = with_log_file(Server::builder());
     assert!(offenders(&log).is_empty());
     server.session().quit();
     let mut forgetful = server.pop3();
@@ -47,20 +47,20 @@ fn each_failure_is_found_and_nothing_else() {
     (0..50).for_each(|_| drop(client.refused("NOOP")));
     client.refused("NOOP");
     client.closed();
-    eventually("all is logged", || fs::read_to_string(&log).unwrap().contains("end: too many commands"));
+    eventually("the log is complete", || fs::read_to_string(&log).unwrap().contains("end: too many commands"));
     assert_eq!(offenders(&log), ["127.0.0.1"; 3]);
 }
 
 #[test]
-fn an_ipv6_address_is_found() {
-    let (server, log, _directory) = logging(Server::builder().address("::1"));
+fn fail2ban_finds_an_ipv6_address() {
+    let (server, log, _directory) = with_log_file(Server::builder().address("::1"));
     fail(&mut server.pop3(), USER);
     assert_eq!(offenders(&log), ["::1"]);
 }
 
 #[test]
-fn who_is_refused_unseen_is_found() {
-    let (server, log, _directory) = logging(Server::builder().flags(["--limit-loopback"]));
+fn fail2ban_finds_a_login_that_is_refused_without_verification() {
+    let (server, log, _directory) = with_log_file(Server::builder().flags(["--limit-loopback"]));
     let attempts = (1..1000).find(|attempt| {
         let mut client = server.pop3();
         client.call("USER mrose");
@@ -69,10 +69,10 @@ fn who_is_refused_unseen_is_found() {
     assert_eq!(offenders(&log).len(), attempts.unwrap());
 }
 
-/// A name cannot make a line of its own, nor end the one it is in as another would.
+/// A client chooses the user's name, which is in the log. It cannot forge a line with another address by it.
 #[test]
-fn no_name_makes_another_address_an_offender() {
-    let (server, log, _directory) = logging(Server::builder());
+fn no_user_name_makes_fail2ban_find_another_address() {
+    let (server, log, _directory) = with_log_file(Server::builder());
     for name in [
         "x\" #1 192.0.2.1:1 login failed: user=\"y",
         "x\r2026-11-22T23:59:59.123Z [WARN] #1 192.0.2.1:1 login failed: user=\"y\"",
@@ -80,7 +80,7 @@ fn no_name_makes_another_address_an_offender() {
         "\x1b[2K\x08\x08\u{2028}[WARN] #1 192.0.2.1:1 login failed: user=\"y\"",
         "192.0.2.1",
     ] {
-        // A space would end the name. Python, in which the filter runs, takes this one for a space too.
+        // A space would end the name. Python, which runs the filter, takes a no-break space for a space, too.
         let name = name.replace(' ', "\u{a0}");
         fail(&mut server.pop3(), &name);
         let mut admin = server.peep();

@@ -1,4 +1,4 @@
-//! What a transform cannot do to the server, to the mail and to other programs of the machine.
+//! Confinement of transforms: a transform cannot harm the server, the mail or other programs of the machine.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -11,23 +11,23 @@ use tempfile::TempDir;
 
 use crate::harness::{MailRoot, NOBODY, Server, USER};
 
-/// A quick local set-up, and a service.
+/// The flags of a quick local set-up, and those of a service.
 const SET_UPS: [&[&str]; 2] = [&[], &["--confine"]];
 
-/// A server whose one message goes through `program`.
+/// Starts a server with one message and the transform `program`.
 fn through(program: &str, flags: &[&str]) -> Server {
     let server = Server::builder().flags(["-t", program]).flags(flags.iter().copied()).start();
     server.maildrop().put("1", "some mail\n");
     server
 }
 
-/// What RETR gives through `program`.
+/// The output of the transform `program` as RETR sends it.
 #[track_caller]
 fn output(program: &str, flags: &[&str]) -> String {
     String::from_utf8(through(program, flags).session().fetch("RETR 1")).unwrap()
 }
 
-/// The same through a Python script, which is a file of its own so that it needs no quotes.
+/// The output of a transform that is a Python script. The script is written to a file, so that it needs no quotes.
 #[track_caller]
 fn python(script: &str, flags: &[&str]) -> String {
     let directory = TempDir::new().unwrap();
@@ -36,32 +36,32 @@ fn python(script: &str, flags: &[&str]) -> String {
     output(&format!("{} {}", python3(), file.display()), flags)
 }
 
-/// Python where a service's transform may run it; the first one in `PATH` may be a wrapper that needs other files.
+/// The Python that a confined transform can run. The first `python3` in `PATH` may be a wrapper that needs other files.
 fn python3() -> &'static str {
     if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
 }
 
-/// Whether the kernel has what is needed for a fence; if not, the server says so at its start.
+/// Returns true if the kernel lacks a feature that confines transforms. The server logs that at its start.
 fn kernel_lacks(what: &str) -> bool {
     let server = through("cat", &[]);
     let lacks = server.stderr().lines().any(|line| line.contains("kernel") && line.contains(what));
     if lacks {
-        eprintln!("passed over: {}", server.stderr());
+        eprintln!("SKIPPED: the kernel lacks a feature: {}", server.stderr());
     }
     lacks
 }
 
-fn has_signal_fence() -> bool {
+fn can_forbid_signals() -> bool {
     !kernel_lacks("forbid signals") && !kernel_lacks("no Landlock")
 }
 
-fn has_filter() -> bool {
+fn can_filter_system_calls() -> bool {
     !kernel_lacks("seccomp")
 }
 
 #[test]
-fn a_transform_cannot_end_the_server() {
-    if !has_signal_fence() {
+fn a_transform_cannot_send_signals_to_the_server() {
+    if !can_forbid_signals() {
         return;
     }
     for flags in SET_UPS {
@@ -75,11 +75,11 @@ fn a_transform_cannot_end_the_server() {
 }
 
 #[test]
-fn a_transform_cannot_look_into_the_server() {
-    if !has_signal_fence() {
+fn a_transform_cannot_read_the_servers_memory_or_descriptors() {
+    if !can_forbid_signals() {
         return;
     }
-    // Its memory, its files, its program.
+    // The script tries the server's memory, its open files and its program.
     let program =
         "sh -c 'exec 2>/dev/null; (exec 3</proc/$PPID/mem) || readlink /proc/$PPID/fd/0 /proc/$PPID/exe || echo no'";
     for flags in SET_UPS {
@@ -88,8 +88,8 @@ fn a_transform_cannot_look_into_the_server() {
 }
 
 #[test]
-fn a_transform_cannot_limit_the_server() {
-    if !has_filter() {
+fn a_transform_cannot_change_the_servers_limits() {
+    if !can_filter_system_calls() {
         return;
     }
     let script = "import os, resource\n\
@@ -104,7 +104,7 @@ fn a_transform_cannot_limit_the_server() {
     }
 }
 
-/// Tries each kind of socket, and prints those that could be used.
+/// A script that tries each kind of socket and prints those that it could use.
 const SOCKETS: &str = "import socket, sys\n\
     def attempt(name, use):\n\
     \x20   try:\n\
@@ -123,8 +123,8 @@ const SOCKETS: &str = "import socket, sys\n\
     attempt('own-pair', lambda: [one.send(b'x') for one, other in [socket.socketpair(unix, stream)]])\n";
 
 #[test]
-fn a_transform_has_sockets_only_by_the_flag() {
-    if !has_filter() {
+fn a_transform_has_sockets_only_with_transform_network() {
+    if !can_filter_system_calls() {
         return;
     }
     let directory = TempDir::new().unwrap();
@@ -146,11 +146,11 @@ fn a_transform_has_sockets_only_by_the_flag() {
 }
 
 #[test]
-fn other_ways_around_the_fences_are_closed() {
-    if !has_filter() {
+fn io_uring_pidfd_getfd_and_tiocsti_are_forbidden() {
+    if !can_filter_system_calls() {
         return;
     }
-    // io_uring_setup(2) and pidfd_getfd(2) have these numbers on every machine, TIOCSTI too.
+    // The numbers of io_uring_setup(2), pidfd_getfd(2) and TIOCSTI are the same on every machine.
     let script = "import ctypes, fcntl\n\
         libc = ctypes.CDLL(None, use_errno=True)\n\
         for number in (425, 438):\n\
@@ -165,13 +165,13 @@ fn other_ways_around_the_fences_are_closed() {
     }
 }
 
-/// Another architecture's calls have other numbers, which the filter does not know.
+/// System calls of another architecture have other numbers, which the filter does not know.
 #[test]
-fn a_program_of_another_architecture_is_ended() {
-    if !has_filter() || !cfg!(target_arch = "x86_64") {
+fn a_transform_that_makes_calls_of_another_architecture_is_ended() {
+    if !can_filter_system_calls() || !cfg!(target_arch = "x86_64") {
         return;
     }
-    // mov $20, %eax; int $0x80; ret: getpid(2) of 32-bit programs.
+    // The machine code makes the system call getpid(2) of 32-bit programs: mov $20, %eax; int $0x80; ret.
     let script = "import ctypes, mmap\n\
         page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n\
         page.write(bytes.fromhex('b814000000cd80c3'))\n\
@@ -186,7 +186,7 @@ fn a_program_of_another_architecture_is_ended() {
 }
 
 #[test]
-fn a_transform_of_a_service_reads_mail_and_changes_nothing() {
+fn a_transform_of_a_confined_server_can_read_mail_and_change_nothing() {
     let (state, accounts) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let users = accounts.path().join("users");
     fs::write(&users, "bob:{PLAIN}secret\n").unwrap();
@@ -219,7 +219,7 @@ fn a_transform_of_a_service_reads_mail_and_changes_nothing() {
 }
 
 #[test]
-fn usual_programs_work_behind_all_fences() {
+fn common_programs_work_as_confined_transforms() {
     for flags in SET_UPS {
         for program in [
             "tr a-z A-Z",
@@ -234,9 +234,9 @@ fn usual_programs_work_behind_all_fences() {
     }
 }
 
-/// The launcher is this server's own program, whoever the server has become.
+/// The server starts transforms through its own program, which also works after `--run-as`.
 #[test]
-fn an_ordinary_users_transform_works_behind_all_fences() {
+fn a_confined_transform_works_with_run_as() {
     if !geteuid().is_root() {
         return;
     }

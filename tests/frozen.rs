@@ -1,5 +1,5 @@
-//! Files that are not read and not written for ever: FIFOs without another end stand for a file system that is frozen. What
-//! enforces limits and what ends the server go on.
+//! File systems that are frozen, so that reads and writes of files never return. FIFOs without another end stand for such
+//! files. The server's timeouts and its end have to work all the same.
 
 use std::fs;
 use std::path::Path;
@@ -10,15 +10,15 @@ use tempfile::TempDir;
 
 use crate::harness::{Certificate, Client, Server};
 
-/// Opening it to write waits for a reader, and there is none.
+/// Replaces a file by a FIFO. Opening it waits forever, because nothing opens the other end.
 fn put_fifo(path: &Path) {
     let _ = fs::remove_file(path);
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Expects that `t=` reaches a session that waits already, which only the main thread sees to; and that the server ends.
+/// Checks that a lowered timeout ends an idle session, which is the main thread's work, and that SIGTERM ends the server.
 #[track_caller]
-fn goes_on_and_ends(mut server: Server, mut admin: Client) {
+fn expect_timeout_and_end(mut server: Server, mut admin: Client) {
     let mut idle = server.pop3();
     admin.send("t= 1");
     admin.expect("+");
@@ -28,38 +28,38 @@ fn goes_on_and_ends(mut server: Server, mut admin: Client) {
 }
 
 #[test]
-fn a_state_directory_that_is_frozen() {
+fn a_frozen_state_directory_does_not_stop_the_server() {
     let state = TempDir::new().unwrap();
     let server = Server::builder().flags(["--state", state.path().to_str().unwrap()]).start();
     let admin = server.admin();
-    // The file that the next counters are written to first.
+    // The server writes counters to this file first and then renames it.
     put_fifo(&state.path().join("counters.new"));
     server.session().quit();
-    goes_on_and_ends(server, admin);
+    expect_timeout_and_end(server, admin);
 }
 
 #[test]
-fn a_log_of_counters_that_no_program_reads() {
+fn a_fifo_without_a_reader_for_counters_does_not_stop_the_server() {
     let directory = TempDir::new().unwrap();
     let log = directory.path().join("stats.csv");
     put_fifo(&log);
     let server = Server::builder().flags(["--stats-log", &format!("{}:1", log.display())]).start();
     server.expect_log("ERROR", "counters cannot be logged: it is a FIFO that no program reads");
     let admin = server.admin();
-    goes_on_and_ends(server, admin);
+    expect_timeout_and_end(server, admin);
 }
 
 #[test]
-fn a_certificate_that_is_frozen_when_it_is_read_again() {
+fn a_frozen_certificate_does_not_stop_the_server_when_it_is_reloaded() {
     let certificate = Certificate::new();
     let server = Server::builder().tls(&certificate).start();
     let mut admin = server.peep().tls(&certificate);
     admin.send("a root root");
     admin.expect("+");
     put_fifo(&certificate.chain());
-    // More than one request: none of them is waited for.
+    // The main thread waits for none of several reloads.
     for _ in 0..3 {
         server.signal(Signal::HUP);
     }
-    goes_on_and_ends(server, admin);
+    expect_timeout_and_end(server, admin);
 }

@@ -1,7 +1,7 @@
-//! The fuzz targets with their seeds, among them what fuzzing has found, and with mutations of these. `scripts/fuzz`
-//! goes on from there.
+//! Runs each fuzz target on its seeds and on mutations of them. The seeds include the inputs in which fuzzing has found
+//! faults. `scripts/fuzz` fuzzes the targets for longer.
 //!
-//! `POP3D_MUTATIONS=100000` makes so many of each target's seeds (default: 1,000).
+//! `POP3D_MUTATIONS=100000` sets the number of mutations for each target (default: 1,000).
 
 mod targets;
 
@@ -15,7 +15,7 @@ use targets::Target;
 
 const MUTATIONS: usize = 1000;
 
-/// Words that mutations put in, as chance does not find them.
+/// Words that mutations insert, because random octets do not form them.
 const WORDS: [&[u8]; 21] = [
     b"USER u\r\n",
     b"PASS p\r\n",
@@ -47,7 +47,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One of the seeds, with a few changes.
+/// A random seed with a few random changes.
 fn mutated(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     let mut octets = seeds[chance.below(seeds.len())].clone();
     for _ in 0..=chance.below(4) {
@@ -70,6 +70,7 @@ fn mutated(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     octets
 }
 
+/// Runs a target on all its seeds and on mutations of them.
 #[track_caller]
 fn replay(name: &str) {
     let mutations = env::var("POP3D_MUTATIONS").map_or(MUTATIONS, |count| count.parse().expect("a number"));
@@ -131,9 +132,8 @@ fn sasl() {
     replay("sasl");
 }
 
-/// Each target has its wrapper, its line in the package's Cargo.toml, and seeds.
 #[test]
-fn every_target_is_complete() {
+fn every_target_has_a_wrapper_an_entry_in_cargo_toml_and_seeds() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
     for (name, _) in targets::ALL {

@@ -1,4 +1,4 @@
-//! The client programs against hostile servers: memory, time and the terminal are the client's own.
+//! The client programs against hostile servers, which try to take a client's memory or time, or to control its terminal.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -10,15 +10,15 @@ use crate::harness::PATIENCE;
 use crate::peepclient::{Ended, run};
 use crate::tls_peer::{Identity, secured};
 
-/// The address space of a program under test, in KiB. The programs need a third of it.
+/// The limit of a program's address space, in KiB. The programs need a third of it.
 const ADDRESS_SPACE: u32 = 150_000;
 
-/// A program that is killed after a minute and cannot take more memory than [`ADDRESS_SPACE`].
+/// A program that is killed after a minute and whose memory is limited to [`ADDRESS_SPACE`].
 fn bounded(program: &str) -> Command {
     let mut command = Command::new("timeout");
     let limits = format!("ulimit -v {ADDRESS_SPACE} && exec \"$@\"");
     command.args(["-s", "KILL", "60", "bash", "-c", &limits, "bounded", program]);
-    // glibc would reserve 64 MiB for each thread.
+    // Otherwise glibc would reserve 64 MiB of address space for each thread.
     command.env("MALLOC_ARENA_MAX", "1").env_remove("PEEP_PASSWORD");
     command
 }
@@ -29,7 +29,7 @@ fn peepclient(port: u16, arguments: &[&str]) -> Command {
     command
 }
 
-/// A server of one connection. Its thread ends when the client leaves, or with the test program.
+/// Starts a server for one connection in a thread and returns its port. The thread ends when the client leaves.
 fn server(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
@@ -42,15 +42,15 @@ fn server(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> u
     port
 }
 
-/// A POP3 server that answers each line with what `answer` makes of it; how many lines came before is told with it.
-/// After an answer that has no line end or more than one line it says `more` again and again.
+/// Starts a POP3 server and returns its port. It answers each line with the result of `answer`, which gets the line and the
+/// number of lines before it. After an answer without a line end or of several lines, it sends `more` again and again.
 fn pop3_server(answer: impl Fn(&str, usize) -> String + Send + 'static, more: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
     thread::spawn(move || {
         let mut heard = 0;
         for socket in listener.incoming().flatten() {
-            let _ = pop3_session(socket, &answer, more, &mut heard); // the client leaves as it likes
+            let _ = pop3_session(socket, &answer, more, &mut heard); // The error is that the client has left.
         }
     });
     port
@@ -85,7 +85,8 @@ fn popbench(port: u16, arguments: &str) -> Ended {
     run(&mut command, "")
 }
 
-/// Takes the login and one command more, then answers with `first`, and with `more` again and again.
+/// Starts a PEEP server and returns its port. It accepts the login, reads a command, answers it with `first`, and then sends
+/// `more` again and again.
 fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u16 {
     server(move |socket| {
         let mut lines = BufReader::new(socket);
@@ -97,45 +98,47 @@ fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u1
     })
 }
 
+/// Sends octets again and again until the client leaves. `pause` is the pace of a slow server, not a wait for the client.
 fn repeat(to: &mut impl Write, octets: &[u8], pause: Duration) -> io::Result<()> {
     loop {
-        to.write_all(octets)?; // until the client leaves
+        to.write_all(octets)?;
         thread::sleep(pause);
     }
 }
 
-/// Often enough that no single read is long, too seldom for an answer to be complete in time.
+/// The pause of a slow server between octets: short enough that no single read times out, and too long for a whole answer
+/// to arrive in time.
 const DRIP: Duration = Duration::from_millis(50);
 
-/// Asserts that the client gave up with this reason.
+/// Checks that the client has given up for this reason.
 #[track_caller]
-fn given_up(ended: &Ended, reason: &str) {
+fn expect_given_up(ended: &Ended, reason: &str) {
     assert_eq!(ended.code, Some(3), "{reason}: {}", ended.stderr);
     assert!(ended.stderr.ends_with(&format!(": {reason}\n")), "{}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
 }
 
 #[test]
-fn a_line_without_end_is_given_up() {
+fn peepclient_gives_up_on_a_line_without_end() {
     let too_long = "the server's answer has a line of more than 4096 octets";
     for first in [&b"+"[..], b"-", b"", b"+2\r\n", b"+2\r\none\r\n"] {
         let port = peep_server(first, &[b'1'; 64 * 1024], Duration::ZERO);
-        given_up(&run(&mut peepclient(port, &["users"]), ""), too_long);
+        expect_given_up(&run(&mut peepclient(port, &["users"]), ""), too_long);
         let port = peep_server(first, &[b'1'; 64 * 1024], Duration::ZERO);
-        given_up(&run(&mut peepclient(port, &[]), "users\n"), too_long);
+        expect_given_up(&run(&mut peepclient(port, &[]), "users\n"), too_long);
     }
 }
 
 #[test]
-fn an_absurd_number_of_lines_is_not_believed() {
+fn peepclient_refuses_an_impossible_number_of_lines() {
     let port = peep_server(b"+99999999999\r\n", b"name\r\n", Duration::ZERO);
     let reason = "the server's answer announces 99999999999 lines, which is more than 10000000";
-    given_up(&run(&mut peepclient(port, &["users"]), ""), reason);
+    expect_given_up(&run(&mut peepclient(port, &["users"]), ""), reason);
 }
 
 #[test]
-fn a_long_listing_is_printed_as_it_comes() {
-    // In all 200 MB, more than the client may have.
+fn peepclient_prints_a_long_listing_as_it_arrives() {
+    // The listing has 200 MB, which is more than the client's memory.
     const LINE: &[u8] = &[b'u'; 400];
     const COUNT: usize = 500_000;
     let port = server(|socket| {
@@ -159,29 +162,29 @@ fn a_long_listing_is_printed_as_it_comes() {
 }
 
 #[test]
-fn what_has_come_of_a_listing_is_shown_before_the_rest() {
+fn peepclient_prints_the_lines_that_arrive_before_a_timeout() {
     let port = peep_server(b"+3\r\none\r\n", b"x", DRIP);
     let ended = run(&mut peepclient(port, &["-timeout=1", "users"]), "");
     assert_eq!(ended.stdout, "one\n");
-    given_up(&ended, "the server's answer takes longer than --timeout allows");
+    expect_given_up(&ended, "the server's answer takes longer than --timeout allows");
 }
 
 #[test]
-fn a_dripping_answer_is_given_up() {
+fn peepclient_gives_up_on_an_answer_that_arrives_too_slowly() {
     let too_slow = "the server's answer takes longer than --timeout allows";
     for (first, more) in [(&b"+"[..], &b"1"[..]), (b"+1000\r\n", b"u\r\n")] {
         let port = peep_server(first, more, DRIP);
-        given_up(&run(&mut peepclient(port, &["-timeout=1", "users"]), ""), too_slow);
+        expect_given_up(&run(&mut peepclient(port, &["-timeout=1", "users"]), ""), too_slow);
     }
     let login = server(|mut socket| repeat(&mut socket, b"1", DRIP));
-    given_up(&run(&mut peepclient(login, &["-timeout=1", "users"]), ""), too_slow);
-    // The record that these octets are the beginning of has 16 KiB.
+    expect_given_up(&run(&mut peepclient(login, &["-timeout=1", "users"]), ""), too_slow);
+    // These octets are the beginning of a record of 16 KiB.
     let handshake = server(|mut socket| {
         socket.write_all(&[22, 3, 3, 64, 0])?;
         repeat(&mut socket, &[0], DRIP)
     });
     let ended = run(&mut peepclient(handshake, &["-tls", "-insecure", "-timeout=1", "users"]), "");
-    given_up(&ended, "the server does not complete the TLS handshake");
+    expect_given_up(&ended, "the server does not complete the TLS handshake");
     let identity = Identity::new();
     let config = identity.config();
     let by_tls = server(move |socket| {
@@ -189,16 +192,17 @@ fn a_dripping_answer_is_given_up() {
         stream.read_exact(&mut [0])?;
         repeat(&mut stream, b"1", DRIP)
     });
-    given_up(&run(&mut peepclient(by_tls, &["-tls", "-insecure", "-timeout=1", "users"]), ""), too_slow);
+    expect_given_up(&run(&mut peepclient(by_tls, &["-tls", "-insecure", "-timeout=1", "users"]), ""), too_slow);
 }
 
-/// A terminal obeys the first two, and the others change what a person believes to read.
+/// Characters that a program must not print. The first two begin commands of a terminal, and the others hide or reorder
+/// text.
 const UNSAFE: &str = "\u{1b}[2J\u{9b}1A\u{202e}\u{2066}\u{200e}\u{200f}\u{61c}\u{200b}\u{feff}\u{2028}\u{2029}\u{ad}";
 const ESCAPED: &str = "\\u{1b}[2J\\u{9b}1A\\u{202e}\\u{2066}\\u{200e}\\u{200f}\\u{61c}\\u{200b}\\u{feff}\\u{2028}\
                        \\u{2029}\\u{ad}";
 
 #[test]
-fn text_of_a_server_cannot_steer_the_terminal() {
+fn peepclient_escapes_control_characters_of_a_server() {
     let answer = |answer: String| {
         server(move |socket| {
             let mut lines = BufReader::new(socket);
@@ -219,11 +223,11 @@ fn text_of_a_server_cannot_steer_the_terminal() {
         assert!(ended.stdout.ends_with(&labelled), "{}", ended.stdout);
     }
     let nonsense = run(&mut peepclient(answer(format!("{UNSAFE}\r\n")), &["maildir"]), "");
-    given_up(&nonsense, &format!("the server's answer is not PEEP: \"{ESCAPED}\""));
+    expect_given_up(&nonsense, &format!("the server's answer is not PEEP: \"{ESCAPED}\""));
 }
 
 #[test]
-fn popbench_does_not_believe_an_absurd_number_of_messages() {
+fn popbench_refuses_an_impossible_number_of_messages() {
     let answer = |line: &str, _| match line {
         "STAT" => "+OK 4000000000 4000000000\r\n".to_owned(),
         "LIST" => "+OK\r\n1 1\r\n".to_owned(),
@@ -239,8 +243,8 @@ fn popbench_does_not_believe_an_absurd_number_of_messages() {
 }
 
 #[test]
-fn popbench_needs_no_memory_for_the_messages_of_a_listing() {
-    // As a list of numbers and sizes more than the program may have.
+fn popbench_does_not_keep_a_listing_in_memory() {
+    // A list of these numbers and sizes would be larger than the program's memory.
     const COUNT: usize = 5_000_000;
     let answer = |line: &str, _| match line {
         "STAT" => format!("+OK {COUNT} {COUNT}\r\n"),
@@ -253,7 +257,7 @@ fn popbench_needs_no_memory_for_the_messages_of_a_listing() {
 }
 
 #[test]
-fn popbench_gives_up_a_line_without_end() {
+fn popbench_gives_up_on_a_line_without_end() {
     for endless in ["USER", "PASS", "LIST 1"] {
         let answer = move |line: &str, _| if line.starts_with(endless) { "+OK" } else { "+OK\r\n" }.to_owned();
         let ended = popbench(pop3_server(answer, b"1"), "retr --users user");
@@ -264,7 +268,7 @@ fn popbench_gives_up_a_line_without_end() {
 }
 
 #[test]
-fn popbench_shows_text_of_a_server_escaped() {
+fn popbench_escapes_control_characters_of_a_server() {
     for (answer, shown) in [
         (format!("-ERR {UNSAFE}\r\n"), format!("-ERR to USER; the first: USER was answered -ERR {ESCAPED}")),
         (format!("-ERR [{UNSAFE}] x\r\n"), format!("-ERR to USER; the first: USER was answered -ERR [{ESCAPED}] x")),
@@ -279,7 +283,7 @@ fn popbench_shows_text_of_a_server_escaped() {
 }
 
 #[test]
-fn popbench_counts_made_up_kinds_of_errors_together() {
+fn popbench_counts_errors_of_too_many_kinds_together() {
     let port = pop3_server(|_, heard| format!("-ERR [X-{heard}] no\r\n"), b"");
     let ended = popbench(port, "logins -c 1 -n 300");
     assert!(ended.stdout.contains("    1 × -ERR [X-7]; the first: "), "{}", ended.stdout);

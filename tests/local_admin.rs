@@ -1,4 +1,4 @@
-//! The default admin of a server that runs as root: it is for programs of root alone.
+//! The default admin of a server that runs as root. Only programs of root may log in as it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 
 use crate::harness::{Builder, MailRoot, NOBODY, Server, eventually};
 
-/// What a program of that user gets for the lines, the first answer alone. It says nothing more and goes.
+/// The first answer to a program of this user that sends these lines to PEEP.
 fn answer(server: SocketAddr, user: u32, lines: &str) -> String {
     let script =
         "exec 3<>/dev/tcp/$0/$1 && printf \"$2\" >&3 && read -r -t 10 line <&3; printf '%s\\n' \"${line%$'\\r'}\"";
@@ -20,7 +20,7 @@ fn answer(server: SocketAddr, user: u32, lines: &str) -> String {
         .current_dir("/");
     let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    // The script itself waits for 10 s at most.
+    // The script waits for 10 s at most.
     BufReader::new(client.stdout.take().unwrap()).read_line(&mut line).unwrap();
     client.wait().unwrap();
     line.trim_end().to_owned()
@@ -29,7 +29,7 @@ fn answer(server: SocketAddr, user: u32, lines: &str) -> String {
 fn is_root() -> bool {
     let is_root = geteuid().is_root();
     if !is_root {
-        eprintln!("passed over: only root can start programs of two users");
+        eprintln!("SKIPPED: only root can start programs of two users");
     }
     is_root
 }
@@ -46,7 +46,7 @@ fn only_programs_of_root_may_use_the_default_admin() {
     }
     for address in ["127.0.0.1", "::1"] {
         if TcpListener::bind((address, 0)).is_err() {
-            eprintln!("passed over: there is no {address} here");
+            eprintln!("SKIPPED: this machine does not have the address {address}");
             continue;
         }
         let server = of_root().address(address).start();
@@ -59,9 +59,9 @@ fn only_programs_of_root_may_use_the_default_admin() {
     }
 }
 
-/// The kernel forgets whose a socket was when its program has gone.
+/// The kernel no longer knows the owner of a socket when the program has closed it.
 #[test]
-fn a_program_that_leaves_at_once_is_not_roots() {
+fn a_program_that_leaves_at_once_is_refused_as_default_admin() {
     if !is_root() {
         return;
     }
@@ -73,12 +73,12 @@ fn a_program_that_leaves_at_once_is_not_roots() {
         command.args(["-c", leave, &ip, &port]).uid(NOBODY).current_dir("/").stdin(Stdio::null());
         assert!(command.status().unwrap().success());
     }
-    eventually("all have been refused", || server.stderr().matches("admin login refused").count() == 20);
+    eventually("all logins are refused", || server.stderr().matches("admin login refused").count() == 20);
     assert!(!server.admin().values("u?").contains(&"eve".to_owned()));
 }
 
 #[test]
-fn an_admin_of_ones_own_may_come_from_any_user() {
+fn an_admin_of_peep_admin_may_be_a_program_of_any_user() {
     if !is_root() {
         return;
     }
@@ -86,7 +86,7 @@ fn an_admin_of_ones_own_may_come_from_any_user() {
     assert_eq!(answer(server.peep_address(), NOBODY, "a boss secret\\n"), "+");
     assert!(!server.stderr().contains("default admin"), "{}", server.stderr());
 
-    // A server that is no longer root is not worth more to one user than to another.
+    // A server that does not run as root accepts the default admin from programs of any user.
     let mail = MailRoot::new();
     let server = Server::builder().mail(&mail).unprivileged().start();
     assert_eq!(answer(server.peep_address(), NOBODY, "a root root\\n"), "+");

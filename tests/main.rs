@@ -26,6 +26,10 @@ mod confinement;
 mod fences;
 // The real server, clients and mail.
 mod harness;
+// Several certificates, chosen by the name that the client asks for.
+mod sni;
+// A configuration that is read again while the server runs.
+mod reload;
 // Dialogues as data, one for each rule.
 mod dialogues;
 // What hostile servers cannot do to the client programs.
@@ -36,6 +40,8 @@ mod namespaces;
 mod limits;
 // The default admin of a server of root.
 mod local_admin;
+// Where maildrops are: templates, homes, links, rules for names.
+mod locations;
 // Who is let in, and the maildrop's lock.
 mod logins;
 // The log and the list of ports, when nothing takes them.
@@ -50,6 +56,8 @@ mod octets;
 mod model;
 // PEEP as the server speaks it, its counters and settings.
 mod peep;
+// The systemd units of the Debian package.
+mod package;
 // POP3's commands and their timer, where it takes more than a dialogue.
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.

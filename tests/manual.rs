@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const NAMESPACES: [&str; 5] = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// The languages of blocks that show files or output, and no commands.
-const SHOWN: [&str; 3] = ["", "text", "ini"];
+const SHOWN: [&str; 4] = ["", "text", "ini", "toml"];
 
 macro_rules! run_the_commands_of {
     ($($page:ident),+) => {
@@ -131,6 +131,18 @@ fn tables_of_flags_match_the_programs() {
     assert!(missing.is_empty(), "{missing}");
 }
 
+/// The settings that a reload does not change.
+#[test]
+fn the_table_of_what_needs_a_restart_is_that_of_the_program() {
+    let text = &Page::named("administration").unwrap().text;
+    let (_, table) = text.split_once("| a change of these needs a restart |").expect("the table is there");
+    let begins = |row: &&str| row.starts_with("| `");
+    let shown: Vec<_> =
+        table.lines().skip(2).take_while(begins).map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
+    let fixed = pop3d::config::fixed();
+    assert_eq!(shown.into_iter().collect::<std::collections::BTreeSet<_>>(), fixed);
+}
+
 /// The tables of a program's flags in Markdown: one for the flags without a heading, then one for each heading.
 fn table(mut program: clap::Command) -> String {
     program.build();
@@ -183,7 +195,7 @@ fn meaning(flag: &Arg) -> (String, String) {
     let sentence = help.split(". ").next().unwrap_or_default().trim_end_matches('.');
     let values: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     let values = match (flag.get_action().takes_values(), &values[..]) {
-        (true, [_, ..]) => format!(" ({})", values.join(", ")),
+        (true, [_, ..]) if !flag.is_hide_possible_values_set() => format!(" ({})", values.join(", ")),
         _ => String::new(),
     };
     (default.replace('|', "\\|"), format!("{sentence}{values}").replace('|', "\\|"))

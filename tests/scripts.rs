@@ -1,4 +1,4 @@
-//! The scripts that people start by hand.
+//! Scripts that people start by hand.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::PROGRAM;
 
-/// A directory with the scripts and the program under test, whose `scripts/build` builds nothing.
+/// A directory with the scripts and the program under test, in which `scripts/build` builds nothing.
 fn checkout() -> TempDir {
     let directory = TempDir::new().unwrap();
     let scripts = directory.path().join("scripts");
@@ -31,7 +31,7 @@ fn the_demo_takes_options_with_or_without_a_directory() {
     let mail = checkout.path().join("mail");
     let mail = mail.to_str().unwrap();
     for (arguments, shown) in [(vec!["-p", "0", "-P", "0"], "/mail."), (vec![mail, "-p", "0", "-P", "0"], mail)] {
-        // It gets a SIGTERM after a minute, on which it ends its server.
+        // `timeout` sends SIGTERM after a minute, and the script then ends its server.
         let mut demo = Command::new("timeout");
         demo.args(["-k", "5", "60"]).arg(checkout.path().join("scripts/demo")).args(&arguments);
         let mut demo = demo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();

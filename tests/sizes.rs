@@ -1,4 +1,4 @@
-//! Files that may not become larger (`ulimit -f`): an error for what is written, and no end of the server.
+//! The limit of file sizes (`ulimit -f`): writing a larger file fails, and SIGXFSZ does not end the server.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Server, eventually};
 
-/// Sets the most octets that a file of the server may have.
+/// Sets the largest size in octets of a file that the server writes.
 fn limit_files(server: &Server, octets: Option<u64>) {
     let limit = Rlimit { current: octets, maximum: None };
     prlimit(Some(server.process()), Resource::Fsize, limit).unwrap();
@@ -20,7 +20,7 @@ fn an_index_that_would_be_too_large_is_not_written() {
     for number in 0..500 {
         let name = format!("new/{number}.M.h");
         server.maildrop().put(&name, "x\n");
-        server.maildrop().set_modified(&name, 1_000_000_000); // only old files are in an index
+        server.maildrop().set_modified(&name, 1_000_000_000); // Only old files are entered in the index.
     }
     limit_files(&server, Some(512));
     for _ in 0..2 {
@@ -34,9 +34,9 @@ fn an_index_that_would_be_too_large_is_not_written() {
     assert!(server.maildrop().path(".pop3d-index").exists());
 }
 
-/// A program started by the server is killed by the signal, as it is everywhere else.
+/// The server ignores SIGXFSZ. A program that it starts has the signal's default action.
 #[test]
-fn a_transform_has_the_signals_default_action() {
+fn a_transform_does_not_ignore_sigxfsz() {
     let server = Server::builder().flags(["-t", "sed -n s/^SigIgn:[[:space:]]*//p /proc/self/status"]).start();
     server.maildrop().put("1", "x\n");
     let mut session = server.session();
@@ -51,17 +51,17 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn half_a_line_of_counters_is_not_continued_by_the_next() {
+fn a_line_of_counters_after_a_failed_write_is_whole() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("stats.csv");
     let server = Server::builder().flags(["--stats-log", &format!("{}:1", path.display())]).start();
-    eventually("there are lines", || lines(&path).len() >= 2);
-    // Room for a line or two, and a part of one.
+    eventually("the file has lines", || lines(&path).len() >= 2);
+    // This leaves room for a line or two and a part of the next.
     limit_files(&server, Some(fs::metadata(&path).unwrap().len() + 50));
     server.expect_log("ERROR", "counters cannot be logged: File too large");
     let before = lines(&path).len();
     limit_files(&server, None);
-    eventually("lines go on", || lines(&path).len() > before + 1);
+    eventually("the server writes further lines", || lines(&path).len() > before + 1);
     for line in lines(&path) {
         assert_eq!(line.matches(',').count(), 7, "{line}");
     }

@@ -1,9 +1,11 @@
-//! What systemd does with a server, done by the tests: it hands sockets over and receives notifications.
+//! The interface to systemd: the tests pass sockets to the server and receive its notifications, as systemd does.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::harness::{Certificate, Client, PASSWORD, PATIENCE, Server, USER};
@@ -26,17 +28,18 @@ impl Notifications {
         self.directory.path().join("notify").to_str().unwrap().to_owned()
     }
 
-    /// Receives until a notification has this line; returns its other lines.
+    /// Receives notifications until one has a line that starts with `line`, and returns its other lines.
     #[track_caller]
     fn expect(&self, line: &str) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
         loop {
             let mut buffer = [0; 4096];
-            let length = self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no {line}: {error}"));
+            let length =
+                self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no notification {line}: {error}"));
             let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
             seen.push(text.clone());
-            assert!(Instant::now() < deadline, "no {line}: {seen:?}");
+            assert!(Instant::now() < deadline, "no notification {line}: {seen:?}");
             if text.lines().any(|it| it.starts_with(line)) {
                 return text.lines().map(str::to_owned).filter(|it| it != line).collect();
             }
@@ -45,7 +48,7 @@ impl Notifications {
 }
 
 #[test]
-fn systemd_is_told_what_the_server_does() {
+fn systemd_is_notified_of_the_servers_state() {
     let systemd = Notifications::new();
     let mut server = Server::builder()
         .environment("NOTIFY_SOCKET", &systemd.path())
@@ -57,7 +60,7 @@ fn systemd_is_told_what_the_server_does() {
     systemd.expect("WATCHDOG=1");
     let _session = server.session();
     systemd.expect("STATUS=1 POP3 connections, 1 users logged in");
-    // While the main loop runs, the watchdog is told so again and again.
+    // The server notifies the watchdog again and again while its main loop runs.
     systemd.expect("WATCHDOG=1");
     server.signal(Signal::HUP);
     let others = systemd.expect("RELOADING=1");
@@ -68,7 +71,7 @@ fn systemd_is_told_what_the_server_does() {
     assert!(server.wait().success());
 }
 
-/// Binds a socket for each name, gives them the descriptors 3 and on, and becomes the server.
+/// A script that binds a socket for each name, makes them the descriptors from 3 up, and executes the server.
 const HAND_OVER: &str = r#"
 import os, socket, sys
 names = sys.argv[1].split(':')
@@ -86,11 +89,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 "#;
 
 #[test]
-fn sockets_of_systemd_take_the_place_of_the_ports() {
+fn sockets_from_systemd_replace_the_ports() {
     let certificate = Certificate::new();
     let server = Server::builder()
         .tls(&certificate)
-        // Nobody can bind this address, so only handed-over sockets can be what it serves on.
+        // The server cannot bind this address, so it can only serve on the sockets that it gets.
         .address("192.0.2.1")
         .launched_by(["python3", "-c", HAND_OVER, "pop3:pop3s:peep"])
         .flags(["-a", "boss:x"])
@@ -110,14 +113,58 @@ fn sockets_of_systemd_take_the_place_of_the_ports() {
 }
 
 #[test]
-fn a_socket_of_systemd_that_has_no_use_is_told() {
+fn a_socket_from_systemd_without_a_use_is_refused() {
     for (names, why) in [
-        ("imap", "systemd hands over a socket named \"imap\": FileDescriptorName= has to be one of pop3, pop3s, peep"),
-        ("pop3s", "systemd hands over a socket named \"pop3s\", and there is no TLS certificate"),
+        ("imap", "systemd has passed a socket named \"imap\": FileDescriptorName= has to be one of pop3, pop3s, peep"),
+        ("pop3s", "systemd has passed a socket named \"pop3s\", but there is no TLS certificate"),
     ] {
         let output = Server::builder().launched_by(["python3", "-c", HAND_OVER, names]).refused();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(why), "{error}");
     }
+}
+
+/// Gives the listening socket that is its standard input the descriptor 3, and becomes the server.
+const PASS_ON: &str = r#"
+import os, sys
+os.dup2(0, 3, inheritable=True)
+os.dup2(os.open('/dev/null', os.O_RDONLY), 0)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='pop3')
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+fn server_with(socket: &TcpListener) -> Server {
+    Server::builder().stdin(socket).launched_by(["python3", "-c", PASS_ON]).start()
+}
+
+#[test]
+fn a_client_that_connects_while_the_server_restarts_is_served() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = server_with(&socket);
+    server.session().quit();
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let mut client = Client::connect(socket.local_addr().unwrap());
+    let _server = server_with(&socket);
+    client.ok();
+    client.login(USER, PASSWORD);
+    client.quit();
+}
+
+#[test]
+fn an_ipv4_client_of_a_socket_for_both_families_has_its_ipv4_address() {
+    let socket = match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        Ok(socket) => socket,
+        Err(error) => return eprintln!("passed over: there is no IPv6 ({error})"),
+    };
+    socket.set_only_v6(false).unwrap();
+    // The IPv4 address of loopback, written as an IPv6 address.
+    socket.bind(&"[::ffff:127.0.0.1]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(16).unwrap();
+    let server = server_with(&socket.into());
+    // A client on another machine would have to use TLS first.
+    server.session().quit();
+    let logged = server.stderr();
+    assert!(logged.contains("#1 127.0.0.1:"), "{logged}");
 }

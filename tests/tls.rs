@@ -1,4 +1,4 @@
-//! TLS: the real server with certificates made for the test, clients that trust them and no others.
+//! TLS: the real server with certificates that the tests make, and clients that trust only these.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::{Certificate, Client, PASSWORD, Server, USER, eventually, trusting};
 
-/// Larger than what goes by sendfile(2) in clear, and with every kind of line end and dot.
+/// Messages with every kind of line end and dot. One of them would be sent by sendfile(2) on a connection without TLS.
 fn messages() -> [Vec<u8>; 3] {
     let wire = b"Subject: wire form\r\n\r\n0123456789 0123456789\r\n".repeat(8000);
     let lf = b"Subject: LF\n\n.dot\n..\n.\nlone\rcr\r\nno end".to_vec();
@@ -18,6 +18,7 @@ fn messages() -> [Vec<u8>; 3] {
     [wire, lf, long]
 }
 
+/// The octets that RETR sends for a stored message, without byte-stuffing.
 fn octets_of(stored: &[u8]) -> Vec<u8> {
     let mut octets = Vec::new();
     for line in stored.split_inclusive(|&octet| octet == b'\n') {
@@ -28,6 +29,7 @@ fn octets_of(stored: &[u8]) -> Vec<u8> {
     octets
 }
 
+/// Starts a server with this certificate and the messages of [`messages`].
 fn server(certificate: &Certificate) -> Server {
     let server = Server::builder().tls(certificate).start();
     for (number, message) in messages().iter().enumerate() {
@@ -36,12 +38,14 @@ fn server(certificate: &Certificate) -> Server {
     server
 }
 
+/// Connects a client by POP3S and reads the greeting.
 fn pop3s(server: &Server, certificate: &Certificate) -> Client {
     let mut client = Client::connect(server.pop3s_address()).tls(certificate);
     client.ok();
     client
 }
 
+/// Connects a client by POP3 and starts TLS by STLS.
 fn stls(server: &Server, certificate: &Certificate) -> Client {
     let mut client = server.pop3();
     client.call("STLS");
@@ -57,7 +61,7 @@ fn offers(client: &mut Client, capability: &str) -> bool {
 }
 
 #[test]
-fn a_session_by_tls_is_like_any_other() {
+fn sessions_by_pop3s_and_stls_are_like_any_other() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     for connect in [pop3s, stls] {
@@ -78,13 +82,13 @@ fn a_session_by_tls_is_like_any_other() {
 }
 
 #[test]
-fn deletion_by_tls_is_committed_by_quit_alone() {
+fn messages_are_removed_by_tls_only_after_quit() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let mut lost = pop3s(&server, &certificate);
     lost.login(USER, PASSWORD);
     lost.call("DELE 1");
-    drop(lost); // without TLS's farewell
+    drop(lost); // closes the connection without a close_notify of TLS
     let mut client = stls(&server, &certificate);
     client.login(USER, PASSWORD);
     assert!(client.call("STAT").starts_with("3 "));
@@ -94,7 +98,7 @@ fn deletion_by_tls_is_committed_by_quit_alone() {
 }
 
 #[test]
-fn stls_is_offered_only_where_it_can_be_started() {
+fn stls_is_offered_only_before_login_and_without_tls() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let mut client = server.pop3();
@@ -121,9 +125,10 @@ fn stls_is_offered_only_where_it_can_be_started() {
     assert!(without.refused("STLS").contains("no TLS"));
 }
 
-/// RFC 2595 section 4: the state before the handshake is forgotten, and what came in clear behind STLS with it.
+/// RFC 2595 section 4: after the handshake the server forgets the session's state, and also octets that came in clear after
+/// STLS.
 #[test]
-fn nothing_said_in_clear_survives_the_handshake() {
+fn nothing_received_in_clear_counts_after_the_handshake() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let mut client = server.pop3();
@@ -135,7 +140,7 @@ fn nothing_said_in_clear_survives_the_handshake() {
     client.login(USER, PASSWORD);
     client.quit();
 
-    // Without an end of line: it would become the beginning of the client's first command.
+    // Octets without a line end would become the beginning of the client's first command.
     let mut client = server.pop3();
     client.write("STLS\r\nQUIT ");
     client.ok();
@@ -143,7 +148,7 @@ fn nothing_said_in_clear_survives_the_handshake() {
 }
 
 #[test]
-fn a_handshake_that_fails_ends_one_connection_only() {
+fn a_failed_handshake_ends_only_its_own_connection() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let mut client = server.pop3();
@@ -156,12 +161,12 @@ fn a_handshake_that_fails_ends_one_connection_only() {
     drop(Client::connect(server.pop3s_address()));
     let trusts_another = Certificate::new().trusted();
     assert!(Client::connect(server.pop3s_address()).try_tls(&trusts_another).is_err());
-    eventually("all are logged", || server.stderr().matches("TLS handshake failed").count() == 4);
+    eventually("the log has a line for each", || server.stderr().matches("TLS handshake failed").count() == 4);
     pop3s(&server, &certificate).quit();
 }
 
 #[test]
-fn a_new_certificate_is_for_new_connections() {
+fn a_reloaded_certificate_is_used_for_new_connections() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let mut session = pop3s(&server, &certificate);
@@ -170,7 +175,7 @@ fn a_new_certificate_is_for_new_connections() {
 
     certificate.renew();
     server.signal(Signal::HUP);
-    eventually("it is read again", || server.stderr().contains("certificate has been read again"));
+    eventually("the certificate is read again", || server.stderr().contains("configuration has been read again"));
     pop3s(&server, &certificate).quit();
     assert!(Client::connect(server.pop3s_address()).try_tls(&old).is_err());
     session.call("STAT");
@@ -178,22 +183,26 @@ fn a_new_certificate_is_for_new_connections() {
     let good = certificate.trusted();
     fs::write(certificate.chain(), "").unwrap();
     server.signal(Signal::HUP);
-    eventually("the refusal is logged", || server.stderr().contains("certificate stays the old one"));
+    eventually("the refusal is logged", || {
+        server
+            .stderr()
+            .contains("the configuration cannot be used, the old one stays: cannot use the TLS certificate: ")
+    });
     let mut client = Client::connect(server.pop3s_address()).try_tls(&good).unwrap();
     client.ok();
     session.quit();
 }
 
 #[test]
-fn without_tls_a_signal_to_reload_changes_nothing() {
+fn sighup_changes_nothing_without_tls() {
     let server = Server::start();
     server.signal(Signal::HUP);
-    eventually("it is logged", || server.stderr().contains("no TLS certificate"));
+    server.expect_log("INFO", "the configuration has been read again");
     server.session().quit();
 }
 
 #[test]
-fn only_tls_1_2_and_1_3_are_spoken() {
+fn only_tls_1_2_and_1_3_are_accepted() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let connects = |version: &str| {
@@ -209,7 +218,7 @@ fn only_tls_1_2_and_1_3_are_spoken() {
 }
 
 #[test]
-fn peep_goes_by_tls() {
+fn peep_tls_refuses_commands_in_clear() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let mut admin = Client::connect(server.peep_address()).tls(&certificate);
@@ -224,14 +233,14 @@ fn peep_goes_by_tls() {
     assert!(!clear.rest().starts_with(b"+"));
 }
 
-/// What TLS adds is not counted: `rb?` is of POP3's octets.
+/// `rb?` counts the octets of POP3, not those that TLS adds.
 #[test]
-fn octets_are_counted_as_in_clear() {
+fn octets_are_counted_by_tls_as_without() {
     let count = |mut client: Client, mut admin: Client| {
         admin.send("a root root");
         admin.expect("+");
         let octets = |admin: &mut Client| admin.value("rb?").parse::<u64>().unwrap();
-        // The greeting is another one each time.
+        // The greeting differs from session to session, so it is not counted here.
         let before = octets(&mut admin);
         client.login(USER, PASSWORD);
         client.fetch("RETR 1");
@@ -249,7 +258,7 @@ fn octets_are_counted_as_in_clear() {
 }
 
 #[test]
-fn a_transform_ends_when_its_client_by_tls_leaves() {
+fn a_transform_is_ended_when_a_client_by_tls_leaves() {
     let certificate = Certificate::new();
     let server = Server::builder().tls(&certificate).flags(["-t", "sh -c 'cat; exec sleep 1000'"]).start();
     server.maildrop().put("1", "text\n");
@@ -261,17 +270,17 @@ fn a_transform_ends_when_its_client_by_tls_leaves() {
     eventually("the session ends", || server.stderr().contains("end: client hung up"));
 }
 
-/// Parts of records that never make an octet of POP3 do not keep a session open beyond its timer.
+/// A client sends octets of a TLS record that never becomes complete. They do not reset the autologout timer.
 #[test]
-fn a_client_that_sends_records_in_crumbs_times_out() {
+fn parts_of_a_tls_record_do_not_reset_the_timer() {
     let certificate = Certificate::new();
     let server = Server::builder().tls(&certificate).flags(["-T", "1"]).start();
     let mut client = pop3s(&server, &certificate);
     client.login(USER, PASSWORD);
-    // The head of a record of 16,384 octets, which then come one by one.
+    // The header of a record of 16,384 octets, which then arrive one by one.
     let mut socket = client.socket();
     socket.write_all(b"\x17\x03\x03\x40\x00").unwrap();
-    eventually("it is timed out", || {
+    eventually("the session times out", || {
         let sent = socket.write_all(b"x");
         assert!(sent.is_ok() || server.stderr().contains("end: timeout"), "{sent:?}");
         server.stderr().contains("end: timeout")
@@ -279,7 +288,7 @@ fn a_client_that_sends_records_in_crumbs_times_out() {
 }
 
 #[test]
-fn a_session_is_resumed() {
+fn a_tls_session_can_be_resumed() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     let trusted = certificate.trusted();
@@ -292,21 +301,21 @@ fn a_session_is_resumed() {
 }
 
 #[test]
-fn what_cannot_be_used_is_told_at_the_start() {
+fn a_server_with_an_unusable_certificate_does_not_start() {
     let certificate = Certificate::new();
     let other = Certificate::new();
     let chain = certificate.chain();
-    for (key, said) in [(other.key(), "is not that of the certificate in"), (chain.join("none"), "cannot read")] {
+    for (key, reason) in [(other.key(), "does not belong to the certificate in"), (chain.join("none"), "cannot read")] {
         let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
         let output = Server::builder().flags(flags).refused();
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(stderr.contains("pop3d: cannot use the TLS certificate") && stderr.contains(said), "{stderr}");
+        assert!(stderr.contains("pop3d: cannot use the TLS certificate") && stderr.contains(reason), "{stderr}");
     }
 }
 
 #[test]
-fn a_certificate_of_the_servers_own_making_is_kept() {
+fn a_self_signed_certificate_is_kept_in_the_state_directory() {
     let directory = tempfile::tempdir().unwrap();
     let chain = directory.path().join("tls-cert.pem");
     let mut seen = Vec::new();
@@ -320,9 +329,10 @@ fn a_certificate_of_the_servers_own_making_is_kept() {
     assert_eq!(seen[0], seen[1]);
 }
 
-/// Without a state directory there is another one in each run. The log tells the fingerprint, as OpenSSL prints it.
+/// Without a state directory each start makes a new certificate. The log has its fingerprint in the form that OpenSSL
+/// prints.
 #[test]
-fn a_certificate_of_the_servers_own_making_needs_no_state_directory() {
+fn a_self_signed_certificate_needs_no_state_directory() {
     let mut trust = pop3d::trust::Trust::default();
     trust.insecure = true;
     let trusted = Arc::new(trust.config(rustls::crypto::aws_lc_rs::default_provider()).unwrap());
@@ -335,7 +345,7 @@ fn a_certificate_of_the_servers_own_making_needs_no_state_directory() {
         let octets: Vec<String> = Sha256::digest(&certificate).iter().map(|octet| format!("{octet:02X}")).collect();
         server.expect_log("INFO", &format!("SHA-256 {}", octets.join(":")));
         server.signal(Signal::HUP);
-        server.expect_log("INFO", "there is no TLS certificate to read again");
+        server.expect_log("INFO", "the configuration has been read again");
         let mut again = Client::connect(server.pop3s_address()).try_tls(&trusted).unwrap();
         again.ok();
         assert_eq!(again.peer_certificate(), certificate);
@@ -344,9 +354,9 @@ fn a_certificate_of_the_servers_own_making_needs_no_state_directory() {
     assert_ne!(seen[0], seen[1]);
 }
 
-/// A new pair would be another server to those who trust the old one.
+/// Clients that trust the old certificate would refuse a new one.
 #[test]
-fn a_certificate_without_its_key_is_not_replaced() {
+fn a_self_signed_certificate_without_its_key_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let state = ["--state", directory.path().to_str().unwrap()];
     let start = || Server::builder().flags(["--tls-self-signed=mail.example", "--pop3s-port", "0"]).flags(state);
@@ -360,9 +370,10 @@ fn a_certificate_without_its_key_is_not_replaced() {
     assert!(stderr.contains("tls-key.pem is missing beside") && stderr.lines().count() == 1, "{stderr}");
 }
 
-/// It is used nevertheless: clients that do not look at dates get their mail.
+/// The server uses an expired certificate in spite of the warning, because clients that do not check dates can still get
+/// their mail.
 #[test]
-fn a_certificate_that_has_expired_is_warned_of() {
+fn an_expired_certificate_is_used_with_a_warning() {
     let certificate = Certificate::new();
     let server = server(&certificate);
     certificate.renew_with(|params| {
@@ -371,16 +382,15 @@ fn a_certificate_that_has_expired_is_warned_of() {
     });
     server.signal(Signal::HUP);
     server.expect_log("WARN", "has expired: 2020-02-29 was its last day");
-    server.expect_log("INFO", "the TLS certificate has been read again");
+    server.expect_log("INFO", "the configuration has been read again");
     let Err(error) = Client::connect(server.pop3s_address()).try_tls(&certificate.trusted()) else {
-        panic!("the client does not look");
+        panic!("the client has accepted an expired certificate");
     };
     assert!(error.to_string().contains("expired"), "{error}");
 }
 
-/// Who has it all in its socket's buffer, and takes no more, is given up by TLS as in clear.
 #[test]
-fn who_reads_too_slowly_by_tls_is_given_up() {
+fn a_client_by_tls_that_reads_too_slowly_is_closed() {
     let certificate = Certificate::new();
     let server = Server::builder().tls(&certificate).flags(["--min-rate", "1000000:1"]).start();
     server.maildrop().put("1", b"line\r\n".repeat(4 << 20));
@@ -391,11 +401,12 @@ fn who_reads_too_slowly_by_tls_is_given_up() {
     client.ok();
     server.expect_log("INFO", "end: client reads too slowly");
 }
+
 #[test]
-fn a_key_that_all_may_read_is_warned_of() {
+fn a_key_that_others_can_read_gets_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let certificate = Certificate::new();
     fs::set_permissions(certificate.key(), fs::Permissions::from_mode(0o644)).unwrap();
     let server = server(&certificate);
-    eventually("the warning", || server.stderr().contains("can be read or written by others: chmod o= it"));
+    eventually("the log has the warning", || server.stderr().contains("can be read or written by others: chmod o= it"));
 }

@@ -1,4 +1,4 @@
-//! Certificates, good and bad, and the server's side of TLS, for the clients under test.
+//! Scripted TLS servers for the tests of the clients, with right and wrong certificates.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,27 +11,27 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
-/// What a server is reached by in these tests.
+/// The names and addresses by which clients reach a server in these tests.
 pub(crate) const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// A stream in clear or by TLS.
+/// A connection with or without TLS.
 pub(crate) trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
 
-/// A server's certificate and key, and the file for `--ca` with which a client can trust it.
+/// A server's certificate and key, and a file for `--ca` by which a client trusts the server.
 pub(crate) struct Identity {
     directory: TempDir,
     config: Arc<ServerConfig>,
 }
 
 impl Identity {
-    /// Signed by itself.
+    /// A self-signed certificate for [`NAMES`].
     pub(crate) fn new() -> Self {
         Self::with(&NAMES, |_| {})
     }
 
-    /// Signed by itself and for these names, after `change`.
+    /// A self-signed certificate for these names, with parameters that `change` has edited.
     pub(crate) fn with(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let (mut params, key) = unsigned(names);
         change(&mut params);
@@ -39,7 +39,7 @@ impl Identity {
         Self::of(&certificate, key, &certificate.pem())
     }
 
-    /// Signed by an authority, whose certificate is what a client can trust.
+    /// A certificate that is signed by an authority. The file for `--ca` has the authority's certificate.
     pub(crate) fn of_an_authority() -> Self {
         let (mut authority, authority_key) = unsigned(&[]);
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -61,12 +61,12 @@ impl Identity {
         Self { directory, config: Arc::new(config) }
     }
 
-    /// The file for `--ca`.
+    /// The path of the file for `--ca`.
     pub(crate) fn ca(&self) -> String {
         self.directory.path().join("ca.pem").into_os_string().into_string().unwrap()
     }
 
-    /// What [`secured`] takes.
+    /// The configuration for [`secured`].
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
@@ -77,7 +77,7 @@ fn unsigned(names: &[&str]) -> (CertificateParams, KeyPair) {
     (CertificateParams::new(names).unwrap(), KeyPair::generate().unwrap())
 }
 
-/// The server's side of TLS; the handshake goes with the first read or write.
+/// The server's side of a TLS connection. The handshake is done by the first read or write.
 pub(crate) fn secured(socket: TcpStream, config: Arc<ServerConfig>) -> Box<dyn Stream> {
     Box::new(StreamOwned::new(ServerConnection::new(config).unwrap(), socket))
 }

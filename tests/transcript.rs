@@ -1,18 +1,19 @@
-//! The transcript that the project's report gives of its admin client, with the real programs.
+//! A session of an admin, whose transcript is in the report that describes the project, played with the real programs.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, Stdio};
+use std::sync::mpsc;
 
-use crate::harness::{Client, MailRoot, Server};
+use crate::harness::{ChildGuard, Client, MailRoot, PATIENCE, Server, lines_of};
 use crate::peepclient::peepclient;
 
-/// `peepclient` as a filter that is spoken to line by line.
+/// A running `peepclient` that reads commands from a pipe, one at a time.
 struct Dialogue {
-    client: Child,
+    client: ChildGuard,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    output: mpsc::Receiver<String>,
 }
 
 impl Dialogue {
@@ -20,18 +21,18 @@ impl Dialogue {
         let mut command = peepclient(port);
         command.args(["-user", "root", "-pass", "root"]);
         let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (input, output) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()));
-        Self { client, input, output }
+        let (input, output) = (client.stdin.take().unwrap(), lines_of(client.stdout.take().unwrap()));
+        Self { client: ChildGuard(client), input, output }
     }
 
+    /// Expects that `peepclient` prints these lines next.
     fn expect(&mut self, lines: &[&str]) {
         for expected in lines {
-            let mut line = String::new();
-            self.output.read_line(&mut line).unwrap();
-            assert_eq!(line.trim_end_matches('\n'), *expected);
+            assert_eq!(self.output.recv_timeout(PATIENCE).as_deref(), Ok(*expected));
         }
     }
 
+    /// Enters a command and expects these lines as the answer.
     fn say(&mut self, command: &str, answer: &[&str]) {
         writeln!(self.input, "{command}").unwrap();
         self.expect(answer);
@@ -39,8 +40,8 @@ impl Dialogue {
 }
 
 #[test]
-fn section_10_of_the_report() {
-    // ../directories/ as seen from where the server was started.
+fn an_admins_session_prints_what_the_report_shows() {
+    // The server is started in a directory from which the mail directory's path is ../directories/.
     let top = MailRoot::new();
     let mail = MailRoot::new();
     fs::create_dir(top.path().join("server")).unwrap();
@@ -52,7 +53,7 @@ fn section_10_of_the_report() {
         .flags(["-T", "0"])
         .start();
 
-    // The report's figure: 395 octets had been sent before, greeting and goodbye included.
+    // Before the report's session, the server had sent 395 octets, including the greeting and the answer to QUIT.
     let mut earlier = Client::connect(server.pop3_address());
     let greeting = earlier.octets_of_line().len() + 2;
     mail.maildrop("user").put("1", format!("{}\r\n", "x".repeat(331 - greeting)));
@@ -86,7 +87,7 @@ fn section_10_of_the_report() {
     admin.say("set maildir ../", &["OK!"]);
     admin.say("set maildir ../directories", &["OK!"]);
     admin.say("quit", &["OK!"]);
-    // The transcript has errors in it, and a filter says so.
-    assert_eq!(admin.client.wait().unwrap().code(), Some(1));
+    // Some commands of the transcript are refused, so peepclient ends with status 1.
+    assert_eq!(admin.client.wait().code(), Some(1));
     one.quit();
 }

@@ -1,15 +1,16 @@
-//! Messages through a program: what it may do, and each way in which it may fail.
+//! Transforms, which are programs that every message passes through: their output, their environment, and each way in which
+//! they can fail.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::harness::{Client, PASSWORD, Server, USER, eventually, reset};
+use crate::harness::{Client, PASSWORD, Server, USER, eventually, reset, throughout};
 
-/// Serves one small message through `program`.
+/// Starts a server with one small message and the transform `program`.
 fn server(program: &str) -> Server {
     server_with(program, &[])
 }
@@ -20,7 +21,7 @@ fn server_with(program: &str, flags: &[&str]) -> Server {
     server
 }
 
-/// A directory in which a program leaves its process numbers for the test.
+/// A directory where a transform writes the numbers of its processes for the test.
 struct Notes(TempDir);
 
 impl Notes {
@@ -32,7 +33,7 @@ impl Notes {
         self.0.path().join("note")
     }
 
-    /// Serves one small message through a program that may write there.
+    /// Starts a server with one small message and a transform that may write to the directory.
     fn server(&self, program: &str, flags: &[&str]) -> Server {
         server_with(program, &[&["--allow-dir", self.0.path().to_str().unwrap()], flags].concat())
     }
@@ -42,7 +43,7 @@ impl Notes {
         text.split_whitespace().map(|number| number.parse().unwrap()).collect()
     }
 
-    /// The processes noted, once there are so many.
+    /// Waits until the transform has noted `count` processes, and returns them.
     #[track_caller]
     fn expect(&self, count: usize) -> Vec<u32> {
         eventually("the program has noted its processes", || self.processes().len() == count);
@@ -50,19 +51,19 @@ impl Notes {
     }
 }
 
-/// Whether the process runs: a zombie does not.
+/// Returns true if the process runs. A zombie does not run.
 fn is_running(process: u32) -> bool {
     stat(process).is_some_and(|fields| fields[0] != "Z")
 }
 
-/// The fields of /proc/PID/stat from the state on.
+/// The fields of /proc/PID/stat after the program's name; the first is the state of the process.
 fn stat(process: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The server's children, zombies too.
+/// The server's child processes, including zombies.
 fn children(server: &Server) -> Vec<u32> {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
@@ -80,24 +81,24 @@ fn no_children(server: &Server) {
     eventually("the server has no children", || children(server).is_empty());
 }
 
-/// The server's memory in KiB, as /proc/PID/status calls it.
+/// A size in KiB from the server's /proc/PID/status.
 fn memory(server: &Server, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Expects that the server closes and that what it sent before does not end as a whole message does.
+/// Reads the rest of a message. Checks that the server closes the connection without the message's terminator.
 #[track_caller]
-fn cut(client: &mut Client) -> Vec<u8> {
+fn expect_cut_off(client: &mut Client) -> Vec<u8> {
     let rest = client.rest();
     assert!(!rest.ends_with(b"\r\n.\r\n") && rest != b".\r\n", "{}", rest.escape_ascii());
     rest
 }
 
-/// The session goes on and nothing counts as retrieved.
+/// Checks that the server refuses a command for now, that the session goes on, and that no message counts as retrieved.
 #[track_caller]
-fn refused(server: &Server, client: &mut Client, command: &str) {
+fn expect_refusal(server: &Server, client: &mut Client, command: &str) {
     let text = client.refused(command);
     assert!(text.starts_with("[SYS/TEMP]"), "{text}");
     assert_eq!(client.call("STAT").split(' ').next(), Some("1"));
@@ -106,7 +107,7 @@ fn refused(server: &Server, client: &mut Client, command: &str) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What comes out
+// Output
 
 #[test]
 fn every_message_goes_through_the_program() {
@@ -123,7 +124,7 @@ fn every_message_goes_through_the_program() {
 }
 
 #[test]
-fn sizes_are_those_of_the_stored_message() {
+fn stat_and_list_report_the_sizes_of_the_stored_messages() {
     let server = server("sed p");
     let mut client = server.session();
     assert_eq!(client.call("STAT"), "1 22");
@@ -132,7 +133,7 @@ fn sizes_are_those_of_the_stored_message() {
 }
 
 #[test]
-fn output_becomes_wire_form() {
+fn output_is_sent_in_wire_form() {
     for (output, wire) in [
         (".", "..\r\n"),
         (r".\n..x\r\n\n.", "..\r\n...x\r\n\r\n..\r\n"),
@@ -149,9 +150,9 @@ fn output_becomes_wire_form() {
     }
 }
 
-/// One octet a write, so that every line end and every dot may come in two reads.
+/// The transform writes one octet at a time, so that reads of the server may split every line end and every dot.
 #[test]
-fn output_in_single_octets_is_the_same() {
+fn output_in_single_octets_is_sent_like_output_in_blocks() {
     let message = "A: b\r\n.c: d\n\n.\n..\r\n.\r.\r\n\r\r\n.\n\n.end\r\n.";
     let at_once = server("cat");
     let in_octets = server("dd bs=1 status=none");
@@ -175,7 +176,7 @@ fn empty_output_is_an_empty_message() {
 }
 
 #[test]
-fn octets_of_all_values_pass() {
+fn octets_of_all_values_pass_unchanged() {
     let server = server("cat");
     let all: Vec<u8> = (0..=255).filter(|octet| !b"\r\n.".contains(octet)).collect();
     server.maildrop().put("1", [&all[..], b"\r\n"].concat());
@@ -183,7 +184,7 @@ fn octets_of_all_values_pass() {
 }
 
 #[test]
-fn the_first_octets_come_before_the_program_ends() {
+fn output_is_sent_before_the_transform_ends() {
     let notes = Notes::new();
     let server = server(&format!(
         "sh -c 'printf first; until [ -e \"$0\" ]; do sleep 0.01; done; echo; echo last' '{}'",
@@ -202,9 +203,8 @@ fn the_first_octets_come_before_the_program_ends() {
     assert_eq!(client.multiline(), b"\r\nlast\r\n");
 }
 
-/// The replies before RETR's do not wait for the program either.
 #[test]
-fn replies_before_it_do_not_wait() {
+fn answers_to_earlier_commands_do_not_wait_for_the_transform() {
     let notes = Notes::new();
     let server =
         server(&format!("sh -c 'until [ -e \"$0\" ]; do sleep 0.01; done; echo done' '{}'", notes.file().display()));
@@ -218,9 +218,9 @@ fn replies_before_it_do_not_wait() {
     client.ok();
 }
 
-/// 60 MB of output; the server's memory grows by a small part of that.
+/// The transform writes 60 MB, and the server's memory grows by a small part of that.
 #[test]
-fn a_large_output_is_never_in_memory() {
+fn a_large_output_is_not_kept_in_memory() {
     const LINES: u64 = 1_000_000;
     let server = server(&format!("sh -c 'yes .{} | head -n {LINES}'", "x".repeat(58)));
     let mut client = server.session();
@@ -241,14 +241,14 @@ fn a_large_output_is_never_in_memory() {
         }
     }
     let grown = memory(&server, "VmHWM") - before;
-    // A dot more and CRLF for LF; behind that the end of the message and QUIT's answer.
+    // Each line has a dot and a CR more than the transform's. After the lines come the terminator and the answer to QUIT.
     assert_eq!(received, LINES * 62 + ".\r\n+OK bye\r\n".len() as u64);
     assert!(last.ends_with(b"x\r\n.\r\n+OK bye\r\n"), "{}", last.escape_ascii());
     assert!(grown < 8 * 1024, "{grown} KiB more");
 }
 
 #[test]
-fn top_is_cut_behind_the_program_which_ends() {
+fn top_ends_the_transform_when_it_has_enough_lines() {
     for (command, top) in [("TOP 1 0", "A: b\r\n\r\n"), ("TOP 1 2", "A: b\r\n\r\n1\r\n..2\r\n")] {
         let notes = Notes::new();
         let program = format!(
@@ -269,7 +269,7 @@ fn top_is_cut_behind_the_program_which_ends() {
 }
 
 #[test]
-fn many_at_once() {
+fn forty_clients_have_their_own_transforms_at_once() {
     const CLIENTS: usize = 40;
     let mut builder = Server::builder().flags(["-t", "tr a-z A-Z"]);
     for number in 0..CLIENTS {
@@ -295,23 +295,23 @@ fn many_at_once() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What the program is given
+// Arguments and environment
 
 #[test]
-fn its_command_line_is_split_by_the_shells_rules() {
+fn the_command_line_is_split_by_the_shells_rules() {
     let server = server(r#"printf '%s|' 'a b' c\ d "e f" g"h 'i"'j' '' '$HOME' * \* "\"" ~"#);
     let output = server.session().fetch("RETR 1");
     assert_eq!(String::from_utf8(output).unwrap(), "a b|c d|e f|gh 'ij||$HOME|*|*|\"|~|\r\n");
 }
 
 #[test]
-fn no_shell_is_between() {
+fn the_transform_is_started_without_a_shell() {
     let server = server("echo $HOME `id` $(id) ; exit 1 | cat > x & y");
     assert_eq!(server.session().fetch("RETR 1"), b"$HOME `id` $(id) ; exit 1 | cat > x & y\r\n");
 }
 
 #[test]
-fn its_environment_is_its_own() {
+fn the_environment_has_only_the_documented_variables() {
     let server = server("env");
     server.maildrop().put("2", "two");
     let mut client = server.session();
@@ -328,15 +328,15 @@ fn its_environment_is_its_own() {
 }
 
 #[test]
-fn its_stdin_is_the_messages_file() {
+fn stdin_is_the_messages_file() {
     let server = server("readlink /proc/self/fd/0");
     let path = fs::canonicalize(server.maildrop().path("1")).unwrap();
     assert_eq!(server.session().fetch("RETR 1"), format!("{}\r\n", path.display()).as_bytes());
 }
 
-/// Neither sockets nor other messages: just what the server itself was started with, and what `ls` reads.
+/// The transform inherits neither sockets nor other messages. `ls` finds the same descriptors as without the server.
 #[test]
-fn it_gets_no_other_descriptors() {
+fn the_transform_inherits_no_other_descriptors() {
     let log = TempDir::new().unwrap();
     let server = server_with("ls /proc/self/fd", &["--log-file", log.path().join("log").to_str().unwrap()]);
     let _others = [server.pop3(), server.pop3(), server.admin()];
@@ -349,16 +349,16 @@ fn it_gets_no_other_descriptors() {
 }
 
 #[test]
-fn it_leads_a_process_group_of_its_own() {
+fn the_transform_leads_its_own_process_group() {
     let server = server("cut -d ' ' -f 1,5 /proc/self/stat");
     let output = String::from_utf8(server.session().fetch("RETR 1")).unwrap();
     let (process, group) = output.trim_end().split_once(' ').unwrap();
     assert_eq!(process, group);
 }
 
-/// The server ignores SIGPIPE, as it looks at what its writes return; a program expects to die of it.
+/// The server ignores SIGPIPE because it checks the results of its writes. Other programs expect that SIGPIPE ends them.
 #[test]
-fn it_finds_sigpipe_as_usual() {
+fn the_transform_does_not_ignore_sigpipe() {
     const SIGPIPE: u64 = 1 << (13 - 1);
     let server = server("sed -n s/^SigIgn:.//p /proc/self/status");
     let output = String::from_utf8(server.session().fetch("RETR 1")).unwrap();
@@ -366,7 +366,7 @@ fn it_finds_sigpipe_as_usual() {
 }
 
 #[test]
-fn it_need_not_read_its_stdin() {
+fn the_transform_need_not_read_its_stdin() {
     let server = server("echo hello");
     server.maildrop().put("1", "x".repeat(3 << 20));
     let mut client = server.session();
@@ -376,34 +376,34 @@ fn it_need_not_read_its_stdin() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// How it fails
+// Failures
 
 #[test]
-fn a_program_that_is_not_there() {
+fn retr_is_refused_if_the_transform_does_not_exist() {
     let server = server("/dev/null/program");
     let mut client = server.session();
-    refused(&server, &mut client, "RETR 1");
-    refused(&server, &mut client, "TOP 1 0");
+    expect_refusal(&server, &mut client, "RETR 1");
+    expect_refusal(&server, &mut client, "TOP 1 0");
 }
 
 #[test]
-fn a_program_that_is_no_program() {
+fn retr_is_refused_if_the_transform_is_not_executable() {
     let server = server("/etc/passwd");
-    refused(&server, &mut server.session(), "RETR 1");
+    expect_refusal(&server, &mut server.session(), "RETR 1");
 }
 
 #[test]
-fn a_program_that_fails_before_its_first_octet() {
+fn retr_is_refused_if_the_transform_fails_before_its_first_octet() {
     for program in ["false", "sh -c 'cat >/dev/null; exit 3'", "sh -c 'kill -9 $$'", "sh -c 'kill $$'"] {
         let server = server(program);
         let mut client = server.session();
-        refused(&server, &mut client, "RETR 1");
-        refused(&server, &mut client, "TOP 1 0");
+        expect_refusal(&server, &mut client, "RETR 1");
+        expect_refusal(&server, &mut client, "TOP 1 0");
     }
 }
 
 #[test]
-fn a_program_that_fails_after_some_octets() {
+fn the_message_is_cut_off_if_the_transform_fails_after_some_octets() {
     for program in [
         "sh -c 'echo some; exit 1'",
         "sh -c 'echo some; kill -9 $$'",
@@ -416,7 +416,7 @@ fn a_program_that_fails_after_some_octets() {
         client.call("DELE 1");
         client.call("RSET");
         client.call("RETR 1");
-        assert!(cut(&mut client).starts_with(b"some"), "{program}");
+        assert!(expect_cut_off(&mut client).starts_with(b"some"), "{program}");
         server.expect_log("ERROR", "message 1 was cut off: transform: ");
         assert_eq!(server.admin().value("re?"), "0", "{program}");
         no_children(&server);
@@ -424,61 +424,62 @@ fn a_program_that_fails_after_some_octets() {
     }
 }
 
-/// As with any other end but QUIT.
+/// The session ends without QUIT being read, so nothing is removed (RFC 1939 section 6).
 #[test]
-fn nothing_is_deleted_when_it_fails_in_the_middle() {
+fn nothing_is_removed_when_the_transform_fails_in_the_middle() {
     let server = server("sh -c 'echo some; exit 1'");
     server.maildrop().put("2", "two\n");
     let mut client = server.session();
     client.send_all(["DELE 1", "RETR 2", "QUIT"]);
-    cut(&mut client);
+    expect_cut_off(&mut client);
     assert_eq!(server.maildrop().messages(), ["1", "2"]);
 }
 
 #[test]
-fn a_silent_program_is_ended() {
+fn a_transform_without_output_is_ended_after_the_timeout() {
     for program in ["sleep 1000", "sh -c 'sleep 1000 & wait'", "sh -c 'exec >&-; sleep 1000'"] {
         let server = server_with(program, &["--transform-timeout", "1"]);
-        refused(&server, &mut server.session(), "RETR 1");
+        expect_refusal(&server, &mut server.session(), "RETR 1");
     }
 }
 
 #[test]
-fn a_program_that_falls_silent_is_ended() {
+fn a_transform_that_stops_its_output_is_ended_after_the_timeout() {
     let notes = Notes::new();
     let program = format!("sh -c 'sleep 1000 & echo $$ $! >\"$0\"; echo some; wait' '{}'", notes.file().display());
     let server = notes.server(&program, &["--transform-timeout", "1"]);
     let mut client = server.session();
     client.call("RETR 1");
-    assert_eq!(cut(&mut client), b"some\r\n");
+    assert_eq!(expect_cut_off(&mut client), b"some\r\n");
     all_end(&notes.expect(2));
     no_children(&server);
 }
 
-/// Three seconds in all, but never one and a half without output.
+/// The transform takes three seconds in all, but is never without output for as long as the timeout.
 #[test]
-fn a_slow_program_is_not_silent() {
+fn the_timeout_counts_only_the_time_without_output() {
     let server =
         server_with("sh -c 'for i in 1 2 3 4 5 6; do sleep 0.5; echo $i; done'", &["--transform-timeout", "2"]);
     assert_eq!(server.session().fetch("RETR 1"), b"1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n");
 }
 
-/// A program that makes itself a member of another group is not reached by a signal to its own.
+/// The transform moves to another process group, so that a signal to its own group does not reach it.
 #[test]
-fn a_program_that_leaves_its_group_is_ended() {
+fn a_transform_that_leaves_its_process_group_is_ended() {
     let program = "python3 -c 'import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(20)'";
     let server = server_with(program, &["--transform-timeout", "1"]);
-    refused(&server, &mut server.session(), "RETR 1");
+    expect_refusal(&server, &mut server.session(), "RETR 1");
 }
 
-/// How a client goes.
+/// How a client leaves.
 #[derive(Debug, Clone, Copy)]
 enum Leave {
     Close,
     Reset,
 }
 
-/// A client leaves while a program is silent: all its processes end, the place and the maildrop are free.
+/// A client sends `commands` and leaves while the transform runs. Checks that all processes of the transform end, and that
+/// the slot and the maildrop are released.
 fn client_leaves(program: &str, commands: &str, leave: Leave) {
     let notes = Notes::new();
     let program = format!("sh -c '{program}' '{}'", notes.file().display());
@@ -493,7 +494,7 @@ fn client_leaves(program: &str, commands: &str, leave: Leave) {
     all_end(&processes);
     no_children(&server);
     let mut admin = server.admin();
-    eventually("the place is free", || admin.value("cc?") == "0");
+    eventually("the slot is released", || admin.value("cc?") == "0");
     server.session().quit();
 }
 
@@ -503,7 +504,7 @@ const SILENT_WITHOUT_STDOUT: &str = "exec >&-; sleep 1000 & echo $$ $! >\"$0\"; 
 const NEVER_SILENT: &str = "yes & echo $$ $! >\"$0\"; wait";
 
 #[test]
-fn a_client_that_closes_ends_the_program() {
+fn the_transform_is_ended_when_the_client_closes_the_connection() {
     client_leaves(SILENT, "RETR 1\r\n", Leave::Close);
     client_leaves(SILENT_AFTER_SOME, "RETR 1\r\n", Leave::Close);
     client_leaves(NEVER_SILENT, "RETR 1\r\n", Leave::Close);
@@ -511,28 +512,29 @@ fn a_client_that_closes_ends_the_program() {
 }
 
 #[test]
-fn a_client_that_resets_ends_the_program() {
+fn the_transform_is_ended_when_the_client_resets_the_connection() {
     client_leaves(SILENT, "RETR 1\r\n", Leave::Reset);
     client_leaves(SILENT_AFTER_SOME, "RETR 1\r\n", Leave::Reset);
     client_leaves(NEVER_SILENT, "RETR 1\r\n", Leave::Reset);
 }
 
-/// Closing is no end of a pipelining client's interest, as it may have closed one direction only; a reset is.
+/// The end of the input does not end a transform while commands are left, because the client may have closed only its side
+/// of the connection. A reset does.
 #[test]
-fn a_client_that_resets_behind_a_pipeline_ends_the_program() {
+fn the_transform_is_ended_when_a_pipelining_client_resets_the_connection() {
     client_leaves(SILENT, "RETR 1\r\nNOOP\r\nQUIT\r\n", Leave::Reset);
     client_leaves(SILENT_AFTER_SOME, "RETR 1\r\nNOOP\r\n", Leave::Reset);
 }
 
 #[test]
-fn a_client_that_leaves_ends_a_program_that_has_closed_its_stdout() {
+fn a_transform_that_has_closed_its_stdout_is_ended_when_the_client_leaves() {
     client_leaves(SILENT_WITHOUT_STDOUT, "RETR 1\r\n", Leave::Close);
     client_leaves(SILENT_WITHOUT_STDOUT, "RETR 1\r\n", Leave::Reset);
 }
 
-/// `printf 'USER …' | nc` says all that it has to say and stays to read.
+/// `printf 'USER …' | nc` sends all its commands, shuts down its side of the connection and reads the answers.
 #[test]
-fn a_client_that_has_said_all_gets_all() {
+fn a_client_that_has_shut_down_its_side_gets_all_answers() {
     let server = server("sh -c 'sleep 0.2; cat'");
     let mut client = Client::connect(server.pop3_address());
     client.write(format!("USER {USER}\r\nPASS {PASSWORD}\r\nRETR 1\r\nRETR 1\r\nQUIT\r\n"));
@@ -548,15 +550,15 @@ fn a_client_that_has_said_all_gets_all() {
     client.closed();
 }
 
-/// The program waits for the client as any writer to a pipe does, and does not count as silent.
+/// The transform waits for the slow client as any writer to a pipe does. This time does not count as time without output.
 #[test]
-fn a_client_that_reads_slowly_keeps_the_program() {
+fn a_transform_is_not_ended_while_it_waits_for_a_slow_client() {
     let server = server_with("sh -c 'yes | head -n 5000000'", &["--transform-timeout", "1"]);
     let mut client = server.session();
     client.send_all(["RETR 1", "QUIT"]);
     client.ok();
-    // Longer than the program may be silent, with all buffers full.
-    thread::sleep(std::time::Duration::from_millis(1500));
+    // All buffers are full for longer than the transform may be without output.
+    throughout(Duration::from_millis(1500), || assert!(!children(&server).is_empty(), "the transform was ended"));
     let mut octets = 0;
     let mut piece = vec![0; 1 << 20];
     while let length @ 1.. = client.read(&mut piece) {
@@ -566,9 +568,9 @@ fn a_client_that_reads_slowly_keeps_the_program() {
     no_children(&server);
 }
 
-/// Nothing is written beside the mail: no temporary files.
+/// The server keeps the output in no temporary file.
 #[test]
-fn no_file_is_left_behind() {
+fn no_file_is_left_beside_the_mail() {
     let server = server("sh -c 'yes | head -c 3000000'");
     let mut client = server.session();
     client.fetch("RETR 1");

@@ -33,7 +33,8 @@ pub use local_client::user_of_local_client;
 pub use name::{InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;
-pub use users::{Abilities, Denied, Unchanged, Users};
+pub use text::Mailbox;
+pub use users::{Abilities, Denied, NameRules, Unchanged, Users, UsersFile};
 
 /// Random octets from the kernel, which cannot be predicted.
 ///

@@ -287,19 +287,19 @@ fn hex(digits: &[u8]) -> Option<Vec<u8>> {
 /// The schemes that password fields are made in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scheme {
-    /// The strongest for passwords that are sent over TLS
+    /// Argon2id, the strongest hash; for passwords that are sent over TLS
     #[value(name = "ARGON2ID")]
     Argon2id,
-    /// bcrypt, for sharing a file with older programs
+    /// bcrypt; for users files that older programs read too
     #[value(name = "BLF-CRYPT")]
     BlfCrypt,
-    /// Understood by crypt(3) of every Linux
+    /// SHA-512-crypt; for users files that are shared with programs that use crypt(3)
     #[value(name = "SHA512-CRYPT")]
     Sha512Crypt,
-    /// Keys for AUTH SCRAM-SHA-256
+    /// Keys for AUTH SCRAM-SHA-256, from which the password cannot be read
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The password itself, which APOP needs; SCRAM-SHA-256 works with it, too
+    /// The password itself, not hashed; APOP needs it, and SCRAM-SHA-256 can use it too
     #[value(name = "PLAIN")]
     Plain,
 }

@@ -6,12 +6,20 @@ use std::str::FromStr;
 use crate::auth::{Hidden, UserName};
 
 /// Where accounts are, beside the command line.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Accounts")]
 pub(super) struct AccountsArgs {
-    /// A file of users, NAME:{SCHEME}HASH on each line as Dovecot's passwd-file; PEEP adds and deletes users there
+    /// Read users from this file, one NAME:{SCHEME}HASH per line as in Dovecot's passwd-file; PEEP adds and deletes users in it
     #[arg(long = "users", value_name = "FILE")]
     pub(super) users_file: Option<PathBuf>,
+
+    /// Convert the user names that clients send to lower case before they are looked up
+    #[arg(long)]
+    pub(super) lower_case_names: bool,
+
+    /// Append @DOMAIN to a user name without '@' before it is looked up
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) default_domain: Option<String>,
 }
 
 /// A name and a password, written `NAME:PASSWORD`.

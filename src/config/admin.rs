@@ -1,9 +1,11 @@
 //! The flags of PEEP's admin.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Account, ConfigError};
+use super::ConfigError;
+use super::accounts::Account;
 use crate::auth::Credentials;
 use crate::owner;
 use crate::peep::is_argument;
@@ -12,13 +14,13 @@ use crate::peep::is_argument;
 pub(super) const DEFAULT_ADMIN: &str = "root:root";
 
 /// Who may log in by PEEP.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct AdminArgs {
-    /// The admin, who may log in by PEEP; in place of the password a hash may stand, as `pop3d passwd` prints it
+    /// The name and password of the admin, who may log in by PEEP; a hash from `pop3d passwd` can replace the password
     #[arg(short = 'a', long, value_name = "NAME:PASSWORD", default_value = DEFAULT_ADMIN, value_parser = admin)]
     peep_admin: Account,
 
-    /// Read the admin's NAME:PASSWORD from the first line of this file, so that it is not in the list of processes
+    /// Read the admin's NAME:PASSWORD from the first line of this file, which keeps it out of the list of processes
     #[arg(long, value_name = "FILE", conflicts_with = "peep_admin")]
     peep_admin_file: Option<PathBuf>,
 }
@@ -34,6 +36,11 @@ pub(super) struct Admin {
 }
 
 impl AdminArgs {
+    /// The file that is read again by a reload, with its flag.
+    pub(super) fn file(&self) -> Option<(&'static str, PathBuf)> {
+        self.peep_admin_file.clone().map(|file| ("--peep-admin-file", file))
+    }
+
     /// Whether the flags leave the admin at [`DEFAULT_ADMIN`]. A file is not read for this.
     pub(super) fn are_at_default(&self) -> bool {
         self.peep_admin_file.is_none() && is_default(&self.peep_admin)
@@ -43,7 +50,11 @@ impl AdminArgs {
     pub(super) fn read(&self) -> Result<Admin, ConfigError> {
         let account = match &self.peep_admin_file {
             None => self.peep_admin.clone(),
-            Some(path) => read(path).map_err(|error| ConfigError::Admin(format!("{}: {error}", path.display())))?,
+            Some(path) => {
+                let text = read(path).map_err(|error| ConfigError::AdminFile(path.clone(), error))?;
+                let first = text.lines().next().unwrap_or_default();
+                admin(first).map_err(|error| ConfigError::Admin(format!("{}: {error}", path.display())))?
+            }
         };
         let is_default = is_default(&account);
         let Account { name, password } = account;
@@ -57,11 +68,10 @@ fn is_default(Account { name, password }: &Account) -> bool {
     format!("{name}:{}", password.0) == DEFAULT_ADMIN
 }
 
-/// The account in a file's first line.
-fn read(path: &Path) -> Result<Account, String> {
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+fn read(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path)?;
     owner::warn_of_others(path);
-    admin(text.lines().next().unwrap_or_default())
+    Ok(text)
 }
 
 /// An account that can log in by PEEP. The admin types a password, but never a hash, so only a password has to fit PEEP's

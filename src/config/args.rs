@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, ArgGroup, Parser};
 use log::LevelFilter;
 
 use super::accounts::{Account, AccountsArgs};
@@ -16,77 +16,84 @@ use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
+use crate::connections::Service;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
-use crate::maildrop::LayoutChoice;
+use crate::maildrop::{LayoutChoice, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
 use crate::transform::Transform;
 
+/// The group of the flags whose change needs a restart. A reload applies a change of any other flag.
+pub const NEEDS_RESTART: &str = "needs-restart";
+
 /// The server's flags.
-#[derive(Debug, Parser)]
-#[command(name = "pop3d", about = ABOUT)]
+#[derive(Debug, Clone, Parser)]
+#[command(name = "pop3d", about = ABOUT, group = ArgGroup::new(NEEDS_RESTART).multiple(true))]
 pub struct Args {
-    /// Read settings from this file, in TOML: its keys have the names of the flags, which win over it
+    /// Read settings from this TOML file, whose keys are the names of the flags; flags on the command line override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// A user who may log in; can be given many times. The password may contain ':'
+    /// A user who may log in; can be repeated. The password may contain ':'
     #[arg(short, long = "user", value_name = "NAME:PASSWORD")]
     pub(super) users: Vec<Account>,
 
-    /// The directory that holds a directory of mail for each user
+    /// The mail directory, which contains a directory of messages for each user; or a location with %u, %n, %d or %h, such
+    /// as /var/mail/%u
     #[arg(short, long, visible_alias = "maildir", value_name = "DIR", default_value = ".")]
     pub(super) mailbox: PathBuf,
 
-    /// How users' directories hold mail
-    #[arg(long, value_enum, default_value = "auto")]
+    /// How users' directories store mail: maildir (messages are the files in new/ and cur/), flat (each file is a message),
+    /// or auto (maildir if there is a new/ or cur/, otherwise flat; home directories are refused)
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     pub(super) layout: LayoutChoice,
 
     #[command(flatten)]
     pub(super) admin: AdminArgs,
 
-    /// The port for POP3 (0: any free one)
+    /// The port for POP3 (0: any free port)
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = 1110)]
     pop3_port: u16,
 
-    /// The port for PEEP, the admin protocol (0: any free one)
+    /// The port for PEEP, the admin protocol (0: any free port)
     #[arg(short = 'P', long, value_name = "PORT", default_value_t = 2110)]
     peep_port: u16,
 
-    /// A program that every message goes through on its way to the client: reads it on stdin, writes it on stdout
+    /// Pass each message through this program on its way to the client: it reads the message from stdin and writes the
+    /// result to stdout
     #[arg(short, long, value_name = "COMMAND")]
     transform: Option<String>,
 
-    /// How long a client may be idle, in seconds (0: for ever)
+    /// Disconnect a POP3 client that has sent no command for this long, in seconds (0: never)
     #[arg(short = 'T', long, value_name = "SECONDS", default_value_t = 600, value_parser = within(TIMEOUT_RANGE))]
     pub(super) timeout: u64,
 
-    /// The most connections at once, POP3 and PEEP together; the last is kept for PEEP
+    /// The most connections at once, POP3 and PEEP together; the last one is reserved for PEEP
     #[arg(short = 'c', long, value_name = "N", default_value_t = MAX_CONNECTIONS as u64, value_parser = within(MAX_CONNECTIONS_RANGE))]
     pub(super) max_connections: u64,
 
-    /// An address to serve POP3 on; can be given many times [default: all, IPv4 and IPv6]
+    /// Listen for POP3 on this address; can be repeated [default: all, IPv4 and IPv6]
     #[arg(long, value_name = "IP")]
     address: Vec<ListenAddress>,
 
-    /// An address to serve PEEP on; can be given many times [default: 127.0.0.1 and ::1]
+    /// Listen for PEEP on this address; can be repeated [default: 127.0.0.1 and ::1]
     #[arg(long, value_name = "IP")]
     peep_address: Vec<ListenAddress>,
 
-    /// How long the transform may give no output, in seconds (0: for ever)
+    /// Abort a transform that has written nothing for this long, in seconds (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = within(TIMEOUT_RANGE), requires = "transform")]
     transform_timeout: u64,
 
-    /// Log more: once for each command, twice for the first line of each reply too
+    /// Log more: given once, also each command; given twice, also the first line of each reply
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 
-    /// Log less: once for warnings and errors, twice for errors
+    /// Log less: given once, only warnings and errors; given twice, only errors
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
     quiet: u8,
 
-    /// Append the log to this file instead of writing it to stderr; SIGHUP opens it again
-    #[arg(long, value_name = "FILE")]
+    /// Append the log to this file instead of writing it to stderr; a reload opens the file again
+    #[arg(long, value_name = "FILE", group = NEEDS_RESTART)]
     log_file: Option<PathBuf>,
 
     #[command(flatten)]
@@ -132,6 +139,7 @@ impl Args {
         }
         self.transform()?;
         self.confinement.check()?;
+        self.tls.check()?;
         self.check_admin(self.admin.are_at_default())?;
         let in_clear = !(self.tls.peep_tls || self.tls.allow_cleartext);
         let address = self.peep_beyond_loopback().filter(|_| in_clear);
@@ -170,6 +178,14 @@ impl Args {
         Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
     }
 
+    /// Takes the settings that need a restart from `started`. Returns the names of those that were different.
+    pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
+        let mut names = self.confinement.keep_fixed(&started.confinement);
+        names.extend(keep("state", &mut self.state.state, &started.state.state));
+        names.extend(keep("log-file", &mut self.log_file, &started.log_file));
+        names
+    }
+
     /// How to log; needed before anything can be said.
     #[must_use]
     pub fn log(&self) -> LogConfig {
@@ -191,11 +207,13 @@ impl Args {
         let users_file = self.accounts.users_file.clone().map(|file| ("--users", file));
         let stats_log = self.state.stats_log.as_ref().map(|log| ("--stats-log", log.path.clone()));
         let log_file = self.log_file.clone().map(|file| ("--log-file", file));
+        let config_file = self.config.clone().map(|file| ("--config", file)).into_iter();
         let used = Used {
-            mail_root: self.mailbox.clone(),
+            mail_root: fixed_part(&self.mailbox),
             state: self.state.state.clone(),
+            ports: Service::ALL.iter().filter_map(|service| self.ports().of(*service).map(|at| at.port)).collect(),
             written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
-            read_again: self.tls.files().chain(users_file).collect(),
+            read_again: config_file.chain(self.admin.file()).chain(self.tls.files()).chain(users_file).collect(),
         };
         Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
     }
@@ -204,8 +222,15 @@ impl Args {
         let Some(command) = &self.transform else { return Ok(None) };
         let transform = Transform::new(command, seconds(self.transform_timeout));
         let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
-        Ok(Some(self.confinement.restricted(transform, &self.mailbox)))
+        Ok(Some(self.confinement.restricted(transform, &fixed_part(&self.mailbox))))
     }
+}
+
+/// Sets a setting to what it was at the start. Returns its name if it was different.
+pub(super) fn keep<T: Clone + PartialEq>(name: &'static str, now: &mut T, started: &T) -> Option<&'static str> {
+    let differs = now != started;
+    now.clone_from(started);
+    differs.then_some(name)
 }
 
 /// A timeout in seconds, of which 0 is none.

@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::admin::DEFAULT_ADMIN;
+use super::tls::Pair;
 use super::{Args, ConfigError, Endpoint};
 use crate::auth::Users;
 use crate::maildrop::MailRoot;
-use crate::net;
+use crate::net::{self, Holder};
 
 /// A certificate that expires in fewer days is worth a warning. Let's Encrypt's are renewed 30 days before.
 const SOON: i64 = 14;
@@ -33,8 +34,11 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     report.line("configuration", args.check().map(|()| args.configured_by()))?;
     report.line("mail directory", mail_directory(args))?;
     report.line("accounts", accounts(args))?;
-    if let Some(certificate) = certificate(args) {
-        report.line("certificate", certificate)?;
+    if args.tls.is_self_signed() {
+        report.line("certificate", Ok::<_, String>("the server makes it for itself".to_owned()))?;
+    }
+    for pair in args.tls.pairs() {
+        report.line("certificate", certificate(&pair))?;
     }
     if let Some(path) = &args.state.state {
         let described = if path.exists() { "it is there" } else { "the server will make it" };
@@ -74,25 +78,24 @@ fn accounts(args: &Args) -> Result<String, String> {
     Ok(format!("{typed}{count}{shown}"))
 }
 
-/// `None` without TLS.
-fn certificate(args: &Args) -> Option<Result<String, ConfigError>> {
-    if args.tls.is_self_signed() {
-        return Some(Ok("the server makes it for itself".to_owned()));
-    }
-    let certificate = args.tls.certificate(None).transpose()?;
-    Some(certificate.map(|certificate| {
-        let Some(expiry) = certificate.expiry().and_then(|time| i64::try_from(time.as_secs()).ok()) else {
-            return "its last day is not known".to_owned();
-        };
-        let Ok(last) = OffsetDateTime::from_unix_timestamp(expiry) else {
-            return "its last day is beyond all calendars".to_owned();
-        };
-        let days = (last - OffsetDateTime::now_utc()).whole_days();
-        if (0..SOON).contains(&days) {
-            log::warn!("it expires soon, on {}", last.date());
-        }
-        format!("valid until {} ({days} days)", last.date())
-    }))
+fn certificate(pair: &Pair<'_>) -> Result<String, ConfigError> {
+    let certificate = pair.open()?;
+    let validity = match certificate.expiry().and_then(|time| i64::try_from(time.as_secs()).ok()) {
+        None => "its last day is not known".to_owned(),
+        Some(expiry) => match OffsetDateTime::from_unix_timestamp(expiry) {
+            Err(_) => "its last day is beyond all calendars".to_owned(),
+            Ok(last) => {
+                let days = (last - OffsetDateTime::now_utc()).whole_days();
+                if (0..SOON).contains(&days) {
+                    log::warn!("{} expires soon, on {}", pair.chain.display(), last.date());
+                }
+                format!("valid until {} ({days} days)", last.date())
+            }
+        },
+    };
+    let names = if pair.names.is_empty() { certificate.names() } else { pair.names };
+    let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+    Ok(format!("{validity}, for {names}: {}, whose key it is", pair.chain.display()))
 }
 
 fn admin(args: &Args) -> Result<String, ConfigError> {
@@ -104,10 +107,34 @@ fn admin(args: &Args) -> Result<String, ConfigError> {
     Ok(admin.name)
 }
 
-/// Binds the ports, and gives them up at once.
+/// Binds the ports, and closes them at once. A port is in order too if the server is running and has it, or if systemd
+/// has it to hand it over.
 fn ports(endpoint: &Endpoint) -> Result<String, String> {
-    let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required).map_err(|error| error.to_string())?;
-    Ok(bound.iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>().join(", "))
+    let error = match net::bind(&endpoint.addresses, endpoint.port, endpoint.required) {
+        Ok(bound) => {
+            return Ok(bound.iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>().join(", "));
+        }
+        Err(error) => error,
+    };
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return Err(error.to_string());
+    }
+    let holders = net::holders(endpoint.port);
+    let named = |name| holders.iter().find(|holder| holder.name == name);
+    if let Some(server) = named("pop3d") {
+        return Ok(format!("port {} is in use by the running pop3d (process {})", endpoint.port, server.process));
+    }
+    if named("systemd").is_some() {
+        log::warn!(
+            "a socket unit of systemd has port {}; the server gets it if the unit is the server's",
+            endpoint.port
+        );
+        return Ok(format!("port {} is in use by systemd", endpoint.port));
+    }
+    Err(match holders.first() {
+        Some(Holder { name, process }) => format!("{error}: {name} has the port (process {process})"),
+        None => error.to_string(),
+    })
 }
 
 fn confinement(args: &Args) -> Result<String, String> {

@@ -43,15 +43,15 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum OtherTask {
-    /// Tell what a server with these flags would find at its start, and start nothing; exit 1 when something is wrong
+    /// Check whether a server with these flags would start, without starting it; the exit status is 1 if it would not
     Check {
         #[command(flatten)]
         args: Box<Args>,
     },
 
-    /// Print the settings that a server with these flags would have, as a configuration file
+    /// Print the settings of a server with these flags as a configuration file
     Show {
-        /// Print with each setting what it does
+        /// Print a comment on what each setting does
         #[arg(long)]
         explain: bool,
 
@@ -59,16 +59,16 @@ enum OtherTask {
         args: Box<Args>,
     },
 
-    /// Ask for a password, or read one line of stdin, and print what stands for it in a file of users
+    /// Ask for a password, or read it from stdin, and print its hash for --users or --peep-admin
     Passwd {
-        /// What to make of the password
+        /// How to store the password
         #[arg(short, long, value_enum, ignore_case = true, default_value = "ARGON2ID")]
         scheme: Scheme,
     },
 
-    /// Print a page of the manual, or the list of its pages
+    /// Print a page of the manual, or the list of pages
     Help {
-        /// The page's name
+        /// The name of the page
         page: Option<Page>,
     },
 }
@@ -180,6 +180,10 @@ fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
 
 /// The command line wins over the file: it sets the same flag, or one that cannot stand beside this one.
 fn is_overruled(setting: &Setting, typed: &ArgMatches, command: &Command) -> bool {
+    // The names of certificates belong to the certificates.
+    if setting.name == "tls-names" && typed.value_source("tls_cert") == Some(ValueSource::CommandLine) {
+        return true;
+    }
     let is_this = |flag: &&Arg| flag.get_long() == Some(&setting.name);
     let is_rival = |flag: &Arg, other: &Arg| command.get_arg_conflicts_with(flag).contains(&other);
     let Some(flag) = command.get_arguments().find(is_this) else { return false };
@@ -253,6 +257,21 @@ mod tests {
         }
     }
 
+    const TWO_CERTIFICATES: [&str; 12] = [
+        "--tls-cert",
+        "c",
+        "--tls-key",
+        "k",
+        "--tls-names",
+        "a.example,*.b.example",
+        "--tls-cert",
+        "d",
+        "--tls-key",
+        "l",
+        "--tls-names",
+        "",
+    ];
+
     #[test]
     fn each_flag_is_a_key() {
         let samples = [
@@ -276,6 +295,18 @@ mod tests {
                 &["--tls-cert", "c", "--tls-key", "k", "--pop3s-port", "995"],
             ),
             (
+                "[[tls]]\ncert = 'c'\nkey = 'k'\nnames = ['a.example', '*.b.example']\n[[tls]]\ncert = 'd'\nkey = 'l'",
+                &TWO_CERTIFICATES,
+            ),
+            (
+                "tls-cert = ['c', 'd']\ntls-key = ['k', 'l']\ntls-names = ['a.example,*.b.example', '']",
+                &TWO_CERTIFICATES,
+            ),
+            (
+                "[tls]\ncert = 'c'\nkey = 'k'\nnames = ['a.example', 'b.example']",
+                &["--tls-cert", "c", "--tls-key", "k", "--tls-names", "a.example,b.example"],
+            ),
+            (
                 "state = 's'\ntls-self-signed = true\npeep-tls = true",
                 &["--state", "s", "--tls-self-signed", "--peep-tls"],
             ),
@@ -284,6 +315,10 @@ mod tests {
             ("allow-cleartext = true", &["--allow-cleartext"]),
             ("per-address = 3\ntrusted = ['192.0.2.0/24']", &["--per-address", "3", "--trusted", "192.0.2.0/24"]),
             ("limit-loopback = true\nmin-rate = '9:1'", &["--limit-loopback", "--min-rate", "9:1"]),
+            (
+                "lower-case-names = true\ndefault-domain = 'example.org'",
+                &["--lower-case-names", "--default-domain", "example.org"],
+            ),
             ("stats-log = 'f:5'\nusers = 'u'", &["--stats-log", "f:5", "--users", "u"]),
             ("run-as = 'mail'\nallow-dir = ['/srv']", &["--run-as", "mail", "--allow-dir", "/srv"]),
             (
@@ -319,6 +354,7 @@ mod tests {
         wins("verbose = 2", &["-q"]);
         wins("quiet = 2", &["-v"]);
         wins("tls-cert = 'c'\ntls-key = 'k'", &["--tls-self-signed", "--state", "s"]);
+        wins("[[tls]]\ncert = 'c'\nkey = 'k'\nnames = ['a', 'b']", &["--tls-cert", "d", "--tls-key", "l"]);
     }
 
     #[test]
@@ -346,6 +382,15 @@ mod tests {
             ("timeout = 1\ntimeout = 2", "FILE:2:1: duplicate key"),
             ("mailbox = '.'\nmaildir = '.'", "FILE:2:1: maildir is set twice, under two of its names"),
             ("\ntls-cert = 'c'", "FILE:2:1: the following required arguments were not provided: --tls-key <FILE>"),
+            ("[[tls]]\ncert = 'c'", "FILE:1:1: the certificate has no \"key\""),
+            (
+                "[[tls]]\ncert = 'c'\nkey = 'k'\nname = 'n'",
+                "FILE:4:1: a certificate has no \"name\"; it has cert, key, names",
+            ),
+            (
+                "tls = [{ cert = 'c', key = 'k', names = ['a b'] }]",
+                "FILE:1:41: tls-names: \"a b\" is not the name of a host, nor * and the names below one",
+            ),
             (
                 "timeout = 'a'\npop3-ports = 1",
                 "FILE:1:11: timeout: it has to be a number, not a string\nFILE:2:1: there is no setting \"pop3-ports\"; there is \"pop3-port\"",

@@ -4,43 +4,44 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::ConfigError;
+use super::args::keep;
+use super::{ConfigError, NEEDS_RESTART};
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
 use crate::transform::{Fences, Limit, Transform};
 
 /// How the server is confined.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Confinement")]
 pub(super) struct ConfinementArgs {
-    /// Run as this user once the ports are bound and the files opened; names or numbers
-    #[arg(long, value_name = "USER[:GROUP]")]
+    /// Run as this user and group (names or numbers) once the ports are bound and the files are open
+    #[arg(long, value_name = "USER[:GROUP]", group = NEEDS_RESTART)]
     run_as: Option<RunAs>,
 
-    /// A further directory where PEEP may move the mail directory to, and where the transform may write; can be given
-    /// many times
-    #[arg(long, value_name = "DIR")]
+    /// Let PEEP choose this directory, or one below it, as mail directory, and let the transform write there; can be
+    /// repeated
+    #[arg(long, value_name = "DIR", group = NEEDS_RESTART)]
     allow_dir: Vec<PathBuf>,
 
-    /// Something that the transform may read and run, beside itself and the system's programs; can be given many times
-    #[arg(long, value_name = "PATH", requires = "transform")]
+    /// Let the transform read and run this file or directory, besides its own and the system's programs; can be repeated
+    #[arg(long, value_name = "PATH", requires = "transform", group = NEEDS_RESTART)]
     transform_path: Vec<PathBuf>,
 
-    /// Let the transform use the network, and sockets of other programs of this machine
-    #[arg(long, requires = "transform")]
+    /// Let the transform use the network and the sockets of other programs on this machine
+    #[arg(long, requires = "transform", group = NEEDS_RESTART)]
     transform_network: bool,
 
-    /// What the transform may use at most, as cpu=10,memory=512M: cpu (seconds), memory, file-size (octets, or K, M,
-    /// G), files (open), processes
+    /// Limit what the transform may use, as in cpu=10,memory=512M: cpu (seconds), memory and file-size (octets; K, M and G
+    /// are units), files (open at once), processes
     #[arg(long, value_name = "NAME=N", value_delimiter = ',', requires = "transform")]
     pub(super) transform_limit: Vec<Limit>,
 
-    /// Keep the server and its transform from all files but those that it serves and needs, so that PEEP cannot move
-    /// the mail directory elsewhere; --run-as, --allow-dir and --transform-path do so too
-    #[arg(long)]
+    /// Let the server and its transform use only the files that they need, so that PEEP cannot move the mail directory
+    /// elsewhere; implied by --run-as, --allow-dir and --transform-path
+    #[arg(long, group = NEEDS_RESTART)]
     confine: bool,
 
-    /// Do without Landlock, which forbids other files, TCP connections, and signals to other processes
-    #[arg(long, conflicts_with = "confine")]
+    /// Run without Landlock, which forbids all other files, outgoing TCP connections and signals to other processes
+    #[arg(long, conflicts_with = "confine", group = NEEDS_RESTART)]
     no_landlock: bool,
 }
 
@@ -51,6 +52,8 @@ pub(super) struct Used {
     pub(super) state: Option<PathBuf>,
     /// Files that are written or replaced.
     pub(super) written: Vec<(&'static str, PathBuf)>,
+    /// The ports that are bound, and may be bound again.
+    pub(super) ports: Vec<u16>,
     /// Files that are read again when they change.
     pub(super) read_again: Vec<(&'static str, PathBuf)>,
 }
@@ -68,6 +71,25 @@ impl ConfinementArgs {
         self.run_as.is_some()
     }
 
+    /// Takes from `started` what only a restart changes: no process can take back what it has given up. Returns the
+    /// names of the settings that were different.
+    pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
+        let kept = [
+            keep("run-as", &mut self.run_as, &started.run_as),
+            keep("allow-dir", &mut self.allow_dir, &started.allow_dir),
+            keep("transform-path", &mut self.transform_path, &started.transform_path),
+            keep("transform-network", &mut self.transform_network, &started.transform_network),
+            keep("confine", &mut self.confine, &started.confine),
+            keep("no-landlock", &mut self.no_landlock, &started.no_landlock),
+        ];
+        kept.into_iter().flatten().collect()
+    }
+
+    /// Whether the server gives up the right to open some files.
+    pub(super) fn gives_up_rights(&self) -> bool {
+        self.is_service()
+    }
+
     /// Whether the server runs as a service, which needs no other files than those that its flags name. In a quick local
     /// set-up the admin may move the mail directory to wherever the server's user may.
     fn is_service(&self) -> bool {
@@ -82,14 +104,20 @@ impl ConfinementArgs {
         reach.extend(transform.files().into_iter().map(|path| (flag, Reach::Run(path))));
         reach.extend(self.transform_path.iter().map(|path| (flag, Reach::Run(path.clone()))));
         reach.extend(self.allow_dir.iter().map(|path| (flag, Reach::All(path.clone()))));
-        let landlock = Landlock { reach, programs: true, files: self.is_service(), network: self.transform_network };
+        let landlock = Landlock {
+            reach,
+            programs: true,
+            files: self.is_service(),
+            network: self.transform_network,
+            ports: Some(Vec::new()),
+        };
         let fences = Fences { landlock: (!self.no_landlock).then_some(landlock), sockets: self.transform_network };
         transform.restricted(&self.transform_limit, &fences)
     }
 
     /// What a server that uses this, and this transform, is confined to.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
-        let Used { mail_root, state, written, read_again } = used;
+        let Used { mail_root, state, written, read_again, ports } = used;
         let mut reach = vec![("--mailbox", Reach::Files(mail_root.clone()))];
         let mut add = |flag, paths: Vec<PathBuf>, reached: fn(PathBuf) -> Reach| {
             reach.extend(paths.into_iter().map(|path| (flag, reached(path))));
@@ -106,7 +134,9 @@ impl ConfinementArgs {
             add("--transform-path", self.transform_path.clone(), Reach::Run);
         }
         let (programs, files) = (transform.is_some(), self.is_service());
-        let landlock = Landlock { reach, programs, files, network: self.transform_network };
+        // A quick local set-up may be given other ports by a reload, a service those that it has.
+        let ports = files.then_some(ports);
+        let landlock = Landlock { reach, programs, files, network: self.transform_network, ports };
         Confinement {
             run_as: self.run_as.clone(),
             mail_root,

@@ -23,6 +23,8 @@ pub enum ConfigError {
     DefaultAdmin(ListenAddress),
     /// The admin's secret cannot be used.
     Admin(String),
+    /// The file with the admin cannot be read.
+    AdminFile(PathBuf, io::Error),
     /// The admin's password would cross the net in clear.
     PeepInClear(ListenAddress),
     /// The mail directory cannot be used.
@@ -31,6 +33,17 @@ pub enum ConfigError {
     UsersFile(PathBuf, io::Error),
     /// There can be no TLS with it.
     Certificate(CertificateError),
+    /// The flags of several certificates do not belong together.
+    Pairs {
+        /// How often `--tls-cert` is given.
+        certificates: usize,
+        /// How often `--tls-key` is given.
+        keys: usize,
+        /// How often `--tls-names` is given.
+        names: usize,
+    },
+    /// There can be no TLS.
+    Tls(rustls::Error),
     /// The server cannot make one for itself.
     SelfSigned(io::Error),
     /// The state directory cannot be used.
@@ -48,12 +61,21 @@ impl fmt::Display for ConfigError {
                 write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
             }
             Self::Admin(why) => write!(f, "the admin's password cannot be used: {why}"),
+            Self::AdminFile(path, error) => {
+                write!(f, "the admin's password cannot be read: {}: {error}", path.display())
+            }
             Self::PeepInClear(address) => {
                 write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
             }
             Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
+            Self::Pairs { certificates, keys, names } => write!(
+                f,
+                "each --tls-cert needs its --tls-key and, if any has them, its --tls-names: there are {certificates}, \
+                 {keys} and {names}"
+            ),
+            Self::Tls(error) => write!(f, "cannot use TLS: {error}"),
             Self::SelfSigned(error) => write!(f, "--tls-self-signed has no certificate: {error}"),
             Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
         }
@@ -61,3 +83,18 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// What kind of error the system has reported, if it is one of the system's.
+    pub(super) fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::MailRoot(_, error)
+            | Self::UsersFile(_, error)
+            | Self::AdminFile(_, error)
+            | Self::State(_, error)
+            | Self::SelfSigned(error) => Some(error.kind()),
+            Self::Certificate(error) => error.kind(),
+            _ => None,
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! `--config FILE`: flags written as the keys of a TOML file.
 //!
 //! A key is the long name of a flag. A table's name is the beginning of its keys' names, so `cert` in `[tls]` is
-//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. The file is turned into the flags that it stands
+//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. `[[tls]]` is for several certificates. The file is turned into the flags that it stands
 //! for, so that there is one place, the command line's, where a setting is declared and its value is checked.
 
 use std::any::TypeId;
@@ -18,6 +18,11 @@ use toml::de::{DeTable, DeValue};
 
 /// How alike two names have to be for one to be suggested in place of the other, from 0 to 1.
 const ALIKE: f64 = 0.75;
+
+/// The tables of certificates, and the keys of each. Those with `names` are lists.
+const CERTIFICATES: &str = "tls";
+const CERTIFICATE_KEYS: [&str; 3] = ["cert", "key", NAMES];
+const NAMES: &str = "names";
 
 /// A configuration file that cannot be used.
 #[derive(Debug)]
@@ -148,8 +153,65 @@ impl Reader<'_> {
             let name =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}-{}", key.get_ref()) };
             match value.get_ref() {
+                DeValue::Table(inner) if name == CERTIFICATES && inner.contains_key("names") => {
+                    self.read_certificates(key.span().start, std::slice::from_ref(value));
+                }
                 DeValue::Table(inner) if self.is_beginning(&name) => self.read_table(inner, &name),
+                DeValue::Array(tables) if name == CERTIFICATES => self.read_certificates(key.span().start, tables),
                 _ => self.read_key(&name, key.span().start, value),
+            }
+        }
+    }
+
+    /// Reads `[[tls]]`: a table for each certificate, with its `cert`, its `key` and, perhaps, its `names`. Each becomes
+    /// one `--tls-cert`, `--tls-key` and `--tls-names`.
+    fn read_certificates(&mut self, offset: usize, tables: &[Spanned<DeValue<'_>>]) {
+        let mut arguments = CERTIFICATE_KEYS.map(|_| Vec::new());
+        for table in tables {
+            let DeValue::Table(table_of_one) = table.get_ref() else {
+                let what = format!("{CERTIFICATES}: it has to be a list of tables");
+                self.faults.push(Fault { at: Position::of(self.text, table.span().start), what });
+                continue;
+            };
+            for key in table_of_one.keys().filter(|key| !CERTIFICATE_KEYS.contains(&&**key.get_ref())) {
+                let what = format!("a certificate has no {:?}; it has {}", key.get_ref(), CERTIFICATE_KEYS.join(", "));
+                self.faults.push(Fault { at: Position::of(self.text, key.span().start), what });
+            }
+            for (key, arguments) in CERTIFICATE_KEYS.iter().zip(&mut arguments) {
+                match table_of_one.get(*key) {
+                    Some(value) => self.read_key_of_certificate(key, value, arguments),
+                    None if *key == NAMES => arguments.push(format!("--{CERTIFICATES}-{NAMES}=")),
+                    None => {
+                        let what = format!("the certificate has no {key:?}");
+                        self.faults.push(Fault { at: Position::of(self.text, table.span().start), what });
+                    }
+                }
+            }
+        }
+        let at = Position::of(self.text, offset);
+        for (key, arguments) in CERTIFICATE_KEYS.iter().zip(arguments) {
+            let name = format!("{CERTIFICATES}-{key}");
+            self.settings.insert(name.clone(), Setting { name, arguments, at });
+        }
+    }
+
+    fn read_key_of_certificate(&mut self, key: &str, value: &Spanned<DeValue<'_>>, arguments: &mut Vec<String>) {
+        let name = format!("{CERTIFICATES}-{key}");
+        let Some(flag) = find(self.command, &name) else { return };
+        let values = match value.get_ref() {
+            DeValue::Array(values) if key == NAMES => values.iter().map(|value| argument(flag, value)).collect(),
+            _ => argument(flag, value).map(|argument| vec![argument]),
+        };
+        let prefix = format!("--{name}=");
+        let checked = values.and_then(|values| {
+            let values: Vec<_> = values.iter().map(|value| value.strip_prefix(&prefix).unwrap_or(value)).collect();
+            let argument = prefix.clone() + &values.join(",");
+            check(self.command, &argument).map(|()| argument).map_err(|what| (what, value.span().start))
+        });
+        match checked {
+            Ok(argument) => arguments.push(argument),
+            Err((what, offset)) => {
+                self.faults.push(Fault { at: Position::of(self.text, offset), what: format!("{name}: {what}") });
             }
         }
     }

@@ -15,22 +15,22 @@ const DEFAULT_SPAN: u64 = 120;
 const SPAN_RANGE: (u64, u64) = (1, 86_400);
 
 /// What clients may do.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
-    /// The most connections at once from one address, or from one IPv6 network of 64 bits (0: any number)
+    /// The most connections at once from one address; an IPv6 network of 64 bits counts as one address (0: no limit)
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(..=MAX_CONNECTIONS as u64))]
     per_address: u64,
 
-    /// A network that no limit by address holds for; can be given many times. Loopback is one anyway
+    /// Exempt this network from the limits by address, as loopback is exempt; can be repeated
     #[arg(long, value_name = "NET")]
     trusted: Vec<Net>,
 
-    /// Let the limits by address hold for loopback too
+    /// Apply the limits by address to loopback too
     #[arg(long)]
     limit_loopback: bool,
 
-    /// The slowest that a client may take what it is sent, in octets a second (0: any), averaged over so many seconds
+    /// Disconnect a client that reads fewer than OCTETS per second (0: no limit), averaged over SECONDS
     #[arg(long, value_name = "OCTETS[:SECONDS]", default_value = "256:120")]
     min_rate: MinRateArg,
 }

@@ -1,13 +1,14 @@
 //! `pop3d show`: the settings in force as a configuration file.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 
-use super::Args;
 use super::file::{is_number, keys};
+use super::{Args, NEEDS_RESTART};
 
 /// What stands in place of a password.
 const HIDDEN: &str = "(hidden)";
@@ -15,7 +16,7 @@ const HIDDEN: &str = "(hidden)";
 /// The settings that these flags come to, as TOML. Defaults are comments, and so are settings with a password, which is
 /// not shown. With `explain` each comes with what it does.
 pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
-    let command = Args::command();
+    let (command, fixed) = (Args::command(), fixed());
     let mut text = String::new();
     let mut heading = None;
     for flag in keys(&command) {
@@ -24,13 +25,29 @@ pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
             let _ = write!(text, "\n## {}\n", heading.unwrap_or_default());
         }
         if explain {
-            let _ = write!(text, "\n{}", comment(&flag.get_help().map(ToString::to_string).unwrap_or_default()));
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            let restart = if flag.get_long().is_some_and(|name| fixed.contains(name)) {
+                "; a change needs a restart"
+            } else {
+                ""
+            };
+            let _ = write!(text, "\n{}", comment(&(help + restart)));
         }
         let line = format!("{} = {}", flag.get_long().unwrap_or_default(), value(flag, flags));
         let is_set = flags.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
         let _ = writeln!(text, "{}{line}", if is_set && !has_password(flag) { "" } else { "# " });
     }
     text
+}
+
+/// The names of the settings that only a restart changes; a reload changes all others.
+#[must_use]
+pub fn fixed() -> BTreeSet<String> {
+    let mut command = Args::command();
+    command.build(); // puts flags into their groups
+    let group = command.get_groups().find(|group| group.get_id() == NEEDS_RESTART);
+    let is_in = |flag: &&Arg| group.is_some_and(|group| group.get_args().any(|id| id == flag.get_id()));
+    keys(&command).filter(is_in).filter_map(Arg::get_long).map(str::to_owned).collect()
 }
 
 /// A text as comments of at most 100 columns.

@@ -9,15 +9,15 @@ const DEFAULT_INTERVAL: u64 = 60;
 const INTERVAL_RANGE: (u64, u64) = (1, 86_400);
 
 /// What outlives the server.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "State")]
 pub(super) struct StateArgs {
-    /// Keep the counters, and what SCRAM's salts are made of, in this directory, so that they go on after a restart; it
-    /// is made if it is missing
-    #[arg(long, value_name = "DIR")]
+    /// Keep the counters, the key of SCRAM's salts and a self-signed certificate in this directory, so that they survive a
+    /// restart; it is created if it is missing
+    #[arg(long, value_name = "DIR", group = super::NEEDS_RESTART)]
     pub(super) state: Option<PathBuf>,
 
-    /// Append a line of counters to this file, as CSV, each so many seconds [default: 60]
+    /// Append a line of counters to this CSV file every SECONDS [default: 60]
     #[arg(long, value_name = "FILE[:SECONDS]")]
     pub(super) stats_log: Option<StatsLogArg>,
 }

@@ -5,6 +5,7 @@ use clap::Parser;
 use std::time::Duration;
 
 use super::*;
+use crate::net::ListenAddress;
 
 fn parse(arguments: &[&str]) -> Result<Args, clap::Error> {
     Args::try_parse_from([&["pop3d"], arguments].concat())
@@ -17,15 +18,15 @@ fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
 #[test]
 fn the_defaults_are_the_documented_ones() {
     let config = resolve(&[]).unwrap();
-    assert_eq!((config.pop3.port, config.peep.port), (1110, 2110));
+    assert_eq!((config.ports.pop3.port, config.ports.peep.port), (1110, 2110));
     assert_eq!(config.settings.mail_root.path().to_str(), Some("."));
     assert_eq!(config.settings.timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.max_connections, 998);
     assert_eq!((config.limits.per_address, config.limits.loopback_too), (Some(32), false));
     assert_eq!(config.settings.min_rate.map(|rate| (rate.octets, rate.span.as_secs())), Some((256, 120)));
     assert!(config.settings.admin.credentials.match_with(b"root", b"root"));
-    assert!(config.pop3.addresses.iter().all(ListenAddress::is_unspecified));
-    assert!(config.peep.addresses.iter().all(ListenAddress::is_loopback));
+    assert!(config.ports.pop3.addresses.iter().all(ListenAddress::is_unspecified));
+    assert!(config.ports.peep.addresses.iter().all(ListenAddress::is_loopback));
 }
 
 #[test]
@@ -80,6 +81,8 @@ fn flags_that_contradict_each_other_are_refused() {
     let check = |arguments: &[&str]| parse(arguments).unwrap().check();
     assert!(matches!(check(&["-u", "a:1", "-u", "b:1", "-u", "a:2"]), Err(ConfigError::UserTwice(_))));
     assert!(matches!(check(&["-t", "tr 'a"]), Err(ConfigError::Transform(_))));
+    let pairs = ["--tls-cert", "c", "--tls-key", "k", "--tls-cert", "d"];
+    assert!(matches!(check(&pairs), Err(ConfigError::Pairs { certificates: 2, keys: 1, names: 0 })));
     assert!(matches!(check(&["-vvv"]), Err(ConfigError::TooOften("--verbose"))));
     assert!(matches!(check(&["-qqq"]), Err(ConfigError::TooOften("--quiet"))));
     let twice = ["-t", "cat", "--transform-limit", "cpu=1,files=9", "--transform-limit", "cpu=2"];
@@ -96,4 +99,34 @@ fn flags_that_contradict_each_other_are_refused() {
 fn passwords_are_not_in_debug_texts() {
     let text = format!("{:?}", parse(&["-u", "ana:hunter2", "-a", "boss:hunter3"]).unwrap());
     assert!(!text.contains("hunter"), "{text}");
+}
+
+/// The flags that [`NEEDS_RESTART`] names are those that a reload keeps as they were at the start.
+#[test]
+fn what_needs_a_restart_is_declared_beside_the_flag() {
+    let changed = [
+        "--state",
+        "s",
+        "--log-file",
+        "l",
+        "--run-as",
+        "65534",
+        "--allow-dir",
+        "/",
+        "--transform-path",
+        "/",
+        "--transform-network",
+        "--confine",
+        "-t",
+        "cat",
+    ];
+    let started = parse(&["-m", "here"]).unwrap();
+    let mut kept: Vec<&str> = Vec::new();
+    for changed in [&changed[..], &["--no-landlock"]] {
+        let mut args = parse(changed).unwrap();
+        kept.extend(args.keep_fixed(&started));
+        assert!(args.keep_fixed(&started).is_empty());
+    }
+    kept.sort_unstable();
+    assert_eq!(kept, Vec::from_iter(fixed()));
 }

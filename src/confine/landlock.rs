@@ -1,24 +1,25 @@
-//! Landlock: the kernel lets the server, and what it starts, reach what is listed here and nothing else.
+//! Landlock: the kernel lets the server, and the programs that it starts, use only the files that are listed here.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreated,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 
 use super::ConfineError;
 
-/// What is asked of the kernel: all that has been tested. Of a kernel that knows less, what it knows.
+/// The version of Landlock that the server has been tested with. On an older kernel, only the restrictions that it supports
+/// are in force.
 const TESTED: ABI = ABI::V7;
 
-/// Programs and what they are loaded from.
+/// Directories of programs and shared libraries.
 const PROGRAMS: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store"];
 
-/// What libraries look up, and what programs ask about themselves. Not the rest of /etc.
-const LOOKED_UP: [&str; 9] = [
+/// Files that ordinary programs and libraries read. The rest of /etc stays forbidden.
+const COMMON_FILES: [&str; 9] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.preload",
     "/etc/ld-musl-x86_64.path",
@@ -31,18 +32,18 @@ const LOOKED_UP: [&str; 9] = [
 ];
 
 const RANDOM: [&str; 2] = ["/dev/random", "/dev/urandom"];
-const NOTHING: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
+const NULL_DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
-/// A part of the file system, and what may be done there.
+/// A file or directory, and what a process may do with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
-    /// A file or directory to read.
+    /// A file or directory that may be read.
     Read(PathBuf),
-    /// A directory of files to read, write, rename and remove.
+    /// A directory in which files may be read, written, created, renamed and removed.
     Files(PathBuf),
-    /// A directory to do anything in but to run programs from there.
+    /// A directory in which everything is allowed except running programs.
     All(PathBuf),
-    /// A program, or a directory of programs.
+    /// A program, or a directory of programs, that may be run.
     Run(PathBuf),
 }
 
@@ -66,21 +67,23 @@ impl Reach {
     }
 }
 
-/// What Landlock leaves to a process. Signals to other processes, and their abstract UNIX sockets, are always forbidden.
+/// What Landlock still allows to a process. It always forbids signals to other processes and their abstract UNIX sockets.
 #[derive(Debug, Clone, Default)]
 pub struct Landlock {
-    /// What the process uses of the file system. Each path has to exist; the error tells its flag when it does not.
+    /// The files and directories that the process may use, each with the flag that named it, for error messages.
     pub reach: Vec<(&'static str, Reach)>,
-    /// Programs may be started: the system's own, beside those in `reach`.
+    /// True if the system's programs may be started, in addition to those in `reach`.
     pub programs: bool,
-    /// All files that `reach` and `programs` do not name are forbidden.
+    /// True if all other files are forbidden.
     pub files: bool,
-    /// TCP connections may be made, and ports bound.
+    /// True if TCP connections may be made and all ports bound.
     pub network: bool,
+    /// The TCP ports that may be bound without `network`, if not all. 0 stands for those that the kernel chooses.
+    pub ports: Option<Vec<u16>>,
 }
 
 impl Landlock {
-    /// Opens what the rules name, with the rights that the process has now. The rules hold no earlier than
+    /// Opens the files that the rules name, with the present rights of the process. The rules are in force only after
     /// [`Rules::enforce`].
     pub(super) fn open(&self) -> Result<Rules, ConfineError> {
         for (flag, reach) in &self.reach {
@@ -94,10 +97,10 @@ impl Landlock {
         Ok(Rules { rules, files: self.files, network: self.network })
     }
 
-    /// Puts the rules in force at once, for a process that has no log. Paths that are not there are passed over.
+    /// Puts the rules in force at once and logs nothing. Paths that do not exist are skipped.
     ///
     /// # Errors
-    /// When the kernel has Landlock and refuses the rules.
+    /// If the kernel supports Landlock but refuses the rules.
     pub fn restrict(&self) -> Result<(), String> {
         let restricted = self.rules().and_then(RulesetCreated::restrict_self);
         restricted.map(|_| ()).map_err(|error| error.to_string())
@@ -108,10 +111,17 @@ impl Landlock {
         if self.files {
             ruleset = ruleset.handle_access(AccessFs::from_all(TESTED))?;
         }
+        let ports = self.ports.as_ref().filter(|_| !self.network);
         if !self.network {
-            ruleset = ruleset.handle_access(AccessNet::from_all(TESTED))?;
+            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+        }
+        if ports.is_some() {
+            ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
         }
         let mut rules = ruleset.create()?;
+        for port in ports.into_iter().flatten() {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
+        }
         if !self.files {
             return Ok(rules);
         }
@@ -122,15 +132,15 @@ impl Landlock {
             let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
             rules = rules
                 .add_rules(path_beneath_rules(PROGRAMS, read | AccessFs::Execute))?
-                .add_rules(path_beneath_rules(LOOKED_UP, read))?
+                .add_rules(path_beneath_rules(COMMON_FILES, read))?
                 .add_rules(path_beneath_rules(RANDOM, read))?
-                .add_rules(path_beneath_rules(NOTHING, read | AccessFs::WriteFile))?;
+                .add_rules(path_beneath_rules(NULL_DEVICES, read | AccessFs::WriteFile))?;
         }
         Ok(rules)
     }
 }
 
-/// Rules whose files are open.
+/// Rules that are ready to be put in force: their files are open.
 pub(super) struct Rules {
     rules: RulesetCreated,
     files: bool,
@@ -138,7 +148,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Puts the rules in force, for good, and logs what they are.
+    /// Puts the rules in force, which cannot be undone, and logs the result.
     pub(super) fn enforce(self) -> Result<(), ConfineError> {
         let Self { rules, files, network } = self;
         let status = rules.restrict_self().map_err(|error| ConfineError::Kernel(error.to_string()))?;
@@ -150,18 +160,18 @@ impl Rules {
             log::info!("confined by Landlock to the files that it serves");
         } else {
             log::info!(
-                "not confined to the files that it serves: it may use all files that its user may (see --confine)"
+                "not confined to the files that it serves: it can use all files that its user can use (see --confine)"
             );
         }
         let gaps = unenforced(effective_abi, files, network);
         if !gaps.is_empty() {
-            log::warn!("this kernel's Landlock does not know how to {}", gaps.join(", "));
+            log::warn!("this kernel's version of Landlock cannot {}", gaps.join(", "));
         }
         Ok(())
     }
 }
 
-/// What a kernel with this version of Landlock leaves open of what is asked of it.
+/// Returns the requested restrictions that this version of Landlock does not support.
 fn unenforced(version: ABI, files: bool, network: bool) -> Vec<&'static str> {
     let asked = [
         (files, ABI::V3, "keep files from being truncated"),
@@ -177,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_are_those_of_what_is_asked_for() {
+    fn only_requested_restrictions_are_reported_as_missing() {
         assert_eq!(unenforced(ABI::V7, true, false), [""; 0]);
         assert_eq!(unenforced(ABI::V5, false, false), ["forbid signals"]);
         assert_eq!(unenforced(ABI::V1, false, true), ["forbid signals"]);

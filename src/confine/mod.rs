@@ -1,9 +1,9 @@
-//! What the server gives up once its ports are bound and its files are opened, so that little is lost if it is taken
-//! over. Programs that it starts inherit the confinement.
+//! Confines the server once its ports are bound and its files are open, so that an attacker who takes it over can do
+//! little. Programs that the server starts inherit the confinement.
 //!
-//! - [`Confinement`] is everything to give up; [`Confinement::enforce`] does it before the first session thread starts.
+//! - [`Confinement`] says what to give up; [`Confinement::enforce`] does so before any thread is started.
 //! - [`RunAs`] is the user and group of `--run-as`.
-//! - [`Landlock`] is what the kernel still allows, [`Reach`] one part of the file system in it.
+//! - [`Landlock`] is what the kernel still allows; each [`Reach`] in it is a file or directory.
 //!
 //! [`crate::config`] makes the [`Confinement`] from the flags, `bin/pop3d.rs` enforces it.
 
@@ -22,20 +22,20 @@ use rustix::thread::set_no_new_privs;
 pub use landlock::{Landlock, Reach};
 pub use user::RunAs;
 
-/// What the server is confined to.
+/// How the server is to be confined.
 #[derive(Debug)]
 pub struct Confinement {
-    /// The user to become.
+    /// The user to run as.
     pub run_as: Option<RunAs>,
-    /// The directory of the users' directories.
+    /// The mail directory.
     pub mail_root: PathBuf,
-    /// A directory of the server's own; it is the user's from now on.
+    /// A directory of the server's own (`--state`). The user of `run_as` becomes its owner.
     pub own: Option<PathBuf>,
     /// Files that are read again while the server runs.
     pub read_again: Vec<PathBuf>,
-    /// A program that the server starts again and again.
+    /// A program that the server has to be able to start: the launcher of transforms.
     pub launcher: Option<&'static Path>,
-    /// What may be reached, if not all.
+    /// What Landlock still allows; `None` for no Landlock.
     pub landlock: Option<Landlock>,
 }
 
@@ -51,39 +51,43 @@ impl fmt::Display for Confinement {
 /// Why the server cannot be confined.
 #[derive(Debug)]
 pub enum ConfineError {
-    /// What is given up would be given up by one thread alone.
+    /// Another thread is running already. It would not be confined.
     Threads,
-    /// The user cannot be become.
+    /// The server cannot become the user.
     User(RunAs, io::Error),
     /// The user could become root again.
     NotFinal(RunAs),
-    /// A directory cannot be given to the user.
+    /// The state directory cannot be given to the user.
     Own(PathBuf, RunAs, io::Error),
-    /// There would be no mail to serve.
+    /// The user cannot use the mail directory.
     MailRoot(PathBuf, RunAs, io::Error),
-    /// The user could not start transforms.
+    /// The user cannot start transforms.
     Launcher(RunAs, io::Error),
-    /// There is no such directory to reach, or no file, for the flag.
+    /// The file or directory that a flag names cannot be used.
     Path(&'static str, PathBuf, io::Error),
-    /// The kernel could, but does not.
+    /// The kernel supports Landlock but refuses the rules.
     Kernel(String),
 }
 
 impl fmt::Display for ConfineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Threads => f.write_str("a thread runs before the server is confined"),
-            Self::User(user, error) => write!(f, "cannot run as {user}: {error} (start as root for that)"),
+            Self::Threads => f.write_str("a thread is already running before the server is confined"),
+            Self::User(user, error) => {
+                write!(f, "cannot run as {user}: {error} (the server has to be started as root for this)")
+            }
             Self::NotFinal(user) => write!(f, "will not run as {user}: it could become root again"),
             Self::Own(path, user, error) => write!(f, "cannot give {} to {user}: {error}", path.display()),
             Self::MailRoot(path, user, error) => {
                 write!(f, "{user} cannot use {} as mail directory: {error}", path.display())
             }
             Self::Launcher(user, error) => {
-                write!(f, "{user} cannot start transforms, as it may not run this server's own program: {error}")
+                write!(f, "{user} cannot start transforms, because it may not run the server's executable: {error}")
             }
             Self::Path(flag, path, error) => write!(f, "cannot use {} for {flag}: {error}", path.display()),
-            Self::Kernel(error) => write!(f, "cannot be confined by Landlock (--no-landlock does without): {error}"),
+            Self::Kernel(error) => {
+                write!(f, "cannot confine the server by Landlock (--no-landlock runs without): {error}")
+            }
         }
     }
 }
@@ -91,36 +95,35 @@ impl fmt::Display for ConfineError {
 impl std::error::Error for ConfineError {}
 
 impl Confinement {
-    /// The same for a process that is only to see whether it can be done: the server's own directory keeps its owner.
+    /// The same confinement for a check: the state directory keeps its owner.
     #[must_use]
     pub fn without_own_directory(self) -> Self {
         Self { own: None, ..self }
     }
 
-    /// Gives up what the server does not need any more. To be called when all ports are bound and before any thread
-    /// is started.
+    /// Puts the confinement in force. To be called after all ports are bound and before any thread is started.
     ///
     /// # Errors
-    /// [`ConfineError`]; the server had better not serve then.
+    /// [`ConfineError`]; the server should not go on then.
     pub fn enforce(self) -> Result<(), ConfineError> {
-        // Where /proc is not there it is taken on trust.
+        // Without /proc this cannot be checked.
         if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
             return Err(ConfineError::Threads);
         }
-        // Opened with the rights of the user that starts the server: a directory that only root may enter, such as
-        // that of a TLS key, is out of the other user's reach.
+        // The files of the rules are opened with the rights of the user who starts the server, because the other user may
+        // not be allowed to enter a directory such as that of a TLS key.
         let rules = self.landlock.as_ref().map(Landlock::open).transpose()?;
         match &self.run_as {
             Some(user) => self.become_user(user)?,
             None if geteuid().is_root() => {
-                log::warn!("running as root: --run-as USER would run it as an ordinary user")
+                log::warn!("running as root; --run-as USER would run the server as an ordinary user")
             }
             None => {}
         }
         set_no_new_privs(true).map_err(|error| ConfineError::Kernel(error.to_string()))?;
         match rules {
             Some(rules) => rules.enforce()?,
-            None => log::warn!("--no-landlock: the server may reach all that its user may"),
+            None => log::warn!("--no-landlock: the server can use all files that its user can use"),
         }
         Ok(())
     }
@@ -140,7 +143,7 @@ impl Confinement {
         }
         for path in &self.read_again {
             if let Err(error) = access(path, Access::READ_OK) {
-                log::warn!("{user} cannot read {} again when it changes: {error}", path.display());
+                log::warn!("{user} will not be able to read {} again when it changes: {error}", path.display());
             }
         }
         log::info!("running as {user}");

@@ -1,4 +1,4 @@
-//! `--run-as`: an ordinary user instead of root, for good.
+//! `--run-as`: gives up the rights of root for good and continues as an ordinary user.
 
 use std::fmt;
 use std::fs;
@@ -11,12 +11,12 @@ use nix::unistd::{
     Gid, Group, Uid, User, geteuid, getgroups, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setuid,
 };
 
-/// A user and a group, neither of them root's.
+/// An ordinary user and group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunAs {
     user: Uid,
     group: Gid,
-    /// As it was written.
+    /// The user as the operator wrote it.
     name: String,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for RunAs {
 impl FromStr for RunAs {
     type Err = String;
 
-    /// `USER` or `USER:GROUP`, each a name or a number. The group is the user's own if none is given.
+    /// Parses `USER` or `USER:GROUP`, each a name or a number. The default is the user's primary group.
     fn from_str(text: &str) -> Result<Self, String> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         let number = user.parse().ok().map(Uid::from_raw);
@@ -39,7 +39,9 @@ impl FromStr for RunAs {
         }
         let uid = known.as_ref().map(|user| user.uid).or(number);
         let gid = match group {
-            None => known.map(|user| user.gid).ok_or("there is no such user, or no group of it: USER:GROUP names one"),
+            None => known
+                .map(|user| user.gid)
+                .ok_or("there is no such user, or its group is unknown (USER:GROUP names the group)"),
             Some(group) => look_up(Group::from_name(group))?
                 .map(|group| group.gid)
                 .or(group.parse().ok().map(Gid::from_raw))
@@ -48,7 +50,7 @@ impl FromStr for RunAs {
         let user = uid.ok_or("there is no such user")?;
         let group = gid?;
         if user.is_root() || group.as_raw() == 0 {
-            return Err("that would be root, or root's group".to_owned());
+            return Err("it has to be an ordinary user and group, not root".to_owned());
         }
         Ok(Self { user, group, name: text.to_owned() })
     }
@@ -59,13 +61,13 @@ fn look_up<T>(found: nix::Result<Option<T>>) -> Result<Option<T>, String> {
 }
 
 impl RunAs {
-    /// Gives a directory of the server's own to the user, with the files that this process has made in it.
+    /// Makes the user the owner of a directory and of the files in it that this process has created.
     pub(super) fn take(&self, directory: &Path) -> io::Result<()> {
         let give = |path: &Path| lchown(path, Some(self.user.as_raw()), Some(self.group.as_raw()));
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let metadata = entry.metadata()?;
-            // One that has another name, too, may be anybody's.
+            // A file with another name (a hard link) may belong to another directory as well.
             if metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1 {
                 give(&entry.path())?;
             }
@@ -73,14 +75,14 @@ impl RunAs {
         give(directory)
     }
 
-    /// Becomes the user: real, effective and saved, with its group alone and none of its others.
+    /// Sets the real, effective and saved user and group, and gives up all other groups.
     pub(super) fn become_it(&self) -> io::Result<()> {
         setgroups(&[])?;
         setresgid(self.group, self.group, self.group)?;
         Ok(setresuid(self.user, self.user, self.user)?)
     }
 
-    /// Whether the process is anything but this user, or could be.
+    /// Returns true if the process is not entirely this user, or could become another one.
     pub(super) fn could_be_undone(&self) -> bool {
         let is_user = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.user; 3])
             && getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.group; 3])
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers() {
+    fn users_and_groups_are_names_or_numbers() {
         let nobody = User::from_name("nobody").unwrap().unwrap();
         let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
         assert_eq!(parsed("nobody"), Some((uid, gid)));
@@ -111,18 +113,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nobody_or_root_is_refused() {
+    fn unknown_users_and_root_are_refused() {
         for bad in ["", ":", "nobody:", ":nogroup", "no-such-user", "nobody:no-such-group", "54321", "-1", "nobody:-1"]
         {
             assert_eq!(parsed(bad), None, "{bad}");
         }
         for root in ["root", "0", "root:nogroup", "nobody:0", "nobody:root", "0:0"] {
-            assert_eq!(root.parse::<RunAs>(), Err("that would be root, or root's group".to_owned()), "{root}");
+            assert_eq!(
+                root.parse::<RunAs>(),
+                Err("it has to be an ordinary user and group, not root".to_owned()),
+                "{root}"
+            );
         }
     }
 
     #[test]
-    fn a_user_that_is_not_this_one_is_undone() {
+    fn a_process_that_is_another_user_is_noticed() {
         let other = RunAs { user: Uid::from_raw(54321), group: Gid::from_raw(54321), name: String::new() };
         assert!(other.could_be_undone());
     }

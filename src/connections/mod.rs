@@ -9,6 +9,7 @@
 
 mod connection;
 mod enforce;
+mod service;
 mod slot;
 mod state;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub use self::connection::Connection;
+pub use self::service::Service;
 pub use self::slot::{Reservation, Slot};
 use self::state::{ForAdmin, State};
 

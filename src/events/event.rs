@@ -3,131 +3,16 @@
 //! Sessions build an event from references, so that one that nobody listens to costs no allocation.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::fmt::{self, Write};
 use std::io;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::Level;
 
+use super::client::Client;
 use super::reason::{AdminReason, Method, Reason};
-use crate::auth::UserName;
-use crate::connections::Protocol;
+use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
-
-/// The service that a client has connected to, as metrics and followers name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// POP3 that begins without TLS.
-    Pop3,
-    /// POP3 over TLS from the first octet on.
-    Pop3s,
-    /// The admin protocol, with or without TLS.
-    Peep,
-}
-
-impl Service {
-    /// The service on a port that speaks `protocol`, by TLS from the first octet on if `tls` is true.
-    #[must_use]
-    pub fn new(protocol: Protocol, tls: bool) -> Self {
-        match (protocol, tls) {
-            (Protocol::Pop3, false) => Self::Pop3,
-            (Protocol::Pop3, true) => Self::Pop3s,
-            (Protocol::Peep, _) => Self::Peep,
-        }
-    }
-
-    /// Its name in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pop3 => "pop3",
-            Self::Pop3s => "pop3s",
-            Self::Peep => "peep",
-        }
-    }
-}
-
-/// A client, as events name it.
-#[derive(Debug)]
-pub struct Client {
-    /// The session's number. A connection that was refused has no session.
-    pub session: Option<u64>,
-    /// The address that the client has connected from.
-    pub address: SocketAddr,
-    /// The service that it has connected to.
-    pub service: Service,
-    /// When the session began.
-    pub since: Instant,
-    /// `#17 192.0.2.4:5555`, formatted once, because most lines of the log begin with it.
-    name: String,
-    user: OnceCell<UserName>,
-    tls: OnceCell<TlsVersion>,
-}
-
-impl Client {
-    /// The client of the session with this number.
-    #[must_use]
-    pub fn new(session: u64, address: SocketAddr, service: Service) -> Self {
-        Self { session: Some(session), name: format!("#{session} {address}"), ..Self::refused(address, service) }
-    }
-
-    /// A client that gets no session.
-    #[must_use]
-    pub fn refused(address: SocketAddr, service: Service) -> Self {
-        let (user, tls) = (OnceCell::new(), OnceCell::new());
-        Self { session: None, address, service, since: Instant::now(), name: String::new(), user, tls }
-    }
-
-    /// The user who has logged in, if one has.
-    #[must_use]
-    pub fn user(&self) -> Option<&str> {
-        self.user.get().map(UserName::as_str)
-    }
-
-    /// Notes who has logged in.
-    pub fn set_user(&self, user: UserName) {
-        let _ = self.user.set(user);
-    }
-
-    /// The version of TLS, if it is in use.
-    #[must_use]
-    pub fn tls(&self) -> Option<TlsVersion> {
-        self.tls.get().copied()
-    }
-
-    /// Notes what the TLS handshake has agreed on.
-    pub fn set_tls(&self, agreed: &str) {
-        let _ = self.tls.set(if agreed.starts_with("TLSv1_2") { TlsVersion::V1_2 } else { TlsVersion::V1_3 });
-    }
-}
-
-impl fmt::Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name.is_empty() { self.address.fmt(f) } else { f.write_str(&self.name) }
-    }
-}
-
-/// The versions of TLS that the server accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TlsVersion {
-    /// TLS 1.2
-    V1_2,
-    /// TLS 1.3
-    V1_3,
-}
-
-impl TlsVersion {
-    /// The version's number.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::V1_2 => "1.2",
-            Self::V1_3 => "1.3",
-        }
-    }
-}
 
 /// A name as the client sent it, which need not be UTF-8. Other octets are shown as U+FFFD.
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +95,7 @@ pub enum What<'a> {
     /// Logins from the client's address are refused from now on, because too many have failed.
     Penalty {
         /// For how long.
-        lasts: Duration,
+        penalty: Penalty,
     },
     /// A message was sent by RETR or TOP.
     Sent(Sent),
@@ -235,7 +120,7 @@ pub enum What<'a> {
         /// The time since it was started.
         took: Duration,
     },
-    /// The maildrop's lock file has been taken away, so nothing is removed.
+    /// No message is removed, because the maildrop's lock file was deleted or replaced during the session.
     LockLost,
     /// QUIT has removed the messages that were marked as deleted, as far as that was possible.
     Update {
@@ -268,9 +153,9 @@ pub struct Sent {
 pub enum TransformResult {
     /// It has transformed the message.
     Ok,
-    /// It could not be started, or its output could not be read.
-    Unstarted,
-    /// It ended with another exit status than 0.
+    /// It could not be started.
+    NotStarted,
+    /// It ended with another exit status than 0, or its output could not be read.
     Failed,
     /// It gave no output for too long.
     Silent,
@@ -280,14 +165,14 @@ pub enum TransformResult {
 
 impl TransformResult {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ok, Self::Unstarted, Self::Failed, Self::Silent, Self::Stopped];
+    pub const ALL: [Self; 5] = [Self::Ok, Self::NotStarted, Self::Failed, Self::Silent, Self::Stopped];
 
     /// Its name, as metrics and followers have it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
-            Self::Unstarted => "not-started",
+            Self::NotStarted => "not-started",
             Self::Failed => "failed",
             Self::Silent => "silent",
             Self::Stopped => "stopped",

@@ -45,7 +45,7 @@ impl Source for Event<'_> {
             }
             What::AdminRefused { reason, .. } => add("reason", Value::from_display(*reason))?,
             What::AdminChange { change } => add("change", Value::from_display(change))?,
-            What::Penalty { lasts } => add("seconds", seconds(*lasts))?,
+            What::Penalty { penalty } => add("seconds", seconds(penalty.duration()))?,
             What::Sent(Sent { number, octets, first_octet, took, .. }) => {
                 add("message-number", number.get().into())?;
                 add("octets", (*octets).into())?;

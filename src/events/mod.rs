@@ -8,6 +8,7 @@
 //!
 //! Events are not emitted for each command: what a session does often, it adds up and tells with its end.
 
+mod client;
 mod event;
 mod fields;
 mod follow;
@@ -18,7 +19,9 @@ use std::sync::Arc;
 
 use log::Record;
 
-pub use event::{Client, Counts, EndResult, Ended, Event, Lossy, Sent, Service, TlsVersion, TransformResult, What};
+pub use crate::connections::Service;
+pub use client::{Client, TlsVersion};
+pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
 pub use reason::{AdminReason, Method, Reason};
 

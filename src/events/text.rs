@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::event::{Counts, Ended, Event, Lossy, Service, What};
+use super::event::{Counts, Ended, Event, Lossy, What};
 use super::reason::AdminReason;
+use crate::connections::Service;
 
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,13 +35,16 @@ impl fmt::Display for Event<'_> {
                 write!(f, "{client} admin login refused: name={name:?}, {reason}")
             }
             What::AdminChange { change } => write!(f, "{client} set: {change}"),
-            What::Penalty { lasts } => write!(f, "{client} penalty: {} s", lasts.as_secs()),
+            What::Penalty { penalty } => write!(f, "{client} penalty: {penalty}"),
             What::Sent(sent) => write!(f, "{client} +OK {} octets sent", sent.octets),
             What::NotSent { number, error } => write!(f, "{client} message {number} was not sent: {error}"),
             What::CutOff { number, error } => write!(f, "{client} message {number} was cut off: {error}"),
             What::Transformed { result, .. } => write!(f, "{client} transform: {}", result.name()),
             What::LockLost => {
-                write!(f, "{client} nothing is removed: the maildrop's lock file has been taken away")
+                write!(
+                    f,
+                    "{client} no message is removed: the maildrop's lock file was deleted or replaced during the session"
+                )
             }
             What::Update { removed, failed } => write!(f, "{client} update: removed={removed} failed={failed}"),
             What::Ended(Ended { reason, counts, .. }) => {
@@ -59,5 +63,56 @@ impl fmt::Display for Counts {
         let Self { retrieved, octets, deleted, kept, .. } = self;
         write!(f, "retrieved={retrieved} octets={octets} deleted={deleted}")?;
         if *kept > 0 { write!(f, " marks-dropped={kept}") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Client, EndResult, Lossy, Method, Reason};
+    use super::*;
+    use std::io;
+
+    /// Programs read these lines: fail2ban's filter, and scripts of operators.
+    #[test]
+    fn each_event_has_its_line() {
+        let client = Client::new(17, "192.0.2.4:5555".parse().unwrap(), Service::Pop3s);
+        client.set_user("ana".parse().unwrap());
+        let number = crate::maildrop::MessageNumber::new(2).unwrap();
+        let error = io::Error::other("no disk");
+        let counts = Counts { retrieved: 2, octets: 395, deleted: 1, kept: 0, commands: 9 };
+        let took = std::time::Duration::ZERO;
+        let refused = |reason| What::LoginRefused { user: Some(Lossy(b"a\"\xff")), method: Method::Pass, reason, took };
+        let end = |reason, counts| What::Ended(Ended { result: EndResult::Quit, reason, counts });
+        for (what, expected) in [
+            (What::Connected, "connected to POP3"),
+            (What::Tls { agreed: "TLSv1_3 SUITE" }, "TLS: TLSv1_3 SUITE"),
+            (
+                What::Login { method: Method::Pass, messages: 2, octets: 395, took, scan: took },
+                "login: user=\"ana\" messages=2 octets=395",
+            ),
+            (refused(&Reason::Credentials), "login failed: user=\"a\\\"\u{fffd}\""),
+            (refused(&Reason::InUse), "login refused: user=\"a\\\"\u{fffd}\", the maildrop is in use"),
+            (What::AdminLogin { name: "root" }, "admin login: name=\"root\""),
+            (
+                What::AdminRefused { name: "root", reason: &AdminReason::Credentials },
+                "admin login failed: name=\"root\"",
+            ),
+            (What::AdminChange { change: format_args!("timeout = 5 s") }, "set: timeout = 5 s"),
+            (What::NotSent { number, error: &error }, "message 2 was not sent: no disk"),
+            (What::CutOff { number, error: &error }, "message 2 was cut off: no disk"),
+            (end(Some(format_args!("quit")), Some(counts)), "end: quit; retrieved=2 octets=395 deleted=1"),
+            (
+                end(Some(format_args!("timeout")), Some(Counts { kept: 3, ..counts })),
+                "end: timeout; retrieved=2 octets=395 deleted=1 marks-dropped=3",
+            ),
+            (end(Some(format_args!("no disk")), None), "end: no disk"),
+            (end(None, None), "end"),
+        ] {
+            assert_eq!(Event { client: &client, what }.to_string(), format!("#17 192.0.2.4:5555 {expected}"));
+        }
+        let refused = Client::refused("[2001:db8::1]:7".parse().unwrap(), Service::Pop3);
+        let what = What::Refused { is_news: true };
+        let line = Event { client: &refused, what }.to_string();
+        assert_eq!(line, "[2001:db8::1]:7 refused: too many connections from this address");
     }
 }

@@ -94,13 +94,15 @@ impl<'a> PreLoginLimits<'a> {
         }
     }
 
-    /// Records that the credentials of `attempt` were wrong.
-    pub fn failed(&mut self, attempt: Attempt<'a>) {
+    /// Records that the credentials of `attempt` were wrong. Returns how long logins from the address are refused now,
+    /// if they are.
+    pub fn failed(&mut self, attempt: Attempt<'a>) -> Option<Penalty> {
         self.failures += 1;
         let Admission { guard, source, exempt } = attempt.admission;
-        if !exempt {
-            guard.state.lock().penalties.failed(*source, attempt.hash, Instant::now());
+        if *exempt {
+            return None;
         }
+        guard.state.lock().penalties.failed(*source, attempt.hash, Instant::now())
     }
 
     /// Records that the credentials of `attempt` were right.

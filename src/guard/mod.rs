@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub use self::login::{Attempt, AttemptRefused, PreLoginLimits};
 pub use self::pace::{MinRate, Pace};
@@ -44,6 +44,13 @@ pub struct Limits {
     pub loopback_too: bool,
 }
 
+impl Limits {
+    fn exempt(&self, address: IpAddr) -> bool {
+        let loopback = address.is_loopback() && !self.loopback_too;
+        loopback || self.trusted.iter().any(|net| net.contains(&address))
+    }
+}
+
 /// What the limits treat as one address: an IPv4 address, or an IPv6 network of 64 bits, because a single host can have
 /// all addresses of such a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,7 +68,7 @@ impl From<IpAddr> for Source {
 /// The open connections of each address, and the failed logins of each address.
 #[derive(Debug, Default)]
 pub struct Guard {
-    limits: Limits,
+    limits: RwLock<Limits>,
     /// The key of the hashes of credentials. It is random and never leaves the process, so the credentials cannot be
     /// guessed from the hashes.
     key: RandomState,
@@ -80,18 +87,26 @@ impl Guard {
     /// Creates a guard with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, ..Self::default() })
+        Arc::new(Self { limits: RwLock::new(limits), ..Self::default() })
+    }
+
+    /// Replaces the limits, for connections from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write() = limits;
     }
 
     /// Admits a connection from `address`. Returns `None` if the address has too many connections already.
     #[must_use]
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
-        let exempt = self.exempts(address.to_canonical());
+        let (exempt, per_address) = {
+            let limits = self.limits.read();
+            (limits.exempt(address.to_canonical()), limits.per_address)
+        };
         let source = Source::from(address);
         if !exempt {
             let mut state = self.state.lock();
             let open = state.connections.get(&source).copied().unwrap_or_default();
-            if self.limits.per_address.is_some_and(|most| open >= most) {
+            if per_address.is_some_and(|most| open >= most) {
                 return None;
             }
             state.connections.insert(source, open + 1);
@@ -111,11 +126,6 @@ impl Guard {
             state.refusals_logged.put(source, (), now);
         }
         should_log
-    }
-
-    fn exempts(&self, address: IpAddr) -> bool {
-        let loopback = address.is_loopback() && !self.limits.loopback_too;
-        loopback || self.limits.trusted.iter().any(|net| net.contains(&address))
     }
 }
 

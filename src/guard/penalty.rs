@@ -65,6 +65,14 @@ pub(super) enum Begun {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Penalty(Duration);
 
+impl Penalty {
+    /// The time that is left.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
 /// Formats the time in seconds, rounded up.
 impl fmt::Display for Penalty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,11 +161,13 @@ impl Penalties {
         })
     }
 
-    pub(super) fn failed(&mut self, source: Source, attempt: CredentialsHash, now: Instant) {
+    /// Counts a failure. Returns the penalty that follows from it, if any does.
+    pub(super) fn failed(&mut self, source: Source, attempt: CredentialsHash, now: Instant) -> Option<Penalty> {
         let count = self.count(source, now);
         let most = if attempt.0.is_some_and(|hash| self.wrong.get(&hash).is_some()) { REPEATED } else { MAX };
         let count = (count + 1).min(most.max(count));
-        self.failures.put(source, Failures { count, refused_until: now + penalty(count), refused: 0 }, now);
+        let penalty = penalty(count);
+        self.failures.put(source, Failures { count, refused_until: now + penalty, refused: 0 }, now);
         if let Some(hash) = attempt.0 {
             self.wrong.put(hash, (), now);
             self.right.remove(&hash);
@@ -165,6 +175,7 @@ impl Penalties {
         if let Some(pending) = self.pending.get(&source) {
             pending.changed.notify_all(); // there may be a penalty now, so those that wait look again
         }
+        (!penalty.is_zero()).then_some(Penalty(penalty))
     }
 
     pub(super) fn succeeded(&mut self, attempt: CredentialsHash, now: Instant) {

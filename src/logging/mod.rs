@@ -76,7 +76,10 @@ impl Log {
             .set_thread_level(off)
             .set_location_level(off)
             .build();
-        WriteLogger::init(level, config, Lines::new(Arc::clone(&buffer), colours)).map_err(LogError::Twice)?;
+        // The level may change later, and is held against each record before it comes to the logger.
+        WriteLogger::init(LevelFilter::Trace, config, Lines::new(Arc::clone(&buffer), colours))
+            .map_err(LogError::Twice)?;
+        log::set_max_level(level);
         let writer = Writer::new(Arc::clone(&buffer), output, colours);
         Ok(Self { buffer, writer: Some(writer) })
     }

@@ -1,5 +1,7 @@
 //! Identities of files and directories, by which a later look recognises them and sees whether they have changed.
 
+use std::time::SystemTime;
+
 use rustix::fs::Stat;
 
 /// Identifies a file and its state: another file, or the same file after a change, has a different identity.
@@ -60,4 +62,10 @@ pub(super) type Stamps = [Option<Stamp>; 2];
 /// Converts a time of a [`Stat`] to ns. A time more than 292 years away from 1970 saturates.
 fn nanoseconds(seconds: i64, rest: u64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add_unsigned(rest)
+}
+
+/// The time now, in ns since 1970.
+pub(super) fn nanoseconds_since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,8 @@
 //! magic     8 octets     "pop3d-ix"
 //! version   u32
 //! checksum  u32          CRC-32 of all that follows
-//! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
+//! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7;
+//!           with bit 6 the state of an mbox: inode, modified, changed, size, check, settled
 //! count     u32
 //! names     one after another, as the entries are
 //! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
@@ -24,13 +25,15 @@ use crc32fast::Hasher;
 use parking_lot::Mutex;
 
 use super::identity::{Identity, Stamp, Stamps, is_settled};
+use super::location::OwnFiles;
+use super::mbox::FileState;
 use super::message::{Content, FilePath, Folder, Message};
 use super::names::Names;
 use super::root::{self, Root};
 
 /// The name of the index in the user's directory, and the name under which a new index is written.
-const FILE: &[u8] = b".pop3d-index";
-const NEW_FILE: &[u8] = b".pop3d-index.new";
+const FILE: &str = "index";
+const NEW_FILE: &str = "index.new";
 
 const MAGIC: &[u8; 8] = b"pop3d-ix";
 
@@ -55,6 +58,9 @@ const LIMITS: Limits = Limits { messages: 2_000_000, octets: 1 << 28 };
 /// The bit, in the octet before the stamps, that says that there are stamps.
 const STAMPED: u8 = 0x80;
 
+/// The bit that says that the two stamps are the state of an mbox instead.
+const MBOX: u8 = 0x40;
+
 /// The bits of an entry's notes.
 const WIRE_FORM: u8 = 1;
 const NAMESAKE: u8 = 2;
@@ -64,16 +70,18 @@ const NAMESAKE: u8 = 2;
 pub(super) struct Index {
     /// The state of the Maildir's directories for which the entries are known to be complete.
     pub(super) stamps: Option<Stamps>,
+    /// The state of the mbox in which the entries have their sections.
+    pub(super) mbox: Option<FileState>,
     pub(super) entries: Vec<Message>,
 }
 
 impl Index {
     /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
-    pub(super) fn load(root: &Root, user: &str) -> Option<Self> {
-        let (file, identity) = root.file(&path(user)).ok()?;
+    pub(super) fn load(root: &Root, files: &OwnFiles) -> Option<Self> {
+        let (file, identity) = root.file(&files.path(FILE)).ok()?;
         let size = usize::try_from(identity.size).ok()?;
         let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
-            log::debug!("{} cannot be used and will be replaced", root::display(&path(user)));
+            log::debug!("{} cannot be used and will be replaced", root::display(&files.path(FILE)));
             return None;
         };
         index.keep_settled(identity.modified);
@@ -89,31 +97,45 @@ impl Index {
         let complete = self.entries.len() == count;
         let settled = |stamps: &Stamps| stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, written));
         self.stamps = self.stamps.filter(|stamps| complete && settled(stamps));
+        if let Some(mbox) = &mut self.mbox {
+            let is_settled = is_settled(mbox.modified, written) && is_settled(mbox.changed, written);
+            mbox.settled &= u64::from(is_settled);
+        }
     }
 
     /// Replaces the user's index.
     pub(super) fn save<'a>(
         root: &Root,
-        user: &str,
+        files: &OwnFiles,
         stamps: Option<Stamps>,
         entries: impl Iterator<Item = &'a Message> + Clone,
     ) {
-        let Some(octets) = Self::encode(stamps, entries, LIMITS) else {
-            return warn_of_size(&path(user));
+        Self::write(root, files, Self::encode(stamps, None, entries, LIMITS));
+    }
+
+    /// Replaces the index of an mbox.
+    pub(super) fn save_mbox(root: &Root, files: &OwnFiles, state: FileState, entries: &[Message]) {
+        Self::write(root, files, Self::encode(None, Some(state), entries.iter(), LIMITS));
+    }
+
+    fn write(root: &Root, files: &OwnFiles, octets: Option<Vec<u8>>) {
+        let Some(octets) = octets else {
+            return warn_of_size(&files.path(FILE));
         };
-        let saved = root.directory(&Folder::Top.path(user)).and_then(|directory| {
-            let mut file = directory.replace(NEW_FILE)?;
-            let written = file.write_all(&octets).and_then(|()| directory.rename(NEW_FILE, FILE));
-            written.inspect_err(|_| directory.unlink(NEW_FILE).unwrap_or(()))
+        let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
+        let saved = root.directory(&files.directory).and_then(|directory| {
+            let mut file = directory.replace(&new_name)?;
+            let written = file.write_all(&octets).and_then(|()| directory.rename(&new_name, &name));
+            written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
         });
         if let Err(error) = saved {
-            log::debug!("{} cannot be written: {error}", root::display(&path(user)));
+            log::debug!("{} cannot be written: {error}", root::display(&files.path(FILE)));
         }
     }
 
     /// Stores the true sizes of messages that were listed with a wrong size.
-    pub(super) fn correct<'a>(root: &Root, user: &str, corrections: impl Iterator<Item = (&'a Message, u64)>) {
-        let Some(mut index) = Self::load(root, user) else { return };
+    pub(super) fn correct<'a>(root: &Root, files: &OwnFiles, corrections: impl Iterator<Item = (&'a Message, u64)>) {
+        let Some(mut index) = Self::load(root, files) else { return };
         // The index may have an older path of a message that a mail program has moved. So messages are matched by base
         // name and inode.
         let file = |message: &Message| (message.path.base().to_vec(), message.content.identity.inode);
@@ -126,16 +148,16 @@ impl Index {
             }
         }
         if is_changed {
-            Self::save(root, user, index.stamps, index.entries.iter());
+            Self::write(root, files, Self::encode(index.stamps, index.mbox, index.entries.iter(), LIMITS));
         }
     }
 
     /// Removes the user's index because it is wrong.
-    pub(super) fn forget(root: &Root, user: &str) {
-        let removed = root.directory(&Folder::Top.path(user)).and_then(|directory| directory.unlink(FILE));
+    pub(super) fn forget(root: &Root, files: &OwnFiles) {
+        let removed = root.directory(&files.directory).and_then(|directory| directory.unlink(&files.name(FILE)));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warn!("{} is wrong and cannot be removed: {error}", root::display(&path(user)));
+                log::warn!("{} is wrong and cannot be removed: {error}", root::display(&files.path(FILE)));
             }
             _ => {}
         }
@@ -144,6 +166,7 @@ impl Index {
     /// Returns `None` if the index would be too large to be read again.
     fn encode<'a>(
         stamps: Option<Stamps>,
+        mbox: Option<FileState>,
         entries: impl Iterator<Item = &'a Message> + Clone,
         limits: Limits,
     ) -> Option<Vec<u8>> {
@@ -155,8 +178,19 @@ impl Index {
         }
         let mut index = Vec::with_capacity(size);
         index.resize(HEADER, 0);
-        let [new, cur] = stamps.unwrap_or_default();
-        index.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
+        let [new, cur] = match mbox {
+            Some(FileState { inode, size, modified, changed, check, settled }) => [
+                Some(Stamp { inode, modified, changed }),
+                Some(Stamp { inode: size, modified: check.cast_signed(), changed: settled.cast_signed() }),
+            ],
+            None => stamps.unwrap_or_default(),
+        };
+        index.push(
+            if mbox.is_some() { MBOX } else { 0 }
+                | u8::from(new.is_some())
+                | u8::from(cur.is_some()) << 1
+                | if stamps.is_some() { STAMPED } else { 0 },
+        );
         for stamp in [new, cur] {
             let stamp = stamp.unwrap_or_default();
             index.extend_from_slice(&stamp.inode.to_le_bytes());
@@ -202,6 +236,14 @@ impl Index {
         let (new, cur) = (stamp()?, stamp()?);
         let stamps =
             (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
+        let mbox = (which & MBOX != 0).then_some(FileState {
+            inode: new.inode,
+            size: cur.inode,
+            modified: new.modified,
+            changed: new.changed,
+            check: cur.modified.cast_unsigned(),
+            settled: cur.changed.cast_unsigned(),
+        });
         let count = usize::try_from(start.u32()?).ok().filter(|&count| limits.allow(count, size))?;
 
         let names = size.checked_sub(HEADER + STAMPS + COUNT)?.checked_sub(count.checked_mul(ENTRY)?)?;
@@ -214,7 +256,7 @@ impl Index {
                 entries.push(fields.entry(&mut names)?);
             }
         }
-        (names.is_at_end() && source.checksum.finalize() == checksum).then_some(Self { stamps, entries })
+        (names.is_at_end() && source.checksum.finalize() == checksum).then_some(Self { stamps, mbox, entries })
     }
 }
 
@@ -272,7 +314,10 @@ impl<'a> Fields<'a> {
         let length = u16::from_le_bytes(self.take()?);
         let name = names.next(usize::from(length))?;
         // The index may have been forged, and its names must not lead out of the folder.
-        let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none();
+        let plain = match folder {
+            Folder::Mbox => (1..=70).contains(&name.len()) && name.iter().all(|octet| (0x21..=0x7e).contains(octet)),
+            _ => !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none(),
+        };
         plain.then(|| Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, namesake }))
     }
 }
@@ -308,10 +353,6 @@ fn is_first(warned: &Mutex<BTreeSet<Vec<u8>>>, path: &[u8]) -> bool {
     warned.lock().insert(path.to_vec())
 }
 
-fn path(user: &str) -> Vec<u8> {
-    [&Folder::Top.path(user), &b"/"[..], FILE].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,6 +370,7 @@ mod tests {
             |folder, name: &str, size| Message::new(FilePath { folder, name: name.as_bytes().into() }, content(size));
         Index {
             stamps: Some([Some(stamp), None]),
+            mbox: None,
             entries: vec![
                 entry(Folder::New, "1.a.h", 10),
                 entry(Folder::Cur, "2.b.h:2,S", 11),
@@ -338,7 +380,7 @@ mod tests {
     }
 
     fn encoded(index: &Index) -> Vec<u8> {
-        Index::encode(index.stamps, index.entries.iter(), LIMITS).unwrap()
+        Index::encode(index.stamps, index.mbox, index.entries.iter(), LIMITS).unwrap()
     }
 
     fn decoded(octets: &[u8]) -> Option<Index> {
@@ -388,7 +430,7 @@ mod tests {
             (limits(messages - 1, octets), false),
             (limits(messages, octets - 1), false),
         ] {
-            let written = Index::encode(index.stamps, index.entries.iter(), limits);
+            let written = Index::encode(index.stamps, index.mbox, index.entries.iter(), limits);
             assert_eq!(written.is_some(), allowed, "{limits:?}");
             assert_eq!(Index::decode(&encoded(&index)[..], size, limits).is_some(), allowed, "{limits:?}");
         }
@@ -397,8 +439,8 @@ mod tests {
     #[test]
     fn one_warning_is_logged_for_an_index_that_is_not_written() {
         let warned = Mutex::default();
-        let paths = ["ana", "bob", "ana", "bob"].map(path);
-        assert_eq!(paths.map(|path| is_first(&warned, &path)), [true, true, false, false]);
+        let paths = ["ana", "bob", "ana", "bob"];
+        assert_eq!(paths.map(|path| is_first(&warned, path.as_bytes())), [true, true, false, false]);
     }
 
     proptest! {
@@ -412,7 +454,7 @@ mod tests {
                 let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
                 Message::new(FilePath { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
             });
-            let index = Index { stamps: None, entries: entries.collect() };
+            let index = Index { entries: entries.collect(), ..Index::default() };
             prop_assert_eq!(decoded(&encoded(&index)), Some(index));
         }
 

@@ -11,17 +11,18 @@ use clap::ValueEnum;
 use super::directory::Directory;
 use super::homes::{Homes, Named};
 use super::is_missing;
+use super::location::Location;
+use super::mbox;
 use super::message::Folder;
-use super::root::Root;
+use super::root::Look;
 
 /// The layout of maildrops, as the operator chose it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LayoutChoice {
-    /// A directory with new/ or cur/ is a Maildir; another is flat, unless it is a home directory or has a Maildir in
-    /// it
+    /// A directory with new/ or cur/ is a Maildir; any other is flat, unless it is a home directory or contains a Maildir
     #[default]
     Auto,
-    /// Each file in a user's directory is a message, whatever else is there
+    /// Each file in a user's directory is a message, whatever else the directory contains
     Flat,
     /// Only files in new/ and cur/ are messages
     Maildir,
@@ -90,13 +91,13 @@ fn no_mail(why: &str) -> io::Error {
 /// the maildrop does not exist.
 ///
 /// # Errors
-/// When a directory cannot be read, or is refused as a maildrop.
-pub(super) fn folders(root: &Root, user: &str) -> io::Result<Vec<(Folder, Directory)>> {
-    let layouts = root.layouts();
+/// When a directory cannot be read, or is refused as a maildrop; `NotADirectory` when the location is a file.
+pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)>> {
+    let (root, layouts) = (location.root(), location.root().layouts());
     let mut folders = Vec::new();
     // new/ is listed before cur/. A message that is moved in between is then seen twice, but never missed.
     for folder in [Folder::New, Folder::Cur].into_iter().filter(|_| !layouts.is_always_flat()) {
-        match root.directory(&folder.path(user)) {
+        match root.directory(&location.folder(folder)) {
             Ok(directory) => folders.push((folder, directory)),
             // It does not exist, or a message in a flat maildrop is called "new".
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
@@ -104,9 +105,9 @@ pub(super) fn folders(root: &Root, user: &str) -> io::Result<Vec<(Folder, Direct
         }
     }
     if folders.is_empty() && !layouts.is_always_maildir() {
-        match root.directory(&Folder::Top.path(user)) {
+        match root.directory(location.path()) {
             Ok(directory) => {
-                layouts.refuse_home(&directory.named(user)?)?;
+                layouts.refuse_home(&directory.named(location.user().as_str())?)?;
                 folders.push((Folder::Top, directory));
             }
             Err(error) if is_missing(&error) => {}
@@ -121,11 +122,11 @@ pub(super) fn folders(root: &Root, user: &str) -> io::Result<Vec<(Folder, Direct
 ///
 /// # Errors
 /// When the directory is refused as a maildrop, or cannot be examined.
-pub(super) fn lock_folder(root: &Root, user: &str, lock: &[u8]) -> io::Result<Option<Folder>> {
-    let layouts = root.layouts();
+pub(super) fn lock_folder(location: &Location, lock: &str) -> io::Result<Option<Folder>> {
+    let (root, layouts) = (location.root(), location.root().layouts());
     if !layouts.is_always_flat() {
         for folder in [Folder::Cur, Folder::New] {
-            if root.has_directory(&folder.path(user))? {
+            if root.has_directory(&location.folder(folder))? {
                 return Ok(Some(folder));
             }
         }
@@ -133,13 +134,19 @@ pub(super) fn lock_folder(root: &Root, user: &str, lock: &[u8]) -> io::Result<Op
     if layouts.is_always_maildir() {
         return Ok(None);
     }
-    let Some(directory) = root.named(user)? else { return Ok(None) };
+    let directory = match root.look(location)? {
+        Look::Nothing => return Ok(None),
+        Look::File => {
+            mbox::refuse_other_file(location)?;
+            return Ok(Some(Folder::Mbox));
+        }
+        Look::Directory(directory) => directory,
+    };
     layouts.refuse_home(&directory)?;
-    let path = Folder::Top.path(user);
     // A lock file from an earlier session shows that the directory was accepted then. The session's own listing checks
     // it again.
-    if root.stamp(&[&path, &b"/"[..], lock].concat()).is_err() {
-        let directory = root.directory(&path)?;
+    if root.stamp(&location.own_files(Folder::Top).path(lock)).is_err() {
+        let directory = root.directory(location.path())?;
         directory.messages(|name| layouts.refuse_maildir_in(&directory, name))?;
     }
     Ok(Some(Folder::Top))

@@ -4,18 +4,19 @@
 //! memory. Other servers see it as a locked file (see [`LockFile`]). If that file cannot be locked, messages can be
 //! read but not removed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
-use super::RootId;
+use super::location::{Key, Location};
 use super::lock_file::{self, Attempt, LockFile};
 use super::message::Folder;
-use super::root::{self, Root};
+use super::root;
 use crate::auth::UserName;
 
 /// How long a login waits for a maildrop. The session that holds it may just be ending, for example if the client has
@@ -28,28 +29,36 @@ const POLL: Duration = Duration::from_millis(20);
 /// The maildrops that have a session.
 #[derive(Debug, Default)]
 pub struct Locks {
-    held: Mutex<HashSet<(UserName, RootId)>>,
+    /// The user of each maildrop that has a session.
+    held: Mutex<HashMap<Key, UserName>>,
     freed: Condvar,
 }
 
 impl Locks {
-    /// Locks the maildrop of `user`. Waits up to [`PATIENCE`] for a session that is ending, and returns `None` if
+    /// Locks the maildrop at `location`, or behind a link there that the operator has made. Waits up to [`PATIENCE`] for a session that is ending, and returns `None` if
     /// another session keeps the maildrop.
     ///
     /// # Errors
     /// When it cannot be found out whether another server holds the lock, or the user's directory is refused as a
     /// maildrop.
-    pub fn lock(self: &Arc<Self>, user: UserName, root: &Arc<Root>) -> io::Result<Option<Lock>> {
+    pub fn lock(self: &Arc<Self>, location: &Location) -> io::Result<Option<Lock>> {
+        match self.lock_at(location) {
+            Err(error) if is_link(&error) => self.lock_at(&location.behind_link()?),
+            result => result,
+        }
+    }
+
+    fn lock_at(self: &Arc<Self>, location: &Location) -> io::Result<Option<Lock>> {
         // This comes first, so that nothing is written into a directory that is refused.
-        let folder = lock_file::folder(root, &user)?;
+        let folder = lock_file::folder(location)?;
         let deadline = Instant::now() + PATIENCE;
-        let Some(mut lock) = self.lock_here(user, root.id(), deadline) else { return Ok(None) };
+        let Some(mut lock) = self.lock_here(location, deadline) else { return Ok(None) };
         let Some(folder) = folder else { return Ok(Some(lock)) };
-        match lock_everywhere(root, lock.user(), folder, deadline)? {
+        match lock_everywhere(location, folder, deadline)? {
             Attempt::Taken(file) => lock.file = Some(file),
             Attempt::Busy => return Ok(None),
             Attempt::Unavailable(error) => {
-                let path = root::display(&folder.path(lock.user().as_str()));
+                let path = root::display(&location.folder(folder));
                 log::warn!("{path} cannot be locked, so its messages can be read and not deleted: {error}");
             }
         }
@@ -57,22 +66,22 @@ impl Locks {
     }
 
     /// Locks the maildrop against the other sessions of this server.
-    fn lock_here(self: &Arc<Self>, user: UserName, root: RootId, deadline: Instant) -> Option<Lock> {
-        let maildrop = (user, root);
+    fn lock_here(self: &Arc<Self>, location: &Location, deadline: Instant) -> Option<Lock> {
+        let maildrop = location.key();
         let mut held = self.held.lock();
-        while held.contains(&maildrop) {
+        while held.contains_key(&maildrop) {
             if self.freed.wait_until(&mut held, deadline).timed_out() {
                 return None;
             }
         }
-        held.insert(maildrop.clone());
-        Some(Lock { locks: Arc::clone(self), maildrop, file: None })
+        held.insert(maildrop, location.user().clone());
+        Some(Lock { locks: Arc::clone(self), location: location.clone(), file: None })
     }
 
     /// The users who have a session, sorted by name.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.held.lock().iter().map(|(user, _)| user.to_string()).collect();
+        let mut names: Vec<_> = self.held.lock().values().map(UserName::to_string).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -83,16 +92,22 @@ impl Locks {
 #[derive(Debug)]
 pub struct Lock {
     locks: Arc<Locks>,
-    maildrop: (UserName, RootId),
+    location: Location,
     /// The lock against other servers. Without it another server could use the maildrop at the same time.
     file: Option<LockFile>,
 }
 
 impl Lock {
+    /// The location of the maildrop. If the operator has put a link there, this is the location behind the link.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// The user whose maildrop is locked.
     #[must_use]
     pub fn user(&self) -> &UserName {
-        &self.maildrop.0
+        self.location.user()
     }
 
     /// Returns true if nothing may be removed, because other servers cannot be kept out.
@@ -104,7 +119,7 @@ impl Lock {
     /// Returns true if other servers are kept out now. They are not if the lock file has been removed.
     #[must_use]
     pub fn is_exclusive(&self) -> bool {
-        self.file.as_ref().is_some_and(|file| file.is_held(self.user()))
+        self.file.as_ref().is_some_and(LockFile::is_held)
     }
 }
 
@@ -112,20 +127,24 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // This comes first: a session that waits for the lock in memory locks the file next.
         self.file = None;
-        self.locks.held.lock().remove(&self.maildrop);
+        self.locks.held.lock().remove(&self.location.key());
         self.locks.freed.notify_all();
     }
 }
 
+fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
+}
+
 /// Locks the maildrop against other servers.
-fn lock_everywhere(root: &Arc<Root>, user: &UserName, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
+fn lock_everywhere(location: &Location, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
     loop {
-        match LockFile::take(root, user, folder)? {
+        match LockFile::take(location, folder)? {
             Attempt::Busy if Instant::now() < deadline => thread::sleep(POLL),
             attempt => return Ok(attempt),
         }
         // The layout may have changed meanwhile.
-        folder = lock_file::folder(root, user)?.unwrap_or(folder);
+        folder = lock_file::folder(location)?.unwrap_or(folder);
     }
 }
 
@@ -135,30 +154,30 @@ mod tests {
     use crate::maildrop::MailRoot;
     use std::fs;
 
-    fn ana() -> UserName {
-        "ana".parse().unwrap()
+    fn location(directory: &tempfile::TempDir, user: &str) -> Location {
+        MailRoot::open(directory.path().to_owned()).unwrap().location(user.parse().unwrap()).unwrap()
     }
 
     /// A mail root with a maildrop for ana.
-    fn mail() -> (tempfile::TempDir, Arc<Root>) {
+    fn mail() -> (tempfile::TempDir, Location) {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("ana")).unwrap();
-        let root = MailRoot::open(directory.path().to_owned()).unwrap().current().unwrap();
-        (directory, root)
+        let location = location(&directory, "ana");
+        (directory, location)
     }
 
     #[test]
     fn a_maildrop_is_free_when_its_lock_is_dropped() {
         let locks = Arc::new(Locks::default());
         let ((_here, here), (_there, there)) = (mail(), mail());
-        let take = |root: &Arc<Root>| locks.lock(ana(), root).unwrap();
+        let take = |location: &Location| locks.lock(location).unwrap();
         let lock = take(&here).unwrap();
         assert_eq!(locks.users(), ["ana"]);
         assert!(take(&here).is_none());
         assert!(take(&there).is_some());
         let waiting = std::thread::spawn({
-            let (locks, here) = (Arc::clone(&locks), Arc::clone(&here));
-            move || locks.lock(ana(), &here).unwrap().is_some()
+            let (locks, here) = (Arc::clone(&locks), here.clone());
+            move || locks.lock(&here).unwrap().is_some()
         });
         drop(lock);
         assert!(waiting.join().unwrap());
@@ -167,32 +186,32 @@ mod tests {
 
     #[test]
     fn a_lock_keeps_other_servers_out() {
-        let (directory, root) = mail();
+        let (directory, ana) = mail();
         let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
-        let lock = one.lock(ana(), &root).unwrap().unwrap();
-        assert!(other.lock(ana(), &root).unwrap().is_none());
+        let lock = one.lock(&ana).unwrap().unwrap();
+        assert!(other.lock(&ana).unwrap().is_none());
         assert!(other.users().is_empty());
         drop(lock);
-        let _lock = other.lock(ana(), &root).unwrap().unwrap();
+        let _lock = other.lock(&ana).unwrap().unwrap();
         assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 0);
     }
 
     #[test]
     fn a_missing_maildrop_gets_no_lock_file() {
-        let (directory, root) = mail();
+        let (directory, _) = mail();
         let locks = Arc::new(Locks::default());
-        assert!(locks.lock("bob".parse().unwrap(), &root).unwrap().is_some());
+        assert!(locks.lock(&location(&directory, "bob")).unwrap().is_some());
         assert!(!directory.path().join("bob").exists());
     }
 
     #[test]
     fn only_a_regular_file_is_locked() {
-        let (directory, root) = mail();
+        let (directory, ana) = mail();
         let file = directory.path().join("ana/.pop3d-lock");
         let outside = directory.path().join("outside");
         let refused = || {
             let locks = Arc::new(Locks::default());
-            assert!(locks.lock(ana(), &root).is_err());
+            assert!(locks.lock(&ana).is_err());
             assert!(locks.users().is_empty());
         };
         std::os::unix::fs::symlink(&outside, &file).unwrap();

@@ -3,14 +3,13 @@
 //!
 //! All servers have to use the same file, whatever permissions each of them has. So its directory depends on the layout
 //! alone. It is the directory from which messages are removed: `cur/` of a Maildir, `new/` if there is no `cur/`, and
-//! the user's directory of a flat maildrop. A server that cannot lock the file there removes no messages.
+//! the user's directory of a flat maildrop. For an mbox it is the directory that holds the mbox. A server that cannot lock the file there removes no messages.
 //!
 //! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
 //! file may replace it by a new one. Then the lock on the old file is lost.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -20,18 +19,19 @@ use rustix::process::geteuid;
 
 use super::directory::Directory;
 use super::layout;
+use super::location::Location;
 use super::message::Folder;
-use super::root::{self, Root};
-use super::{RootId, UserName, is_missing};
+use super::root::{self, Look};
+use super::{RootId, is_missing};
 
-const NAME: &[u8] = b".pop3d-lock";
+const FILE: &str = "lock";
 
 /// Returns the folder in which a maildrop's lock file belongs; `None` if the maildrop does not exist.
 ///
 /// # Errors
 /// When the directory is refused as a maildrop, or cannot be examined.
-pub(super) fn folder(root: &Root, user: &UserName) -> io::Result<Option<Folder>> {
-    layout::lock_folder(root, user.as_str(), NAME)
+pub(super) fn folder(location: &Location) -> io::Result<Option<Folder>> {
+    layout::lock_folder(location, FILE)
 }
 
 /// A locked lock file. It is unlocked when it is closed, and child processes do not inherit it.
@@ -40,7 +40,7 @@ pub(super) struct LockFile {
     file: OwnedFd,
     /// Its device and inode, as they were when it was opened.
     id: RootId,
-    root: Arc<Root>,
+    location: Location,
     folder: Folder,
 }
 
@@ -59,36 +59,43 @@ impl LockFile {
     ///
     /// # Errors
     /// When something other than a lock file has its name.
-    pub(super) fn take(root: &Arc<Root>, user: &UserName, folder: Folder) -> io::Result<Attempt> {
-        let attempt = Self::take_in(root, user, folder)?;
+    pub(super) fn take(location: &Location, folder: Folder) -> io::Result<Attempt> {
+        let attempt = Self::take_in(location, folder)?;
         match (&attempt, folder) {
             // If the Maildir has got a cur/ meanwhile, other servers lock the file there.
-            (Attempt::Taken(_), Folder::New) if self::folder(root, user)? != Some(folder) => Ok(Attempt::Busy),
-            (Attempt::Taken(_), Folder::Cur) => Ok(Self::end_of_another(root, user)?.unwrap_or(attempt)),
+            (Attempt::Taken(_), Folder::New) if self::folder(location)? != Some(folder) => Ok(Attempt::Busy),
+            (Attempt::Taken(_), Folder::Cur) => Ok(Self::end_of_another(location)?.unwrap_or(attempt)),
             _ => Ok(attempt),
         }
     }
 
     /// Looks for a server that locked the Maildir before it had a cur/. If there is one, returns what that means for
     /// the lock in cur/. If not, removes the lock file in new/, which is not needed any more.
-    fn end_of_another(root: &Arc<Root>, user: &UserName) -> io::Result<Option<Attempt>> {
-        if !root.has(&path(Folder::New, user)) {
+    fn end_of_another(location: &Location) -> io::Result<Option<Attempt>> {
+        if !location.root().has(&path(location, Folder::New)) {
             return Ok(None);
         }
-        match Self::take_in(root, user, Folder::New)? {
-            Attempt::Taken(_old) => match root.directory(&Folder::New.path(user.as_str()))?.unlink(NAME) {
-                Ok(()) => Ok(None),
-                Err(error) => Ok(Some(Attempt::Unavailable(error))),
-            },
+        match Self::take_in(location, Folder::New)? {
+            Attempt::Taken(_old) => {
+                match location
+                    .root()
+                    .directory(&location.folder(Folder::New))?
+                    .unlink(&location.own_files(Folder::New).name(FILE))
+                {
+                    Ok(()) => Ok(None),
+                    Err(error) => Ok(Some(Attempt::Unavailable(error))),
+                }
+            }
             other => Ok(Some(other)),
         }
     }
 
-    fn take_in(root: &Arc<Root>, user: &UserName, folder: Folder) -> io::Result<Attempt> {
-        let path = path(folder, user);
-        let file = match open(root, user, folder) {
+    fn take_in(location: &Location, folder: Folder) -> io::Result<Attempt> {
+        let path = path(location, folder);
+        let file = match open(location, folder) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(Attempt::Busy),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(error),
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
         };
@@ -105,38 +112,41 @@ impl LockFile {
             return Ok(Attempt::Busy); // another server replaced the file after it was opened here
         }
         if folder == Folder::Top {
-            share_if_roots(root, user, &file, &stat)?;
+            share_if_roots(location, &file, &stat)?;
         }
-        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), root: Arc::clone(root), folder }))
+        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), location: location.clone(), folder }))
     }
 
     /// Returns true if the locked file is still the one that other servers would lock. If the whole maildrop was
     /// removed, there is nothing left to lock, and this is true as well.
-    pub(super) fn is_held(&self, user: &UserName) -> bool {
-        match self.root.names(&path(self.folder, user), &self.file, self.id) {
+    pub(super) fn is_held(&self) -> bool {
+        let root = self.location.root();
+        match root.names(&path(&self.location, self.folder), &self.file, self.id) {
             Ok(is_named) => is_named,
-            Err(error) => is_missing(&error) && matches!(self.root.named(user.as_str()), Ok(None)),
+            Err(error) => is_missing(&error) && matches!(root.look(&self.location), Ok(Look::Nothing)),
         }
     }
 }
 
 /// The path of a lock file below the mail root.
-fn path(folder: Folder, user: &UserName) -> Vec<u8> {
-    [&folder.path(user.as_str()), &b"/"[..], NAME].concat()
+fn path(location: &Location, folder: Folder) -> Vec<u8> {
+    location.own_files(folder).path(FILE)
 }
 
 /// Opens the lock file, or creates it. Returns `None` if another server was faster.
-fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<OwnedFd>> {
-    let directory = || root.directory(&folder.path(user.as_str()));
-    match root.lock_file(&path(folder, user)) {
+fn open(location: &Location, folder: Folder) -> io::Result<Option<OwnedFd>> {
+    let own = location.own_files(folder);
+    let directory = || location.root().directory(&own.directory);
+    let name = own.name(FILE);
+    match location.root().lock_file(&own.path(FILE)) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if is_missing(&error) => create(&directory()?),
+        Err(error) if is_missing(&error) => create(&directory()?, &name),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
-            if !directory.has_file(NAME) || directory.unlink(NAME).is_err() {
+            if !directory.has_file(&name) || directory.unlink(&name).is_err() {
                 return Err(error);
             }
-            create(&directory)
+            create(&directory, &name)
         }
         Err(error) => Err(error),
     }
@@ -144,17 +154,17 @@ fn open(root: &Root, user: &UserName, folder: Folder) -> io::Result<Option<Owned
 
 /// Gives a lock file that an earlier version left as root's to the owner of the maildrop. Such a file is empty and in a
 /// user's directory; versions that lock in cur/ or new/ give their files away when they create them.
-fn share_if_roots(root: &Root, user: &UserName, file: &OwnedFd, stat: &Stat) -> io::Result<()> {
-    let directory = Folder::Top.path(user.as_str());
+fn share_if_roots(location: &Location, file: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let (root, directory) = (location.root(), location.path());
     let is_roots = geteuid().is_root() && (stat.st_uid, stat.st_size, stat.st_nlink) == (0, 0, 1);
-    if is_roots && !root.is_shared_like(&directory, stat)? {
-        root.directory(&directory)?.share(file)?;
+    if is_roots && !root.is_shared_like(directory, stat)? {
+        root.directory(directory)?.share(file)?;
     }
     Ok(())
 }
 
-fn create(directory: &Directory) -> io::Result<Option<OwnedFd>> {
-    match directory.create(NAME) {
+fn create(directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    match directory.create(name) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
@@ -202,7 +212,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// A mail root with a maildrop for ana that has these folders.
-    struct Mail(tempfile::TempDir, Arc<Root>);
+    struct Mail(tempfile::TempDir, Location);
 
     impl Mail {
         fn with(folders: &[&str]) -> Self {
@@ -210,8 +220,9 @@ mod tests {
             for folder in folders {
                 fs::create_dir_all(directory.path().join("ana").join(folder)).unwrap();
             }
-            let root = MailRoot::open(directory.path().to_owned()).unwrap().current().unwrap();
-            Self(directory, root)
+            let root = MailRoot::open(directory.path().to_owned()).unwrap();
+            let location = root.location("ana".parse().unwrap()).unwrap();
+            Self(directory, location)
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -219,7 +230,7 @@ mod tests {
         }
 
         fn take(&self) -> Attempt {
-            LockFile::take(&self.1, &ana(), folder(&self.1, &ana()).unwrap().unwrap()).unwrap()
+            LockFile::take(&self.1, folder(&self.1).unwrap().unwrap()).unwrap()
         }
 
         #[track_caller]
@@ -229,10 +240,6 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-    }
-
-    fn ana() -> UserName {
-        "ana".parse().unwrap()
     }
 
     fn give_away(path: &Path) {
@@ -260,24 +267,24 @@ mod tests {
         drop(lock);
         let lock = mail.taken();
         assert!(!mail.path("new/.pop3d-lock").exists());
-        assert!(matches!(LockFile::take(&mail.1, &ana(), Folder::New).unwrap(), Attempt::Busy));
-        assert!(lock.is_held(&ana()));
+        assert!(matches!(LockFile::take(&mail.1, Folder::New).unwrap(), Attempt::Busy));
+        assert!(lock.is_held());
     }
 
     #[test]
     fn a_lock_is_lost_with_its_file() {
         let mail = Mail::with(&[""]);
         let lock = mail.taken();
-        assert!(lock.is_held(&ana()));
+        assert!(lock.is_held());
         fs::remove_file(mail.path(".pop3d-lock")).unwrap();
-        assert!(!lock.is_held(&ana()));
+        assert!(!lock.is_held());
         let next = mail.taken();
-        assert!(next.is_held(&ana()) && !lock.is_held(&ana()));
+        assert!(next.is_held() && !lock.is_held());
         // Moved away, the file still exists.
         fs::rename(mail.path(".pop3d-lock"), mail.path(".elsewhere")).unwrap();
-        assert!(!next.is_held(&ana()));
+        assert!(!next.is_held());
         let last = mail.taken();
-        assert!(last.is_held(&ana()) && !next.is_held(&ana()));
+        assert!(last.is_held() && !next.is_held());
     }
 
     #[test]

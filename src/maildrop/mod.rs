@@ -5,9 +5,11 @@
 //!
 //! - [`MailRoot`] is the mail directory as the operator named it, and [`Root`] is its open descriptor. Every file is
 //!   opened beneath it.
+//! - [`Location`] says where a user's maildrop is.
 //! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
-//! - [`Maildrop`] is the list. `scan` finds the files, `measure` finds their sizes on the wire, and `index` keeps these
-//!   from login to login.
+//! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
+//!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
+//!   login to login.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
@@ -15,21 +17,27 @@
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
 mod directory;
+mod files;
+mod format;
 mod homes;
 mod identity;
 mod index;
 mod layout;
+mod location;
 mod lock;
 mod lock_file;
 mod marks;
+mod mbox;
 mod measure;
 mod message;
+mod missing;
 mod moved;
 mod name;
 mod names;
 mod root;
 mod scan;
 mod system;
+mod template;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -39,20 +47,17 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
-use rustix::io::Errno;
-
-use crate::auth::UserName;
-use identity::Identity;
+use format::Format;
 use index::Index;
 pub use layout::{LayoutChoice, Layouts};
+pub use location::Location;
 pub use lock::{Lock, Locks};
 use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-use message::Folder;
 pub use message::Message;
 pub use root::{MailRoot, Root, RootId};
+pub use template::fixed_part;
 pub use update::Update;
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
@@ -83,11 +88,13 @@ impl fmt::Display for MessageNumber {
     }
 }
 
-/// A message opened for sending.
+/// A message opened for sending, as a range of a file.
 #[derive(Debug)]
 pub struct OpenMessage {
-    /// The message's file, positioned at its beginning.
+    /// The file that holds the message.
     pub file: File,
+    /// The offset at which the message begins in the file.
+    pub offset: u64,
     /// The size of the stored message in octets. It is the same as at login.
     pub stored: u64,
     /// The size that LIST gave to the client.
@@ -108,10 +115,8 @@ pub enum OpenError {
 /// A user's messages as they were at login, and which of them are marked as deleted.
 #[derive(Debug)]
 pub struct Maildrop {
-    root: Arc<Root>,
-    user: UserName,
-    /// When the session listed the messages, in ns since 1970.
-    opened: i64,
+    location: Location,
+    format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
@@ -124,12 +129,12 @@ impl Maildrop {
     /// Lists and measures the user's messages.
     ///
     /// # Errors
-    /// When the directory exists and cannot be read.
-    pub fn open(root: Arc<Root>, user: UserName) -> io::Result<Self> {
-        let opened = scan::nanoseconds_since_1970();
-        let messages = scan::messages(&root, user.as_str())?;
+    /// When the maildrop exists and cannot be read.
+    pub fn open(location: Location) -> io::Result<Self> {
+        let mut format = format::of(&location)?;
+        let messages = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        Ok(Self { root, user, opened, messages, marks: Marks::default(), octets, corrections: BTreeMap::new() })
+        Ok(Self { location, format, messages, marks: Marks::default(), octets, corrections: BTreeMap::new() })
     }
 
     /// How many messages are not marked as deleted.
@@ -183,40 +188,12 @@ impl Maildrop {
     /// # Errors
     /// When the message was removed or changed, or cannot be read. Other messages can still be opened.
     pub fn open_message(&mut self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
-        let opened = match self.open_here(number) {
-            Err(error) if self.may_be_elsewhere(number, &error) => self.open_moved(number),
-            result => result,
-        };
+        let opened = self.format.open(&mut self.messages, number.index());
         if matches!(opened, Err(OpenError::Changed)) {
             // The index is wrong, so the next login has to read the messages again.
-            Index::forget(&self.root, self.user.as_str());
+            Index::forget(self.location.root(), &self.format.own_files());
         }
         opened
-    }
-
-    /// Opens a message where the session knows it to be.
-    fn open_here(&self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
-        let Message { path, content, .. } = &self.messages[number.index()];
-        let (file, identity) = self.root.file(&path.path(self.user.as_str())).map_err(|error| {
-            match Errno::from_io_error(&error) {
-                // The file, or a directory on its path, has been replaced by a link or by something else.
-                Some(Errno::LOOP | Errno::NOTDIR) => OpenError::Changed,
-                _ => OpenError::Io(error),
-            }
-        })?;
-        if !self.is_message(number.index(), &identity) {
-            return Err(OpenError::Changed);
-        }
-        let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
-        Ok(OpenMessage { file, stored: identity.size, octets: content.octets, wire_form })
-    }
-
-    fn may_be_elsewhere(&self, number: MessageNumber, error: &OpenError) -> bool {
-        let is_missing = match error {
-            OpenError::Changed => true,
-            OpenError::Io(error) => is_missing(error),
-        };
-        is_missing && self.messages[number.index()].path.folder != Folder::Top
     }
 
     /// Notes that a message has `octets` on the wire, and not as many as its file name says. The index gets the right
@@ -225,18 +202,13 @@ impl Maildrop {
         self.corrections.insert(number.index(), octets);
     }
 
-    /// Returns true if a file with the message's base name is the message. [`update`] explains how a file is
-    /// recognised.
-    fn is_message(&self, index: usize, identity: &Identity) -> bool {
-        let content = &self.messages[index].content;
-        content.is(identity) && (content.identity.inode == identity.inode || self.is_alone(index))
-    }
-
-    /// Returns true if no other message has the message's base name. Messages with equal base names are neighbours in
-    /// the list.
-    fn is_alone(&self, index: usize) -> bool {
-        let base = |index: usize| self.messages.get(index).map(|message| message.path.base());
-        base(index) != base(index + 1) && (index == 0 || base(index) != base(index - 1))
+    /// The UPDATE state: removes the marked messages, and those only.
+    #[must_use]
+    pub fn commit(mut self) -> Update {
+        if self.marks.len() == 0 {
+            return Update::default();
+        }
+        self.format.remove(&self.messages, &self.marks.in_order())
     }
 }
 
@@ -245,7 +217,7 @@ impl Drop for Maildrop {
     fn drop(&mut self) {
         if !self.corrections.is_empty() {
             let corrections = self.corrections.iter().map(|(&index, &octets)| (&self.messages[index], octets));
-            Index::correct(&self.root, self.user.as_str(), corrections);
+            Index::correct(self.location.root(), &self.format.own_files(), corrections);
         }
     }
 }

@@ -9,11 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::directory::Directory;
-use super::identity::{Stamp, is_settled};
-use super::message::Message;
-use super::root::Root;
-use super::scan::{Folders, Listed, nanoseconds_since_1970};
-use super::{Maildrop, MessageNumber, OpenError, OpenMessage, is_missing};
+use super::identity::{Stamp, is_settled, nanoseconds_since_1970};
+use super::location::Location;
+use super::scan::{Folders, Listed};
 
 /// How long messages are looked for while other programs keep renaming files. The client waits for the answer
 /// meanwhile, and most clients give up after a minute.
@@ -28,15 +26,15 @@ const TICK: Duration = Duration::from_millis(20);
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
 /// The files of a maildrop as they were listed during a session.
-pub(super) struct Listing<'a> {
-    folders: Folders<'a>,
+pub(super) struct Listing {
+    folders: Folders,
     /// In the order of their base names.
     files: Vec<Listed>,
     /// True if nothing was renamed while the files were listed.
     pub(super) at_rest: bool,
 }
 
-impl Listing<'_> {
+impl Listing {
     /// The files with a base name. Usually it is one; there are several if messages share the base name or if a file
     /// has several links.
     pub(super) fn of(&self, base: &[u8]) -> &[Listed] {
@@ -53,8 +51,7 @@ impl Listing<'_> {
 
 /// Lists a maildrop repeatedly, until the caller has found its messages or the time limit is reached.
 pub(super) struct Search<'a> {
-    root: &'a Root,
-    user: &'a str,
+    location: &'a Location,
     deadline: Instant,
     pause: Duration,
     /// The directories' time stamps, if the last listing did not change them, and when they were first seen.
@@ -62,17 +59,17 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(root: &'a Root, user: &'a str) -> Self {
-        Self { root, user, deadline: Instant::now() + TIME_LIMIT, pause: Duration::ZERO, unchanged: None }
+    pub(super) fn new(location: &'a Location) -> Self {
+        Self { location, deadline: Instant::now() + TIME_LIMIT, pause: Duration::ZERO, unchanged: None }
     }
 
     /// Lists the maildrop's files. Returns `None` when the time limit is reached, but never for the first call.
-    pub(super) fn list(&mut self) -> io::Result<Option<Listing<'a>>> {
+    pub(super) fn list(&mut self) -> io::Result<Option<Listing>> {
         if Instant::now() + self.pause > self.deadline {
             return Ok(None);
         }
         thread::sleep(self.pause);
-        let folders = Folders::open(self.root, self.user)?;
+        let folders = Folders::open(self.location)?;
         let (before, now) = (folders.times()?, Instant::now());
         let since = match self.unchanged.take() {
             Some((times, since)) if times == before => since,
@@ -102,42 +99,4 @@ fn is_conclusive(times: &[Stamp], ago: Duration) -> bool {
 fn tick(times: &[Stamp]) -> Duration {
     let is_coarse = |stamp: &Stamp| stamp.changed % 1_000_000_000 == 0;
     if times.iter().any(is_coarse) { COARSE_TICK } else { TICK }
-}
-
-impl Maildrop {
-    /// Opens a message of a Maildir that was moved or renamed since it was listed.
-    pub(super) fn open_moved(&mut self, number: MessageNumber) -> Result<OpenMessage, OpenError> {
-        let (root, user) = (self.root.clone(), self.user.clone());
-        let mut search = Search::new(&root, user.as_str());
-        loop {
-            let Some(listing) = search.list().map_err(OpenError::Io)? else { return self.open_here(number) };
-            let is_listed = self.follow(number.index(), &listing);
-            match self.open_here(number) {
-                Err(OpenError::Changed) if !listing.at_rest => {}
-                // It was renamed again during the listing or after it.
-                Err(OpenError::Io(error)) if is_missing(&error) && (is_listed || !listing.at_rest) => {}
-                Ok(opened) => {
-                    // A program that moves one message often moves others too, so all messages are updated.
-                    for index in 0..self.messages.len() {
-                        self.follow(index, &listing);
-                    }
-                    return Ok(opened);
-                }
-                result => return result,
-            }
-        }
-    }
-
-    /// Updates a message's path from a listing. Returns false if the listing does not have the message.
-    fn follow(&mut self, index: usize, listing: &Listing<'_>) -> bool {
-        let Message { path, content, .. } = &self.messages[index];
-        let found = match listing.of(path.base()) {
-            [only] => Some(only),
-            several => several.iter().find(|file| file.inode == content.identity.inode),
-        };
-        if let Some(file) = found {
-            self.messages[index].path = file.path.clone();
-        }
-        found.is_some()
-    }
 }

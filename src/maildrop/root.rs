@@ -12,27 +12,33 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::directory::Directory;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
 use super::layout::Layouts;
+use super::location::Location;
 use super::system;
+use super::template::{Fixed, Template};
+use crate::auth::{Mailbox, UserName};
 use crate::owner;
 
-/// The directory that holds a directory for each user, as the operator named it.
+/// The location of all maildrops as the operator gave it: a directory with a maildrop for each user, or a template.
 #[derive(Debug)]
 pub struct MailRoot {
     path: PathBuf,
+    template: Template,
     layouts: Arc<Layouts>,
-    directory: Mutex<Arc<Root>>,
+    /// The template's fixed part; `None` if that is the account's home directory.
+    directory: Option<Mutex<Arc<Root>>>,
 }
 
 impl MailRoot {
-    /// Opens the directory at `path`.
+    /// Opens the directory at `path`, or the fixed part of a template.
     ///
     /// # Errors
-    /// When `path` is not a directory that can be searched, or is one of the system's.
+    /// When that is not a directory that can be searched, or is one of the system's, or the template is wrong.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         Self::with_layouts(path, Arc::default())
     }
@@ -42,8 +48,12 @@ impl MailRoot {
     /// # Errors
     /// As of [`MailRoot::open`].
     pub fn with_layouts(path: PathBuf, layouts: Arc<Layouts>) -> io::Result<Self> {
-        let directory = Mutex::new(Arc::new(Root::open(&path, &layouts)?));
-        Ok(Self { path, layouts, directory })
+        let template = Template::parse(&path)?;
+        let directory = match &template.fixed {
+            Fixed::Directory(path) => Some(Mutex::new(Arc::new(Root::open(path, &layouts)?))),
+            Fixed::Home => None,
+        };
+        Ok(Self { path, template, layouts, directory })
     }
 
     /// Opens another directory, in which maildrops have the same layouts.
@@ -60,16 +70,55 @@ impl MailRoot {
         &self.path
     }
 
+    /// The location of the maildrop of `user`, whose account has no home and no location of its own.
+    ///
+    /// # Errors
+    /// As of [`MailRoot::location_of`].
+    pub fn location(&self, user: UserName) -> io::Result<Location> {
+        self.location_of(user, &Mailbox::default())
+    }
+
+    /// The location of the maildrop of `user`: the one that the account names, or else the one of the template.
+    ///
+    /// # Errors
+    /// When a directory cannot be opened, when the template needs a home and the account has none, and when the name does
+    /// not fit into the template.
+    pub fn location_of(&self, user: UserName, mailbox: &Mailbox) -> io::Result<Location> {
+        let root = |template: &Template| -> io::Result<Arc<Root>> {
+            match &template.fixed {
+                Fixed::Directory(path) => Ok(Arc::new(Root::open(path, &self.layouts)?)),
+                Fixed::Home => {
+                    let home = mailbox.home.as_ref().ok_or_else(|| {
+                        let why =
+                            "the location of maildrops begins with %h, and the users file has no home for the user";
+                        io::Error::new(io::ErrorKind::InvalidInput, why)
+                    })?;
+                    Ok(Arc::new(Root::open_home(home, &self.layouts)?))
+                }
+            }
+        };
+        let (root, path) = match (&mailbox.location, &self.directory) {
+            (Some(location), _) => {
+                let template = Template::parse(location)?;
+                (root(&template)?, template.expand(user.as_str())?)
+            }
+            (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
+            (None, None) => (root(&self.template)?, self.template.expand(user.as_str())?),
+        };
+        Ok(Location::new(root, path, user))
+    }
+
     /// The directory that the path names now. It may have been replaced since it was last opened, for example by a
     /// mount.
     ///
     /// # Errors
     /// When the path is no longer a directory that can be searched.
-    pub fn current(&self) -> io::Result<Arc<Root>> {
-        let now = RootId::new(&fs::stat(&self.path)?);
-        let mut directory = self.directory.lock();
+    fn current(&self, directory: &Mutex<Arc<Root>>) -> io::Result<Arc<Root>> {
+        let path = self.template.directory();
+        let now = RootId::new(&fs::stat(path)?);
+        let mut directory = directory.lock();
         if directory.id != now {
-            *directory = Arc::new(Root::open(&self.path, &self.layouts)?);
+            *directory = Arc::new(Root::open(path, &self.layouts)?);
         }
         Ok(Arc::clone(&directory))
     }
@@ -100,14 +149,51 @@ impl Root {
     fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
         // Links in the path of the mail directory were made by the operator, so they are followed. The look at "."
         // below needs the permission to search the directory.
-        let directory = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = fs::openat(CWD, path, SEARCH, Mode::empty())?;
         system::refuse(&directory)?;
+        Self::new(directory, layouts)
+    }
+
+    /// Opens an account's home directory, below which the location names the maildrop. Links on the way to it are followed,
+    /// because the users file belongs to the operator.
+    fn open_home(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
+        Self::new(fs::openat(CWD, path, SEARCH, Mode::empty())?, layouts)
+    }
+
+    fn new(directory: OwnedFd, layouts: &Arc<Layouts>) -> io::Result<Self> {
         if is_fenced_off(&directory) {
             let why = "the server may not reach it (--allow-dir at its start would let it)";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         let id = RootId::new(&fs::statat(&directory, ".", AtFlags::empty())?);
         Ok(Self { directory, id, layouts: Arc::clone(layouts) })
+    }
+
+    /// Follows a link that the operator has put into this directory: one that root or the server's own user owns. Returns
+    /// the directory that holds the link's target, and the target's name there. Links on the way to the target are not
+    /// followed, because users may have made them.
+    ///
+    /// # Errors
+    /// When `name` is no such link, or its target cannot be reached.
+    pub(super) fn follow(&self, name: &[u8]) -> io::Result<(Self, Vec<u8>)> {
+        let link = fs::openat(&self.directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = fs::fstat(&link)?;
+        let is_operators = stat.st_uid == 0 || stat.st_uid == geteuid().as_raw();
+        if !FileType::from_raw_mode(stat.st_mode).is_symlink() || !is_operators {
+            return Err(Errno::LOOP.into());
+        }
+        let target = fs::readlinkat(&link, c"", Vec::new())?.into_bytes();
+        let target = target.strip_suffix(b"/").unwrap_or(&target);
+        let (directory, name) = match memchr::memrchr(b'/', target) {
+            Some(0) => (&b"/"[..], &target[1..]),
+            Some(at) => (&target[..at], &target[at + 1..]),
+            None => (&b"."[..], target),
+        };
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(Errno::LOOP.into());
+        }
+        let directory = fs::openat2(&self.directory, directory, SEARCH, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        Ok((Self::new(directory, &self.layouts)?, name.to_vec()))
     }
 
     /// The directory's device and inode.
@@ -134,18 +220,19 @@ impl Root {
         }
     }
 
-    /// Returns the directory of `user`, if it exists.
+    /// Returns what is at `location`.
     ///
     /// # Errors
-    /// When the path cannot be examined, or is not a directory.
-    pub(super) fn named(&self, user: &str) -> io::Result<Option<Named>> {
-        match fs::statat(&self.directory, user, AtFlags::SYMLINK_NOFOLLOW) {
+    /// When the path cannot be examined, or is neither a directory nor a regular file.
+    pub(super) fn look(&self, location: &Location) -> io::Result<Look> {
+        match fs::statat(&self.directory, location.path(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => Ok(Some(named(&stat, user))),
+                FileType::Directory => Ok(Look::Directory(named(&stat, location.user().as_str()))),
                 FileType::Symlink => Err(Errno::LOOP.into()),
+                FileType::RegularFile => Ok(Look::File),
                 _ => Err(Errno::NOTDIR.into()),
             },
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT) => Ok(Look::Nothing),
             Err(error) => Err(error.into()),
         }
     }
@@ -164,6 +251,11 @@ impl Root {
     /// Opens the regular file at `path` below the root for reading.
     pub(super) fn file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
         regular(open_beneath(&self.directory, path, READ)?)
+    }
+
+    /// Opens the regular file at `path` below the root for reading and writing.
+    pub(super) fn writable_file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
+        regular(open_beneath(&self.directory, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?)
     }
 
     /// Opens the server's lock file at `path` below the root.
@@ -204,6 +296,13 @@ impl Root {
     }
 }
 
+/// What a location is, as [`Root::look`] finds it.
+pub(super) enum Look {
+    Nothing,
+    Directory(Named),
+    File,
+}
+
 pub(super) fn named(stat: &Stat, user: &str) -> Named {
     Named { id: RootId::new(stat), user: user.to_owned(), owner: stat.st_uid }
 }
@@ -213,6 +312,9 @@ fn is_fenced_off(directory: &OwnedFd) -> bool {
     let opened = fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     matches!(opened, Err(Errno::ACCESS)) && fs::accessat(directory, ".", Access::READ_OK, AtFlags::empty()).is_ok()
 }
+
+/// Flags for opening a directory below which other files are opened.
+const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Flags for reading. With them a FIFO does not block the server, and a terminal does not become its controlling
 /// terminal.

@@ -15,16 +15,16 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::time::SystemTime;
 
 use super::directory::Directory;
 use super::identity::{Identity, Stamp, Stamps, is_settled};
 use super::index::Index;
-use super::layout::{self, Layouts};
+use super::layout;
+use super::location::Location;
 use super::measure::{self, is_exhaustion};
 use super::message::{Content, FilePath, Folder, Message};
 use super::name;
-use super::root::{self, Root};
+use super::root;
 
 /// How often a maildrop is listed at most if other programs change it meanwhile. A listing may miss a file that is
 /// renamed during it.
@@ -38,19 +38,11 @@ const MORE_LISTINGS: usize = 200;
 /// refused, and the next login measures all messages again.
 const SAMPLE: usize = 1000;
 
-/// Lists the user's messages in the maildrop's order.
-pub(super) fn messages(root: &Root, user: &str) -> io::Result<Vec<Message>> {
-    let now = nanoseconds_since_1970();
-    match Index::load(root, user) {
-        Some(Index { stamps: Some(stamps), entries }) if are_still(root, user, stamps, now) => Ok(entries),
-        index => Folders::open(root, user)?.refresh(root, user, index, now),
-    }
-}
-
 /// Returns true if the Maildir's directories have not changed since the index was written. They are neither opened nor
 /// listed for this.
-fn are_still(root: &Root, user: &str, stamps: Stamps, now: i64) -> bool {
-    let is_still = |folder: Folder, stamp: Option<Stamp>| match root.stamp(&folder.path(user)) {
+pub(super) fn are_unchanged(location: &Location, stamps: Stamps, now: i64) -> bool {
+    let root = location.root();
+    let is_still = |folder: Folder, stamp: Option<Stamp>| match root.stamp(&location.folder(folder)) {
         Ok(current) => Some(current) == stamp && is_settled(current.modified, now),
         Err(error) => error.kind() == io::ErrorKind::NotFound && stamp.is_none(),
     };
@@ -98,21 +90,27 @@ fn base_and_content(message: &Message) -> (&[u8], &Content) {
 
 /// The directories that hold a maildrop's messages: one if it is flat, one or two if it is a Maildir, none if it does
 /// not exist.
-pub(super) struct Folders<'a> {
-    layouts: &'a Layouts,
+#[derive(Debug)]
+pub(super) struct Folders {
+    location: Location,
     directories: Vec<(Folder, Directory)>,
 }
 
-impl<'a> Folders<'a> {
-    pub(super) fn open(root: &'a Root, user: &str) -> io::Result<Self> {
-        Ok(Self { layouts: root.layouts(), directories: layout::folders(root, user)? })
+impl Folders {
+    pub(super) fn open(location: &Location) -> io::Result<Self> {
+        Ok(Self { location: location.clone(), directories: layout::folders(location)? })
     }
 
     pub(super) fn directory(&self, folder: Folder) -> Option<&Directory> {
         self.directories.iter().find(|(it, _)| *it == folder).map(|(_, directory)| directory)
     }
 
-    fn is_flat(&self) -> bool {
+    /// Returns true if the maildrop does not exist.
+    pub(super) fn are_missing(&self) -> bool {
+        self.directories.is_empty()
+    }
+
+    pub(super) fn is_flat(&self) -> bool {
         self.directory(Folder::Top).is_some()
     }
 
@@ -134,8 +132,8 @@ impl<'a> Folders<'a> {
         for &(folder, ref directory) in &self.directories {
             let listed = |(name, inode)| Listed { path: FilePath { folder, name }, inode };
             let messages = directory.messages(|name| match folder {
-                Folder::Top => self.layouts.refuse_maildir_in(directory, name),
-                Folder::New | Folder::Cur => Ok(()),
+                Folder::Top => self.location.root().layouts().refuse_maildir_in(directory, name),
+                Folder::New | Folder::Cur | Folder::Mbox => Ok(()),
             });
             files.extend(messages?.into_iter().map(listed));
         }
@@ -183,13 +181,13 @@ impl<'a> Folders<'a> {
 
     /// Lists the messages, measures those that `index` does not know, and writes a new index if it differs from the old
     /// one.
-    fn refresh(&self, root: &Root, user: &str, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
+    pub(super) fn refresh(&self, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
         let stamps = self.stamps(now)?; // taken before the directories are listed
         let index = index.unwrap_or_default();
         let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
         for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
-            let mut found = self.found(user, &messages)?;
+            let mut found = self.found(&messages)?;
             complete = found.complete;
             let undisturbed = self.times()? == before;
             if !undisturbed {
@@ -213,13 +211,13 @@ impl<'a> Folders<'a> {
         let entries = messages.iter().filter(settled);
         let is_known = entries.clone().map(base_and_content).eq(index.entries.iter().map(base_and_content));
         if !is_known || (stamps.is_some() && stamps != index.stamps) {
-            Index::save(root, user, stamps, entries);
+            Index::save(self.location.root(), &self.location.own_files(Folder::Top), stamps, entries);
         }
         Ok(messages)
     }
 
     /// Lists the messages once and measures those that are not `known`.
-    fn found(&self, user: &str, known: &[Message]) -> io::Result<Found> {
+    fn found(&self, known: &[Message]) -> io::Result<Found> {
         let index = Known::new(known);
         let files = self.files()?;
         let trusted = !self.is_flat() && self.confirm(&index, &files);
@@ -245,7 +243,7 @@ impl<'a> Folders<'a> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => found.lost = true,
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
-                    log::warn!("{} is left out: {error}", root::display(&path.path(user)));
+                    log::warn!("{} is left out: {error}", root::display(&self.location.file(&path)));
                     found.complete = false;
                 }
             }
@@ -336,9 +334,4 @@ fn note_namesakes(messages: &mut [Message]) {
             content.namesake = true;
         }
     }
-}
-
-pub(super) fn nanoseconds_since_1970() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

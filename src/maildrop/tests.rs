@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 mod index;
 mod update;
 
+use super::message::Folder;
 use super::*;
 
 struct Mail {
@@ -66,9 +67,12 @@ impl Mail {
         }
     }
 
+    fn location(&self) -> Location {
+        MailRoot::open(self.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap()
+    }
+
     fn open(&self) -> Maildrop {
-        let root = MailRoot::open(self.root.path().to_owned()).unwrap();
-        Maildrop::open(root.current().unwrap(), "ana".parse().unwrap()).unwrap()
+        Maildrop::open(self.location()).unwrap()
     }
 
     /// Logs in and returns each message's file name, octets and unique-id.
@@ -253,8 +257,7 @@ fn a_maildrop_behind_a_link_is_not_opened() {
     fs::create_dir(mail.root.path().join("bob")).unwrap();
     fs::write(mail.root.path().join("bob/1"), "bob's\n").unwrap();
     symlink("bob", mail.user()).unwrap();
-    let root = MailRoot::open(mail.root.path().to_owned()).unwrap();
-    assert!(Maildrop::open(root.current().unwrap(), "ana".parse().unwrap()).is_err());
+    assert!(Maildrop::open(mail.location()).is_err());
 }
 
 #[test]
@@ -367,10 +370,11 @@ fn octets_are_exact_after_marks_however_many_there_are() {
     }
     mail.settle();
     assert_eq!(mail.octets(), [5; 3]);
-    let root = MailRoot::open(mail.root.path().to_owned()).unwrap().current().unwrap();
-    let mut index = Index::load(&root, "ana").unwrap();
+    let location = mail.location();
+    let (root, files) = (location.root(), location.own_files(Folder::Top));
+    let mut index = Index::load(root, &files).unwrap();
     index.entries[..2].iter_mut().for_each(|entry| entry.content.octets = u64::MAX);
-    Index::save(&root, "ana", index.stamps, index.entries.iter());
+    Index::save(root, &files, index.stamps, index.entries.iter());
     let mut open = mail.open();
     assert_eq!(open.octets(), u64::MAX);
     for (marked, octets) in [(1, u64::MAX), (2, 5), (3, 0)] {

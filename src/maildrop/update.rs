@@ -16,12 +16,14 @@ use std::io;
 use std::mem;
 
 use super::directory::Directory;
+use super::files::{is_alone, is_message};
 use super::identity::{Identity, is_settled};
 use super::index::Index;
-use super::message::Folder;
+use super::is_missing;
+use super::location::Location;
+use super::message::{Folder, Message};
 use super::moved::{Listing, Search};
 use super::root;
-use super::{Maildrop, is_missing};
 
 /// What the UPDATE state did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,23 +32,6 @@ pub struct Update {
     pub removed: u64,
     /// Marked messages that were not removed, or may not have been.
     pub failed: u64,
-}
-
-impl Maildrop {
-    /// The UPDATE state: removes the marked messages, and those only.
-    #[must_use]
-    pub fn commit(self) -> Update {
-        if self.marks.len() == 0 {
-            return Update::default();
-        }
-        let mut removal =
-            Removal { maildrop: &self, update: Update::default(), gone: 0, changed: 0, unsettled: vec![] };
-        for folder in Folder::ALL {
-            removal.remove_from(folder);
-        }
-        removal.look_for_the_rest();
-        removal.finish()
-    }
 }
 
 /// A marked message that may still exist.
@@ -70,8 +55,11 @@ enum Attempt {
 }
 
 /// The removal of a maildrop's marked messages.
-struct Removal<'a> {
-    maildrop: &'a Maildrop,
+pub(super) struct Removal<'a> {
+    location: &'a Location,
+    messages: &'a [Message],
+    /// When the messages were listed, in ns since 1970.
+    listed: i64,
     update: Update,
     /// How many marked messages other programs had removed already.
     gone: u64,
@@ -80,17 +68,20 @@ struct Removal<'a> {
     unsettled: Vec<Unsettled>,
 }
 
-impl Removal<'_> {
+impl<'a> Removal<'a> {
+    pub(super) fn new(location: &'a Location, messages: &'a [Message], listed: i64) -> Self {
+        Self { location, messages, listed, update: Update::default(), gone: 0, changed: 0, unsettled: vec![] }
+    }
+
     /// Removes the marked messages that are in `folder`, if their paths are the ones the session knows.
-    fn remove_from(&mut self, folder: Folder) {
-        let maildrop = self.maildrop;
-        let mut due = maildrop.marks.in_order();
-        due.retain(|&index| maildrop.messages[index].path.folder == folder);
+    pub(super) fn remove_from(&mut self, folder: Folder, marked: &[usize]) {
+        let mut due = marked.to_vec();
+        due.retain(|&index| self.messages[index].path.folder == folder);
         if due.is_empty() {
             return;
         }
-        let path = folder.path(maildrop.user.as_str());
-        let directory = match maildrop.root.directory(&path) {
+        let path = self.location.folder(folder);
+        let directory = match self.location.root().directory(&path) {
             Ok(directory) => Some(directory),
             Err(error) if is_missing(&error) => None,
             Err(error) => {
@@ -100,7 +91,7 @@ impl Removal<'_> {
             }
         };
         for index in due {
-            match self.remove(directory.as_ref(), &maildrop.messages[index].path.name, index) {
+            match self.remove(directory.as_ref(), &self.messages[index].path.name, index) {
                 Ok(Attempt::Removed { linked }) if folder == Folder::Top || !linked => self.update.removed += 1,
                 // A message in a flat maildrop is identified by its name alone, so it is not looked for elsewhere.
                 Ok(Attempt::Missing) if folder == Folder::Top => self.gone += 1,
@@ -116,9 +107,8 @@ impl Removal<'_> {
 
     /// Looks for marked messages that other programs have moved, and for further links of removed files, until every
     /// one of them is known to be removed.
-    fn look_for_the_rest(&mut self) {
-        let maildrop = self.maildrop;
-        let mut search = Search::new(&maildrop.root, maildrop.user.as_str());
+    pub(super) fn look_for_the_rest(&mut self) {
+        let mut search = Search::new(self.location);
         while !self.unsettled.is_empty() {
             let error = match search.list() {
                 Ok(Some(listing)) => {
@@ -131,14 +121,14 @@ impl Removal<'_> {
             };
             let count = mem::take(&mut self.unsettled).len();
             self.update.failed += count as u64;
-            log::error!("{}: {count} marked messages cannot be looked for: {error}", maildrop.user);
+            log::error!("{}: {count} marked messages cannot be looked for: {error}", self.location.user());
         }
     }
 
     /// Removes every listed file of a message. Returns the message if it may have further files.
-    fn settle(&mut self, mut message: Unsettled, listing: &Listing<'_>) -> Option<Unsettled> {
+    fn settle(&mut self, mut message: Unsettled, listing: &Listing) -> Option<Unsettled> {
         let (mut is_complete, mut is_other) = (listing.at_rest, false);
-        for file in listing.of(self.maildrop.messages[message.index].path.base()) {
+        for file in listing.of(self.messages[message.index].path.base()) {
             match self.remove(listing.directory(file), &file.path.name, message.index) {
                 Ok(Attempt::Removed { linked: false }) => {
                     self.update.removed += 1;
@@ -158,7 +148,7 @@ impl Removal<'_> {
         }
         if message.removed {
             self.update.removed += 1;
-        } else if is_other && self.maildrop.is_alone(message.index) {
+        } else if is_other && is_alone(self.messages, message.index) {
             self.fail_as_changed(message.index);
         } else {
             self.gone += 1;
@@ -184,9 +174,9 @@ impl Removal<'_> {
 
     /// Returns true if a file with the message's base name is the marked message.
     fn is_marked(&self, index: usize, identity: &Identity) -> bool {
-        let Identity { inode, modified, .. } = self.maildrop.messages[index].content.identity;
-        let is_old = || is_settled(modified, self.maildrop.opened);
-        self.maildrop.is_message(index, identity) && (inode == identity.inode || is_old())
+        let Identity { inode, modified, .. } = self.messages[index].content.identity;
+        let is_old = || is_settled(modified, self.listed);
+        is_message(self.messages, index, identity) && (inode == identity.inode || is_old())
     }
 
     fn fail_as_changed(&mut self, index: usize) {
@@ -196,18 +186,18 @@ impl Removal<'_> {
 
     fn fail(&mut self, index: usize, error: &io::Error) {
         self.update.failed += 1;
-        let path = self.maildrop.messages[index].path.path(self.maildrop.user.as_str());
+        let path = self.location.file(&self.messages[index].path);
         log::error!("cannot remove {}: {error}", root::display(&path));
     }
 
-    fn finish(self) -> Update {
+    pub(super) fn finish(self) -> Update {
         if self.changed > 0 {
-            Index::forget(&self.maildrop.root, self.maildrop.user.as_str());
+            Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
         }
         if self.gone > 0 {
             log::info!(
                 "{}: other programs had removed {} of the marked messages already",
-                self.maildrop.user,
+                self.location.user(),
                 self.gone
             );
         }

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
 use super::self_signed;
@@ -21,9 +22,8 @@ use crate::{owner, trust};
 /// A certificate chain and its private key, ready for TLS connections.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The files (PEM) of the chain and of the key. `None` for a certificate that was made for this run only.
-    files: Option<(PathBuf, PathBuf)>,
-    config: Arc<ServerConfig>,
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
     expiry: Option<UnixTime>,
 }
 
@@ -114,12 +114,23 @@ impl fmt::Display for CertificateError {
 
 impl std::error::Error for CertificateError {}
 
+impl CertificateError {
+    /// What kind of error the system has reported, if it is one of the system's.
+    #[must_use]
+    pub fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::File(_, pem::Error::Io(error)) => Some(error.kind()),
+            _ => None,
+        }
+    }
+}
+
 impl Certificate {
     /// Reads and checks the files of the chain and of the key.
     ///
     /// # Errors
     /// [`CertificateError`]
-    pub fn open(chain: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
+    pub fn open(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
         load(chain, key)
     }
 
@@ -133,17 +144,30 @@ impl Certificate {
         let own = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(io::Error::other)?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?;
         log::info!("TLS certificate of this run (with --state it would be kept), SHA-256 {}", fingerprint(&own));
-        let expiry = expiry(&own);
-        let config = config(vec![own], key).and_then(with_tickets).map_err(io::Error::other)?;
-        Ok(Self { files: None, config: Arc::new(config), expiry })
+        certified(vec![own], key).map(Self::new).map_err(io::Error::other)
     }
 
-    /// Reads the files again. Returns `None` when there are none.
-    ///
-    /// # Errors
-    /// [`CertificateError`]
-    pub fn read_again(&self) -> Result<Option<Self>, CertificateError> {
-        self.files.as_ref().map(|(chain, key)| load(chain.clone(), key.clone())).transpose()
+    fn new(key: CertifiedKey) -> Self {
+        let own = key.cert.first();
+        let (names, expiry) = (own.map(names).unwrap_or_default(), own.and_then(expiry));
+        Self { key: Arc::new(key), names, expiry }
+    }
+
+    /// The DNS names that the certificate is for, which may begin with `*.`.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Returns true if clients that ask for `name` can accept the certificate. `name` may begin with `*.`.
+    #[must_use]
+    pub fn is_for(&self, name: &str) -> bool {
+        let is_same = |own: &String| own.eq_ignore_ascii_case(name);
+        let covers = |own: &String| {
+            let parent = name.split_once('.').map(|(_, parent)| parent);
+            own.strip_prefix("*.").zip(parent).is_some_and(|(own, parent)| own.eq_ignore_ascii_case(parent))
+        };
+        self.names.iter().any(|own| is_same(own) || covers(own))
     }
 
     /// The expiry date of the server's own certificate, which is the first of the chain.
@@ -152,14 +176,13 @@ impl Certificate {
         self.expiry
     }
 
-    /// The configuration for a new connection.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+    /// The chain and the key.
+    pub(super) fn key(&self) -> &Arc<CertifiedKey> {
+        &self.key
     }
 }
 
-fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, CertificateError> {
-    let (chain, key) = (chain_file.as_path(), key_file.as_path());
+fn load(chain: &Path, key: &Path) -> Result<Certificate, CertificateError> {
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| CertificateError::File(chain.to_owned(), error))?;
@@ -175,34 +198,29 @@ fn load(chain_file: PathBuf, key_file: PathBuf) -> Result<Certificate, Certifica
     warn_of_dates(chain, own);
 
     let unusable = |error| CertificateError::Unusable(chain.to_owned(), key.to_owned(), error);
-    let config = match config(certificates.clone(), private.clone_key()) {
+    let certified_key = match certified(certificates.clone(), private.clone_key()) {
         Err(rustls::Error::InconsistentKeys(_)) => {
-            let pairs =
-                |certificate: &CertificateDer<'static>| config(vec![certificate.clone()], private.clone_key()).is_ok();
+            let pairs = |certificate: &CertificateDer<'static>| {
+                certified(vec![certificate.clone()], private.clone_key()).is_ok()
+            };
             let (chain, key) = (chain.to_owned(), key.to_owned());
             return Err(match certificates.iter().position(pairs) {
                 Some(at) => CertificateError::Order(chain, key, at + 1),
                 None => CertificateError::NoPair(chain, key),
             });
         }
-        config => config.map_err(unusable)?,
+        certified_key => certified_key.map_err(unusable)?,
     };
-    let config = with_tickets(config).map_err(unusable)?;
-    let expiry = expiry(own);
-    Ok(Certificate { files: Some((chain_file, key_file)), config: Arc::new(config), expiry })
+    Ok(Certificate::new(certified_key))
 }
 
-/// Lets clients resume TLS sessions by tickets, which need no memory in the server.
-fn with_tickets(mut config: ServerConfig) -> Result<ServerConfig, rustls::Error> {
-    config.ticketer = Ticketer::new()?;
-    Ok(config)
+fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, rustls::Error> {
+    CertifiedKey::from_der(chain, key, &default_provider())
 }
 
-fn config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, rustls::Error> {
-    ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()? // TLS 1.2 and 1.3
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
+fn names(own: &CertificateDer<'_>) -> Vec<String> {
+    let parsed = webpki::EndEntityCert::try_from(own);
+    parsed.map(|own| own.valid_dns_names().map(str::to_owned).collect()).unwrap_or_default()
 }
 
 /// Makes the error for a file that does not contain what is `wanted`.
@@ -274,7 +292,7 @@ mod tests {
 
     #[track_caller]
     fn refused(chain: &Path, key: &Path, said: &str) {
-        let why = Certificate::open(chain.to_owned(), key.to_owned()).unwrap_err().to_string();
+        let why = Certificate::open(chain, key).unwrap_err().to_string();
         let wanted = said.replace("CHAIN", chain.to_str().unwrap()).replace("KEY", key.to_str().unwrap());
         assert!(why.contains(&wanted) && !why.contains('\n'), "{why}");
     }
@@ -291,7 +309,7 @@ mod tests {
         let turned = [&chain, &other].map(|file| fs::read_to_string(file).unwrap()).concat();
         fs::write(&chain, turned).unwrap();
         refused(&chain, &other_key, "the key in KEY belongs to certificate 2 in CHAIN");
-        Certificate::open(chain.clone(), key.clone()).unwrap();
+        Certificate::open(&chain, &key).unwrap();
         fs::write(&other, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
         refused(&other, &key, "CHAIN is not in PEM format");
         fs::write(&other, "").unwrap();

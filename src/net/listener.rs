@@ -2,12 +2,15 @@
 //! connections from each until the server closes.
 
 use std::io;
+use std::iter;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
@@ -51,6 +54,11 @@ pub struct Listener {
     port: u16,
     /// The system's default congestion control, if it has to be set for connections from other machines.
     for_remote: Option<String>,
+    /// It accepts no more connections.
+    closed: AtomicBool,
+    /// An eventfd that wakes the acceptor of a socket from systemd. Other sockets are shut down for this, but systemd
+    /// passes the same socket to the next server.
+    waker: Option<OwnedFd>,
 }
 
 /// Binds `port` on each address. Port 0 selects a free port, the same on all addresses. If the addresses are not
@@ -59,6 +67,18 @@ pub struct Listener {
 /// # Errors
 /// If an address cannot be bound; the error names it.
 pub fn bind(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
+    let listeners = bind_those_there(addresses, port, required)?;
+    if listeners.is_empty() {
+        return Err(io::Error::other("no address to listen on"));
+    }
+    Ok(listeners)
+}
+
+/// Does the same, but there may be none.
+///
+/// # Errors
+/// As of [`bind`].
+pub fn bind_those_there(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
     let mut tries = 0;
     loop {
         match bind_once(addresses, port, required) {
@@ -85,9 +105,6 @@ fn bind_once(addresses: &[ListenAddress], mut port: u16, required: bool) -> io::
             }
         }
     }
-    if listeners.is_empty() {
-        return Err(io::Error::other("no address to listen on"));
-    }
     Ok(listeners)
 }
 
@@ -101,6 +118,14 @@ fn set_for_local(socket: &Socket) -> Option<String> {
     let default = tcp_congestion(socket).ok()?;
     let has_changed = default != FROM_THE_START && set_tcp_congestion(socket, FOR_LOCAL).is_ok();
     (has_changed && default != FOR_LOCAL).then_some(default)
+}
+
+/// Returns the client's address. A socket from systemd may be for both families; it has IPv4 clients under IPv6 addresses.
+fn without_mapping(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |v4| (v4, v6.port()).into()),
+        SocketAddr::V4(_) => peer,
+    }
 }
 
 /// Returns true if the client is on this machine: its address is a loopback address, or the same as the server's address
@@ -132,7 +157,15 @@ impl Listener {
         let socket = Socket::from(socket);
         socket.set_cloexec(true)?;
         let for_remote = prepare(&socket)?;
-        Ok(Self { socket: socket.into(), address: ListenAddress::from(address.ip()), port: address.port(), for_remote })
+        let waker = Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(Self {
+            socket: socket.into(),
+            address: ListenAddress::from(address.ip()),
+            port: address.port(),
+            for_remote,
+            closed: AtomicBool::new(false),
+            waker,
+        })
     }
 
     fn bind(name: &ListenAddress, port: u16) -> io::Result<Self> {
@@ -147,7 +180,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, address: name.clone(), port, for_remote })
+        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false), waker: None })
     }
 
     /// Returns the address and the actual port, for people to read.
@@ -156,7 +189,19 @@ impl Listener {
         self.address.text_with_port(self.port)
     }
 
-    /// Accepts connections until the server closes, each as soon as a slot is free for it. After an error it waits for a
+    /// The address, as the operator has named it.
+    #[must_use]
+    pub fn name(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// The real port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Accepts connections until it or the server is closed, each as soon as a slot is free for it. After an error it waits for a
     /// moment and goes on.
     pub fn accept_all(
         &self,
@@ -169,12 +214,13 @@ impl Listener {
             if protocol == Protocol::Peep {
                 self.wait(); // an unauthenticated connection may be closed for the client that is waiting now
             }
-            connections.reserve(protocol)
+            if self.is_closed() { None } else { connections.reserve(protocol) }
         };
         while let Some(reservation) = reserve() {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
+                    let peer = without_mapping(peer);
                     self.set_for_remote(&stream, peer);
                     serve(reservation, stream, peer);
                 }
@@ -187,7 +233,7 @@ impl Listener {
                 }
                 Err(error) => {
                     drop(reservation);
-                    if connections.is_closing() {
+                    if connections.is_closing() || self.is_closed() {
                         return;
                     }
                     if pause == FIRST_PAUSE {
@@ -212,7 +258,9 @@ impl Listener {
 
     /// Waits until a connection is in the backlog, or the listener is woken.
     fn wait(&self) {
-        if let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None)
+        let watched = iter::once(self.socket.as_fd()).chain(self.waker.as_ref().map(OwnedFd::as_fd));
+        let mut watched: Vec<_> = watched.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN)).collect();
+        if let Err(error) = poll(&mut watched, None)
             && error != Errno::INTR
         {
             log::error!("{}: cannot wait for connections: {error}", self.address());
@@ -227,9 +275,17 @@ impl Listener {
         poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Wakes [`Listener::accept_all`], which then sees that the server is closing. No connection is accepted after this.
-    pub fn wake(&self) {
-        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends [`Listener::accept_all`]. No connection is accepted after this.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let _ = match &self.waker {
+            Some(waker) => rustix::io::write(waker, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from),
+            None => SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both),
+        };
     }
 }
 

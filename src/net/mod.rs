@@ -4,12 +4,15 @@
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
 //! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
+//! - [`holders`] tells which programs listen on a port.
 //! - [`refuse`] and [`discard_input`] end a connection so that the client still gets the last reply.
 //!
 //! [`crate::server`] is the caller.
 
 mod address;
 mod certificate;
+mod certificates;
+mod holder;
 mod listener;
 mod patience;
 mod self_signed;
@@ -18,6 +21,8 @@ mod tls;
 
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError};
-pub use listener::{Listener, bind};
+pub use certificates::Certificates;
+pub use holder::{Holder, holders};
+pub use listener::{Listener, bind, bind_those_there};
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

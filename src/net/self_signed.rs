@@ -69,7 +69,7 @@ mod tests {
         let state = StateDir::open(directory.path().to_owned()).unwrap();
         let (chain, key) = self_signed(&state, None).unwrap();
         let first = fs::read(&chain).unwrap();
-        Certificate::open(chain.clone(), key.clone()).unwrap();
+        Certificate::open(&chain, &key).unwrap();
         self_signed(&state, Some("mail.example")).unwrap();
         assert_eq!(fs::read(&chain).unwrap(), first);
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);

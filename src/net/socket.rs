@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::certificate::Certificate;
+use super::certificates::Certificates;
 use super::patience::patiently;
 use super::tls::TlsLayer;
 use crate::auth;
@@ -44,7 +45,7 @@ pub struct Socket<'a> {
     slot: &'a Slot,
     connection: &'a Connection,
     sent: Option<&'a Counter>,
-    certificate: Option<Arc<Certificate>>,
+    certificates: Option<Arc<Certificates>>,
     tls: Option<Box<TlsLayer>>,
     timeout: Option<Duration>,
     ending: bool,
@@ -52,23 +53,23 @@ pub struct Socket<'a> {
 }
 
 impl<'a> Socket<'a> {
-    /// Wraps the connection of `slot`. `sent` counts the octets sent to the client. If there is a `certificate`, TLS can be
+    /// Wraps the connection of `slot`. `sent` counts the octets sent to the client. If there are `certificates`, TLS can be
     /// started.
     #[must_use]
-    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificate: Option<Arc<Certificate>>) -> Self {
+    pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificates: Option<Arc<Certificates>>) -> Self {
         let connection = slot.connection();
-        Self { slot, connection, sent, certificate, tls: None, timeout: None, ending: false, waiting_since: None }
+        Self { slot, connection, sent, certificates, tls: None, timeout: None, ending: false, waiting_since: None }
     }
 
     fn stream(&self) -> &TcpStream {
         &self.connection.stream
     }
 
-    /// Sends `octets` octets of `file` by sendfile(2).
-    fn send_file_in_clear(&self, file: &File, octets: u64) -> io::Result<()> {
-        let (mut offset, mut most) = (0, PIECE);
-        while offset < octets {
-            let piece = (octets - offset).min(most);
+    /// Sends a range of `file` by sendfile(2).
+    fn send_file_in_clear(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        let (mut offset, mut most) = (range.start, PIECE);
+        while offset < range.end {
+            let piece = (range.end - offset).min(most);
             let begun = Instant::now();
             let sent = counted(self.sent, piece, || {
                 let count = usize::try_from(piece).unwrap_or(usize::MAX);
@@ -86,12 +87,12 @@ impl<'a> Socket<'a> {
         Ok(())
     }
 
-    /// Sends `octets` octets of `file` over TLS: reads them block by block and encrypts them.
-    fn send_file_by_tls(&mut self, file: &File, octets: u64) -> io::Result<()> {
+    /// Sends a range of `file` over TLS: reads it block by block and encrypts it.
+    fn send_file_by_tls(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
         let mut block = Block::new();
-        let mut offset = 0;
-        while offset < octets {
-            let wanted = usize::try_from(octets - offset).map_or(block.len(), |left| left.min(block.len()));
+        let mut offset = range.start;
+        while offset < range.end {
+            let wanted = usize::try_from(range.end - offset).map_or(block.len(), |left| left.min(block.len()));
             file.read_exact_at(&mut block[..wanted], offset)?;
             self.write_all(&block[..wanted])?;
             offset += wanted as u64;
@@ -191,8 +192,8 @@ impl Link for Socket<'_> {
         self.connection.set_logged_in();
     }
 
-    fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {
-        if self.tls.is_some() { self.send_file_by_tls(file, octets) } else { self.send_file_in_clear(file, octets) }
+    fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
+        if self.tls.is_some() { self.send_file_by_tls(file, range) } else { self.send_file_in_clear(file, range) }
     }
 
     fn client_left(&mut self) -> bool {
@@ -222,7 +223,7 @@ impl Link for Socket<'_> {
     }
 
     fn tls(&self) -> wire::Tls {
-        match (&self.tls, &self.certificate) {
+        match (&self.tls, &self.certificates) {
             (Some(_), _) => wire::Tls::Active,
             (None, Some(_)) => wire::Tls::Ready,
             (None, None) => wire::Tls::Absent,
@@ -230,10 +231,10 @@ impl Link for Socket<'_> {
     }
 
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String> {
-        let certificate = self.certificate.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let certificates = self.certificates.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let stream = &self.connection.stream;
         self.connection.set_waiting(Some(Instant::now()));
-        let tls = TlsLayer::accept(certificate.config(), stream, deadline);
+        let tls = TlsLayer::accept(certificates.config(), stream, deadline);
         self.connection.set_waiting(None);
         let tls = tls?;
         stream.set_read_timeout(self.timeout)?;
@@ -298,7 +299,7 @@ mod tests {
         let (slot, peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 << 20).unwrap();
-        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 64 << 20).unwrap_err();
+        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 0..64 << 20).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(sent.value() > 0);
         assert_eq!(received(slot, peer), sent.value());
@@ -320,7 +321,7 @@ mod tests {
         let (slot, peer) = pair();
         let file = tempfile::tempfile().unwrap();
         file.set_len(1000).unwrap();
-        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 2000).unwrap_err();
+        let error = Socket::new(&slot, Some(&sent), None).send_file(&file, 0..2000).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!((received(slot, peer), sent.value()), (1000, 1000));
     }

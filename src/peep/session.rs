@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
+use crate::events::{AdminReason, Client, What};
 use crate::guard::{Admission, AttemptRefused, PreLoginLimits};
 use crate::settings::{Admin, TIMEOUT_RANGE};
 use crate::shared::{LOGIN_LIMIT, Shared};
@@ -16,12 +17,12 @@ use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 /// The reply to a connection when there are too many from its address: [`ErrorCode::TooMany`].
 pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 
-/// Runs a PEEP session over `link` until it ends. `name` identifies the session in the log.
+/// Runs a PEEP session over `link` until it ends. Its events are those of `client`.
 ///
 /// # Errors
 /// Those of the connection.
-pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, name: &str) -> io::Result<()> {
-    let mut session = Session { shared, name, limits: PreLoginLimits::new(admission), authenticated: false };
+pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &Client) -> io::Result<()> {
+    let mut session = Session { shared, client, limits: PreLoginLimits::new(admission), authenticated: false };
     let mut lines = Lines::new(LINE_LIMIT);
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
@@ -60,7 +61,7 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, name: &st
 
 struct Session<'a> {
     shared: &'a Shared,
-    name: &'a str,
+    client: &'a Client,
     limits: PreLoginLimits<'a>,
     authenticated: bool,
 }
@@ -111,7 +112,7 @@ impl Session<'_> {
             Command::MaxConnections => return value(connections.limit() as u64),
             Command::SetMaildir { path } => {
                 let root = settings.mail_root.elsewhere(PathBuf::from(&path)).map_err(|error| {
-                    log::warn!("{} mail directory {path:?} refused: {error}", self.name);
+                    log::warn!("{} mail directory {path:?} refused: {error}", self.client);
                     ErrorCode::BadMaildir
                 })?;
                 self.shared.change_settings(|settings| settings.mail_root = Arc::new(root));
@@ -132,6 +133,13 @@ impl Session<'_> {
             Command::CurrentUsers => return Ok(Reply::Lines(locks.users())),
             Command::AllConnections => return value(stats.connections.value()),
             Command::AllLogins => return value(stats.logins.value()),
+            Command::Reload => {
+                let needs_restart = self.shared.reloader.ask_and_wait().ok_or(ErrorCode::BadConfiguration)?;
+                self.log_change(format_args!("configuration read again"));
+                if !needs_restart.is_empty() {
+                    return Ok(Reply::Lines(needs_restart.into_iter().map(str::to_owned).collect()));
+                }
+            }
             _ => return Err(ErrorCode::UnknownCommand), // version 1.1
         }
         Ok(Reply::Done)
@@ -139,29 +147,28 @@ impl Session<'_> {
 
     fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
         let attempt = self.limits.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
-            let why = match why {
-                AttemptRefused::Penalty(penalty) => format!("too many failed logins, for {penalty}"),
-                AttemptRefused::Busy => "too many at once from the client's address".to_owned(),
+            let reason = match why {
+                AttemptRefused::Penalty(penalty) => AdminReason::Penalty(penalty),
+                AttemptRefused::Busy => AdminReason::Busy,
             };
-            log::warn!("{} admin login refused: name={name:?}, {why}", self.name);
+            self.emit(What::AdminRefused { name, reason: &reason });
             ErrorCode::TooMany
         })?;
         let admin = Arc::clone(&self.shared.settings().admin);
-        if !admin.credentials.match_with(name.as_bytes(), password.as_bytes()) {
-            log::warn!("{} admin login failed: name={name:?}", self.name);
+        let reason = if !admin.credentials.match_with(name.as_bytes(), password.as_bytes()) {
+            AdminReason::Credentials
         } else if let Some(why) = self.is_refused_to_the_client(&admin, link) {
-            log::warn!(
-                "{} admin login refused: name={name:?}, the default admin is for programs of root alone (see \
-                 --peep-admin), and {why}",
-                self.name
-            );
+            AdminReason::NotRoot(why)
         } else {
             self.limits.succeeded(attempt);
             self.authenticated = true;
-            log::info!("{} admin login: name={name:?}", self.name);
+            self.emit(What::AdminLogin { name });
             return Ok(());
+        };
+        self.emit(What::AdminRefused { name, reason: &reason });
+        if let Some(penalty) = self.limits.failed(attempt) {
+            self.emit(What::Penalty { penalty });
         }
-        self.limits.failed(attempt);
         Err(ErrorCode::WrongCredentials)
     }
 
@@ -182,14 +189,18 @@ impl Session<'_> {
             Unchanged::Exists => ErrorCode::UserExists,
             Unchanged::Missing => ErrorCode::NoSuchUser,
             Unchanged::File(error) => {
-                log::error!("{} the users file cannot be changed: {error}", self.name);
+                log::error!("{} the users file cannot be changed: {error}", self.client);
                 ErrorCode::UsersNotWritten
             }
         }
     }
 
     fn log_change(&self, change: std::fmt::Arguments<'_>) {
-        log::info!("{} set: {change}", self.name);
+        self.emit(What::AdminChange { change });
+    }
+
+    fn emit(&self, what: What<'_>) {
+        self.shared.events.emit(self.client, what);
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
 use super::reply::{self, Fault, Refusal};
+use crate::events::TransformResult;
 use crate::maildrop::OpenMessage;
 use crate::transform::{self, Failure, Running};
 use crate::wire::{BLOCK, Block, Link, Output, Stuffer, Top};
@@ -18,6 +21,15 @@ pub(super) enum Body {
     Whole,
     /// TOP
     Lines(u32),
+}
+
+/// A message that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transferred {
+    /// The message's octets, before byte-stuffing.
+    pub(super) octets: u64,
+    /// When the first of them were ready to be sent.
+    pub(super) ready: Instant,
 }
 
 /// How a transfer failed.
@@ -66,47 +78,57 @@ impl TransferError {
 /// octet: some clients look for the end of a response in one segment only.
 const TAIL: usize = 4096;
 
-/// Sends a message as it is stored. Returns its octets.
-pub(super) fn stored<L: Link>(output: &mut Output<L>, message: OpenMessage, body: Body) -> Result<u64, TransferError> {
+/// Sends a message as it is stored.
+pub(super) fn stored<L: Link>(
+    output: &mut Output<L>,
+    message: OpenMessage,
+    body: Body,
+) -> Result<Transferred, TransferError> {
     if message.wire_form && body == Body::Whole && message.stored > BLOCK as u64 {
         return wire_form(output, &message);
     }
-    let OpenMessage { file, stored, octets, .. } = message;
+    let OpenMessage { file, offset, stored, octets, .. } = message;
     let status: &dyn Display = match body {
         Body::Whole => &format_args!("{octets} octets"),
         Body::Lines(_) => &"top of message follows",
     };
-    send(output, Stored { file, left: stored }, status, body)
+    send(output, &mut Stored { file, rest: offset..offset + stored }, status, body)
 }
 
-/// Sends the output of a transform. Returns its octets. `input_pending` is true if the client has already sent further
-/// commands; then the end of its input does not mean that it has left.
+/// Sends the output of a transform, and says what became of it. `input_pending` is true if the client has already sent
+/// further commands; then the end of its input does not mean that it has left.
 pub(super) fn transformed<L: Link>(
     output: &mut Output<L>,
     running: Running,
     input_pending: bool,
     body: Body,
-) -> Result<u64, TransferError> {
-    output.flush()?; // earlier replies do not wait for the program
-    send(output, Transformed { running, input_pending }, &"transformed message follows", body)
+) -> (TransformResult, Result<Transferred, TransferError>) {
+    let mut source = Transformed { running, input_pending, result: TransformResult::Stopped };
+    let sent = match output.flush() {
+        // Earlier replies are sent first, because they must not wait for the program.
+        Ok(()) => send(output, &mut source, &"transformed message follows", body),
+        Err(error) => Err(error.into()),
+    };
+    (source.result, sent)
 }
 
 /// Sends a message whose stored octets are those on the wire.
 // Not inlined, so that a waiting session needs no stack for the tail.
 #[inline(never)]
-fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<u64, TransferError> {
+fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<Transferred, TransferError> {
     let mut tail = [0; TAIL];
-    let body = message.stored - TAIL as u64;
-    message.file.read_exact_at(&mut tail, body).map_err(TransferError::unreadable)?;
+    let tail_start = message.offset + message.stored - TAIL as u64;
+    message.file.read_exact_at(&mut tail, tail_start).map_err(TransferError::unreadable)?;
     reply::ok(output.pending(), format_args!("{} octets", message.octets));
+    let ready = Instant::now();
     output.flush()?;
-    output.link.send_file(&message.file, body).map_err(|error| match error.kind() {
+    output.link.send_file(&message.file, message.offset..tail_start).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => TransferError::Cut(shortened()),
         _ => TransferError::Broken(error),
     })?;
     output.pending().extend_from_slice(&tail);
     reply::end(output.pending());
-    Ok(message.stored)
+    Ok(Transferred { octets: message.stored, ready })
 }
 
 /// The error when a file has become shorter since login.
@@ -117,10 +139,10 @@ fn shortened() -> io::Error {
 /// Reads blocks, converts them to wire form and sends them. An error before the first block is answered by -ERR.
 fn send<L: Link>(
     output: &mut Output<L>,
-    mut source: impl Source,
+    source: &mut impl Source,
     status: &dyn Display,
     body: Body,
-) -> Result<u64, TransferError> {
+) -> Result<Transferred, TransferError> {
     let mut top = match body {
         Body::Whole => None,
         Body::Lines(lines) => Some(Top::new(lines)),
@@ -129,6 +151,7 @@ fn send<L: Link>(
     let mut block = Block::new();
     output.enlarge();
     let mut length = source.read(&mut block, &mut output.link)?;
+    let ready = Instant::now();
     reply::ok(output.pending(), status);
     while length > 0 {
         let wanted = top.as_mut().map_or(length, |top| top.take(&block[..length]));
@@ -143,7 +166,7 @@ fn send<L: Link>(
         }
         length = source.read(&mut block, &mut output.link).map_err(TransferError::after_a_part)?;
     }
-    Ok(stuffer.finish(output.pending()))
+    Ok(Transferred { octets: stuffer.finish(output.pending()), ready })
 }
 
 /// The source of a message's octets.
@@ -159,21 +182,23 @@ trait Source {
 /// missing.
 struct Stored {
     file: File,
-    left: u64,
+    /// The part of the message's range that has not been read yet.
+    rest: Range<u64>,
 }
 
 impl Source for Stored {
     fn read<L: Link>(&mut self, block: &mut [u8], _: &mut L) -> Result<usize, TransferError> {
-        if self.left == 0 {
+        let left = self.rest.end - self.rest.start;
+        if left == 0 {
             return Ok(0);
         }
-        let room = usize::try_from(self.left).map_or(block.len(), |left| left.min(block.len()));
-        let read = match self.file.read(&mut block[..room]) {
+        let room = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
+        let read = match self.file.read_at(&mut block[..room], self.rest.start) {
             Ok(0) => Err(shortened()),
             result => result,
         };
         let read = read.map_err(TransferError::unreadable)?;
-        self.left -= read as u64;
+        self.rest.start += read as u64;
         Ok(read)
     }
 
@@ -185,13 +210,22 @@ impl Source for Stored {
 struct Transformed {
     running: Running,
     input_pending: bool,
+    /// What has become of the transform so far.
+    result: TransformResult,
 }
 
 impl Source for Transformed {
     fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError> {
         let mut client = Waiting { link, input_pending: self.input_pending };
         let read = self.running.read(block, &mut client);
-        let ended = if let Ok(0) = read { self.running.finish(&mut client).map(|()| 0) } else { read };
+        let has_ended = matches!(read, Ok(0));
+        let ended = if has_ended { self.running.finish(&mut client).map(|()| 0) } else { read };
+        self.result = match &ended {
+            Ok(_) if has_ended => TransformResult::Ok,
+            Ok(_) | Err(Failure::ClientLeft) => TransformResult::Stopped,
+            Err(Failure::Silent) => TransformResult::Silent,
+            Err(Failure::Status(_) | Failure::Io(_)) => TransformResult::Failed,
+        };
         ended.map_err(|failure| match failure {
             Failure::ClientLeft => TransferError::Broken(io::ErrorKind::ConnectionAborted.into()),
             failure => TransferError::transform(failure),

@@ -43,6 +43,14 @@ impl StatsLog {
         Self { path, interval, due: Instant::now(), failing: false }
     }
 
+    /// Opens the file as for a line.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn try_open(&self) -> io::Result<()> {
+        append_to(&self.path, MODE).map(drop)
+    }
+
     /// Returns true if a line is due, and makes the next one due an interval later.
     pub fn is_due(&mut self, now: Instant) -> bool {
         let due = now >= self.due;

@@ -10,6 +10,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
 use super::Stats;
 use crate::state::StateDir;
@@ -22,7 +23,7 @@ const VERSION: &str = "pop3d counters 1";
 /// The counters on disk.
 #[derive(Debug)]
 pub struct Kept {
-    directory: StateDir,
+    directory: Arc<StateDir>,
     written: Stats,
     failing: bool,
 }
@@ -33,7 +34,7 @@ impl Kept {
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn open(directory: StateDir, stats: &Stats) -> io::Result<Self> {
+    pub fn open(directory: Arc<StateDir>, stats: &Stats) -> io::Result<Self> {
         match fs::read_to_string(directory.file(FILE)).map(|text| decode(&text)) {
             Ok(Some(kept)) => stats.set(&kept),
             Ok(None) => damaged(&directory, "it is damaged"),
@@ -111,12 +112,12 @@ mod tests {
     fn counting_continues_after_a_restart() {
         let (_directory, open) = state();
         let stats = Stats::default();
-        let mut kept = Kept::open(open(), &stats).unwrap();
+        let mut kept = Kept::open(open().into(), &stats).unwrap();
         stats.set(&counted());
         kept.save(&stats);
         drop(kept);
         let next = Stats::default();
-        Kept::open(open(), &next).unwrap();
+        Kept::open(open().into(), &next).unwrap();
         assert_eq!(next.values(), counted().values());
     }
 
@@ -141,7 +142,7 @@ mod tests {
             let directory = open();
             directory.replace(FILE, octets).unwrap();
             let stats = Stats::default();
-            Kept::open(directory, &stats).unwrap();
+            Kept::open(directory.into(), &stats).unwrap();
             assert_eq!(stats.values(), Stats::default().values());
             assert!(decode(&fs::read_to_string(open().file(FILE)).unwrap()).is_some());
         }
@@ -151,7 +152,7 @@ mod tests {
     fn after_a_failure_the_counters_are_written_later() {
         let (_directory, open) = state();
         let stats = Stats::default();
-        let mut kept = Kept::open(open(), &stats).unwrap();
+        let mut kept = Kept::open(open().into(), &stats).unwrap();
         let path = kept.directory.file(FILE);
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap(); // no file can be renamed to it

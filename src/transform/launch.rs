@@ -1,5 +1,5 @@
-//! How a transform's program is started: by way of this program, which puts fences and limits on itself and becomes the
-//! program. A process can restrict itself alone.
+//! The launcher of transforms. A process can only restrict itself, so the server starts its own executable with the
+//! restrictions as arguments; that process restricts itself and then executes the transform's program.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,38 +15,39 @@ use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 use super::{Limit, system_calls};
 use crate::confine::{Landlock, Reach};
 
-/// This program, even when its file has been replaced meanwhile.
+/// The running executable, even if its file has been replaced since.
 pub(super) const OURSELVES: &str = "/proc/self/exe";
 
-/// The first argument that makes this program a launcher: `LAUNCH RESTRICTION… -- PATH NAME ARGUMENT…`.
+/// The first argument of a launcher, whose command line is `LAUNCH RESTRICTION… -- PATH NAME ARGUMENT…`.
 const LAUNCH: &str = "launch-transform";
 
-/// What a transform is kept from. It is a part of what the server itself is kept from, or more.
+/// The confinement of transforms. It is at least as strict as that of the server, because it is added to it.
 #[derive(Debug, Clone, Default)]
 pub struct Fences {
-    /// What Landlock leaves; `None` does without Landlock.
+    /// What Landlock still allows; `None` for no Landlock.
     pub landlock: Option<Landlock>,
-    /// The transform may make sockets.
+    /// True if the transform may create sockets.
     pub sockets: bool,
 }
 
-/// One thing that the launcher does to itself, as one word of its command line.
+/// One restriction that the launcher puts on itself. Each is one word of its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Restriction {
     Limit(Limit),
-    /// Landlock's fences for signals and the like.
+    /// Landlock forbids signals to other processes and their abstract UNIX sockets.
     Landlock,
-    /// Its fence for TCP.
+    /// Landlock forbids TCP connections.
     NoTcp,
-    /// Its fence for all files that no `Reach` names.
+    /// Landlock forbids all files except those that a `Reach` names.
     Files,
     Reach(Reach),
-    /// The filter of system calls, with sockets or without.
+    /// A filter of system calls that forbids sockets.
     Calls,
+    /// A filter of system calls that allows sockets.
     CallsButSockets,
 }
 
-/// The words of restrictions that name nothing.
+/// The words of the restrictions without a path or number.
 const PLAIN: [(&str, Restriction); 5] = [
     ("landlock", Restriction::Landlock),
     ("no-tcp", Restriction::NoTcp),
@@ -57,7 +58,7 @@ const PLAIN: [(&str, Restriction); 5] = [
 
 type MakeReach = fn(PathBuf) -> Reach;
 
-/// The words of restrictions that name a path.
+/// The words of the restrictions with a path.
 const REACHED: [(&str, MakeReach); 4] =
     [("read=", Reach::Read), ("change=", Reach::Files), ("all=", Reach::All), ("run=", Reach::Run)];
 
@@ -92,7 +93,8 @@ impl Restriction {
     }
 }
 
-/// The restrictions of a transform, as a command line has them. None where none is asked for, or the kernel can none.
+/// Returns the restrictions of a transform as words of the launcher's command line. Restrictions that this kernel does not
+/// support are left out.
 pub(super) fn restrictions(limits: &[Limit], fences: &Fences) -> Vec<OsString> {
     let mut all = Vec::new();
     if let Some(Landlock { reach, files, network, .. }) = &fences.landlock {
@@ -110,7 +112,7 @@ pub(super) fn restrictions(limits: &[Limit], fences: &Fences) -> Vec<OsString> {
     all.iter().map(Restriction::encode).collect()
 }
 
-/// The command that starts `program`, which is at `path` as far as is known, with `restrictions`.
+/// Returns the command that starts `program` with `restrictions`. `path` is where the program is, if it was found.
 pub(super) fn command(program: &str, path: Option<&Path>, restrictions: &[OsString]) -> Command {
     let path = path.unwrap_or(Path::new(program));
     let mut command;
@@ -124,7 +126,8 @@ pub(super) fn command(program: &str, path: Option<&Path>, restrictions: &[OsStri
     command
 }
 
-/// If this process was started as a launcher: what has kept it from becoming the program.
+/// If this process was started as a launcher, becomes the transform's program. Returns only if it was not started as one
+/// (`None`) or with the error that stopped it.
 #[must_use]
 pub fn launch(arguments: env::ArgsOs) -> Option<io::Error> {
     let mut arguments = arguments.skip(1);
@@ -140,7 +143,7 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> io::Result<i
     Ok(io::Error::new(error.kind(), format!("cannot run {}: {error}", path.display())))
 }
 
-/// Restricts this process: limits last, as they may leave no descriptor for anything else.
+/// Restricts this process. Limits come last, because a limit on open files may leave no descriptor for the rest.
 fn restrict(restrictions: Vec<Restriction>) -> io::Result<()> {
     let has = |wanted| restrictions.contains(&wanted);
     if has(Restriction::Landlock) {
@@ -149,12 +152,14 @@ fn restrict(restrictions: Vec<Restriction>) -> io::Result<()> {
             _ => None,
         });
         let (files, network) = (has(Restriction::Files), !has(Restriction::NoTcp));
-        let landlock = Landlock { reach: reach.collect(), programs: true, files, network };
-        landlock.restrict().map_err(|error| io::Error::other(format!("cannot be confined by Landlock: {error}")))?;
+        let landlock = Landlock { reach: reach.collect(), programs: true, files, network, ports: Some(Vec::new()) };
+        landlock
+            .restrict()
+            .map_err(|error| io::Error::other(format!("cannot confine the transform by Landlock: {error}")))?;
     }
     if has(Restriction::Calls) || has(Restriction::CallsButSockets) {
         system_calls::forbid(has(Restriction::CallsButSockets))
-            .map_err(|error| io::Error::other(format!("cannot be kept from system calls: {error}")))?;
+            .map_err(|error| io::Error::other(format!("cannot forbid system calls to the transform: {error}")))?;
     }
     restrictions.iter().try_for_each(|restriction| match restriction {
         Restriction::Limit(limit) => limit_to(limit),
@@ -164,19 +169,19 @@ fn restrict(restrictions: Vec<Restriction>) -> io::Result<()> {
 
 fn limit_to(limit: &Limit) -> io::Result<()> {
     let resource = limit.resource();
-    // The kernel counts all threads of a user, of which the server's are many.
+    // The kernel counts all threads of the user, and the server's many threads are among them.
     let others = if resource == Resource::Nproc { threads_of_parent()? } else { 0 };
     let most = Some(limit.most().saturating_add(others));
     setrlimit(resource, Rlimit { current: most, maximum: most })
         .map_err(|error| io::Error::other(format!("cannot limit {limit}: {error}")))
 }
 
-/// How many threads the server has that has started this process.
+/// Returns the number of threads of the server that started this process.
 fn threads_of_parent() -> io::Result<u64> {
-    let parent = getppid().ok_or_else(|| io::Error::other("the server has gone"))?;
+    let parent = getppid().ok_or_else(|| io::Error::other("the server has ended"))?;
     let status = fs::read_to_string(format!("/proc/{}/status", parent.as_raw_nonzero()))?;
     let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
-    threads.ok_or_else(|| io::Error::other("/proc does not tell the server's threads"))
+    threads.ok_or_else(|| io::Error::other("/proc does not show how many threads the server has"))
 }
 
 #[cfg(test)]

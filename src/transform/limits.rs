@@ -1,16 +1,16 @@
-//! What a transform may use at most.
+//! Limits on the resources of a transform (`--transform-limit`).
 
 use std::fmt;
 use std::str::FromStr;
 
 use rustix::process::Resource;
 
-/// One limit, as `cpu=10`.
+/// One limit, for example `cpu=10`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     resource: Resource,
     most: u64,
-    /// As it was written.
+    /// The limit as the operator wrote it.
     text: String,
 }
 
@@ -18,17 +18,17 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, number) = text.split_once('=').ok_or("it has to be NAME=N")?;
+        let (name, number) = text.split_once('=').ok_or("a limit has the form NAME=N")?;
         let (resource, most) = match name {
             "cpu" => (Resource::Cpu, number.parse().ok()),
             "memory" => (Resource::As, octets(number)),
             "file-size" => (Resource::Fsize, octets(number)),
             "files" => (Resource::Nofile, number.parse().ok()),
-            // The program is one.
+            // At least 1, because the program itself is one process.
             "processes" => (Resource::Nproc, number.parse().ok().filter(|most| *most > 0)),
-            _ => return Err("there are cpu, memory, file-size, files and processes".to_owned()),
+            _ => return Err("the limits are cpu, memory, file-size, files and processes".to_owned()),
         };
-        let most = most.ok_or_else(|| format!("{number:?} is no number for it"))?;
+        let most = most.ok_or_else(|| format!("{number:?} is not a number for this limit"))?;
         Ok(Self { resource, most, text: text.to_owned() })
     }
 }
@@ -42,7 +42,7 @@ impl Limit {
         self.most
     }
 
-    /// Whether the other one limits the same resource.
+    /// Returns true if both limit the same resource.
     #[must_use]
     pub fn is_of_same(&self, other: &Self) -> bool {
         self.resource == other.resource
@@ -55,7 +55,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// `512M` and the like.
+/// Parses a number of octets with an optional unit, for example `512M`.
 fn octets(text: &str) -> Option<u64> {
     let (number, unit) = match text.char_indices().last()? {
         (at, 'K') => (&text[..at], 1 << 10),

@@ -1,5 +1,5 @@
-//! A message through a program of the operator's (`--transform`): the message's file is the program's standard input, and
-//! what the program writes goes to the client as it comes.
+//! Passes messages through a program of the operator's choice (`--transform`). The message's file is the program's standard
+//! input; what the program writes is sent to the client at once.
 //!
 //! - [`Transform`] is the program with its arguments, timeout and limits; [`Transform::start`] runs it on a message with
 //!   the environment that [`Subject`] describes, without a shell, as the leader of a process group.
@@ -7,7 +7,7 @@
 //!   its [`Client`] has left; the program is always reaped. [`Failure`] says what went wrong.
 //! - [`Limit`] is one `--transform-limit`; [`launch()`] applies them in the new process.
 //!
-//! The RETR and TOP of [`crate::pop3`] are the callers.
+//! RETR and TOP in [`crate::pop3`] are the callers.
 
 mod launch;
 mod limits;
@@ -33,44 +33,44 @@ use crate::maildrop::MessageNumber;
 pub use launch::{Fences, launch};
 pub use limits::Limit;
 
-/// How long the processes that a transform's program leaves behind may be silent before they are ended.
+/// After the program has ended, how long the processes that it left behind may write nothing before they are killed.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The program that messages go through.
 #[derive(Debug, Clone)]
 pub struct Transform {
-    /// As it was written.
+    /// The program as the operator wrote it.
     program: String,
-    /// Where it is. Found once: who is to look for it in a PATH of the child's own has to be forked, with a copy of the
-    /// server's memory, which takes several times as long.
+    /// Where the program is, if it was found. It is looked up once: with only a name and an environment for the child, the
+    /// standard library would have to fork(2), which copies the server's page tables and takes several times as long.
     path: Option<PathBuf>,
     arguments: Vec<String>,
-    /// How long it may be silent; `None` for as long as it likes.
+    /// How long the program may write nothing; `None` for no limit.
     patience: Option<Duration>,
-    /// For the launcher; none if the program is started directly.
+    /// The launcher's arguments. If they are empty, the program is started directly.
     restrictions: Vec<OsString>,
 }
 
-/// What a transform may know of the message it is given.
+/// What a transform is told about its message, by environment variables.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// `POP3_USER`
+    /// `POP3_USER`: the user's name.
     pub user: &'a str,
     /// `POP3_UIDL`: the unique-id.
     pub unique_id: &'a str,
-    /// `POP3_MESSAGE`: the number in the session.
+    /// `POP3_MESSAGE`: the message number in the session.
     pub number: MessageNumber,
 }
 
-/// A transform at work on one message.
+/// A transform that is running on one message.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Gone once the program is not wanted any more.
+    /// The program's output; `None` once it has been closed because the output is no longer wanted.
     stdout: Option<ChildStdout>,
-    /// Readable when the child has ended; the child is not reaped by that.
+    /// A descriptor that becomes readable when the child has ended. The child still has to be reaped.
     ended: OwnedFd,
-    /// Once the program has ended and its processes have been silent: how many octets the pipe still has.
+    /// How many octets are left in the pipe, once the program has ended and its other processes have been killed.
     rest: Option<u64>,
     reaped: bool,
     patience: Option<Duration>,
@@ -79,11 +79,11 @@ pub struct Running {
 /// How a transform failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It gave nothing for too long.
+    /// It wrote nothing for too long.
     Silent,
-    /// The client went away, so nobody wants the message any more.
+    /// The client disconnected, so the message is no longer wanted.
     ClientLeft,
-    /// It ended otherwise than by exit status 0.
+    /// It ended with a status other than 0, or by a signal.
     Status(ExitStatus),
     /// It could not be started or read.
     Io(io::Error),
@@ -107,7 +107,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Transform {
-    /// A command line, split into words by the shell's rules. `None` when it has no word or an open quote.
+    /// Splits a command line into words by the shell's rules. Returns `None` if it has no words or an unclosed quote.
     #[must_use]
     pub fn new(command_line: &str, patience: Option<Duration>) -> Option<Self> {
         let mut words = shell_words::split(command_line).ok()?.into_iter();
@@ -116,39 +116,38 @@ impl Transform {
         Some(Self { program, path, arguments: words.collect(), patience, restrictions: Vec::new() })
     }
 
-    /// Where its program is.
+    /// Returns the path of the program.
     ///
     /// # Errors
-    /// When it is nowhere.
+    /// If the program was not found.
     pub fn program(&self) -> Result<&Path, String> {
-        self.path.as_deref().ok_or_else(|| format!("the program {:?} is not there", self.program))
+        self.path.as_deref().ok_or_else(|| format!("the program {:?} was not found", self.program))
     }
 
-    /// The same program with limits, and kept from what `fences` has. The kernel may know less, which is logged by
-    /// [`Transform::log_gaps`].
+    /// Adds limits and a confinement. [`Transform::log_gaps`] logs what the kernel does not support.
     #[must_use]
     pub fn restricted(self, limits: &[Limit], fences: &Fences) -> Self {
         Self { restrictions: launch::restrictions(limits, fences), ..self }
     }
 
-    /// Logs what is wrong with it as far as can be told at the start.
+    /// Logs a warning if the program was not found or the kernel cannot filter system calls.
     pub fn log_gaps(&self) {
         if self.path.is_none() {
-            log::warn!("the transform's program {:?} is not there", self.program);
+            log::warn!("the transform's program {:?} was not found", self.program);
         }
         if !system_calls::can_be_filtered() {
             log::warn!("the transform may make all system calls, since this kernel cannot filter them (seccomp)");
         }
     }
 
-    /// This server's own program if it has to start the transform's, to restrict it.
+    /// Returns the path of the launcher, which is this server's executable, if the transform needs one.
     #[must_use]
     pub fn launcher(&self) -> Option<&'static Path> {
         (!self.restrictions.is_empty()).then_some(Path::new(launch::OURSELVES))
     }
 
-    /// What its command line names of the file system, for who has to allow it: the program's directory, and files among
-    /// the arguments.
+    /// Returns the files and directories that the command line names, so that the confinement can allow them: the
+    /// program's directory and those arguments that are files.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let near = self.path.as_deref().map(surroundings);
@@ -159,7 +158,7 @@ impl Transform {
     /// Starts the program on a message.
     ///
     /// # Errors
-    /// When the program cannot be started.
+    /// If the program cannot be started.
     pub fn start(&self, message: File, subject: Subject<'_>) -> Result<Running, Failure> {
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
         let mut child = launch::command(&self.program, self.path.as_deref(), &self.restrictions)
@@ -186,7 +185,7 @@ impl Transform {
     }
 }
 
-/// Where a program is, as execvp(3) finds it.
+/// Finds a program as execvp(3) does.
 fn find_program(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|path| path.is_file());
@@ -196,9 +195,10 @@ fn find_program(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
 }
 
-/// The directory of a program, which may have others there, and files; the program alone if that is /.
+/// Returns the directory of a program, because the program may need other files there. If the directory is /, returns
+/// only the program.
 fn surroundings(program: &Path) -> PathBuf {
-    // An empty path is the working directory.
+    // A name without a directory is in the working directory.
     let directory = Path::new(".").join(program.parent().unwrap_or(Path::new("")));
     match directory.canonicalize() {
         Ok(real) if real.parent().is_some() => directory,
@@ -206,34 +206,33 @@ fn surroundings(program: &Path) -> PathBuf {
     }
 }
 
-/// Who wants a transform's output.
+/// The client that the transform's output is for.
 pub trait Client {
-    /// What to poll for the client's going, where that is possible.
+    /// Returns the descriptor to poll for the end of the client's connection, if there is one.
     fn watch(&self) -> Option<BorrowedFd<'_>>;
 
-    /// The client has closed its side of the connection: has it gone?
+    /// Returns true if the client has disconnected. Called when the client has closed its side of the connection.
     fn left(&mut self) -> bool;
 }
 
 impl Running {
-    /// Reads what the program has written, waiting for it as long as `client` is there. `Ok(0)` is the end of its
-    /// output.
+    /// Reads output of the program, waiting for it while `client` is connected. Returns `Ok(0)` at the end of the output.
     ///
     /// # Errors
-    /// [`Failure`], but for [`Failure::Status`].
+    /// Any [`Failure`] except [`Failure::Status`].
     pub fn read(&mut self, buffer: &mut [u8], client: &mut impl Client) -> Result<usize, Failure> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
         if self.rest.is_none() {
             if wait(&[stdout.as_fd(), self.ended.as_fd()], client, self.patience)? == 0 {
                 return Ok(stdout.read(buffer)?);
             }
-            // The program has ended, and another process holds its stdout open. That may be one which still has some of
-            // the message to write, so it gets a moment.
+            // The program has ended, but another process keeps its stdout open. That process may still have a part of the
+            // message to write, so it gets some time.
             if !is_silent(stdout, client)? {
                 return Ok(stdout.read(buffer)?);
             }
             kill_group(&self.child);
-            // What a process writes that has left the group is not waited for.
+            // A process that has left the group may still run. What it writes from now on is ignored.
             self.rest = Some(ioctl_fionread(&*stdout).map_err(io::Error::from)?);
         }
         let Some(rest @ 1..) = self.rest else { return Ok(0) };
@@ -243,10 +242,10 @@ impl Running {
         Ok(read)
     }
 
-    /// The output has ended: how did the program?
+    /// Waits for the program to end, to be called at the end of its output.
     ///
     /// # Errors
-    /// [`Failure::Status`] when it failed, others when it goes on without output.
+    /// [`Failure::Status`] if the program failed; others if it keeps running without output.
     pub fn finish(&mut self, client: &mut impl Client) -> Result<(), Failure> {
         wait(&[self.ended.as_fd()], client, self.patience)?;
         self.reaped = true;
@@ -257,16 +256,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Once reaped, its number may be another process's.
+        // Once the child is reaped, another process may have its number.
         if !self.reaped {
-            // One that may not be killed, as it runs as another user, ends when nobody reads what it writes.
+            // A program that runs as another user cannot be killed. It ends when it writes to the closed pipe.
             self.stdout = None;
             let _ = kill_and_reap(&mut self.child);
         }
     }
 }
 
-/// Whether a pipe has nothing to read, nor its end, for as long as [`LINGER`].
+/// Returns true if nothing can be read from the pipe, not even its end, for as long as [`LINGER`].
 fn is_silent(stdout: &ChildStdout, client: &mut impl Client) -> Result<bool, Failure> {
     match wait(&[stdout.as_fd()], client, Some(LINGER)) {
         Ok(_) => Ok(false),
@@ -275,11 +274,11 @@ fn is_silent(stdout: &ChildStdout, client: &mut impl Client) -> Result<bool, Fai
     }
 }
 
-/// Waits for something to read at one of `fds`; returns which, the first if it is several.
+/// Waits until one of `fds` is readable and returns its index; the first if several are.
 fn wait(fds: &[BorrowedFd<'_>], client: &mut impl Client, patience: Option<Duration>) -> Result<usize, Failure> {
     let deadline = patience.map(|patience| Instant::now() + patience);
-    // POLLHUP and POLLERR, which are always told, mean that the connection has gone; POLLRDHUP only that the client
-    // will send no more: it may still want what it has asked for.
+    // POLLHUP and POLLERR, which the kernel always reports, mean that the connection is lost. POLLRDHUP means only that
+    // the client will send no more; it may still want the message.
     let mut interest = PollFlags::RDHUP;
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -295,8 +294,8 @@ fn wait(fds: &[BorrowedFd<'_>], client: &mut impl Client, patience: Option<Durat
         if let Some(ready) = polled[..fds.len()].iter().position(|fd| !fd.revents().is_empty()) {
             return Ok(ready);
         }
-        let told = polled.last().map_or(PollFlags::empty(), PollFd::revents);
-        if told.intersects(PollFlags::HUP | PollFlags::ERR) || !told.is_empty() && client.left() {
+        let events = polled.last().map_or(PollFlags::empty(), PollFd::revents);
+        if events.intersects(PollFlags::HUP | PollFlags::ERR) || !events.is_empty() && client.left() {
             return Err(Failure::ClientLeft);
         }
         interest = PollFlags::empty();
@@ -307,8 +306,8 @@ fn kill_group(leader: &Child) {
     let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
 }
 
-/// Ends the child's whole group, and the child if it has left that, then reaps it; in this order, as its number is its
-/// own until then.
+/// Kills the child's process group, and the child itself in case it has left the group, then reaps it. The child is reaped
+/// last, because afterwards another process may have its number.
 fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
     kill_group(child);
     let _ = child.kill();
@@ -325,7 +324,7 @@ mod tests {
         Subject { user: "ana", unique_id: "1.2.h", number: MessageNumber::new(3).unwrap() }
     }
 
-    /// A client that stays.
+    /// A client that stays connected.
     struct Patient;
 
     impl Client for Patient {
@@ -368,10 +367,10 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_its_own() {
+    fn the_environment_contains_only_known_variables() {
         let names = run("sh -c 'env | cut -d= -f1 | sort'", None).unwrap();
         for name in names.lines() {
-            // The last three are what shells set for themselves.
+            // Shells set the last four themselves.
             let known = ["PATH", "LANG", "POP3_USER", "POP3_UIDL", "POP3_MESSAGE", "PWD", "OLDPWD", "SHLVL", "_"];
             assert!(known.contains(&name), "{name}");
         }
@@ -379,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_the_background_ends_with_the_program() {
+    fn background_processes_are_killed_when_the_program_ends() {
         assert_eq!(run("sh -c 'cat; sleep 1000 &'", None).unwrap(), "some mail\n");
     }
 
-    /// The child leaves the group before the program ends, so that it outlives it. The test ends it at last.
+    /// The child leaves the process group before the program ends, so it outlives the program. The test kills it.
     #[test]
-    fn what_leaves_the_group_does_not_keep_the_message() {
+    fn a_process_that_has_left_the_group_does_not_delay_the_message() {
         let script = "import os, sys, time\n\
             left, leave = os.pipe()\n\
             child = os.fork()\n\
@@ -410,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_apart() {
+    fn each_failure_is_reported_as_what_it_is() {
         assert!(matches!(run("/dev/null/program", None), Err(Failure::Io(_))));
         assert!(matches!(run("false", None), Err(Failure::Status(_))));
         let patience = Some(Duration::from_millis(50));
@@ -428,7 +427,7 @@ mod tests {
         // The grandchild would hold the test's pipe open if it went on.
         let started = run("sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'", None).unwrap();
         let grandchild = Pid::from_raw(started.trim().parse().unwrap()).unwrap();
-        // Killed by us, reaped by init in its own time.
+        // The kill is immediate, but init reaps the process later.
         let deadline = Instant::now() + Duration::from_secs(10);
         while is_running(grandchild) {
             assert!(Instant::now() < deadline, "{grandchild:?} still runs");

@@ -1,7 +1,8 @@
-//! The system calls that a transform may not make (seccomp). All others are allowed, so that any usual program works.
+//! A filter that forbids some system calls to transforms (seccomp). All others stay allowed, so that ordinary programs
+//! work.
 //!
-//! Landlock, on which the other fences stand, knows TCP alone of all sockets, and does not see what is done to another
-//! process otherwise than by signals and ptrace(2).
+//! It covers what Landlock does not: Landlock restricts no sockets but TCP, and for other processes it restricts only
+//! signals and ptrace(2).
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -13,26 +14,26 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter,
 };
 
-/// Puts input into a terminal as if it were typed there. The server's stderr, which a transform has too, may be the
-/// terminal of the operator's shell.
+/// The ioctl that puts input into a terminal as if it had been typed. A transform shares the server's stderr, which may
+/// be the terminal of the operator's shell.
 const TIOCSTI: u64 = 0x5412;
-/// The same by pasting a selection of a virtual console.
+/// The ioctl that does the same by pasting the selection of a virtual console.
 const TIOCLINUX: u64 = 0x541C;
 
-/// Set in the numbers of system calls of x32, which is another way to make the same calls.
+/// The bit in the numbers of system calls that selects their x32 variants, which do the same.
 #[cfg(target_arch = "x86_64")]
 const X32: Option<i64> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
 const X32: Option<i64> = None;
 
-/// Whether the kernel can filter system calls, and their numbers on this machine are known.
+/// Returns true if the kernel can filter system calls and their numbers on this processor architecture are known.
 pub(super) fn can_be_filtered() -> bool {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     actions.split_whitespace().any(|action| action == "errno") && TargetArch::try_from(ARCH).is_ok()
 }
 
-/// Forbids this process, and every program that it becomes or starts, what a transform has no need of. A forbidden call
-/// fails with `EACCES`. A program for another processor architecture, whose calls have other numbers, is killed.
+/// Puts the filter in force for this process and every program that it executes or starts. A forbidden call fails with
+/// `EACCES`. A program for another processor architecture is killed, because its calls have other numbers.
 pub(super) fn forbid(sockets: bool) -> io::Result<()> {
     let program = filter(sockets).map_err(io::Error::other)?;
     apply_filter(&program).map_err(io::Error::other)
@@ -42,11 +43,11 @@ fn filter(sockets: bool) -> Result<BpfProgram, BackendError> {
     let when = |argument, operator, value| {
         SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?])
     };
-    // A call with no rule is always forbidden, one with rules where any of them holds.
+    // A call without rules is always forbidden. A call with rules is forbidden if any of them matches.
     let mut forbidden = vec![
-        // io_uring opens sockets without socket(2).
+        // io_uring can open sockets without a call of socket(2).
         (libc::SYS_io_uring_setup, vec![]),
-        // Other processes: their memory and descriptors, and limits that would end them.
+        // These reach the memory and the descriptors of other processes, or set limits that would end them.
         (libc::SYS_ptrace, vec![]),
         (libc::SYS_process_vm_readv, vec![]),
         (libc::SYS_process_vm_writev, vec![]),
@@ -56,7 +57,7 @@ fn filter(sockets: bool) -> Result<BpfProgram, BackendError> {
     ];
     if !sockets {
         forbidden.push((libc::SYS_socket, vec![]));
-        // A pair is connected to itself alone, but for the kinds that can send to any path.
+        // A socket pair can only talk to itself, except for these kinds, which can send to any path.
         let kind = SeccompCmpOp::MaskedEq(0xF);
         let datagram = |socket: i32| when(1, kind.clone(), socket.unsigned_abs().into());
         forbidden.push((libc::SYS_socketpair, vec![datagram(libc::SOCK_DGRAM)?, datagram(libc::SOCK_RAW)?]));
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_filters_can_be_made() {
+    fn both_filters_can_be_built() {
         if TargetArch::try_from(ARCH).is_ok() {
             assert!(filter(true).unwrap().len() < filter(false).unwrap().len());
         }

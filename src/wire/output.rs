@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -88,12 +88,11 @@ pub trait Link: Read + Write {
     /// the client once.
     fn set_ending(&mut self) {}
 
-    /// Sends `octets` octets of `file` from its start. Fails with [`io::ErrorKind::UnexpectedEof`] when the file
-    /// has fewer.
+    /// Sends a range of `file`. Fails with [`io::ErrorKind::UnexpectedEof`] if the file ends before the range does.
     ///
     /// # Errors
     /// Those of reading the file and of writing to the client.
-    fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()>;
+    fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()>;
 
     /// Returns true if the client has closed its side and everything that it sent has been read. A client that vanished
     /// without closing is noticed only by a write.

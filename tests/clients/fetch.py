@@ -1,13 +1,13 @@
 """Fetches a maildrop with Python's poplib: fetch.py HOST PORT USER PASSWORD DIRECTORY keep|delete
 
-Each message becomes a file of DIRECTORY. On the way STAT, LIST, UIDL and TOP are held against what RETR gives.
+Each message becomes a file in DIRECTORY. The script checks that STAT, LIST, UIDL and TOP agree with RETR.
 """
 
 import pathlib
 import poplib
 import sys
 
-# poplib refuses lines of more than 2048 octets, a limit of its own that programs lift in just this way.
+# poplib itself refuses lines of more than 2048 octets. Programs raise this limit in the same way.
 poplib._MAXLINE = 1 << 30
 
 
@@ -38,7 +38,7 @@ assert len(set(unique_ids)) == count, unique_ids
 for number in range(1, count + 1):
     message = octets(server.retr(number)[1])
     assert len(message) == sizes[number - 1], (number, len(message), sizes)
-    # bytes.splitlines() takes a lone CR for a line end, which it is not.
+    # bytes.splitlines() takes a lone CR for a line end, so messages with lone CRs are left out.
     if b"\r\n\r\n" in message and message.count(b"\r") == message.count(b"\r\n"):
         assert octets(server.top(number, 2)[1]) == top(message, 2), number
     pathlib.Path(directory, f"{number:03}").write_bytes(message)

@@ -1,7 +1,7 @@
-"""Runs getmail with its wait for delivery programs mended: getmail.py GETMAIL ARGUMENT...
+"""Runs getmail with a corrected wait for delivery programs: getmail.py GETMAIL ARGUMENT...
 
-getmail 6.18 forks a delivery and then waits for a signal of its end. One that has ended before that is waited for in
-vain, which on a busy machine happens now and then. Everything else is getmail's own.
+getmail 6.18 forks a delivery program and then waits for the signal of its end. If the program has already ended, getmail
+waits forever, which happens now and then on a busy machine. This script changes nothing else.
 """
 
 import os

@@ -1,37 +1,37 @@
-//! A dialogue as it is written in a file of `tests/dialogues`.
+//! The syntax of the files in `tests/dialogues`.
 //!
-//! Line by line, blank lines and lines that start with `#` apart:
+//! Blank lines and lines that start with `#` are ignored. The other lines are:
 //!
 //! ```text
-//! user NAME PASSWORD         a user, and whose the messages below are; without any: mrose, tanstaaf
-//! message NAME [mtime=SECS]  a message in the maildrop, its octets in `>` lines below
-//! flat NAME [mtime=SECS]     the same for a flat maildrop only
-//! maildir new/NAME           the same for a Maildir only (or cur/NAME:2,FLAGS)
-//! > Subject: a\r\n           octets of the message, with no line end but the written ones
+//! user NAME PASSWORD         an account, whose messages follow; without this line: mrose, tanstaaf
+//! message NAME [mtime=SECS]  a message in the maildrop, whose octets follow in `>` lines
+//! flat NAME [mtime=SECS]     the same, and the dialogue is played with a flat maildrop only
+//! maildir new/NAME           the same with a Maildir only (or cur/NAME:2,FLAGS)
+//! > Subject: a\r\n           octets of the message; no line end is added
 //! remove NAME                another program removes the message
-//! rename new/A cur/A:2,S     another program moves it, or changes its flags
-//! login                      greeting, USER and PASS of the user above, all answered by +OK
-//! C: LIST                    the client sends this line and CRLF; further C: lines join it in one segment
-//! C| NO                      the client sends these octets as a segment of their own, with no line end added
-//! S: +OK 2 320               the server answers exactly this line and CRLF
-//! S:                         an empty line
-//! S: +OK ...                 +OK alone or with any text behind it, 512 octets in all at most
-//! S: 1 <id>                  <id> is any 1 to 70 octets of 0x21-0x7E; where it comes again, the same ones
-//! S~ TOP                     among the lines up to the terminator, in any order, there is this one
-//! S! APOP ...                and none like this
-//! differ a b                 <a> and <b> have been different
-//! closed                     the server closes, with no further octet
-//! hangup                     the client closes
+//! rename new/A cur/A:2,S     another program moves the message or changes its flags
+//! login                      the greeting, and USER and PASS of the account above, all answered by +OK
+//! C: LIST                    the client sends this line and CRLF, in one segment with the C: lines that follow
+//! C| NO                      the client sends these octets in a segment of their own, without a line end
+//! S: +OK 2 320               the server sends exactly this line and CRLF
+//! S:                         the server sends an empty line
+//! S: +OK ...                 the server sends +OK, and may add a space and any text up to 512 octets in all
+//! S: 1 <id>                  <id> is 1 to 70 octets from 0x21 to 0x7E, the same ones wherever <id> is used again
+//! S~ TOP                     this line is among those up to the terminator, in any order
+//! S! APOP ...                no such line is among those up to the terminator
+//! differ a b                 <a> and <b> are different
+//! closed                     the server closes the connection and sends nothing more
+//! hangup                     the client closes the connection
 //! remains NAME...            these messages are on disk, and no others
-//! flags -T 1                 flags for a server of the dialogue's own
+//! flags -T 1                 the dialogue gets a server of its own with these flags
 //! ```
 //!
-//! C2 and S2, `login 2`, `closed 2`, `hangup 2` are of a second connection. CP and SP speak PEEP, as all whose name
-//! starts with P. A connection opens where it is first named, and again after `closed` or `hangup`. When
-//! the dialogue is over, no connection may have anything more to read.
+//! C2, S2, `login 2`, `closed 2` and `hangup 2` belong to a second connection, and any other name to another one. CP and SP
+//! belong to a PEEP connection, as all names do that start with P. A connection is opened where it is used first, and again
+//! after `closed` or `hangup`. At the end of the dialogue, the server may have sent nothing more on any connection.
 //!
-//! In what is sent or expected `\r \n \t \0 \\ \xHH` are octets, `{a*998}` is 998 times `a`, and `$mrose` is the
-//! name under which that user is known to the server.
+//! In text that is sent or expected, `\r \n \t \0 \\ \xHH` stand for octets, `{a*998}` for 998 times `a`, and `$mrose` for
+//! the name of that account on the server.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -40,9 +40,9 @@ use std::path::Path;
 
 use crate::harness::{PASSWORD, USER};
 
-/// One file.
+/// A dialogue.
 pub(super) struct Dialogue {
-    /// From the top of the repository.
+    /// The path of its file in the repository.
     pub(super) path: String,
     pub(super) stem: String,
     pub(super) users: Vec<(String, String)>,
@@ -76,10 +76,10 @@ pub(super) enum Step {
         connection: String,
         pattern: Pattern,
     },
-    /// What is wanted among the lines of an answer, and what is not.
+    /// Patterns for the lines of an answer: `true` for one that a line has to match, `false` for one that no line may match.
     Among {
         connection: String,
-        wishes: Vec<(bool, Pattern)>,
+        patterns: Vec<(bool, Pattern)>,
     },
     Differ(String, String),
     Closed(String),
@@ -100,14 +100,14 @@ pub(super) enum Layout {
     Maildir,
 }
 
-/// Octets in which the users' names are still open.
+/// Octets to send, in which the users' names are not filled in.
 pub(super) struct Text(pub(super) Vec<Piece>);
 
-/// A line to match.
+/// An expected line.
 pub(super) struct Pattern {
     written: String,
     pub(super) pieces: Vec<Piece>,
-    /// Anything may follow, after a space.
+    /// True if a space and any text may follow.
     pub(super) open: bool,
 }
 
@@ -181,7 +181,7 @@ impl Dialogue {
         Ok(())
     }
 
-    /// Writes out the lines that `login` stands for.
+    /// Adds the steps that `login` stands for.
     fn take_login(&mut self, number: usize, user: &str, connection: &str) -> Result<(), &'static str> {
         let password = self.users.last().map_or(PASSWORD, |(_, password)| password);
         let pass = Text(vec![Piece::Octets(format!("PASS {password}\r\n").into_bytes())]);
@@ -195,7 +195,7 @@ impl Dialogue {
         Ok(())
     }
 
-    /// A `C:`, `C|`, `S:`, `S~` or `S!` line; `word` is all before its first space.
+    /// Adds the step of a `C:`, `C|`, `S:`, `S~` or `S!` line. `word` is the part before its first space.
     fn take_spoken(&mut self, number: usize, word: &str, rest: &str) -> Result<(), &'static str> {
         let mark = word.chars().last().unwrap_or_default();
         let speaker = word.strip_suffix(mark).unwrap_or_default();
@@ -218,13 +218,13 @@ impl Dialogue {
             ("C", '|') => Step::Send { connection, text: Text::parse(rest)? },
             ("S", ':') => Step::Expect { connection, pattern: Pattern::parse(rest)? },
             ("S", '~' | '!') => {
-                let wish = (mark == '~', Pattern::parse(rest)?);
+                let pattern = (mark == '~', Pattern::parse(rest)?);
                 match self.steps.last_mut() {
-                    Some((_, Step::Among { connection: last, wishes })) if *last == connection => {
-                        wishes.push(wish);
+                    Some((_, Step::Among { connection: last, patterns })) if *last == connection => {
+                        patterns.push(pattern);
                         return Ok(());
                     }
-                    _ => Step::Among { connection, wishes: vec![wish] },
+                    _ => Step::Among { connection, patterns: vec![pattern] },
                 }
             }
             _ => return Err("not a statement"),
@@ -248,16 +248,16 @@ impl Dialogue {
         self.is_peep() || !self.flags.is_empty()
     }
 
-    /// The layouts to play it in.
+    /// The layouts in which the dialogue is played.
     pub(super) fn layouts(&self) -> Vec<Layout> {
-        let said = self.steps.iter().find_map(|(_, step)| match step {
+        let named = self.steps.iter().find_map(|(_, step)| match step {
             Step::Put { message, .. } => message.layout,
             _ => None,
         });
-        said.map_or(vec![Layout::Flat, Layout::Maildir], |layout| vec![layout])
+        named.map_or(vec![Layout::Flat, Layout::Maildir], |layout| vec![layout])
     }
 
-    /// Why it can be played to no other server.
+    /// The reason why the dialogue cannot be played against another server, if there is one.
     pub(super) fn only_ours(&self) -> Option<&'static str> {
         if self.is_peep() {
             Some("it speaks PEEP")
@@ -278,13 +278,13 @@ impl Stored {
             None => (rest, None),
         };
         if name.contains(' ') || (layout == Some(Layout::Maildir)) != name.contains('/') {
-            return Err("not a message's name");
+            return Err("not the name of a message");
         }
         Ok(Self { layout, name: name.to_owned(), modified, octets: Vec::new() })
     }
 }
 
-/// Text with no names and no captures.
+/// Parses text without names and captures.
 fn literal(text: &str) -> Result<Vec<u8>, &'static str> {
     let mut octets = Vec::new();
     let mut rest = text;
@@ -304,8 +304,8 @@ fn next_octets(text: &mut &str) -> Result<Vec<u8>, &'static str> {
         return Ok(literal(what)?.repeat(count));
     }
     let mut characters = text.chars();
-    let octets = match characters.next().ok_or("it ends in the middle")? {
-        '\\' => vec![match characters.next().ok_or("an escape of nothing")? {
+    let octets = match characters.next().ok_or("the text ends in the middle")? {
+        '\\' => vec![match characters.next().ok_or("a backslash without a character")? {
             'r' => b'\r',
             'n' => b'\n',
             't' => b'\t',
@@ -324,7 +324,7 @@ fn next_octets(text: &mut &str) -> Result<Vec<u8>, &'static str> {
     Ok(octets)
 }
 
-/// Cuts `text` into octets, `$name`s and, when `capturing`, `<name>`s.
+/// Splits `text` into octets, `$name`s and, if `capturing` is true, `<name>`s.
 fn pieces(text: &str, capturing: bool) -> Result<Vec<Piece>, &'static str> {
     let mut pieces = vec![Piece::Octets(Vec::new())];
     let mut rest = text;
@@ -349,7 +349,7 @@ fn pieces(text: &str, capturing: bool) -> Result<Vec<Piece>, &'static str> {
     Ok(pieces)
 }
 
-/// A name in small letters and digits off the front of `text`.
+/// Splits a name of lower-case letters and digits off the beginning of `text`.
 fn split_word(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)

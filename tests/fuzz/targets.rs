@@ -1,14 +1,15 @@
-//! What fuzzing does with its octets, a function for each target. Each panics when a promise is broken.
+//! The fuzz targets: functions that take arbitrary octets and panic if the program breaks one of its rules.
 //!
-//! Two programs share them: the libFuzzer wrappers of the package here, which `scripts/fuzz` runs, and the ordinary
-//! tests, which replay the seeds and some mutations of them.
+//! They are compiled into two programs. `scripts/fuzz` runs them in the libFuzzer wrappers of this package, and the
+//! ordinary tests run them on the seeds and on some mutations of the seeds.
 
-#![allow(unreachable_pub)] // to the tests these are private, to the wrappers they are not
+#![allow(unreachable_pub)] // They are public for the wrappers and private in the tests.
 
 use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,6 +21,7 @@ use clap::Parser;
 use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
+use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::shared::Shared;
@@ -27,10 +29,10 @@ use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
 use pop3d::{peep, pop3};
 use tempfile::TempDir;
 
-/// A target: its octets in, a panic out when something is wrong.
+/// A target. It panics if the octets make the program break a rule.
 pub type Target = fn(&[u8]);
 
-/// All of them, by name.
+/// All targets with their names.
 pub const ALL: [(&str, Target); 9] = [
     ("pop3_line", pop3_line),
     ("pop3_session", pop3_session),
@@ -46,8 +48,8 @@ pub const ALL: [(&str, Target); 9] = [
 // ---------------------------------------------------------------------------------------------------------------------
 // Lines
 
-/// Lines are the same however the stream is cut, and each is a command or is not; what the log shows of one is one line
-/// and has no password.
+/// The octets are a POP3 client's. The lines do not depend on the segments in which they arrive. Each command is logged as
+/// one line without passwords.
 pub fn pop3_line(octets: &[u8]) {
     for line in lines(octets, pop3::LINE_LIMIT).into_iter().flatten() {
         let Ok(command) = pop3::Command::parse(&line) else { continue };
@@ -63,8 +65,9 @@ pub fn pop3_line(octets: &[u8]) {
     }
 }
 
-/// The same, and what the client would write for a command is read as that command; what a server may answer is read or
-/// refused.
+/// The octets are a PEEP client's. The lines do not depend on the segments, and each command that is written again is read
+/// as the same command. Then the octets are a PEEP server's: each answer is refused, or is the same when it is written and
+/// read again.
 pub fn peep_line(octets: &[u8]) {
     for line in lines(octets, peep::LINE_LIMIT).into_iter().flatten() {
         for authenticated in [false, true] {
@@ -77,7 +80,7 @@ pub fn peep_line(octets: &[u8]) {
     for with_lines in [false, true] {
         let mut source = octets;
         while let Ok(reply) = read_reply(&mut source, with_lines) {
-            // Written as a server would, without what could break a line, it is read and written the same.
+            // A server replaces octets that could break a line. So the answers are compared after writing.
             let written = |reply: &peep::Reply| {
                 let mut octets = Vec::new();
                 reply.write(&mut octets);
@@ -89,7 +92,7 @@ pub fn peep_line(octets: &[u8]) {
     }
 }
 
-/// A line of an answer with fields is read or refused; what is read is written as a line, which is read the same.
+/// The octets are lines of PEEP answers with fields. Each line is refused, or is the same when it is written and read again.
 pub fn peep_fields(octets: &[u8]) {
     fn read<T: FromStr + Display + PartialEq>(line: &str) {
         let Ok(fields) = line.parse::<T>() else { return };
@@ -105,7 +108,7 @@ pub fn peep_fields(octets: &[u8]) {
     }
 }
 
-/// Reads an answer with all its lines, as the reply that the server wrote.
+/// Reads an answer with all its lines, and returns it as the reply that a server writes.
 fn read_reply(source: &mut &[u8], with_lines: bool) -> Result<peep::Reply, peep::UnreadableAnswer> {
     Ok(match peep::Answer::read(source, with_lines)? {
         peep::Answer::Done => peep::Reply::Done,
@@ -117,7 +120,7 @@ fn read_reply(source: &mut &[u8], with_lines: bool) -> Result<peep::Reply, peep:
     })
 }
 
-/// The lines of a stream; `None` for one that is too long.
+/// The lines of a stream, with `None` for each line that is too long. Checks that they do not depend on the segments.
 fn lines(octets: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
     let whole = lines_in_segments(octets, limit, usize::MAX);
     for segment in [1, 7, 100] {
@@ -149,7 +152,7 @@ fn lines_in_segments(octets: &[u8], limit: usize, segment: usize) -> Vec<Option<
 // ---------------------------------------------------------------------------------------------------------------------
 // Sessions
 
-/// A client that has said all it will say, in segments, and keeps what it is told.
+/// A client that sends its input in segments of a given size and keeps the server's output.
 struct Client<'a> {
     input: &'a [u8],
     segment: usize,
@@ -178,11 +181,13 @@ impl Write for Client<'_> {
     }
 }
 
-/// The session takes it by reference, so that the output can be looked at afterwards.
+/// The session takes a reference, so that the target can look at the output afterwards.
 impl Link for &mut Client<'_> {
     fn expect_command(&mut self, _: Instant, _: Option<Instant>) {}
 
-    fn send_file(&mut self, file: &File, octets: u64) -> io::Result<()> {
+    fn send_file(&mut self, mut file: &File, range: Range<u64>) -> io::Result<()> {
+        file.seek(SeekFrom::Start(range.start))?;
+        let octets = range.end - range.start;
         let sent = io::copy(&mut file.take(octets), &mut self.output)?;
         if sent == octets { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
@@ -212,7 +217,7 @@ impl Link for &mut Client<'_> {
     }
 }
 
-/// The messages of the maildrops here: a Maildir's names, which a flat maildrop has without the folder.
+/// The messages of the maildrops with their names in a Maildir. In a flat maildrop the names have no folder.
 const MESSAGES: [(&str, &[u8]); 3] = [
     ("cur/1.a.h:2,S", b"Subject: one\n\n.dot\nlast line without end"),
     ("new/2.b.h", b"Subject: two\r\n\r\nin wire form\r\n"),
@@ -222,7 +227,7 @@ const MESSAGES: [(&str, &[u8]); 3] = [
 const USER: &str = "u";
 const PASSWORD: &str = "p";
 
-/// A mail root in which [`USER`] has the [`MESSAGES`] in a Maildir, and `flat` has them in a flat maildrop.
+/// A mail directory in which [`USER`] has the [`MESSAGES`] in a Maildir, and `flat` has them in a flat maildrop.
 struct Mail(TempDir);
 
 impl Mail {
@@ -247,7 +252,7 @@ impl Mail {
             .flat_map(move |(name, octets)| [(self.path(USER).join(name), octets), (flat(name), octets)])
     }
 
-    /// Puts every message there, unless it is; all look old, so that an index is believed.
+    /// Puts back the messages that are missing. They get old modification times, so that the server trusts its index.
     fn deliver(&self) {
         let mut changed = false;
         for (path, octets) in self.paths().filter(|(path, _)| !path.exists()) {
@@ -267,7 +272,7 @@ fn make_old(path: &Path) {
     File::open(path).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
 }
 
-/// What sessions share, for mail at `root`.
+/// The state that sessions share, for mail in the directory `root`.
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root.to_str().unwrap()];
@@ -278,8 +283,13 @@ fn admission(shared: &Shared) -> Admission {
     shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
-/// What a session is told, in segments and in one. The first octet is the segments' size; with its highest bit set,
-/// others on the way can read what is said. The rest is what the client says.
+fn client_of(service: Service) -> events::Client {
+    events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), service)
+}
+
+/// Runs a session twice, with the input in segments and at once, and checks that the output is the same. The lower bits of
+/// the first octet are the size of the segments. If its highest bit is set, others can read the connection. The rest is the
+/// client's input. Returns the input and the output.
 fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<u8>)> {
     let (&how, input) = octets.split_first()?;
     let [output, other] = [usize::from(how & 0x7f).max(1), usize::MAX].map(|segment| {
@@ -291,7 +301,7 @@ fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<
     Some((input, output))
 }
 
-/// The lines, without what is another one each time: the greeting's timestamp, and challenges.
+/// The lines of the output without the greeting's timestamp and without challenges, which differ from session to session.
 fn without_nonces(output: &[u8]) -> Vec<String> {
     let lines = output.split(|&octet| octet == b'\n').map(|line| line.escape_ascii().to_string());
     let cut = |line: String| match line.split_once('<') {
@@ -302,8 +312,8 @@ fn without_nonces(output: &[u8]) -> Vec<String> {
     lines.map(cut).collect()
 }
 
-/// Each command gets its answer, the same in any segments; a message is removed only by DELE and QUIT, and the others
-/// stay as they are.
+/// Runs a POP3 session. Each command gets an answer of its form, which does not depend on the segments. A message is removed
+/// only after DELE and QUIT, and the other messages do not change.
 pub fn pop3_session(octets: &[u8]) {
     static SCENE: LazyLock<(Mail, Shared)> = LazyLock::new(|| {
         let mail = Mail::new();
@@ -314,9 +324,9 @@ pub fn pop3_session(octets: &[u8]) {
     let played = play(octets, |client| {
         mail.deliver();
         let input = client.input;
-        pop3::serve(client, shared, &admission(shared), "fuzz");
+        pop3::serve(client, shared, &admission(shared), &client_of(Service::Pop3));
         check_mail(mail, input);
-        assert!(shared.locks.users().is_empty(), "the maildrop is not free");
+        assert!(shared.locks.users().is_empty(), "the session has left the maildrop locked");
     });
     if let Some((input, output)) = played {
         check_pop3_answers(input, &output);
@@ -324,7 +334,7 @@ pub fn pop3_session(octets: &[u8]) {
 }
 
 fn check_mail(mail: &Mail, input: &[u8]) {
-    let said =
+    let count_of =
         |keyword: &[u8]| input.windows(keyword.len()).filter(|window| window.eq_ignore_ascii_case(keyword)).count();
     let mut gone = 0;
     for (path, octets) in mail.paths() {
@@ -333,28 +343,28 @@ fn check_mail(mail: &Mail, input: &[u8]) {
             Err(_) => gone += 1,
         }
     }
-    assert!(gone == 0 || (said(b"QUIT") > 0 && gone <= said(b"DELE")), "{gone} messages have gone");
+    assert!(gone == 0 || (count_of(b"QUIT") > 0 && gone <= count_of(b"DELE")), "{gone} messages were removed");
 }
 
-/// Walks through what the client said and what it was told.
+/// Goes through a client's commands and the server's answers side by side.
 fn check_pop3_answers(input: &[u8], output: &[u8]) {
     let mut answers = output.split_inclusive(|&octet| octet == b'\n').map(|line| {
         line.strip_suffix(b"\r\n").unwrap_or_else(|| panic!("a line without CRLF: {}", line.escape_ascii()))
     });
     let mut next = || answers.next().expect("an answer");
     assert!(next().starts_with(b"+OK "));
-    let (mut logged_in, mut strange_lines, mut failed_logins) = (false, 0, 0);
+    let (mut logged_in, mut lines_before_login, mut failed_logins) = (false, 0, 0);
     for line in lines(input, pop3::LINE_LIMIT) {
         let command = line.as_deref().map(pop3::Command::parse);
-        if line.as_deref().is_some_and(is_no_single_command) {
+        if line.as_deref().is_some_and(may_be_followed_by_other_lines) {
             return;
         }
         let status = next();
         let ok = status.starts_with(b"+OK ");
-        strange_lines += usize::from(!logged_in);
+        lines_before_login += usize::from(!logged_in);
         failed_logins += usize::from(status.starts_with(b"-ERR [AUTH] wrong"));
         let is_foreign = matches!((&command, &line), (Some(Err(_)), Some(line)) if Foreign::of(line).is_some());
-        if strange_lines > 50 || failed_logins == 3 || (!logged_in && (is_foreign || status == TLS_REFUSED)) {
+        if lines_before_login > 50 || failed_logins == 3 || (!logged_in && (is_foreign || status == TLS_REFUSED)) {
             assert!(!ok);
             break;
         }
@@ -377,11 +387,11 @@ fn check_pop3_answers(input: &[u8], output: &[u8]) {
     assert!(more.is_none() || (begins_tls && !logged_in && more == Some(TLS_REFUSED)), "more answers than commands");
 }
 
-/// What a client is told that begins with a TLS handshake.
+/// The answer to a client that begins with a TLS handshake.
 const TLS_REFUSED: &[u8] = b"-ERR TLS is started by STLS on this port";
 
-/// What follows such a line may be no command, or is not in the clear.
-fn is_no_single_command(line: &[u8]) -> bool {
+/// Returns true for AUTH and STLS, after which lines may be no commands or be encrypted.
+fn may_be_followed_by_other_lines(line: &[u8]) -> bool {
     line.get(..4).is_some_and(|keyword| keyword.eq_ignore_ascii_case(b"AUTH") || keyword.eq_ignore_ascii_case(b"STLS"))
 }
 
@@ -390,12 +400,12 @@ fn has_lines(command: &pop3::Command) -> bool {
     matches!(command, Capa | List(None) | Uidl(None) | Retr(_) | Top { .. })
 }
 
-/// The same for an admin's session. The client reads each answer, and the settings stay within their ranges.
+/// Runs an admin's session. The client can read each answer, and the settings stay within their ranges.
 pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
     let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
-        peep::serve(client, &shared, &admission(&shared), "fuzz").unwrap();
+        peep::serve(client, &shared, &admission(&shared), &client_of(Service::Peep)).unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
         assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
@@ -414,7 +424,7 @@ pub fn peep_session(octets: &[u8]) {
         let reply = read_reply(&mut answers, with_lines).expect("an answer");
         if !authenticated && !matches!(command, Some(Ok(_))) {
             assert!(matches!(reply, peep::Reply::Error(_)));
-            break; // it may be of another protocol, so nothing behind it is carried out
+            break; // The client may speak another protocol, so the server carries out nothing after this line.
         }
         if let Some(Ok(peep::Command::Authenticate { .. })) = command {
             authenticated |= reply == peep::Reply::Done;
@@ -428,8 +438,8 @@ pub fn peep_session(octets: &[u8]) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Messages
 
-/// The first octets are the sizes of the pieces and TOP's lines, the rest is a stored message. Byte-stuffing is undone
-/// to what was measured, and stored again nothing changes any more.
+/// The first three octets are two sizes of pieces and the number of lines for TOP; the rest is a stored message. The message
+/// without byte-stuffing has the size that was measured. Once it is stored in that form, sending it does not change it.
 pub fn byte_stuffing(octets: &[u8]) {
     let [size, other, top, stored @ ..] = octets else { return };
     let (wire, octets) = stuffed(stored, usize::from(*size), None);
@@ -443,7 +453,7 @@ pub fn byte_stuffing(octets: &[u8]) {
     assert_eq!(measure.octets, octets);
     assert_eq!(measure.wire_form, [stored, b".\r\n"].concat() == wire);
 
-    // With line ends made CRLF that is the message; and it is its own wire form.
+    // Apart from line ends it is the stored message, and it is its own wire form.
     let without_cr = |octets: &[u8]| String::from_utf8_lossy(octets).replace("\r\n", "\n");
     assert!([without_cr(stored), without_cr(stored) + "\n"].contains(&without_cr(&plain)));
     assert_eq!(unstuffed(&stuffed(&plain, 1, None).0), plain);
@@ -467,7 +477,7 @@ fn stuffed(stored: &[u8], size: usize, top: Option<u32>) -> (Vec<u8>, u64) {
     (wire, octets)
 }
 
-/// What a client makes of a multi-line response: it ends at the first `.` that is alone.
+/// A multi-line response as a client reads it: without byte-stuffing, and ended by the first line that is a dot.
 fn unstuffed(wire: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let mut lines = wire.split_inclusive(|&octet| octet == b'\n');
@@ -485,13 +495,15 @@ fn unstuffed(wire: &[u8]) -> Vec<u8> {
 // ---------------------------------------------------------------------------------------------------------------------
 // The index
 
-/// What a login finds: each message's octets, unique-id, and content.
+/// The messages that a login finds: for each its size in octets, its unique-id and its content.
 type Found = Vec<(u64, String, Vec<u8>)>;
 
-/// A maildrop, its index as a login makes it, and what is found without one.
+/// A maildrop with an index.
 struct Indexed {
     user: &'static str,
+    /// The index that a login has written.
     good: Vec<u8>,
+    /// The messages that a login finds without an index.
     found: Found,
 }
 
@@ -506,11 +518,11 @@ impl Indexes {
         let mail = Mail::new();
         let root = MailRoot::open(mail.0.path().to_owned()).unwrap();
         let maildrops = [USER, "flat"].map(|user| {
-            // A file that was written just now is not in the index yet, and there is no index without files.
+            // The server leaves files that were just written out of the index, and writes no index without files.
             let file = mail.path(user).join(".pop3d-index");
             let deadline = Instant::now() + Duration::from_secs(20);
             loop {
-                assert!(Instant::now() < deadline, "no index has all messages");
+                assert!(Instant::now() < deadline, "the index never has all messages");
                 let found = log_in(&root, user).unwrap();
                 let good = fs::read(&file).unwrap_or_default();
                 if memchr::memmem::find_iter(&good, b".h").count() == MESSAGES.len() {
@@ -524,7 +536,7 @@ impl Indexes {
 }
 
 fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
-    let mut maildrop = Maildrop::open(root.current()?, user.parse().unwrap())?;
+    let mut maildrop = Maildrop::open(root.location(user.parse().unwrap())?)?;
     let listed: Vec<_> = maildrop
         .messages()
         .map(|(number, message)| {
@@ -537,7 +549,7 @@ fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
         let mut octets = Vec::new();
         if let Ok(mut message) = maildrop.open_message(number) {
             message.file.read_to_end(&mut octets).unwrap();
-            // It leads nowhere but to the maildrop's messages.
+            // An index never makes the server open a file that is not a message of the maildrop.
             assert!(MESSAGES.iter().any(|(_, message)| octets == *message));
         }
         octets
@@ -545,9 +557,9 @@ fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
     Ok(listed.into_iter().map(|(number, octets, unique_id)| (octets, unique_id, content(number))).collect())
 }
 
-/// The first octet says what the others are: the whole file; or edits of a good index, of three octets each; or either
-/// of them with the checksum made right, which only someone with access to the maildrop can do. Damage changes nothing
-/// of what a login finds; a forgery makes no panic, and leads to no other file.
+/// The octets are an index file or edits of a good one, depending on the lowest bit of the first octet. The next bit says
+/// whether the checksum is made right, which only somebody with access to the maildrop can do. A damaged index does not
+/// change what a login finds. A forged index causes no panic and opens no other file.
 pub fn index(octets: &[u8]) {
     static INDEXES: LazyLock<Indexes> = LazyLock::new(Indexes::new);
     let Indexes { mail, root, maildrops } = &*INDEXES;
@@ -568,7 +580,8 @@ pub fn index(octets: &[u8]) {
     }
 }
 
-/// Each three octets put the third one at the place that the first two tell; what is left over cuts the end off.
+/// Edits a good index. Of each three octets, the first two are an offset and the third is the new octet there. If octets are
+/// left over, the first of them is the number of octets to cut off at the end.
 fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {
     let mut file = good.to_vec();
     let edits = edits.chunks_exact(3);
@@ -584,13 +597,13 @@ fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {
 // ---------------------------------------------------------------------------------------------------------------------
 // Accounts
 
-/// The octets are a users file. What is read of it are users' names; and a user who is deleted takes their lines along,
-/// with all others kept to the octet, and is no user any more.
+/// The octets are a users file. All names in it are valid. Deleting a user removes that user's lines and keeps all other
+/// octets of the file.
 pub fn passwd_file(octets: &[u8]) {
     static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
     let file = DIRECTORY.path().join("users");
     fs::write(&file, octets).unwrap();
-    make_old(&file); // otherwise it may be half a file yet, and a change waits for the rest
+    make_old(&file); // The server would wait for the rest of a file that has just been written.
     let Ok(users) = Users::open(Some(file.clone())) else { return };
     let names = users.names();
     assert!(names.is_sorted());
@@ -599,7 +612,7 @@ pub fn passwd_file(octets: &[u8]) {
     }
     let Some(name) = names.first() else { return };
     if users.remove(name).is_err() {
-        assert!(fs::read(&file).unwrap() == octets, "nothing is done, and the file has changed");
+        assert!(fs::read(&file).unwrap() == octets, "a change that failed has changed the file");
         return;
     }
     assert!(!users.names().contains(name));
@@ -609,7 +622,7 @@ pub fn passwd_file(octets: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         line.split(|&octet| octet == b':').next() != Some(name.as_bytes())
     };
-    // A byte order mark belongs to no line.
+    // A byte order mark is not part of the first line.
     let (mark, body) = octets.split_at(if octets.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 });
     let lines = body.split_inclusive(|&octet| octet == b'\n');
     let expected = [mark].into_iter().chain(lines.filter(is_of_others)).collect::<Vec<_>>().concat();
@@ -619,12 +632,12 @@ pub fn passwd_file(octets: &[u8]) {
     assert_eq!(rest.escape_ascii().to_string(), expected.escape_ascii().to_string());
     match Users::open(Some(file)) {
         Ok(users) => assert_eq!(users.names(), names[1..]),
-        Err(error) => assert!(names.len() == 1, "{error}"), // lines that are all wrong are no users file
+        Err(error) => assert!(names.len() == 1, "{error}"), // A file without any valid line is refused.
     }
 }
 
-/// The first octet says which mechanism, and whether the lines that follow are responses as they are or still to be
-/// made base64. Nobody is let in but by PLAIN with the right name and password.
+/// The first octet selects the mechanism, whether the following lines have to be encoded in base64, and whether the first
+/// of them is an initial response. Only PLAIN with the right name and password is accepted.
 pub fn sasl(octets: &[u8]) {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
         let users = Users::open(None).unwrap();
@@ -650,10 +663,10 @@ pub fn sasl(octets: &[u8]) {
                 return;
             }
             Step::Proof(proof) => {
-                assert!(proof.verify().is_err(), "nothing is proven");
+                assert!(proof.verify().is_err(), "a proof of random octets was accepted");
                 return;
             }
-            Step::Proven(user) => panic!("{user} has proven nothing"),
+            Step::Proven(user) => panic!("{user} was accepted without a proof"),
             Step::Denied(_) | Step::Failed(_) => return,
         };
     }

@@ -1,17 +1,17 @@
 //! The settings with which a test starts a server.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::Instant;
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::{Certificate, MailRoot, PASSWORD, PATIENCE, POLL, Server, USER, can_unshare, unshare};
+use super::{Certificate, MailRoot, PASSWORD, Server, USER, bounded_output, can_unshare, unshare};
 
 /// The server program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d");
@@ -53,7 +53,9 @@ pub(crate) struct Builder {
     /// A program with arguments that executes the server's command line, which is appended to them.
     launcher: Vec<String>,
     environment: Vec<(String, String)>,
+    configuration: Option<PathBuf>,
     stderr_is_read: bool,
+    stdin: Option<OwnedFd>,
 }
 
 impl Builder {
@@ -68,8 +70,16 @@ impl Builder {
             seen_from: None,
             launcher: Vec::new(),
             environment: Vec::new(),
+            configuration: None,
             stderr_is_read: true,
+            stdin: None,
         }
+    }
+
+    /// Starts it with this configuration file and [`Builder::flags`], and no other settings.
+    pub(crate) fn configured_by(mut self, path: &Path) -> Self {
+        self.configuration = Some(path.to_owned());
+        self
     }
 
     /// Serves `mail` instead of a new mail directory. With it, a test can start several servers on one mail directory.
@@ -146,6 +156,12 @@ impl Builder {
         self
     }
 
+    /// Passes a listening socket to the launcher as its standard input.
+    pub(crate) fn stdin(mut self, socket: &TcpListener) -> Self {
+        self.stdin = Some(socket.try_clone().unwrap().into());
+        self
+    }
+
     /// Sets an environment variable of the server.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -172,7 +188,9 @@ impl Builder {
                 (path, Some(directory))
             }
         };
-        let (mut server, lines) = Server::spawn(self.command(&program), self.mail, copy);
+        let mut command = self.command(&program);
+        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
+        let (mut server, lines) = Server::spawn(command, self.mail, copy);
         if self.stderr_is_read {
             server.read_stderr();
         }
@@ -194,26 +212,16 @@ impl Builder {
         let served = this.command(Path::new(PROGRAM));
         let mut command = unshare(flags);
         command.args(["bash", "-c", &format!("{bind} && exec \"$0\" \"$@\"")]);
-        command.arg(served.get_program()).args(served.get_args());
+        command.arg(served.get_program()).args(served.get_args()).stdin(Stdio::null());
         let (mut server, lines) = Server::spawn(command, this.mail, None);
         server.read_stderr();
         server.wait_for_addresses(&lines);
         Some(server)
     }
 
-    /// Starts a server that is expected to refuse its settings, and returns its output. A server that does not end
-    /// within [`PATIENCE`] is killed, and its output then has no exit code.
+    /// Starts a server that is expected to refuse its settings, and returns its output.
     pub(crate) fn refused(self) -> Output {
-        let mut command = self.command(Path::new(PROGRAM));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while child.try_wait().unwrap().is_none() {
-            if Instant::now() > deadline {
-                child.kill().unwrap();
-            }
-            thread::sleep(POLL);
-        }
-        child.wait_with_output().unwrap()
+        bounded_output(&mut self.command(Path::new(PROGRAM)))
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -225,6 +233,10 @@ impl Builder {
                 command
             }
         };
+        if let Some(path) = &self.configuration {
+            command.arg("--config").arg(path).args(&self.flags).envs(self.environment.iter().cloned());
+            return command;
+        }
         command.args(["-p", "0", "-P", "0", "--address", &self.address, "--peep-address", &self.address]);
         match &self.seen_from {
             Some((directory, name)) => command.current_dir(directory).args(["-m", name]),

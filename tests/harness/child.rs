@@ -1,8 +1,10 @@
 //! Child processes that do not outlive their test.
 
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::Instant;
 
-use super::eventually;
+use super::{PATIENCE, POLL, eventually};
 
 /// A child process that is killed and reaped when this is dropped.
 pub(crate) struct ChildGuard(pub(crate) Child);
@@ -25,4 +27,18 @@ impl Drop for ChildGuard {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Runs a command to its end and returns its output. A command that does not end within [`PATIENCE`] is killed, and has no
+/// exit code then.
+pub(crate) fn bounded_output(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+        }
+        thread::sleep(POLL);
+    }
+    child.wait_with_output().unwrap()
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use builder::{Builder, NOBODY, PROGRAM, copy_of_program};
 pub(crate) use certificate::{Certificate, trusting};
-pub(crate) use child::ChildGuard;
+pub(crate) use child::{ChildGuard, bounded_output};
 pub(crate) use client::{Client, reset};
 pub(crate) use mail::{MailRoot, Maildrop};
 pub(crate) use namespaces::{can_unshare, unshare};

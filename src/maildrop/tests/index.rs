@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use super::super::message::Folder;
 use super::super::*;
 use super::{Mail, number, set_modified};
 
@@ -29,8 +30,8 @@ fn an_unchanged_maildir_is_not_listed() {
 #[test]
 fn a_maildrop_whose_index_has_no_directories_is_listed() {
     let mail = Mail::flat();
-    let root = MailRoot::open(mail.root.path().to_owned()).unwrap();
-    Index::save(&root.current().unwrap(), "ana", Some([None, None]), std::iter::empty());
+    let location = mail.location();
+    Index::save(location.root(), &location.own_files(Folder::Top), Some([None, None]), std::iter::empty());
     assert!(mail.index().exists());
     mail.put("1.eml", "one\n");
     mail.settle();

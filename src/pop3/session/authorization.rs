@@ -1,10 +1,12 @@
 //! The AUTHORIZATION state (RFC 1939 section 4): the commands before login, with STLS (RFC 2595) and AUTH (RFC 5034).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::login::Claim;
 use super::{Authorization, End, NoCommand, Session, State};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
 use crate::auth::{Denied, Hidden};
+use crate::events::{Method, What};
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::{Command, LINE_LIMIT};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT};
@@ -31,14 +33,16 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Pass(Hidden(password))) => match state.user {
                 Some(name) => {
                     self.output.flush()?; // so that earlier replies do not wait for the verification
-                    return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
+                    let claim = Claim::new(&name, Method::Pass);
+                    return self.log_in(claim, Some(&password), |users| users.authenticate(&name, &password));
                 }
                 None => self.err(Refusal::UserFirst),
             },
             Ok(Command::Apop { name, digest: Hidden(digest) }) => match &self.timestamp {
                 Some(timestamp) => {
                     let timestamp = timestamp.clone();
-                    return self.log_in(&name, None, |users| users.authenticate_apop(&name, &timestamp, &digest));
+                    let claim = Claim::new(&name, Method::Apop);
+                    return self.log_in(claim, None, |users| users.authenticate_apop(&name, &timestamp, &digest));
                 }
                 None => self.err(Refusal::NoApop),
             },
@@ -98,7 +102,10 @@ impl<L: Link> Session<'_, L> {
         self.output.flush()?;
         self.lines.clear();
         match self.output.link.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
-            Ok(agreed) => log::info!("{} TLS: {agreed}", self.name),
+            Ok(agreed) => {
+                self.client.set_tls(&agreed);
+                self.emit(What::Tls { agreed: &agreed });
+            }
             Err(error) => return Err(End::Handshake(error)),
         }
         Ok(())
@@ -116,6 +123,8 @@ impl<L: Link> Session<'_, L> {
     /// Carries out AUTH (RFC 5034 section 4): exchanges challenges and responses until the login succeeds or fails.
     fn authenticate(&mut self, mechanism: Mechanism, initial: Option<&Hidden<Vec<u8>>>) -> Result<State, End> {
         self.output.flush()?;
+        let method = Method::Auth(mechanism);
+        let mut verification = Duration::ZERO;
         let exchange = Exchange::new(mechanism, &self.shared.users);
         let mut step = match initial {
             Some(response) => exchange.respond_initially(&response.0),
@@ -128,16 +137,28 @@ impl<L: Link> Session<'_, L> {
                     step = self.respond(exchange)?;
                 }
                 Step::Password(name, Hidden(password)) => {
-                    return self.log_in(&name, Some(&password), |users| users.authenticate(&name, &password));
+                    let claim = Claim::new(&name, method);
+                    return self.log_in(claim, Some(&password), |users| users.authenticate(&name, &password));
                 }
                 // The attempt counts from here and not from the start of the exchange. Otherwise a client could start
                 // exchanges before a penalty and complete them during it.
-                Step::Proof(proof) => match self.prove(&proof.name.clone(), None, |_| proof.verify()) {
-                    Ok(next) => step = next,
-                    Err(refusal) => return self.end_login(Err(refusal)),
-                },
-                Step::Proven(user) => return self.end_login(Ok(user)),
-                Step::Denied(name) => return self.log_in(&name, None, |_| Err(Denied::Credentials)),
+                Step::Proof(proof) => {
+                    let name = proof.name.clone();
+                    let claim = Claim::new(&name, method);
+                    match self.prove(&claim, None, |_| proof.verify()) {
+                        Ok(next) => step = next,
+                        Err(reason) => return self.end_login(&claim, Err(reason)),
+                    }
+                    verification = claim.since.elapsed();
+                }
+                Step::Proven(user) => {
+                    let name = user.clone();
+                    let claim = Claim::new(name.as_str().as_bytes(), method).verified_in(verification);
+                    return self.end_login(&claim, Ok(user));
+                }
+                Step::Denied(name) => {
+                    return self.log_in(Claim::new(&name, method), None, |_| Err(Denied::Credentials));
+                }
                 Step::Failed(failure) => {
                     self.err(Refusal::Exchange(failure));
                     return Ok(State::Authorization(Authorization::default()));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::events::{Counts, EndResult};
 use crate::wire::{Foreign, is_timeout};
 
 /// Why a session ended.
@@ -59,25 +60,30 @@ impl fmt::Display for End {
     }
 }
 
-/// What a session did, for the last log line about it.
+impl End {
+    /// The same without details, for those who count.
+    #[must_use]
+    pub fn result(&self) -> EndResult {
+        match self {
+            Self::Quit => EndResult::Quit,
+            Self::HangUp => EndResult::HangUp,
+            Self::Timeout => EndResult::Timeout,
+            Self::Stalled => EndResult::Stalled,
+            Self::FailedLogins => EndResult::FailedLogins,
+            Self::TooManyCommands => EndResult::TooManyCommands,
+            Self::Foreign(_) => EndResult::Foreign,
+            Self::ShuttingDown => EndResult::ShuttingDown,
+            Self::Handshake(_) => EndResult::Handshake,
+            Self::Failed(_) => EndResult::Failed,
+        }
+    }
+}
+
+/// How a session ended and what it did.
 #[derive(Debug)]
 pub struct Summary {
     /// Why it ended.
     pub end: End,
-    /// Messages sent by RETR.
-    pub retrieved: u64,
-    /// Octets of these messages.
-    pub octets: u64,
-    /// Messages removed.
-    pub deleted: u64,
-    /// Messages that were marked as deleted and stay, because the session did not end with QUIT.
-    pub kept: u64,
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { end, retrieved, octets, deleted, kept } = self;
-        write!(f, "end: {end}; retrieved={retrieved} octets={octets} deleted={deleted}")?;
-        if *kept > 0 { write!(f, " marks-dropped={kept}") } else { Ok(()) }
-    }
+    /// What it did.
+    pub counts: Counts,
 }

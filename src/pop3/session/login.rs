@@ -1,37 +1,58 @@
 //! The step from AUTHORIZATION to TRANSACTION: verifies credentials within the limits before login, then locks and opens
 //! the maildrop.
 
-use std::io;
+use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
 use crate::auth::{Denied, UserName, Users};
+use crate::events::{Lossy, Method, Reason, What};
 use crate::guard::AttemptRefused;
 use crate::maildrop::Maildrop;
 use crate::pop3::reply::{Fault, Refusal};
 use crate::wire::Link;
+
+/// What a client that logs in claims to be.
+pub(super) struct Claim<'a> {
+    name: &'a [u8],
+    method: Method,
+    /// When the credentials arrived.
+    pub(super) since: Instant,
+}
+
+impl<'a> Claim<'a> {
+    /// The claim of a client whose credentials have just arrived.
+    pub(super) fn new(name: &'a [u8], method: Method) -> Self {
+        Self { name, method, since: Instant::now() }
+    }
+
+    /// The claim of a client whose credentials were verified in an earlier step, which took `time`.
+    pub(super) fn verified_in(self, time: Duration) -> Self {
+        Self { since: self.since.checked_sub(time).unwrap_or(self.since), ..self }
+    }
+}
 
 impl<L: Link> Session<'_, L> {
     /// Carries out a login whose credentials come in one step: `prove` verifies them. `secret` is the password, if the
     /// client sent one; repeating the same wrong password raises the penalty less than guessing.
     pub(super) fn log_in(
         &mut self,
-        name: &[u8],
+        claim: Claim<'_>,
         secret: Option<&[u8]>,
         prove: impl FnOnce(&Users) -> Result<UserName, Denied>,
     ) -> Result<State, End> {
-        let proven = self.prove(name, secret, prove);
-        self.end_login(proven)
+        let proven = self.prove(&claim, secret, prove);
+        self.end_login(&claim, proven)
     }
 
     /// Completes a login by any command: opens the maildrop and answers +OK, or answers -ERR.
-    pub(super) fn end_login(&mut self, proven: Result<UserName, Refusal>) -> Result<State, End> {
-        match proven.and_then(|user| self.open_maildrop(user)) {
+    pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<UserName, Reason>) -> Result<State, End> {
+        match proven.and_then(|user| self.open_maildrop(claim, user)) {
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
                 return Ok(State::Transaction(transaction));
             }
-            Err(refusal) => self.refuse_login(refusal)?,
+            Err(reason) => self.refuse_login(claim, &reason)?,
         }
         Ok(State::Authorization(Authorization::default()))
     }
@@ -40,20 +61,13 @@ impl<L: Link> Session<'_, L> {
     /// through here and is counted.
     pub(super) fn prove<T>(
         &mut self,
-        name: &[u8],
+        claim: &Claim<'_>,
         secret: Option<&[u8]>,
         prove: impl FnOnce(&Users) -> Result<T, Denied>,
-    ) -> Result<T, Refusal> {
-        let shown = String::from_utf8_lossy(name);
-        let attempt = self.limits.attempt(name, secret).map_err(|why| match why {
-            AttemptRefused::Penalty(penalty) => {
-                log::warn!("{} login refused: user={shown:?}, too many failed logins, for {penalty}", self.name);
-                Refusal::Penalty(penalty)
-            }
-            AttemptRefused::Busy => {
-                log::warn!("{} login refused: user={shown:?}, too many at once from the client's address", self.name);
-                Refusal::Busy
-            }
+    ) -> Result<T, Reason> {
+        let attempt = self.limits.attempt(claim.name, secret).map_err(|why| match why {
+            AttemptRefused::Penalty(penalty) => Reason::Penalty(penalty),
+            AttemptRefused::Busy => Reason::BusyAddress,
         })?;
         match prove(&self.shared.users) {
             Ok(proven) => {
@@ -61,42 +75,56 @@ impl<L: Link> Session<'_, L> {
                 Ok(proven)
             }
             Err(Denied::Credentials) => {
-                log::warn!("{} login failed: user={shown:?}", self.name);
-                self.limits.failed(attempt);
-                Err(Refusal::Credentials)
+                if let Some(penalty) = self.limits.failed(attempt) {
+                    self.emit(What::Penalty { penalty });
+                }
+                Err(Reason::Credentials)
             }
-            Err(Denied::Busy) => {
-                log::warn!("{} login refused: user={shown:?}, too many are verified", self.name);
-                Err(Refusal::Busy)
-            }
+            Err(Denied::Busy) => Err(Reason::BusyVerifier),
         }
     }
 
     /// Locks and opens the maildrop of a user whose credentials are right.
-    fn open_maildrop(&self, user: UserName) -> Result<Transaction, Refusal> {
-        let shown = user.to_string();
-        let unopened = |error: io::Error| {
-            log::error!("{} login refused: user={shown:?}, the maildrop cannot be opened: {error}", self.name);
-            Refusal::Maildrop(Fault::from(&error))
-        };
-        let root = self.shared.settings().mail_root.current().map_err(unopened)?;
-        let lock = self.shared.locks.lock(user.clone(), &root).map_err(unopened)?.ok_or_else(|| {
-            log::warn!("{} login refused: user={shown:?}, the maildrop is in use", self.name);
-            Refusal::InUse
-        })?;
-        let maildrop = Maildrop::open(root, user).map_err(unopened)?;
-        self.shared.stats.logins.add(1);
-        log::info!("{} login: user={shown:?} messages={} octets={}", self.name, maildrop.count(), maildrop.octets());
+    fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
+        let mailbox = self.shared.users.mailbox(&user);
+        let location =
+            self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
+        let lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
+        let scan = Instant::now();
+        let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
+        self.client.set_user(user);
+        self.emit(What::Login {
+            method: claim.method,
+            messages: maildrop.count(),
+            octets: maildrop.octets(),
+            took: claim.since.elapsed(),
+            scan: scan.elapsed(),
+        });
         Ok(Transaction { maildrop, lock })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.
-    fn refuse_login(&mut self, refusal: Refusal) -> Result<(), End> {
-        self.err(refusal);
-        if self.limits.failed_too_often() || matches!(refusal, Refusal::Penalty(_)) {
+    fn refuse_login(&mut self, claim: &Claim<'_>, reason: &Reason) -> Result<(), End> {
+        let Claim { name, method, since } = *claim;
+        self.emit(What::LoginRefused { user: Some(Lossy(name)), method, reason, took: since.elapsed() });
+        self.err(refusal(reason));
+        if self.limits.failed_too_often() || matches!(reason, Reason::Penalty(_)) {
             self.output.flush()?;
             return Err(End::FailedLogins);
         }
         Ok(())
+    }
+}
+
+/// What a client is told of the reason.
+fn refusal(reason: &Reason) -> Refusal {
+    match reason {
+        Reason::Credentials => Refusal::Credentials,
+        Reason::Penalty(penalty) => Refusal::Penalty(*penalty),
+        Reason::BusyAddress | Reason::BusyVerifier => Refusal::Busy,
+        Reason::NoTls => Refusal::InClear,
+        Reason::Exchange(failure) => Refusal::Exchange(*failure),
+        Reason::InUse => Refusal::InUse,
+        Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
     }
 }

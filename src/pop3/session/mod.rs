@@ -23,35 +23,34 @@ pub use self::end::{End, Summary};
 use super::reply::{self, Offer, Refusal};
 use super::{Command, LINE_LIMIT};
 use crate::auth::{self, Abilities};
+use crate::events::{Client, Counts, What};
 use crate::guard::{Admission, PreLoginLimits};
 use crate::maildrop::{Lock, Maildrop};
 use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
-/// Runs a POP3 session over `link` until it ends. `name` identifies the session in the log.
-pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, name: &str) -> Summary {
-    let summary = Summary { end: End::HangUp, retrieved: 0, octets: 0, deleted: 0, kept: 0 };
+/// Runs a POP3 session over `link` until it ends. Its events are those of `client`.
+pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &Client) -> Summary {
     let abilities = shared.users.abilities();
     let mut session = Session {
         shared,
-        name,
+        client,
         connected: Instant::now(),
         abilities,
         timestamp: abilities.apop.then(auth::timestamp),
         lines: Lines::new(LINE_LIMIT),
         output: Output::new(link),
         limits: PreLoginLimits::new(admission),
-        summary,
+        counts: Counts::default(),
     };
     let Err(end) = session.run();
-    session.summary.end = end;
-    session.summary
+    Summary { end, counts: session.counts }
 }
 
 /// What all states of a session use.
 struct Session<'a, L> {
     shared: &'a Shared,
-    name: &'a str,
+    client: &'a Client,
     /// When the connection was handed to the session; the login deadline counts from here.
     connected: Instant,
     /// The mechanisms that every account supported when the greeting was sent. CAPA announces the same.
@@ -61,7 +60,7 @@ struct Session<'a, L> {
     lines: Lines,
     output: Output<L>,
     limits: PreLoginLimits<'a>,
-    summary: Summary,
+    counts: Counts,
 }
 
 /// A line that is not a command.
@@ -104,9 +103,10 @@ impl<L: Link> Session<'_, L> {
                     self.output.flush()?;
                     return Err(End::ShuttingDown);
                 }
+                self.counts.commands += 1;
                 match &command {
-                    Ok(command) => log::debug!("{} {command}", self.name),
-                    Err(no_command) => log::debug!("{} no command: {}", self.name, no_command.why),
+                    Ok(command) => log::debug!("{} {command}", self.client),
+                    Err(no_command) => log::debug!("{} no command: {}", self.client, no_command.why),
                 }
                 state = match state {
                     State::Authorization(authorization) => self.authorization(authorization, command)?,
@@ -173,18 +173,22 @@ impl<L: Link> Session<'_, L> {
 
     /// Answers CAPA.
     fn capabilities(&mut self, stls: bool) {
-        log::trace!("{} +OK capabilities", self.name);
+        log::trace!("{} +OK capabilities", self.client);
         let offer = Offer { user: self.takes_passwords(), stls, mechanisms: self.mechanisms() };
         reply::capabilities(self.output.pending(), &offer);
     }
 
+    fn emit(&self, what: What<'_>) {
+        self.shared.events.emit(self.client, what);
+    }
+
     fn ok(&mut self, text: impl fmt::Display) {
-        log::trace!("{} +OK {text}", self.name);
+        log::trace!("{} +OK {text}", self.client);
         reply::ok(self.output.pending(), text);
     }
 
     fn err(&mut self, text: impl fmt::Display) {
-        log::trace!("{} -ERR {text}", self.name);
+        log::trace!("{} -ERR {text}", self.client);
         reply::err(self.output.pending(), text);
     }
 }

@@ -1,12 +1,14 @@
 //! The TRANSACTION state (RFC 1939 section 5): listings, messages and marks.
 
 use std::io;
+use std::time::Instant;
 
 use super::{End, NoCommand, Session, State, Transaction};
+use crate::events::{Sent, TransformResult, What};
 use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::pop3::Command;
 use crate::pop3::reply::{self, Refusal};
-use crate::pop3::transfer::{self, Body, TransferError};
+use crate::pop3::transfer::{self, Body, TransferError, Transferred};
 use crate::transform::Subject;
 use crate::wire::Link;
 
@@ -35,9 +37,8 @@ impl<L: Link> Session<'_, L> {
             },
             Ok(Command::Retr(number)) => {
                 if let Some(octets) = self.send_message(&mut state, number, Body::Whole)? {
-                    self.shared.stats.retrieved.add(1);
-                    self.summary.retrieved += 1;
-                    self.summary.octets += octets;
+                    self.counts.retrieved += 1;
+                    self.counts.octets += octets;
                 }
             }
             Ok(Command::Top { message, lines }) => {
@@ -47,13 +48,13 @@ impl<L: Link> Session<'_, L> {
                 self.err(Refusal::ReadOnly);
             }
             Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
-                self.summary.kept += 1;
+                self.counts.kept += 1;
                 self.ok("marked as deleted");
             }
             Ok(Command::Dele(_)) => self.err(Refusal::NoSuchMessage),
             Ok(Command::Rset) => {
                 state.maildrop.reset();
-                self.summary.kept = 0;
+                self.counts.kept = 0;
                 self.ok("no message is marked as deleted");
             }
             Ok(Command::Noop) => self.ok("still here"),
@@ -94,23 +95,30 @@ impl<L: Link> Session<'_, L> {
             self.err(Refusal::NoSuchMessage);
             return Ok(None);
         }
+        let begun = Instant::now();
         let sent = match state.maildrop.open_message(number) {
             Ok(message) => self.transfer(state, number, message, body),
             Err(OpenError::Changed) => Err(TransferError::changed()),
             Err(OpenError::Io(error)) => Err(TransferError::unreadable(error)),
         };
         match sent {
-            Ok(octets) => {
-                log::trace!("{} +OK {octets} octets sent", self.name);
+            Ok(Transferred { octets, ready }) => {
+                self.emit(What::Sent(Sent {
+                    number,
+                    whole: body == Body::Whole,
+                    octets,
+                    first_octet: ready.saturating_duration_since(begun),
+                    took: begun.elapsed(),
+                }));
                 Ok(Some(octets))
             }
             Err(TransferError::Refused(refusal, error)) => {
-                log::error!("{} message {number} was not sent: {error}", self.name);
+                self.emit(What::NotSent { number, error: &error });
                 self.err(refusal);
                 Ok(None)
             }
             Err(TransferError::Cut(error)) => {
-                log::error!("{} message {number} was cut off: {error}", self.name);
+                self.emit(What::CutOff { number, error: &error });
                 Err(error.into())
             }
             Err(TransferError::Broken(error)) => Err(error.into()),
@@ -124,21 +132,26 @@ impl<L: Link> Session<'_, L> {
         number: MessageNumber,
         message: OpenMessage,
         body: Body,
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Transferred, TransferError> {
         let Some(transform) = self.shared.settings().transform.clone() else {
             let listed = message.octets;
-            let octets = transfer::stored(&mut self.output, message, body)?;
+            let sent = transfer::stored(&mut self.output, message, body)?;
+            let octets = sent.octets;
             if body == Body::Whole && octets != listed {
-                log::warn!("{} message {number} was listed with {listed} octets and has {octets}", self.name);
+                log::warn!("{} message {number} was listed with {listed} octets and has {octets}", self.client);
                 state.maildrop.correct_octets(number, octets);
             }
-            return Ok(octets);
+            return Ok(sent);
         };
         let unique_id = state.maildrop.message(number).map(Message::unique_id).unwrap_or_default();
         let subject =
             Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
-        let running = transform.start(message.file, subject).map_err(TransferError::transform)?;
-        let input_pending = !self.lines.is_empty();
-        transfer::transformed(&mut self.output, running, input_pending, body)
+        let begun = Instant::now();
+        let (result, sent) = match transform.start(message.file, subject) {
+            Ok(running) => transfer::transformed(&mut self.output, running, !self.lines.is_empty(), body),
+            Err(failure) => (TransformResult::NotStarted, Err(TransferError::transform(failure))),
+        };
+        self.emit(What::Transformed { result, took: begun.elapsed() });
+        sent
     }
 }

@@ -1,6 +1,7 @@
 //! The UPDATE state (RFC 1939 section 6): removes the marked messages.
 
 use super::{Session, Transaction};
+use crate::events::What;
 use crate::maildrop::Update;
 use crate::pop3::reply::Refusal;
 use crate::wire::Link;
@@ -13,16 +14,13 @@ impl<L: Link> Session<'_, L> {
         let update = if maildrop.marked() == 0 || lock.is_exclusive() {
             maildrop.commit()
         } else {
-            log::error!(
-                "{} no message is removed: the maildrop's lock file was deleted or replaced during the session",
-                self.name
-            );
+            self.emit(What::LockLost);
             Update { removed: 0, failed: maildrop.marked() as u64 }
         };
         drop(lock);
-        self.shared.stats.removed.add(update.removed);
-        self.summary.deleted = update.removed;
-        self.summary.kept = 0;
+        self.counts.deleted = update.removed;
+        self.counts.kept = 0;
+        self.emit(What::Update { removed: update.removed, failed: update.failed });
         if update.failed == 0 { self.ok("bye") } else { self.err(Refusal::NotRemoved) }
     }
 }

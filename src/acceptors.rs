@@ -1,0 +1,232 @@
+//! The listening sockets and their acceptor threads, which a reload adds and removes while the server runs.
+//!
+//! - [`Listeners`] are the bound ports of a server that does not serve yet.
+//! - [`Acceptors`] has a thread for each of them. [`Acceptors::prepare`] binds the ports that a new configuration adds;
+//!   only if nothing else is wrong with it, [`Acceptors::apply`] serves them and closes those that it removes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::config::{Endpoint, Ports};
+use crate::connections::Service;
+use crate::connections::{Connections, Protocol, Reservation};
+use crate::net::{self, ListenAddress, Listener};
+use crate::settings::Settings;
+use crate::systemd::Sockets;
+
+/// A listening socket with the setting that it was bound for.
+#[derive(Debug, Clone)]
+struct Open {
+    service: Service,
+    /// The configured address and port; the port may be 0. `None` for a socket that systemd has passed, which no setting
+    /// changes.
+    setting: Option<(ListenAddress, u16)>,
+    listener: Arc<Listener>,
+}
+
+impl Open {
+    fn is_of(&self, service: Service, endpoint: &Endpoint) -> bool {
+        self.service == service
+            && self.setting.as_ref().is_none_or(|(address, port)| {
+                *port == endpoint.port && endpoint.addresses.iter().any(|wanted| wanted == address)
+            })
+    }
+}
+
+/// Listening sockets that are bound and not served yet.
+#[derive(Debug)]
+pub struct Listeners(Vec<Open>);
+
+impl Listeners {
+    /// Binds the ports. If systemd has passed sockets for a service, they are used instead of the configured port.
+    ///
+    /// # Errors
+    /// If a port cannot be bound, or a socket of systemd's cannot be used.
+    pub fn bind(ports: &Ports, settings: &Settings) -> io::Result<Self> {
+        let mut inherited = Sockets::take(&Service::ALL.map(Service::name))?;
+        let mut open = Vec::new();
+        for service in Service::ALL {
+            let sockets = inherited.named(service.name());
+            if sockets.is_empty() {
+                let Some(endpoint) = ports.of(service) else { continue };
+                let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
+                open.extend(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)));
+                continue;
+            }
+            check_tls(service, settings)?;
+            for socket in sockets {
+                let listener = Arc::new(Listener::from_socket(socket)?);
+                open.push(Open { service, setting: None, listener });
+            }
+        }
+        Ok(Self(open))
+    }
+
+    /// Each socket's service and address.
+    pub fn iter(&self) -> impl Iterator<Item = (Service, String)> {
+        self.0.iter().map(|open| (open.service, open.listener.address()))
+    }
+}
+
+/// Checks that there is a certificate if a socket that systemd has passed needs one. For other sockets the flags see to it.
+fn check_tls(service: Service, settings: &Settings) -> io::Result<()> {
+    if service == Service::Pop3s && settings.certificates.is_none() {
+        let what = "systemd has passed a socket named \"pop3s\", but there is no TLS certificate";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(())
+}
+
+fn configured(service: Service, port: u16, listener: Listener) -> Open {
+    Open { service, setting: Some((listener.name().clone(), port)), listener: Arc::new(listener) }
+}
+
+/// Hands an accepted connection to its session, for which a slot is reserved.
+type Serve = dyn Fn(Service, Reservation, TcpStream, SocketAddr) + Send + Sync;
+
+/// The listening sockets of a running server.
+pub struct Acceptors {
+    open: Mutex<Vec<Open>>,
+    connections: Arc<Connections>,
+    serve: Arc<Serve>,
+}
+
+impl fmt::Debug for Acceptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptors").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// What a new configuration changes about the ports: new sockets are bound already, but not served.
+#[derive(Debug, Default)]
+pub struct PortChange {
+    added: Vec<Open>,
+    removed: Vec<Open>,
+    /// Services whose new ports only a restart can bind, with the reason. Their old ports stay.
+    pub needs_restart: BTreeMap<Service, io::Error>,
+}
+
+impl Acceptors {
+    /// Starts a thread for each socket, which hands its connections to `serve`.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn start(
+        listeners: Listeners,
+        connections: Arc<Connections>,
+        serve: impl Fn(Service, Reservation, TcpStream, SocketAddr) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let this = Self { open: Mutex::default(), connections, serve: Arc::new(serve) };
+        for open in listeners.0 {
+            this.accept(open).inspect_err(|_| this.close())?;
+        }
+        Ok(this)
+    }
+
+    fn accept(&self, open: Open) -> io::Result<()> {
+        let (connections, serve) = (Arc::clone(&self.connections), Arc::clone(&self.serve));
+        let Open { service, listener, .. } = open.clone();
+        let accept = move || {
+            listener.accept_all(&connections, service.protocol(), |reservation, stream, peer| {
+                serve(service, reservation, stream, peer);
+            });
+        };
+        thread::Builder::new().name("acceptor".to_owned()).spawn(accept)?;
+        self.open.lock().push(open);
+        Ok(())
+    }
+
+    /// Returns true if a POP3 client waits to be accepted.
+    #[must_use]
+    pub fn have_pop3_backlog(&self) -> bool {
+        let of_pop3 = |open: &&Open| open.service.protocol() == Protocol::Pop3;
+        self.open.lock().iter().filter(of_pop3).any(|open| open.listener.has_backlog())
+    }
+
+    /// Binds the ports that these settings add to the present ones. Nothing is served yet: dropping the value gives the
+    /// ports up.
+    ///
+    /// # Errors
+    /// If a port cannot be bound, unless a restart could bind it: a server that runs as another user than the one that
+    /// started it, or is confined, may lack the permission, and a socket of its own may be in the way.
+    pub fn prepare(&self, ports: &Ports, settings: &Settings) -> io::Result<PortChange> {
+        let open = self.open.lock().clone();
+        let mut change = PortChange::default();
+        for service in Service::ALL {
+            if open.iter().any(|open| open.service == service && open.setting.is_none()) {
+                check_tls(service, settings)?;
+                continue;
+            }
+            let endpoint = ports.of(service);
+            let stays = |open: &&Open| endpoint.is_some_and(|endpoint| open.is_of(service, endpoint));
+            let of_service = || open.iter().filter(|open| open.service == service);
+            match endpoint.map_or(Ok(Vec::new()), |endpoint| bind_added(service, endpoint, of_service())) {
+                Ok(added) => {
+                    change.added.extend(added);
+                    change.removed.extend(of_service().filter(|open| !stays(open)).cloned());
+                }
+                Err(error) if needs_restart(&error, endpoint, &open) => {
+                    change.needs_restart.insert(service, error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(change)
+    }
+
+    /// Serves the added ports and closes the removed ones. Sessions of a closed port go on.
+    pub fn apply(&self, change: PortChange) {
+        for open in change.removed {
+            self.open.lock().retain(|other| !Arc::ptr_eq(&other.listener, &open.listener));
+            open.listener.close();
+            log::info!("{} no longer listening on {}", open.service, open.listener.address());
+        }
+        for open in change.added {
+            let what = format!("{} listening on {}", open.service, open.listener.address());
+            match self.accept(open) {
+                Ok(()) => log::info!("{what}"),
+                Err(error) => log::error!("not {what}: cannot start a thread: {error}"),
+            }
+        }
+    }
+
+    /// Ends all acceptors: no connection is accepted after this.
+    pub fn close(&self) {
+        self.open.lock().iter().for_each(|open| open.listener.close());
+    }
+}
+
+/// Binds the addresses of a service that have no socket yet.
+fn bind_added<'a>(
+    service: Service,
+    endpoint: &Endpoint,
+    mut open: impl Iterator<Item = &'a Open> + Clone,
+) -> io::Result<Vec<Open>> {
+    let is_open = |address: &&ListenAddress| {
+        open.clone().any(|open| open.setting.as_ref().is_some_and(|it| (&it.0, it.1) == (address, endpoint.port)))
+    };
+    let added: Vec<_> = endpoint.addresses.iter().filter(|address| !is_open(address)).cloned().collect();
+    // A free port is the same on all addresses.
+    let of_same_setting = |open: &&Open| open.setting.as_ref().is_some_and(|(_, port)| *port == endpoint.port);
+    let port = match endpoint.port {
+        0 => open.find(of_same_setting).map_or(0, |open| open.listener.port()),
+        port => port,
+    };
+    let bound = net::bind_those_there(&added, port, endpoint.required)?;
+    Ok(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)).collect())
+}
+
+fn needs_restart(error: &io::Error, endpoint: Option<&Endpoint>, open: &[Open]) -> bool {
+    let is_own_port = |open: &Open| endpoint.is_some_and(|endpoint| endpoint.port == open.listener.port());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => true,
+        io::ErrorKind::AddrInUse => open.iter().any(is_own_port),
+        _ => false,
+    }
+}

@@ -1,0 +1,109 @@
+//! Opens what the flags name, at the start and for a reload.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::geteuid;
+
+use super::accounts::{Account, AccountsArgs};
+use super::args::seconds;
+use super::{Args, Config, ConfigError, Ports};
+use crate::auth::{NameRules, Users};
+use crate::connections::MAX_CONNECTIONS;
+use crate::maildrop::{Layouts, MailRoot};
+use crate::net::Certificates;
+use crate::settings::{Admin, Settings};
+use crate::state::StateDir;
+use crate::stats::StatsLog;
+use crate::transform::Transform;
+
+impl Args {
+    /// Opens what the server needs.
+    ///
+    /// # Errors
+    /// [`ConfigError`], of what is not there or not as it has to be.
+    pub fn resolve(&self) -> Result<Config, ConfigError> {
+        let admin = Arc::new(self.open_admin()?);
+        let transform = self.transform()?.map(Arc::new);
+        let state = self.state.state.clone();
+        let state = state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
+        let state = state.transpose()?.map(Arc::new);
+        let users = self.open_users(state.as_deref())?;
+        let mail_root = Arc::new(self.open_mail_root(self.mailbox.clone())?);
+        let certificates = self.tls.certificates(state.as_deref())?.map(Arc::new);
+        Ok(Config {
+            users,
+            settings: self.settings(mail_root, admin, transform, certificates),
+            max_connections: self.max_connections(),
+            limits: self.limits.limits(),
+            ports: self.ports(),
+            state,
+            stats_log: self.stats_log(),
+        })
+    }
+
+    /// What sessions look up, from these flags and what they name.
+    pub(super) fn settings(
+        &self,
+        mail_root: Arc<MailRoot>,
+        admin: Arc<Admin>,
+        transform: Option<Arc<Transform>>,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Settings {
+        Settings {
+            mail_root,
+            admin,
+            transform,
+            certificates,
+            timeout: seconds(self.timeout),
+            min_rate: self.limits.min_rate(),
+            peep_tls: self.tls.peep_tls,
+            allow_cleartext: self.tls.allow_cleartext,
+        }
+    }
+
+    pub(super) fn open_admin(&self) -> Result<Admin, ConfigError> {
+        let admin = self.admin.read()?;
+        self.check_admin(admin.is_default)?;
+        // Everybody knows the default admin, who could make root serve any file of this machine as mail.
+        let is_roots = admin.is_default && !self.confinement.becomes_user() && geteuid().is_root();
+        Ok(Admin { credentials: admin.credentials, is_default: admin.is_default, is_roots })
+    }
+
+    fn open_users(&self, state: Option<&StateDir>) -> Result<Users, ConfigError> {
+        let file = self.accounts.users_file.clone();
+        let mut users =
+            Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
+        if let Some(state) = state {
+            users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
+        }
+        users.set_name_rules(self.name_rules());
+        for Account { name, password } in &self.users {
+            users.add_own(name.clone(), password.0.as_bytes());
+        }
+        Ok(users)
+    }
+
+    pub(super) fn name_rules(&self) -> NameRules {
+        let AccountsArgs { lower_case_names, default_domain, .. } = &self.accounts;
+        NameRules { lower_case: *lower_case_names, default_domain: default_domain.clone() }
+    }
+
+    /// Opens `path` as the mail directory.
+    pub(super) fn open_mail_root(&self, path: PathBuf) -> Result<MailRoot, ConfigError> {
+        let layouts = Arc::new(Layouts::new(self.layout));
+        MailRoot::with_layouts(path.clone(), layouts).map_err(|error| ConfigError::MailRoot(path, error))
+    }
+
+    pub(super) fn max_connections(&self) -> usize {
+        usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS)
+    }
+
+    pub(super) fn ports(&self) -> Ports {
+        Ports { pop3: self.pop3_endpoint(), pop3s: self.pop3s_endpoint(), peep: self.peep_endpoint() }
+    }
+
+    pub(super) fn stats_log(&self) -> Option<StatsLog> {
+        self.state.stats_log.clone().map(|log| StatsLog::new(log.path, log.interval))
+    }
+}

@@ -1,0 +1,89 @@
+//! The client of a session, as its events name it.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::auth::UserName;
+use crate::connections::Service;
+
+/// A client, as events name it.
+#[derive(Debug)]
+pub struct Client {
+    /// The session's number. A connection that was refused has no session.
+    pub session: Option<u64>,
+    /// The address that the client has connected from.
+    pub address: SocketAddr,
+    /// The service that it has connected to.
+    pub service: Service,
+    /// When the session began.
+    pub since: Instant,
+    /// `#17 192.0.2.4:5555`, formatted once, because most lines of the log begin with it.
+    name: String,
+    user: OnceCell<UserName>,
+    tls: OnceCell<TlsVersion>,
+}
+
+impl Client {
+    /// The client of the session with this number.
+    #[must_use]
+    pub fn new(session: u64, address: SocketAddr, service: Service) -> Self {
+        Self { session: Some(session), name: format!("#{session} {address}"), ..Self::refused(address, service) }
+    }
+
+    /// A client that gets no session.
+    #[must_use]
+    pub fn refused(address: SocketAddr, service: Service) -> Self {
+        let (user, tls) = (OnceCell::new(), OnceCell::new());
+        Self { session: None, address, service, since: Instant::now(), name: String::new(), user, tls }
+    }
+
+    /// The user who has logged in, if one has.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.get().map(UserName::as_str)
+    }
+
+    /// Notes who has logged in.
+    pub fn set_user(&self, user: UserName) {
+        let _ = self.user.set(user);
+    }
+
+    /// The version of TLS, if it is in use.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsVersion> {
+        self.tls.get().copied()
+    }
+
+    /// Notes what the TLS handshake has agreed on.
+    pub fn set_tls(&self, agreed: &str) {
+        let _ = self.tls.set(if agreed.starts_with("TLSv1_2") { TlsVersion::V1_2 } else { TlsVersion::V1_3 });
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() { self.address.fmt(f) } else { f.write_str(&self.name) }
+    }
+}
+
+/// The versions of TLS that the server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsVersion {
+    /// TLS 1.2
+    V1_2,
+    /// TLS 1.3
+    V1_3,
+}
+
+impl TlsVersion {
+    /// The version's number.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }
+    }
+}

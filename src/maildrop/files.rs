@@ -1,0 +1,184 @@
+//! The two formats in which each message is a file of its own: flat maildrops and Maildirs.
+
+use std::io;
+use std::mem;
+
+use rustix::io::Errno;
+
+use super::format::Format;
+use super::identity::Identity;
+use super::index::Index;
+use super::location::{Location, OwnFiles};
+use super::message::{Folder, Message};
+use super::moved::{Listing, Search};
+use super::scan::Folders;
+use super::update::Removal;
+use super::{OpenError, OpenMessage, Update, is_missing};
+
+/// What a login has found before the messages are listed.
+#[derive(Debug)]
+enum Found {
+    /// The directories, and the index if there is one.
+    Folders(Folders, Option<Index>),
+    /// The messages of a Maildir, which has not changed since its index was written. Also the state after listing.
+    Messages(Vec<Message>),
+}
+
+impl Found {
+    fn list(&mut self, now: i64) -> io::Result<Vec<Message>> {
+        match mem::replace(self, Self::Messages(Vec::new())) {
+            Self::Folders(folders, index) => folders.refresh(index, now),
+            Self::Messages(messages) => Ok(messages),
+        }
+    }
+}
+
+/// A flat maildrop: each regular file in the directory is a message.
+#[derive(Debug)]
+pub(super) struct Flat {
+    location: Location,
+    found: Found,
+    /// When the session began, in ns since 1970.
+    now: i64,
+}
+
+impl Flat {
+    pub(super) fn new(location: Location, folders: Folders, index: Option<Index>, now: i64) -> Self {
+        Self { location, found: Found::Folders(folders, index), now }
+    }
+}
+
+impl Format for Flat {
+    fn list(&mut self) -> io::Result<Vec<Message>> {
+        self.found.list(self.now)
+    }
+
+    fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
+        open(&self.location, messages, index)
+    }
+
+    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        let mut removal = Removal::new(&self.location, messages, self.now);
+        removal.remove_from(Folder::Top, marked);
+        removal.finish()
+    }
+
+    fn own_files(&self) -> OwnFiles {
+        self.location.own_files(Folder::Top)
+    }
+}
+
+/// A Maildir: the files in `new/` and `cur/` are the messages. Mail programs move and rename them.
+#[derive(Debug)]
+pub(super) struct Maildir {
+    location: Location,
+    found: Found,
+    /// When the session began, in ns since 1970.
+    now: i64,
+}
+
+impl Maildir {
+    pub(super) fn new(location: Location, folders: Folders, index: Option<Index>, now: i64) -> Self {
+        Self { location, found: Found::Folders(folders, index), now }
+    }
+
+    /// A Maildir whose directories have not changed since the index with these entries was written.
+    pub(super) fn unchanged(location: Location, entries: Vec<Message>, now: i64) -> Self {
+        Self { location, found: Found::Messages(entries), now }
+    }
+
+    /// Opens a message that was moved or renamed since it was listed.
+    fn open_moved(&self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
+        let mut search = Search::new(&self.location);
+        loop {
+            let Some(listing) = search.list().map_err(OpenError::Io)? else {
+                return open(&self.location, messages, index);
+            };
+            let is_listed = follow(&mut messages[index], &listing);
+            match open(&self.location, messages, index) {
+                Err(OpenError::Changed) if !listing.at_rest => {}
+                // It was renamed again during the listing or after it.
+                Err(OpenError::Io(error)) if is_missing(&error) && (is_listed || !listing.at_rest) => {}
+                Ok(opened) => {
+                    // A program that moves one message often moves others too, so all messages are updated.
+                    for message in messages {
+                        follow(message, &listing);
+                    }
+                    return Ok(opened);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Format for Maildir {
+    fn list(&mut self) -> io::Result<Vec<Message>> {
+        self.found.list(self.now)
+    }
+
+    fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
+        match open(&self.location, messages, index) {
+            Err(OpenError::Changed) => self.open_moved(messages, index),
+            Err(OpenError::Io(error)) if is_missing(&error) => self.open_moved(messages, index),
+            result => result,
+        }
+    }
+
+    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        let mut removal = Removal::new(&self.location, messages, self.now);
+        removal.remove_from(Folder::New, marked);
+        removal.remove_from(Folder::Cur, marked);
+        removal.look_for_the_rest();
+        removal.finish()
+    }
+
+    fn own_files(&self) -> OwnFiles {
+        self.location.own_files(Folder::Top)
+    }
+}
+
+/// Updates a message's path from a listing. Returns false if the listing does not have the message.
+fn follow(message: &mut Message, listing: &Listing) -> bool {
+    let Message { path, content, .. } = message;
+    let found = match listing.of(path.base()) {
+        [only] => Some(only),
+        several => several.iter().find(|file| file.inode == content.identity.inode),
+    };
+    let is_found = found.is_some();
+    if let Some(file) = found {
+        *path = file.path.clone();
+    }
+    is_found
+}
+
+/// Opens a message under the path that the session knows.
+fn open(location: &Location, messages: &[Message], index: usize) -> Result<OpenMessage, OpenError> {
+    let Message { path, content, .. } = &messages[index];
+    let (file, identity) = location.root().file(&location.file(path)).map_err(|error| {
+        match Errno::from_io_error(&error) {
+            // The file, or a directory on its path, has been replaced by a link or by something else.
+            Some(Errno::LOOP | Errno::NOTDIR) => OpenError::Changed,
+            _ => OpenError::Io(error),
+        }
+    })?;
+    if !is_message(messages, index, &identity) {
+        return Err(OpenError::Changed);
+    }
+    let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
+    Ok(OpenMessage { file, offset: 0, stored: identity.size, octets: content.octets, wire_form })
+}
+
+/// Returns true if a file with the message's base name is the message. [`super::update`] explains how a file is
+/// recognised.
+pub(super) fn is_message(messages: &[Message], index: usize, identity: &Identity) -> bool {
+    let content = &messages[index].content;
+    content.is(identity) && (content.identity.inode == identity.inode || is_alone(messages, index))
+}
+
+/// Returns true if no other message has the message's base name. Messages with equal base names are neighbours in the
+/// list.
+pub(super) fn is_alone(messages: &[Message], index: usize) -> bool {
+    let base = |index: usize| messages.get(index).map(|message| message.path.base());
+    base(index) != base(index + 1) && (index == 0 || base(index) != base(index - 1))
+}

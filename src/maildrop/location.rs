@@ -1,0 +1,107 @@
+//! Where a maildrop is: a path below an open directory.
+
+use std::io;
+use std::sync::Arc;
+
+use super::message::{FilePath, Folder};
+use super::root::{Root, RootId};
+use crate::auth::UserName;
+
+/// What distinguishes a maildrop from others: the directory beneath which it is opened, and its path there.
+pub(super) type Key = (RootId, Vec<u8>);
+
+/// The location of a user's maildrop. Everything in the maildrop is opened beneath [`Location::root`].
+#[derive(Debug, Clone)]
+pub struct Location(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    root: Arc<Root>,
+    /// The maildrop's path below the root.
+    path: Vec<u8>,
+    user: UserName,
+}
+
+impl Location {
+    pub(super) fn new(root: Arc<Root>, path: Vec<u8>, user: UserName) -> Self {
+        Self(Arc::new(Parts { root, path, user }))
+    }
+
+    /// The user whose maildrop it is.
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        &self.0.user
+    }
+
+    /// The same maildrop behind a link: the first component of the path, if the operator has made that a link.
+    ///
+    /// # Errors
+    /// When it is no link, or not the operator's.
+    pub(super) fn behind_link(&self) -> io::Result<Self> {
+        let path = self.path();
+        let end = memchr::memchr(b'/', path).unwrap_or(path.len());
+        let (root, name) = self.root().follow(&path[..end])?;
+        Ok(Self::new(Arc::new(root), [&name, &path[end..]].concat(), self.user().clone()))
+    }
+
+    /// The directory beneath which the maildrop is opened.
+    pub(super) fn root(&self) -> &Root {
+        &self.0.root
+    }
+
+    /// Identifies the maildrop among those of this server.
+    pub(super) fn key(&self) -> Key {
+        (self.0.root.id(), self.0.path.clone())
+    }
+
+    /// The maildrop's own path below the root.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.0.path
+    }
+
+    /// The path of a folder below the root.
+    pub(super) fn folder(&self, folder: Folder) -> Vec<u8> {
+        [&self.0.path, folder.below()].concat()
+    }
+
+    /// The path of a message's file below the root.
+    pub(super) fn file(&self, path: &FilePath) -> Vec<u8> {
+        [&self.0.path, path.folder.below(), b"/", &path.name].concat()
+    }
+
+    /// The name of the maildrop in its directory.
+    pub(super) fn name(&self) -> &[u8] {
+        let path = self.path();
+        &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..]
+    }
+
+    /// The files that the server keeps in `folder`, or beside an mbox.
+    pub(super) fn own_files(&self, folder: Folder) -> OwnFiles {
+        if folder == Folder::Mbox {
+            let directory = self.path().strip_suffix(self.name()).and_then(|path| path.strip_suffix(b"/"));
+            let prefix = [b".", self.name(), b".pop3d-"].concat();
+            return OwnFiles { directory: directory.unwrap_or(b".").to_vec(), prefix };
+        }
+        OwnFiles { directory: self.folder(folder), prefix: b".pop3d-".to_vec() }
+    }
+}
+
+/// The files that the server keeps for a maildrop: dot-files in one directory.
+#[derive(Debug)]
+pub(super) struct OwnFiles {
+    /// The directory's path below the root.
+    pub(super) directory: Vec<u8>,
+    prefix: Vec<u8>,
+}
+
+impl OwnFiles {
+    /// The name of a file in the directory.
+    pub(super) fn name(&self, kind: &str) -> Vec<u8> {
+        [&self.prefix, kind.as_bytes()].concat()
+    }
+
+    /// The path of a file below the root.
+    pub(super) fn path(&self, kind: &str) -> Vec<u8> {
+        [&self.directory, &b"/"[..], &self.prefix, kind.as_bytes()].concat()
+    }
+}

@@ -1,0 +1,150 @@
+//! Locations of maildrops: templates, homes and locations of the users file, links that the operator has made, and rules for
+//! names.
+
+use std::fs;
+use std::os::unix::fs::{lchown, symlink};
+
+use rustix::process::geteuid;
+use tempfile::TempDir;
+
+use crate::harness::{Client, MailRoot, NOBODY, Server};
+
+const MESSAGE: &str = "Subject: a\r\n\r\nbody\r\n";
+
+/// Logs in and returns the answer to STAT.
+#[track_caller]
+fn stat(server: &Server, name: &str) -> String {
+    let mut client: Client = server.pop3();
+    client.login(name, "pass");
+    let stat = client.call("STAT");
+    client.quit();
+    stat
+}
+
+/// The refusal that a login with the right password gets.
+#[track_caller]
+fn refusal(server: &Server, name: &str) -> String {
+    let mut client = server.pop3();
+    client.call(&format!("USER {name}"));
+    client.refused("PASS pass")
+}
+
+#[test]
+fn a_template_says_where_maildrops_are() {
+    let mail = MailRoot::new();
+    mail.maildrop("example.com/ana/Maildir").put("new/1000000000.a", MESSAGE);
+    mail.maildrop("example.org/ana/Maildir").make_maildir();
+    let builder = Server::builder().user("ana@example.com", "pass").user("ana@example.org", "pass");
+    let builder = builder.user("ana", "pass").user("x@..", "pass").user("new@example.com", "pass");
+    let server = builder.seen_from(mail.path(), "%d/%n/Maildir").start();
+    assert_eq!(stat(&server, "ana@example.com"), "1 20");
+    assert_eq!(stat(&server, "ana@example.org"), "0 0");
+    for name in ["ana", "x@.."] {
+        assert!(refusal(&server, name).starts_with("[SYS/"), "{name}");
+    }
+    // A maildrop that does not exist is empty, and one warning is logged.
+    for _ in 0..2 {
+        assert_eq!(stat(&server, "new@example.com"), "0 0");
+    }
+    server.expect_log(
+        "WARN",
+        "\"new@example.com\" has an empty maildrop because \"example.com/new/Maildir\" does not exist",
+    );
+    assert_eq!(server.stderr().matches("has an empty maildrop").count(), 1);
+}
+
+#[test]
+fn peep_sets_a_template() {
+    let server = Server::builder().user("ana@b", "pass").start();
+    server.mail().maildrop("b/ana").put("1", MESSAGE);
+    assert_eq!(stat(&server, "ana@b"), "0 0");
+    let template = format!("{}/%d/%n", server.mail().path().display());
+    let mut admin = server.admin();
+    admin.send(&format!("m= {template}"));
+    assert!(admin.line().starts_with('+'));
+    assert_eq!(admin.value("m?"), template);
+    assert_eq!(stat(&server, "ana@b"), "1 20");
+    for wrong in [format!("m= {}/%x", server.mail().path().display()), "m= /%u".to_owned()] {
+        admin.send(&wrong);
+        assert!(admin.line().starts_with('-'), "{wrong}");
+    }
+}
+
+#[test]
+fn homes_and_locations_of_the_users_file_count() {
+    let place = TempDir::new().unwrap();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let mail = MailRoot::new();
+    mail.maildrop("home/ana/Maildir").put("new/1000000000.a", MESSAGE);
+    mail.maildrop("home/bob/mail").put("new/1000000000.a", MESSAGE.repeat(2));
+    mail.maildrop("virtual/eve").put("new/1000000000.a", MESSAGE.repeat(3));
+    let home = mail.path().join("home");
+    let (home, location) = (home.display(), mail.path().join("virtual/%u"));
+    let users = format!(
+        "ana:{{PLAIN}}pass:::::::\nbob:{{PLAIN}}pass::::{home}/bob::userdb_mail=maildir:~/mail\n\
+         eve:{{PLAIN}}pass::::::userdb_mail=maildir:{}\nall:{{PLAIN}}pass::::{home}/ana\n",
+        location.display()
+    );
+    fs::write(path("users"), users).unwrap();
+    let server = Server::builder().users_file(path("users").as_ref()).seen_from(place.path(), "%h/Maildir").start();
+    assert_eq!(stat(&server, "all"), "1 20");
+    assert_eq!(stat(&server, "bob"), "1 40");
+    assert_eq!(stat(&server, "eve"), "1 60");
+    assert!(refusal(&server, "ana").starts_with("[SYS/"), "an account without a home");
+}
+
+#[test]
+fn a_link_that_the_operator_has_made_is_followed() {
+    let elsewhere = MailRoot::new();
+    elsewhere.maildrop("ana/Maildir").put("new/1000000000.a", MESSAGE);
+    let users = ["ana", "relative", "owned", "below", "twice"];
+    let server = users.iter().fold(Server::builder(), |server, user| server.user(user, "pass")).start();
+    let link = |target: &str, name: &str| symlink(target, server.mail().path().join(name)).unwrap();
+    let maildir = elsewhere.path().join("ana/Maildir");
+    link(maildir.to_str().unwrap(), "ana");
+    link("store/ana", "relative");
+    server.mail().maildrop("store/ana").put("1", MESSAGE.repeat(2));
+    link(maildir.to_str().unwrap(), "owned");
+    fs::create_dir(server.mail().path().join("below")).unwrap();
+    link(maildir.join("new").to_str().unwrap(), "below/new");
+    // Users may have made links on the way to the target.
+    symlink(&maildir, elsewhere.path().join("link")).unwrap();
+    link(elsewhere.path().join("link").to_str().unwrap(), "twice");
+    let mut client = server.pop3();
+    client.login("ana", "pass");
+    assert_eq!(client.call("STAT"), "1 20");
+    client.call("DELE 1");
+    client.quit();
+    assert!(elsewhere.maildrop("ana/Maildir").messages().is_empty());
+    assert_eq!(stat(&server, "relative"), "1 40");
+    for name in ["below", "twice"] {
+        assert!(refusal(&server, name).starts_with("[SYS/"), "{name}");
+    }
+    if geteuid().is_root() {
+        lchown(server.mail().path().join("owned"), Some(NOBODY), Some(NOBODY)).unwrap();
+        assert!(refusal(&server, "owned").starts_with("[SYS/"), "a link of another user");
+    }
+}
+
+#[test]
+fn two_names_of_one_maildrop_do_not_have_sessions_at_once() {
+    let server = Server::builder().user("ana", "pass").user("bob", "pass").start();
+    server.mail().maildrop("ana").put("new/1000000000.a", MESSAGE);
+    symlink("ana", server.mail().path().join("bob")).unwrap();
+    let mut ana = server.pop3();
+    ana.login("ana", "pass");
+    assert!(refusal(&server, "bob").starts_with("[IN-USE]"));
+    ana.quit();
+    assert_eq!(stat(&server, "bob"), "1 20");
+}
+
+#[test]
+fn names_are_completed_before_they_are_looked_up() {
+    let mail = MailRoot::new();
+    mail.maildrop("ana@example.com").put("1", MESSAGE);
+    let builder = Server::builder().mail(&mail).user("ana@example.com", "pass");
+    let server = builder.flags(["--lower-case-names", "--default-domain", "example.com"]).start();
+    for name in ["ana", "ANA", "Ana@Example.Com"] {
+        assert_eq!(stat(&server, name), "1 20");
+    }
+}
