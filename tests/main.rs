@@ -62,8 +62,10 @@ mod package;
 mod pop3;
 // The admin client: prompt, filter, one-shot, exit statuses.
 mod peepclient;
-// The admin client with the commands of PEEP 1.1, JSON, several servers.
+// The admin client with the commands of PEEP 1.1, JSON, profiles.
 mod newer_commands;
+// The admin client with several servers.
+mod several_servers;
 // The load generator against a scripted server.
 mod popbench;
 // Maildrops that other programs use at the same time, and file systems that number their files anew.
