@@ -76,6 +76,8 @@ mod scripts;
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
+// `peepclient` with several servers at once.
+mod several_servers;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.
