@@ -15,7 +15,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::execute;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -51,6 +53,7 @@ fn end_at_signals() -> io::Result<()> {
     let end = move || {
         for signal in signals.forever() {
             let _drawing = DRAWING.try_lock_for(LONGEST_DRAWING);
+            let _ = execute!(io::stdout(), Show);
             let _ = ratatui::try_restore();
             // The terminal is as it was, so the program can end as if it had not caught the signal.
             let _ = emulate_default_handler(signal);
