@@ -52,6 +52,8 @@ mod manual;
 mod maildrops;
 // Messages to the octet, beside a naive reference.
 mod octets;
+// Metrics over HTTP.
+mod metrics;
 // What clients, mail programs and a dying server do at random, beside a naive model of RFC 1939.
 mod model;
 // PEEP as the server speaks it, its counters and settings.

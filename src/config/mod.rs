@@ -27,6 +27,7 @@ mod state;
 mod tests;
 mod tls;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::auth::Users;
@@ -64,6 +65,8 @@ pub struct Config {
     pub state: Option<Arc<StateDir>>,
     /// The log of counters.
     pub stats_log: Option<StatsLog>,
+    /// Where metrics are served over HTTP, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Config {
