@@ -189,11 +189,21 @@ impl Args {
         Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
     }
 
+    pub(super) fn metrics_endpoint(&self) -> Option<Endpoint> {
+        self.metrics.map(|address| Endpoint {
+            addresses: vec![address.ip().into()],
+            port: address.port(),
+            required: true,
+        })
+    }
+
     /// Takes the settings that need a restart from `started`. Returns the names of those that were different.
     pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
         let mut names = self.confinement.keep_fixed(&started.confinement);
         names.extend(keep("state", &mut self.state.state, &started.state.state));
         names.extend(keep("log-file", &mut self.log_file, &started.log_file));
+        names.extend(keep("log-format", &mut self.log_format, &started.log_format));
+        names.extend(keep("metrics", &mut self.metrics, &started.metrics));
         names
     }
 
