@@ -125,19 +125,19 @@ fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(low..=high)
 }
 
-/// How to log.
+/// The settings of the log.
 #[derive(Debug)]
 pub struct LogConfig {
-    /// The least important level that is logged.
+    /// The least severe level that is logged.
     pub level: LevelFilter,
-    /// How the lines look.
+    /// The format of the lines.
     pub format: LogFormat,
-    /// Where to, if not to stderr.
+    /// The log file; `None` for stderr.
     pub file: Option<PathBuf>,
 }
 
 impl Args {
-    /// Checks what is wrong with several flags together.
+    /// Checks the flags for contradictions.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let mut names = BTreeSet::new();
         if let Some(twice) = self.users.iter().find(|user| !names.insert(&user.name)) {
@@ -167,7 +167,7 @@ impl Args {
         self.peep_address.iter().find(|address| !address.is_loopback())
     }
 
-    /// Where the settings come from, for people to read.
+    /// Returns where the settings come from, for people to read.
     pub(super) fn configured_by(&self) -> String {
         self.config.as_ref().map_or_else(|| "the command line".to_owned(), |path| path.display().to_string())
     }
@@ -220,7 +220,7 @@ impl Args {
         LogConfig { level, format: self.log_format, file: self.log_file.clone() }
     }
 
-    /// What the server is to be confined to when its ports are bound.
+    /// Returns the confinement to put in force after the ports are bound.
     ///
     /// # Errors
     /// [`ConfigError`], as for [`Args::resolve`].
@@ -254,7 +254,7 @@ pub(super) fn keep<T: Clone + PartialEq>(name: &'static str, now: &mut T, starte
     differs.then_some(name)
 }
 
-/// A timeout in seconds, of which 0 is none.
+/// Returns a timeout, where 0 seconds mean none.
 pub(super) fn seconds(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }

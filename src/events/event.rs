@@ -227,6 +227,8 @@ pub enum EndResult {
     Foreign,
     /// The server is shutting down.
     ShuttingDown,
+    /// An admin has ended the session.
+    Kicked,
     /// The TLS handshake failed.
     Handshake,
     /// A message could not be sent to its end, or the connection failed in another way.
@@ -237,7 +239,7 @@ pub enum EndResult {
 
 impl EndResult {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Quit,
         Self::HangUp,
         Self::Timeout,
@@ -246,6 +248,7 @@ impl EndResult {
         Self::TooManyCommands,
         Self::Foreign,
         Self::ShuttingDown,
+        Self::Kicked,
         Self::Handshake,
         Self::Failed,
         Self::Fault,
@@ -263,6 +266,7 @@ impl EndResult {
             Self::TooManyCommands => "too-many-commands",
             Self::Foreign => "other-protocol",
             Self::ShuttingDown => "shutting-down",
+            Self::Kicked => "kicked",
             Self::Handshake => "handshake",
             Self::Failed => "failed",
             Self::Fault => "fault",

@@ -1,4 +1,4 @@
-//! What a line of the log looks like: the time in UTC, the level, and the message. On a terminal the level has a colour.
+//! The format of log lines: the time in UTC, the level, and the message. On a terminal the level has a colour.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -18,10 +18,10 @@ use super::json::JsonLine;
 pub const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// Where the level begins: behind the time and a space.
+/// The position of the level in a line, after the time and a space.
 const LEVEL_AT: usize = "1970-01-01T00:00:00.000Z ".len();
 
-/// Whether the log may have colours: on a terminal that knows them, unless the operator's environment forbids them
+/// Returns true if the log may have colours: on a terminal that supports them, unless the environment forbids them
 /// (<https://no-color.org>).
 pub(super) fn stderr_has_colours() -> bool {
     let knows_colours = env::var_os("TERM").is_some_and(|terminal| terminal != "dumb");

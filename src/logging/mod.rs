@@ -1,8 +1,8 @@
 //! The log. simplelog formats its lines, or `json` does; a buffer takes them, and a thread writes them to stderr or to a
 //! file. `problems` keeps the last warnings and errors.
 //!
-//! No code that logs waits for the log's reader: a pipe that is not read, a stopped terminal and a frozen disk block
-//! the writing thread only. Lines that the buffer has no room for are lost, and the log says how many.
+//! Code that logs never waits: a full pipe, a stopped terminal or a disk that hangs only block the writing thread. Lines
+//! for which the buffer has no room are lost, and the log says how many.
 
 mod buffer;
 mod file;
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Log {
     buffer: Arc<Buffer>,
-    /// Taken when the writing thread starts.
+    /// `None` once the writing thread has started.
     writer: Option<Writer>,
 }
 
@@ -86,14 +86,14 @@ impl Log {
     /// confined first.
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// If the thread cannot be started.
     pub fn start_writing(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(())
     }
 
-    /// What asks for the log file to be opened again.
+    /// Returns a handle to request that the log file is opened again.
     #[must_use]
     pub fn reopener(&self) -> Reopener {
         Reopener(Arc::clone(&self.buffer))
@@ -161,7 +161,8 @@ impl log::Log for Logger {
 pub struct Reopener(Arc<Buffer>);
 
 impl Reopener {
-    /// Asks, and does not wait: the writing thread opens the file when it has written the lines before this call.
+    /// Requests that the file is opened again. Does not wait; the writing thread opens the file after it has written all
+    /// earlier lines.
     pub fn reopen(&self) {
         self.0.reopen();
     }

@@ -1,4 +1,4 @@
-//! The thread that writes the log: the only one that waits for a pipe, a terminal or a disk to take it.
+//! The thread that writes the log. It is the only one that waits while a pipe, a terminal or a disk blocks.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,19 +14,19 @@ use super::buffer::{Buffer, count_lines};
 use super::file::LogFile;
 use super::line::{Style, line_of_our_own};
 
-/// How long the thread rests after a batch. A busy server wakes it for many lines at once then, and not for each.
+/// How long the thread pauses after a batch. On a busy server it then writes many lines at once instead of one at a time.
 const REST: Duration = Duration::from_millis(5);
 
-/// Where the log goes.
+/// The destination of the log.
 #[derive(Debug)]
 pub(super) enum Output {
-    /// To the standard error stream.
+    /// Standard error.
     Stderr,
-    /// To a file.
+    /// A file.
     File(LogFile),
 }
 
-/// Writes what the buffer has.
+/// Writes the contents of the buffer.
 #[derive(Debug)]
 pub(super) struct Writer {
     buffer: Arc<Buffer>,
@@ -67,7 +67,7 @@ impl Output {
 
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            // By the descriptor: the lock of std's handle would keep others waiting, as this may take for ever.
+            // This uses the descriptor, because writing may block and std's handle would be locked meanwhile.
             Self::Stderr => rustix::stdio::stderr(),
             Self::File(file) => file.as_fd(),
         }
@@ -77,7 +77,7 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match rustix::io::write(self.as_fd(), octets) {
-            // A pipe or terminal that another program has made non-blocking, or a FIFO that the server opened so.
+            // Another program has made the pipe or terminal non-blocking, or the server has opened a FIFO that way.
             Err(Errno::AGAIN) => {
                 poll(&mut [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::OUT)], None)?;
                 Err(io::ErrorKind::Interrupted.into())
@@ -91,13 +91,13 @@ impl Write for Output {
     }
 }
 
-/// Writes whole lines, and knows how many could not be written.
+/// Writes complete lines, and counts those that could not be written.
 #[derive(Debug)]
 struct Sink<W> {
     output: W,
-    /// The number of lines that were lost and that the log has not told of yet.
+    /// The number of lost lines that the log has not reported yet.
     lost: u64,
-    /// The last line was written in part, because of an error.
+    /// True if only a part of the last line was written because of an error.
     in_a_line: bool,
 }
 
@@ -127,7 +127,7 @@ impl<W: Write> Sink<W> {
         }
     }
 
-    /// Returns how much was written. After a line that was written in part the next one begins on a line of its own.
+    /// Returns how many octets were written. After an incomplete line, the next one begins on a new line.
     fn write(&mut self, lines: &[u8]) -> usize {
         if self.in_a_line && self.output.write(b"\n").is_ok_and(|written| written == 1) {
             self.in_a_line = false;
@@ -150,7 +150,7 @@ impl<W: Write> Sink<W> {
 mod tests {
     use super::*;
 
-    /// A disk that has room for so many octets more.
+    /// A disk that has room for this many more octets.
     struct Disk {
         file: Vec<u8>,
         room: usize,

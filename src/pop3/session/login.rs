@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
 use crate::auth::{Denied, UserName, Users, Wrong};
+use crate::connections::Stage;
 use crate::events::{Client, Lossy, Method, Reason, What};
 use crate::guard::{Attempt, AttemptRefused};
 use crate::maildrop::{Holder, LockError, Maildrop};
@@ -52,6 +53,7 @@ impl<'a, L: Link> Session<'a, L> {
     /// Completes a login by any command: opens the maildrop and answers +OK, or answers -ERR.
     pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<UserName, Reason>) -> Result<State, End> {
         match proven.and_then(|user| self.open_maildrop(claim, user)) {
+            Ok(_) if !self.client.progress.enter(Stage::Transaction) => return self.end_kicked(),
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
@@ -106,7 +108,7 @@ impl<'a, L: Link> Session<'a, L> {
             LockError::Io(error) => Reason::Maildrop(error),
         })?;
         let scan = Instant::now();
-        let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
+        let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
         self.client.set_user(user);
         self.emit(What::Login {
             method: claim.method,
