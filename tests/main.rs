@@ -46,12 +46,16 @@ mod logins;
 mod maildrops;
 // The commands and tables of the manual, and `pop3d help`.
 mod manual;
+// Maildrops that are mbox files, beside procmail.
+mod mboxes;
 // Random events, compared with a naive model of RFC 1939.
 mod model;
 // Link-local addresses and clients on other machines.
 mod namespaces;
 // Messages, compared octet by octet with a naive reference.
 mod octets;
+// Metrics over HTTP.
+mod metrics;
 // The systemd units of the Debian package.
 mod package;
 // PEEP, its counters and its settings.
@@ -74,6 +78,8 @@ mod scripts;
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
+// `peepclient` with several servers at once.
+mod several_servers;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.

@@ -18,6 +18,7 @@ mod command_line;
 mod confinement;
 mod error;
 mod file;
+mod health;
 mod limits;
 mod ports;
 mod resolve;
@@ -27,6 +28,7 @@ mod state;
 mod tests;
 mod tls;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::auth::Users;
@@ -41,6 +43,7 @@ pub use check::check;
 pub use command_line::{Task, UsageError, command};
 pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
+pub use health::health;
 pub use ports::{Endpoint, Ports};
 pub use show::fixed;
 
@@ -64,6 +67,8 @@ pub struct Config {
     pub state: Option<Arc<StateDir>>,
     /// The statistics log.
     pub stats_log: Option<StatsLog>,
+    /// Where metrics are served over HTTP, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Config {
