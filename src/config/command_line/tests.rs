@@ -133,7 +133,7 @@ fn what_is_wrong_in_the_file_has_its_line_and_column() {
     for (file, expected) in [
         (
             "colour = 1",
-            "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags, whose names the keys have",
+            "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags; keys have the same names",
         ),
         ("\nmax-connection = 1", "FILE:2:1: there is no setting \"max-connection\"; there is \"max-connections\""),
         ("config = 'x'", "FILE:1:1: there is no setting \"config\"; there is \"confine\""),
@@ -226,4 +226,6 @@ fn the_settings_shown_are_the_settings_meant() {
         "/a \"b\"",
     ]);
     assert_eq!(parse_with(&shown, &[]).unwrap(), told);
+    let of_two = "[[tls]]\ncert = 'c'\nkey = 'k'\nnames = ['a.example', '*.b.example']\n[[tls]]\ncert = 'd'\nkey = 'l'";
+    assert_eq!(parse_with(&show(of_two, &[]), &[]), parse_with(of_two, &[]));
 }
