@@ -54,6 +54,8 @@ mod model;
 mod namespaces;
 // Messages, compared octet by octet with a naive reference.
 mod octets;
+// Metrics over HTTP.
+mod metrics;
 // The systemd units of the Debian package.
 mod package;
 // PEEP, its counters and its settings.

@@ -61,6 +61,8 @@ fn each_flag_is_a_key() {
         ("verbose = 2", &["-vv"]),
         ("quiet = 1", &["-q"]),
         ("log-file = 'log'", &["--log-file", "log"]),
+        ("log-format = 'json'", &["--log-format", "json"]),
+        ("metrics = '127.0.0.1:9110'", &["--metrics", "127.0.0.1:9110"]),
         (
             "tls = { cert = 'c', key = 'k' }\npop3s-port = 995",
             &["--tls-cert", "c", "--tls-key", "k", "--pop3s-port", "995"],
