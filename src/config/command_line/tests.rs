@@ -229,4 +229,6 @@ fn the_settings_shown_are_the_settings_meant() {
         "/a \"b\"",
     ]);
     assert_eq!(parse_with(&shown, &[]).unwrap(), told);
+    let of_two = "[[tls]]\ncert = 'c'\nkey = 'k'\nnames = ['a.example', '*.b.example']\n[[tls]]\ncert = 'd'\nkey = 'l'";
+    assert_eq!(parse_with(&show(of_two, &[]), &[]), parse_with(of_two, &[]));
 }
