@@ -1,6 +1,7 @@
-//! Who may log in: the users of the command line, who live as long as the server, and those of the users file.
+//! The accounts that may log in: those of the command line, which last as long as the server, and those of the users file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,15 +19,15 @@ use super::text::{self, Account, Accounts, Mailbox};
 use super::verifier::{Busy, Permits, Recent};
 use crate::state::StateDir;
 
-/// The accounts, and the one place where they are proven.
+/// All accounts, and the only code that verifies their credentials.
 #[derive(Debug)]
 pub struct Users {
-    /// Those of the command line. They come before those of the file.
+    /// The accounts of the command line. They take precedence over those of the file.
     own: RwLock<BTreeMap<UserName, Arc<Account>>>,
     file: RwLock<UsersFile>,
     permits: Permits,
     recent: Recent,
-    /// Makes the salts of who has none.
+    /// The key for deriving SCRAM salts for names that have no stored salt.
     salt_key: Hidden<[u8; 32]>,
     names: RwLock<NameRules>,
 }
@@ -61,18 +62,44 @@ impl UsersFile {
     }
 }
 
-/// Why a login is not let in.
+/// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// Wrong name, or wrong password; which of them is not told.
+    /// The name or the password is wrong. The client is not told which; the log gets it from [`Users::explain`].
     Credentials,
-    /// Too many are being verified.
+    /// The client has asked to act as another user than the one whose password it has sent.
+    OtherUser,
+    /// Too many passwords are being verified.
     Busy,
 }
 
 impl From<Busy> for Denied {
     fn from(_: Busy) -> Self {
         Self::Busy
+    }
+}
+
+/// What was wrong with credentials. This is for the operator; a client is never told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// There is no such user.
+    Name,
+    /// There is such a user, with another password.
+    Password,
+    /// The user's line in the users file, counted from 1, is wrong.
+    Line(usize),
+    /// No user may act as another one.
+    OtherUser,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("unknown user"),
+            Self::Password => f.write_str("wrong password"),
+            Self::Line(line) => write!(f, "line {line} of the users file cannot be used"),
+            Self::OtherUser => f.write_str("a user may not act as another one"),
+        }
     }
 }
 
@@ -87,8 +114,8 @@ pub enum Unchanged {
     File(io::Error),
 }
 
-/// What every user can prove himself with, beside a password. What only some can is not announced: clients take the
-/// strongest that is, and do not fall back.
+/// The authentication mechanisms that every account supports, besides passwords. A mechanism that only some accounts
+/// support is not announced, because clients choose the strongest announced one and do not fall back to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Abilities {
     /// APOP
@@ -107,7 +134,7 @@ impl Users {
     /// Reads the users file, if there is one.
     ///
     /// # Errors
-    /// When it cannot be read, or has lines but no account.
+    /// If it cannot be read, or has lines but no valid account.
     pub fn open(file: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self::new(UsersFile::open(file)?))
     }
@@ -128,11 +155,11 @@ impl Users {
         *self.names.write() = names;
     }
 
-    /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
-    /// may keep a password salted, instead of the password.
+    /// Uses the salt key of the state directory, so that derived salts stay the same after a restart. Clients may store the
+    /// salted password instead of the password.
     ///
     /// # Errors
-    /// Those of reading and writing there.
+    /// If the key cannot be read or written.
     pub fn keep_salts(&mut self, state: &StateDir) -> io::Result<()> {
         self.salt_key = Hidden(scram::kept_salt_key(state)?);
         Ok(())
@@ -144,14 +171,14 @@ impl Users {
         self.file.read().clone()
     }
 
-    /// Reads the users file at `path`, which may be another one than now; nothing is changed.
+    /// Reads the users file at `path`, which may differ from the present one. Does not put it in force.
     ///
     /// # Errors
-    /// When it cannot be used.
+    /// If it cannot be used.
     pub fn read_file(&self, path: Option<PathBuf>) -> io::Result<UsersFile> {
         let now = self.file();
         match (&now.0, &path) {
-            // It knows what it has told already, and what was in it before.
+            // The present file is kept, because it knows its earlier accounts and which faults have been logged.
             (Some(file), Some(path)) if file.path() == path => file.read_again().map(|()| now),
             _ => UsersFile::open(path),
         }
@@ -162,8 +189,8 @@ impl Users {
         *self.file.write() = file;
     }
 
-    /// Changes the users of the configuration from those that it had `before` to those that it has `now`. Those that are
-    /// the same in both stay as they are, even if PEEP has deleted them, and so do users that PEEP has added.
+    /// Replaces the users that the configuration had `before` by those that it has `now`. Users that are in both are left
+    /// alone, even if PEEP has deleted them, and so are users that PEEP has added.
     pub fn change_own(&self, before: &[(UserName, String)], now: &[(UserName, String)]) {
         let mut own = self.own.write();
         for (name, _) in before.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name)) {
@@ -174,7 +201,7 @@ impl Users {
         }
     }
 
-    /// A user who lives as long as the server. False when the name is taken by another one of these.
+    /// Adds a user who lasts as long as the server. Returns false if there is such a user already.
     pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
         let mut own = self.own.write();
         let is_new = !own.contains_key(&name);
@@ -184,10 +211,10 @@ impl Users {
         is_new
     }
 
-    /// A user more: of the file, where there is one.
+    /// Adds a user: to the users file if there is one.
     ///
     /// # Errors
-    /// When the name is taken or the file cannot be written.
+    /// If there is a user of this name or the file cannot be written.
     pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
         let Some(file) = self.file().0 else {
             return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
@@ -203,10 +230,10 @@ impl Users {
         }
     }
 
-    /// A user less. A session of the user goes on.
+    /// Deletes a user. An open session of the user continues.
     ///
     /// # Errors
-    /// When there is no such user or the file cannot be written.
+    /// If there is no such user or the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
         let name: UserName = name.parse().map_err(|_| Unchanged::Missing)?;
         let of_file = match self.file().0 {
@@ -217,8 +244,8 @@ impl Users {
         if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
     }
 
-    /// Where the mail of a user who has just logged in is, as far as the users file says so. The file is not looked at
-    /// again for this.
+    /// Returns where the users file says that a user's mail is. Uses the accounts that were read at the user's login and
+    /// does not read the file again.
     #[must_use]
     pub fn mailbox(&self, user: &UserName) -> Mailbox {
         if self.own.read().contains_key(user) {
@@ -228,7 +255,7 @@ impl Users {
         known.and_then(|accounts| Some(accounts.by_name.get(user)?.mailbox.clone())).unwrap_or_default()
     }
 
-    /// All users, in order.
+    /// Returns the names of all users in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let of_file = self.file_accounts();
@@ -237,26 +264,26 @@ impl Users {
         names.into_iter().map(ToString::to_string).collect()
     }
 
-    /// What is worth announcing.
+    /// Returns the mechanisms to announce.
     #[must_use]
     pub fn abilities(&self) -> Abilities {
         let of_file = self.file_accounts();
-        let somebody = !(of_file.by_name.is_empty() && self.own.read().is_empty());
-        Abilities { apop: somebody && !of_file.some_unreadable, scram: somebody && !of_file.some_without_scram }
+        let has_accounts = !(of_file.by_name.is_empty() && self.own.read().is_empty());
+        Abilities { apop: has_accounts && !of_file.some_unreadable, scram: has_accounts && !of_file.some_without_scram }
     }
 
-    /// Proves a password.
+    /// Verifies a name and a password.
     ///
-    /// Who is wrong waits as long, whoever it is: where there is no account, or one that costs nothing to verify, the
-    /// password is held against the costliest secret of the file. (With several costly schemes in one file the time
-    /// still tells which of them an account has.)
+    /// A failed login takes the same time for known and unknown users. If there is no account, or its password is cheap to
+    /// verify, the password is verified against the costliest hash of the file. (If a file has several costly schemes, the
+    /// time still reveals which of them an account has.)
     ///
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
         let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
-        // An account whose password is empty was hardly meant to be open to all.
+        // An empty password never matches: an account without a password was hardly meant to be open to everyone.
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
         match (user, account) {
             (Some(user), Some(account)) if account.secret.is_costly() => {
@@ -279,7 +306,7 @@ impl Users {
         Err(Denied::Credentials)
     }
 
-    /// Proves an APOP digest of `timestamp` and the password (RFC 1939 section 7).
+    /// Verifies an APOP digest of `timestamp` and the password (RFC 1939 section 7).
     ///
     /// # Errors
     /// [`Denied::Credentials`]
@@ -287,14 +314,15 @@ impl Users {
         let user = self.names.read().apply(name);
         let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
-        // For others a digest is made too, which proves nobody.
+        // For other accounts and unknown names a digest is computed as well, so that the time does not reveal them.
         let expected = apop::digest(timestamp, password.unwrap_or_default());
         let is_right = bool::from(expected.as_bytes().ct_eq(digest)) && password.is_some();
         user.filter(|_| is_right).ok_or(Denied::Credentials)
     }
 
-    /// What a SCRAM exchange begins with: the salt and the iterations of an account. Anybody has some, and always the
-    /// same; only stored keys of other iterations than most tell that they exist.
+    /// Returns the salt and the iterations with which a SCRAM exchange for this name begins. Unknown names get some as well,
+    /// the same each time. An account is revealed only if its stored keys have other iterations than the first ones of
+    /// the file.
     pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
         self.scram_parameters_of(name, &self.file_accounts())
     }
@@ -310,8 +338,7 @@ impl Users {
         }
     }
 
-    /// Proves a SCRAM client's proof for an exchange that has begun with these parameters; gives the user, and what
-    /// proves the server.
+    /// Verifies a SCRAM client's proof for an exchange. Returns the user and the server's signature.
     ///
     /// # Errors
     /// [`Denied`]
@@ -327,7 +354,8 @@ impl Users {
         let secret = account.as_ref().map(|account| &account.secret);
         let stored = secret.and_then(Secret::scram_keys);
         let password = secret.and_then(Secret::readable);
-        // Keys are made of readable passwords. Where there are any, they are made for all, so the time tells nothing.
+        // Keys have to be derived for accounts with readable passwords. If there are such accounts, keys are derived for
+        // every name, so that the time reveals nothing.
         let made = if of_file.some_readable || !self.own.read().is_empty() {
             let (salt, iterations) = self.scram_parameters_of(name, &of_file);
             Some(self.permits.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
@@ -339,7 +367,21 @@ impl Users {
         user.zip(right).ok_or(Denied::Credentials)
     }
 
-    /// Looks whether the file has changed; once for each proof.
+    /// Says what is wrong with credentials that were refused. It looks up the same for all names, so that the time does not
+    /// tell who exists.
+    #[must_use]
+    pub fn explain(&self, name: &[u8]) -> Wrong {
+        let Some(user) = self.names.read().apply(name) else { return Wrong::Name };
+        let of_file = self.file_accounts();
+        let line = of_file.wrong_lines.get(&user).copied();
+        match (self.find(&user, &of_file), line) {
+            (Some(_), _) => Wrong::Password,
+            (None, Some(line)) => Wrong::Line(line),
+            (None, None) => Wrong::Name,
+        }
+    }
+
+    /// Returns the present accounts of the file. Called once for each verification.
     fn file_accounts(&self) -> Arc<Accounts> {
         self.file().0.as_deref().map(PasswdFile::accounts).unwrap_or_default()
     }
@@ -362,7 +404,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Users of a file with these lines, which is there as long as the directory.
+    /// Users of a file with these lines. The file exists as long as the directory.
     fn of_file(text: &str) -> (tempfile::TempDir, Users) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
@@ -386,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn only_name_and_password_together_are_credentials() {
+    fn a_login_needs_the_right_name_and_password() {
         let users = Users::default();
         assert!(users.add_own(user("ana"), b"a b:c"));
         assert!(!users.add_own(user("ana"), b"other"));
@@ -412,7 +454,7 @@ mod tests {
         let path = directory.path().join("users");
         let other = Users::open(Some(path.clone())).unwrap();
         for users in [&users, &other] {
-            // The second time it is remembered.
+            // The second login uses the remembered result of the first verification.
             for _ in 0..2 {
                 assert_eq!(users.authenticate(b"ana", b"a:b"), Ok(user("ana")));
             }
@@ -474,9 +516,9 @@ mod tests {
         assert!(users.names().is_empty());
     }
 
-    /// Such lines are made by mistake, as that of an empty variable in a script.
+    /// Lines with an empty password arise by mistake, for example from an empty variable in a script.
     #[test]
-    fn no_password_lets_nobody_in() {
+    fn an_empty_password_is_always_refused() {
         let (_directory, users) = of_file(&format!(
             "ana:{{SHA256}}47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nbob:{}\neve:{{PLAIN}}\nfay:{{PLAIN}}f\n",
             Scheme::BlfCrypt.field(b"")
@@ -488,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn apop_is_for_readable_secrets() {
+    fn apop_needs_a_plaintext_password() {
         let (_directory, users) = of_file("bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n");
         users.add_own(user("mrose"), b"tanstaaf");
         // RFC 1939 section 7
@@ -508,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_can_is_not_announced() {
+    fn a_mechanism_that_only_some_accounts_support_is_not_announced() {
         let hashed = "bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n";
         let keys = format!("ana:{{SCRAM-SHA-256}}{}\n", ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000));
         let readable = "eve:{PLAIN}e\n";
@@ -523,13 +565,13 @@ mod tests {
             let (_directory, users) = of_file(text);
             assert_eq!(users.abilities(), Abilities { apop, scram }, "{text}");
             users.add_own(user("own"), b"o");
-            let somebody = text.is_empty();
-            assert_eq!(users.abilities(), Abilities { apop: apop || somebody, scram: scram || somebody }, "{text}");
+            let is_only = text.is_empty();
+            assert_eq!(users.abilities(), Abilities { apop: apop || is_only, scram: scram || is_only }, "{text}");
         }
     }
 
     #[test]
-    fn everybody_has_a_salt_and_keeps_it() {
+    fn every_name_has_a_salt_that_stays_the_same() {
         let keys = ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000);
         let (_directory, users) = of_file(&format!("ana:{{SCRAM-SHA-256}}{keys}\nbob:{{PLAIN}}b\n"));
         for name in [&b"ana"[..], b"bob", b"nobody", b"no/name"] {
@@ -550,7 +592,7 @@ mod tests {
         let salt = salt_of_bob();
         assert_eq!(salt_of_bob(), salt);
         assert_ne!(users.scram_parameters(b"bob").0, salt);
-        // What somebody has cut off is made anew.
+        // A key that was cut off is replaced by a new one.
         std::fs::write(state.file("scram-salt-key"), "").unwrap();
         assert_ne!(salt_of_bob(), salt);
     }

@@ -2,13 +2,15 @@
 //! connections from each until the server closes.
 
 use std::io;
+use std::iter;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
@@ -41,9 +43,6 @@ const FROM_THE_START: &str = "dctcp";
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most attempts to find a port that is free on every address.
-const PORT_TRIES: u32 = 16;
-
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {
@@ -54,57 +53,9 @@ pub struct Listener {
     for_remote: Option<String>,
     /// It accepts no more connections.
     closed: AtomicBool,
-}
-
-/// Binds `port` on each address. Port 0 selects a free port, the same on all addresses. If the addresses are not
-/// `required`, those that this machine does not have are skipped.
-///
-/// # Errors
-/// If an address cannot be bound; the error names it.
-pub fn bind(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
-    let listeners = bind_those_there(addresses, port, required)?;
-    if listeners.is_empty() {
-        return Err(io::Error::other("no address to listen on"));
-    }
-    Ok(listeners)
-}
-
-/// Does the same, but there may be none.
-///
-/// # Errors
-/// As of [`bind`].
-pub fn bind_those_there(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
-    let mut tries = 0;
-    loop {
-        match bind_once(addresses, port, required) {
-            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => tries += 1,
-            result => return result,
-        }
-    }
-}
-
-fn bind_once(addresses: &[ListenAddress], mut port: u16, required: bool) -> io::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        match Listener::bind(address, port) {
-            Ok(listener) => {
-                port = listener.port;
-                listeners.push(listener);
-            }
-            Err(error) if !required && is_missing_family(&error) => {
-                log::info!("not listening on {}: {error}", address.text_with_port(port));
-            }
-            Err(error) => {
-                let what = format!("cannot listen on {}: {error}", address.text_with_port(port));
-                return Err(io::Error::new(error.kind(), what));
-            }
-        }
-    }
-    Ok(listeners)
-}
-
-fn is_missing_family(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+    /// An eventfd that wakes the acceptor of a socket from systemd. Other sockets are shut down for this, but systemd
+    /// passes the same socket to the next server.
+    waker: Option<OwnedFd>,
 }
 
 /// Sets the congestion control of local connections for a listening socket. Returns the name of the system's default if
@@ -113,6 +64,14 @@ fn set_for_local(socket: &Socket) -> Option<String> {
     let default = tcp_congestion(socket).ok()?;
     let has_changed = default != FROM_THE_START && set_tcp_congestion(socket, FOR_LOCAL).is_ok();
     (has_changed && default != FOR_LOCAL).then_some(default)
+}
+
+/// Returns the client's address. A socket from systemd may be for both families; it has IPv4 clients under IPv6 addresses.
+fn without_mapping(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |v4| (v4, v6.port()).into()),
+        SocketAddr::V4(_) => peer,
+    }
 }
 
 /// Returns true if the client is on this machine: its address is a loopback address, or the same as the server's address
@@ -144,28 +103,38 @@ impl Listener {
         let socket = Socket::from(socket);
         socket.set_cloexec(true)?;
         let for_remote = prepare(&socket)?;
+        let waker = Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         Ok(Self {
             socket: socket.into(),
             address: ListenAddress::from(address.ip()),
             port: address.port(),
             for_remote,
             closed: AtomicBool::new(false),
+            waker,
         })
     }
 
-    fn bind(name: &ListenAddress, port: u16) -> io::Result<Self> {
+    /// Binds an address. With `shared`, other sockets may have it too that are shared by [`Listener::share`].
+    pub(super) fn bind(name: &ListenAddress, port: u16, shared: bool) -> io::Result<Self> {
         let address = name.with_port(port)?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?; // so that a restart does not wait for old connections in TIME-WAIT
+        socket.set_reuse_port(shared)?;
         let for_remote = prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false) })
+        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false), waker: None })
+    }
+
+    /// Lets another socket of this process have the same address and port, or no longer. Nobody but this user's programs
+    /// could use that, but there is no need for it except while a socket replaces another one.
+    pub(super) fn share(&self, shared: bool) {
+        let _ = SockRef::from(&self.socket).set_reuse_port(shared);
     }
 
     /// Returns the address and the actual port, for people to read.
@@ -205,6 +174,7 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
+                    let peer = without_mapping(peer);
                     self.set_for_remote(&stream, peer);
                     serve(reservation, stream, peer);
                 }
@@ -242,7 +212,9 @@ impl Listener {
 
     /// Waits until a connection is in the backlog, or the listener is woken.
     fn wait(&self) {
-        if let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None)
+        let watched = iter::once(self.socket.as_fd()).chain(self.waker.as_ref().map(OwnedFd::as_fd));
+        let mut watched: Vec<_> = watched.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN)).collect();
+        if let Err(error) = poll(&mut watched, None)
             && error != Errno::INTR
         {
             log::error!("{}: cannot wait for connections: {error}", self.address());
@@ -264,13 +236,17 @@ impl Listener {
     /// Ends [`Listener::accept_all`]. No connection is accepted after this.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+        let _ = match &self.waker {
+            Some(waker) => rustix::io::write(waker, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from),
+            None => SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both),
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::bind;
     use std::net::{Ipv4Addr, UdpSocket};
 
     /// Returns the congestion control of a connection from this machine to a server that listens on `listening`.

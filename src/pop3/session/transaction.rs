@@ -21,7 +21,7 @@ impl<L: Link> Session<'_, L> {
     ) -> Result<State, End> {
         match command {
             Ok(Command::Quit) => {
-                self.update(state);
+                self.update(state)?;
                 return self.quit();
             }
             Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
@@ -37,6 +37,7 @@ impl<L: Link> Session<'_, L> {
             },
             Ok(Command::Retr(number)) => {
                 if let Some(octets) = self.send_message(&mut state, number, Body::Whole)? {
+                    self.client.progress.retrieved.add(1);
                     self.counts.retrieved += 1;
                     self.counts.octets += octets;
                 }
@@ -49,12 +50,14 @@ impl<L: Link> Session<'_, L> {
             }
             Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
                 self.counts.kept += 1;
+                self.client.progress.set_marked(state.maildrop.marked());
                 self.ok("marked as deleted");
             }
             Ok(Command::Dele(_)) => self.err(Refusal::NoSuchMessage),
             Ok(Command::Rset) => {
                 state.maildrop.reset();
                 self.counts.kept = 0;
+                self.client.progress.set_marked(0);
                 self.ok("no message is marked as deleted");
             }
             Ok(Command::Noop) => self.ok("still here"),
