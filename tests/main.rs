@@ -90,3 +90,5 @@ mod transcript;
 mod transform;
 // What a transform cannot do to the server and to other programs.
 mod transform_confinement;
+// What an operator sees: the reasons of refused logins, formats of the log, metrics.
+mod watched;

@@ -1,10 +1,11 @@
-//! Reading the configuration again while the server runs: everything that has changed is opened and checked, and nothing
-//! is applied here, so that a configuration that cannot be used changes nothing.
+//! Reads the configuration again while the server runs. This module only opens and checks everything that has changed. The
+//! caller applies it afterwards, so a configuration that cannot be used changes nothing.
 //!
-//! A setting that PEEP may have changed is taken over only if it differs from the configuration as it was read last.
+//! PEEP may have changed a setting. The new configuration overrides it only if it differs from the configuration that was
+//! read last.
 //!
-//! A server that runs as another user than the one that started it, or that is confined, may lack the permission to open
-//! something again. That is no fault of the configuration: what it has open stays, and the setting needs a restart.
+//! A server that has become another user, or that is confined, may lack the permission to open a file or port again. That
+//! is not an error of the configuration: the server keeps what it has open, and reports that the setting needs a restart.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -28,13 +29,13 @@ use crate::transform::Transform;
 /// A configuration that can be read again.
 #[derive(Debug)]
 pub struct Rereading {
-    /// The command line, the program's name first.
+    /// The command line, of which the first word is the program's name.
     typed: Vec<OsString>,
     started: Args,
     last: Args,
 }
 
-/// What the running server has, as far as it bears on a new configuration.
+/// The parts of the running server that a new configuration may keep.
 #[derive(Debug)]
 pub struct Running<'a> {
     /// The settings in force.
@@ -49,7 +50,7 @@ pub struct Running<'a> {
 #[derive(Debug)]
 pub struct Next {
     args: Args,
-    /// What sessions look up.
+    /// The settings that sessions use.
     pub settings: Settings,
     has_new_mail_root: bool,
     has_new_timeout: bool,
@@ -63,12 +64,14 @@ pub struct Next {
     pub limits: Limits,
     /// The most connections at once, if that has changed.
     pub max_connections: Option<usize>,
-    /// The least important level that is logged, if that has changed.
+    /// The least severe level that is logged, if that has changed.
     pub level: Option<LevelFilter>,
-    /// The log of counters, if that has changed.
+    /// The statistics log, if that has changed.
     pub stats_log: Option<Option<StatsLog>>,
-    /// What is served where.
+    /// The addresses and ports to listen on.
     pub ports: Ports,
+    /// The server may have lost the right to bind some ports.
+    pub gave_up_rights: bool,
     /// The names of changed settings that only a restart applies.
     pub needs_restart: BTreeSet<&'static str>,
 }
@@ -77,13 +80,13 @@ pub struct Next {
 pub type Refused = Box<dyn std::error::Error>;
 
 impl Rereading {
-    /// The configuration with which the server has been started by this command line.
+    /// Notes the configuration with which this command line has started the server.
     #[must_use]
     pub fn new(typed: Vec<OsString>, started: Args) -> Self {
         Self { typed, last: started.clone(), started }
     }
 
-    /// Reads the configuration again, and opens what it names.
+    /// Reads the configuration again, and opens the files and ports that have changed.
     ///
     /// # Errors
     /// [`UsageError`] or [`ConfigError`], and errors of files.
@@ -130,7 +133,7 @@ impl Opening<'_> {
         let users_file = self.users_file()?;
         let transform = self.transform()?;
         let stats_log = self.stats_log();
-        let Self { configuration: Rereading { last, .. }, running, args, needs_restart } = self;
+        let Self { configuration: Rereading { last, started, .. }, running, args, needs_restart } = self;
         Ok(Next {
             has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
             has_new_timeout: args.timeout != last.timeout,
@@ -143,6 +146,7 @@ impl Opening<'_> {
             level: (args.log().level != last.log().level).then(|| args.log().level),
             stats_log,
             ports: args.ports(),
+            gave_up_rights: started.confinement.gives_up_rights(),
             needs_restart,
             args,
         })
@@ -235,7 +239,7 @@ impl Opening<'_> {
 }
 
 impl Next {
-    /// Changes the settings in force to those of this configuration, but for those that PEEP has changed and the
+    /// Changes the settings in force to those of this configuration, except for those that PEEP has changed and the
     /// configuration has not.
     pub fn apply_to(&self, settings: &mut Settings) {
         let mut new = self.settings.clone();

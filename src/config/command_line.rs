@@ -1,4 +1,4 @@
-//! The whole command line: what to do, the flags, and the configuration file that one of them names.
+//! The whole command line: the task, the flags, and the configuration file that `--config` names.
 
 #[cfg(test)]
 mod tests;
@@ -16,24 +16,24 @@ use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
 use crate::manual::Page;
 
-/// What was asked for.
+/// What the operator asks the program to do.
 #[derive(Debug)]
 pub enum Task {
-    /// To serve.
+    /// Run the server.
     Serve(Box<Args>),
-    /// To tell what a start would find.
+    /// Check whether the server would start.
     Check(Box<Args>),
-    /// To ask a running server for its greeting.
+    /// Ask a running server for its greeting.
     Health(Box<Args>),
-    /// To print the settings as a configuration file.
+    /// Print these settings, which are in the form of a configuration file.
     Show(String),
-    /// To print what stands for a password in a users file.
+    /// Ask for a password and print its hash.
     Passwd(Scheme),
-    /// To print a page of the manual, or the list of its pages.
+    /// Print a page of the manual, or the list of pages.
     Help(Option<Page>),
 }
 
-/// The command line as it is typed.
+/// The command line for clap.
 #[derive(Debug, Parser)]
 #[command(name = "pop3d", version, about = super::ABOUT, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -44,7 +44,7 @@ struct CommandLine {
     args: Args,
 }
 
-/// What the program can do beside serving.
+/// The tasks besides running the server.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum OtherTask {
@@ -84,12 +84,12 @@ enum OtherTask {
     },
 }
 
-/// Why a command line cannot be followed.
+/// Why the command line does not lead to a task.
 #[derive(Debug)]
 pub enum UsageError {
-    /// It asks for help, or for the version.
+    /// It asks for help or for the version, which clap prints.
     Help(clap::Error),
-    /// It is wrong.
+    /// The command line is wrong.
     CommandLine(String),
     /// The configuration file is wrong.
     File(FileError),
@@ -117,7 +117,7 @@ impl From<clap::Error> for UsageError {
 }
 
 impl Task {
-    /// What this process was told to do, checked as far as that goes without a look at mail, users and ports.
+    /// Parses the command line of this process. The mail directory, users and ports are not checked yet.
     ///
     /// # Errors
     /// [`UsageError`]
@@ -125,7 +125,7 @@ impl Task {
         Self::parse(std::env::args_os().collect())
     }
 
-    /// The same for these arguments, the program's name first.
+    /// Parses these arguments, of which the first is the program's name.
     ///
     /// # Errors
     /// [`UsageError`]
@@ -149,21 +149,21 @@ impl Task {
     }
 }
 
-/// The whole command line of `pop3d`, for manual pages and completions.
+/// Returns the whole command line of `pop3d`, for manual pages and completions.
 #[must_use]
 pub fn command() -> Command {
     CommandLine::command()
 }
 
-/// The matches of the server's flags, which stand behind a task's word if there is one.
+/// Returns the matches of the server's flags, which follow the name of the task if there is one.
 fn flags(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, of_task)| of_task)
 }
 
-/// The command line together with the configuration file that it names.
+/// Parses the command line together with the configuration file that it names.
 fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
     let command = CommandLine::command();
-    // What it lacks may be in the file.
+    // Errors are ignored here, because missing flags may be in the file.
     let lenient = command.clone().ignore_errors(true).try_get_matches_from(&typed)?;
     let typed_flags = flags(&lenient);
     let path = match typed_flags.try_get_one::<PathBuf>("config") {
@@ -173,7 +173,7 @@ fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
     let server_flags = Args::command();
     let file = ConfigFile::read(&path, &server_flags).map_err(UsageError::File)?;
     let from_file = file.settings.iter().filter(|setting| !is_overruled(setting, typed_flags, &server_flags));
-    // The program's name, and a task's word, come first.
+    // The program's name and the name of the task come first.
     let words = 1 + usize::from(lenient.subcommand().is_some());
     let mut all: Vec<OsString> = typed.iter().take(words).cloned().collect();
     all.extend(from_file.flat_map(|setting| &setting.arguments).map(OsString::from));
@@ -182,7 +182,7 @@ fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
         if !error.use_stderr() {
             return UsageError::Help(error);
         }
-        // What is wrong with the command line alone is told as without a file, unless the file could supply it.
+        // An error that also occurs without the file is reported as one of the command line.
         match command.try_get_matches_from(typed) {
             Err(same) if same.to_string() == error.to_string() => same.into(),
             _ => UsageError::File(file.fault(&error)),
@@ -190,7 +190,8 @@ fn matches(typed: Vec<OsString>) -> Result<ArgMatches, UsageError> {
     })
 }
 
-/// The command line wins over the file: it sets the same flag, or one that cannot stand beside this one.
+/// Returns true if the command line overrides a setting of the file, because it has the same flag or one that conflicts
+/// with it.
 fn is_overruled(setting: &Setting, typed: &ArgMatches, command: &Command) -> bool {
     // The names of certificates belong to the certificates.
     if setting.name == "tls-names" && typed.value_source("tls_cert") == Some(ValueSource::CommandLine) {
@@ -205,7 +206,7 @@ fn is_overruled(setting: &Setting, typed: &ArgMatches, command: &Command) -> boo
         .any(|other| other == flag || is_rival(flag, other) || is_rival(other, flag))
 }
 
-/// A wrong command line in one line, without the passwords that may be in it.
+/// Describes an error of the command line in one line, without the passwords that the command line may contain.
 fn in_one_line(error: &clap::Error) -> String {
     let said = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let stray = match error.kind() {
@@ -213,13 +214,13 @@ fn in_one_line(error: &clap::Error) -> String {
         _ => said(ContextKind::InvalidSubcommand),
     };
     if !stray.is_empty() && !stray.starts_with('-') && CommandLine::command().find_subcommand(&stray).is_none() {
-        // Perhaps a password, after a space too many.
+        // The word may be a password that was separated from its flag by a superfluous space, so it is not shown.
         return "there is a word that no flag takes".to_owned();
     }
     without_passwords(error)
 }
 
-/// An error's first sentence in one line, without the value if that has a password in it.
+/// Returns the first sentence of an error in one line, without the value if the value contains a password.
 pub(super) fn without_passwords(error: &clap::Error) -> String {
     let said = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let mut text = error.to_string();
@@ -230,7 +231,7 @@ pub(super) fn without_passwords(error: &clap::Error) -> String {
     first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The same without the name of the flag, for a message that begins with the name of its key.
+/// Does the same without the name of the flag, for a message that begins with the name of the key.
 pub(super) fn of_a_value(error: &clap::Error) -> String {
     let text = without_passwords(error);
     match text.split_once(" for '--").and_then(|(_, rest)| rest.split_once("': ")) {

@@ -8,7 +8,6 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::auth::Denied;
 use crate::auth::sasl::{self, Failure, Mechanism};
 
 use crate::guard::Penalty;
@@ -127,15 +126,6 @@ pub(super) enum Refusal {
     TooLong,
     /// The client does not speak POP3.
     Foreign(Foreign),
-}
-
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Credentials => Self::Credentials,
-            Denied::Busy => Self::Busy,
-        }
-    }
 }
 
 /// Whether a failure of the server may pass by itself (RFC 3206 section 4).
