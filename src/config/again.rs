@@ -102,7 +102,7 @@ impl Rereading {
         // A setting that cannot be opened keeps its last value here, so that the next reload tries it again.
         let mut permitted = |names: &[&'static str], error: ConfigError| match error.kind() {
             Some(kind) if self.is_denied(kind) => {
-                log::error!("{error}; that needs a restart, as this server may not open it any more");
+                log::error!("{error}; that needs a restart, because this server is no longer allowed to open it");
                 needs_restart.extend(names);
                 Ok(())
             }

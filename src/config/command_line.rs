@@ -203,7 +203,7 @@ fn in_one_line(error: &clap::Error) -> String {
     };
     if !stray.is_empty() && !stray.starts_with('-') && CommandLine::command().find_subcommand(&stray).is_none() {
         // The word may be a password that was separated from its flag by a superfluous space, so it is not shown.
-        return "there is a word that no flag takes".to_owned();
+        return "there is an argument that belongs to no flag".to_owned();
     }
     without_passwords(error)
 }
@@ -415,11 +415,11 @@ mod tests {
     fn what_is_wrong_is_told_in_one_line_without_passwords() {
         let line = |arguments: &[&str]| parse(arguments).unwrap_err().to_string();
         for (arguments, expected) in [
-            (&["hunter2"][..], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:x", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["--", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["passwd", "hunter2"], "there is a word that no flag takes (see --help)"),
-            (&["-u", "ana:", "hunter2"], "there is a word that no flag takes (see --help)"),
+            (&["hunter2"][..], "there is an argument that belongs to no flag (see --help)"),
+            (&["-u", "ana:x", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
+            (&["--", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
+            (&["passwd", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
+            (&["-u", "ana:", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
             (&["-u", "ana:"], "invalid value for '--user <NAME:PASSWORD>': the password is empty (see --help)"),
             (
                 &["-u", "ana:hunter2", "passwd"],
