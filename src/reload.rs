@@ -31,6 +31,10 @@ pub type Outcome = Option<BTreeSet<&'static str>>;
 #[derive(Debug, Default)]
 pub struct Reloader(OnceLock<Sender<Sender<Outcome>>>);
 
+/// The requests of a [`Reloader`].
+#[derive(Debug)]
+pub struct Requests(Receiver<Sender<Outcome>>);
+
 /// The parts of the server that a reload changes.
 #[derive(Debug)]
 pub struct Reload {
@@ -49,15 +53,13 @@ pub struct Reload {
 }
 
 impl Reloader {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// If it cannot be started.
-    pub fn start(&self, reload: Reload) -> io::Result<()> {
+    /// Takes requests from now on, for [`Reload::start`]. Clients may ask as soon as there are acceptors, so this comes
+    /// before them.
+    #[must_use]
+    pub fn open(&self) -> Requests {
         let (ask, requests) = crossbeam_channel::unbounded();
-        thread::Builder::new().name("reload".to_owned()).spawn(move || reload.run(&requests))?;
         let _ = self.0.set(ask);
-        Ok(())
+        Requests(requests)
     }
 
     /// Requests a reload. Does not wait for it.
@@ -65,10 +67,13 @@ impl Reloader {
         drop(self.request());
     }
 
-    /// Requests a reload and waits for its outcome.
+    /// Requests a reload and waits for its outcome, at most for half a minute.
     #[must_use]
     pub fn ask_and_wait(&self) -> Outcome {
-        self.request()?.recv_timeout(PATIENCE).ok()?
+        self.request()?.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            log::error!("the configuration is still being read after {PATIENCE:?}");
+            None
+        })
     }
 
     fn request(&self) -> Option<Receiver<Outcome>> {
@@ -79,6 +84,15 @@ impl Reloader {
 }
 
 impl Reload {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(self, Requests(requests): Requests) -> io::Result<()> {
+        thread::Builder::new().name("reload".to_owned()).spawn(move || self.run(&requests))?;
+        Ok(())
+    }
+
     fn run(mut self, requests: &Receiver<Sender<Outcome>>) {
         for first in requests {
             // One reload answers all requests that were made before it begins.
@@ -122,7 +136,7 @@ impl Reload {
         let settings = shared.settings();
         let running = Running { settings: &settings, users: &shared.users, state: state.as_deref() };
         let mut next = configuration.read(&running)?;
-        let ports = acceptors.prepare(&next.ports, &next.settings)?;
+        let ports = acceptors.prepare(&next.ports, &next.settings, next.gave_up_rights)?;
         let mut needs_restart = std::mem::take(&mut next.needs_restart);
         for (service, error) in &ports.needs_restart {
             log::error!("{error}; that needs a restart");

@@ -2,6 +2,8 @@
 
 // The users file, `pop3d passwd`, AUTH and APOP.
 mod accounts;
+// What an admin sees of a running server, and does to it, by PEEP 1.1.
+mod admin;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
 // certbot's directories and the deploy hook.
@@ -44,6 +46,8 @@ mod logins;
 mod maildrops;
 // The commands and tables of the manual, and `pop3d help`.
 mod manual;
+// Maildrops that are mbox files, beside procmail.
+mod mboxes;
 // Random events, compared with a naive model of RFC 1939.
 mod model;
 // Link-local addresses and clients on other machines.
@@ -88,3 +92,5 @@ mod transcript;
 mod transform;
 // What a transform cannot do to the server and to other programs.
 mod transform_confinement;
+// What an operator sees: the reasons of refused logins, formats of the log, metrics.
+mod watched;

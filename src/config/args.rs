@@ -18,6 +18,7 @@ use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
 use crate::connections::Service;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::logging::LogFormat;
 use crate::maildrop::{LayoutChoice, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
@@ -96,6 +97,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", group = NEEDS_RESTART)]
     log_file: Option<PathBuf>,
 
+    /// How the lines of the log look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
     #[command(flatten)]
     pub(super) tls: TlsArgs,
 
@@ -121,6 +126,8 @@ fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
 pub struct LogConfig {
     /// The least severe level that is logged.
     pub level: LevelFilter,
+    /// The format of the lines.
+    pub format: LogFormat,
     /// The log file; `None` for stderr.
     pub file: Option<PathBuf>,
 }
@@ -196,7 +203,7 @@ impl Args {
             (1, _) => LevelFilter::Warn,
             (_, _) => LevelFilter::Error,
         };
-        LogConfig { level, file: self.log_file.clone() }
+        LogConfig { level, format: self.log_format, file: self.log_file.clone() }
     }
 
     /// Returns the confinement to put in force after the ports are bound.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::buffer::{Buffer, count_lines};
 use super::file::LogFile;
-use super::line::line_of_our_own;
+use super::line::{Style, line_of_our_own};
 
 /// How long the thread pauses after a batch. On a busy server it then writes many lines at once instead of one at a time.
 const REST: Duration = Duration::from_millis(5);
@@ -31,12 +31,12 @@ pub(super) enum Output {
 pub(super) struct Writer {
     buffer: Arc<Buffer>,
     output: Sink<Output>,
-    colours: bool,
+    style: Style,
 }
 
 impl Writer {
-    pub(super) fn new(buffer: Arc<Buffer>, output: Output, colours: bool) -> Self {
-        Self { buffer, output: Sink { output, lost: 0, in_a_line: false }, colours }
+    pub(super) fn new(buffer: Arc<Buffer>, output: Output, style: Style) -> Self {
+        Self { buffer, output: Sink { output, lost: 0, in_a_line: false }, style }
     }
 
     /// Writes until the program ends.
@@ -44,12 +44,12 @@ impl Writer {
         loop {
             let batch = self.buffer.take();
             let (before, after) = batch.parts();
-            self.output.put(before, self.colours);
+            self.output.put(before, self.style);
             if batch.reopen_at.is_some() {
                 self.output.output.reopen();
             }
-            self.output.put(after, self.colours);
-            self.output.tell_of_lost(batch.lost, self.colours);
+            self.output.put(after, self.style);
+            self.output.tell_of_lost(batch.lost, self.style);
             self.buffer.set_written();
             thread::sleep(REST);
         }
@@ -102,25 +102,25 @@ struct Sink<W> {
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes lines. Lines that cannot be written because of an error are lost.
-    fn put(&mut self, lines: &[u8], colours: bool) {
+    /// Writes lines; those that an error keeps from being written are lost.
+    fn put(&mut self, lines: &[u8], style: Style) {
         if lines.is_empty() {
             return;
         }
-        self.tell_of_lost(0, colours);
+        self.tell_of_lost(0, style);
         let written = if self.lost == 0 { self.write(lines) } else { 0 };
         self.lost += count_lines(&lines[written..]);
     }
 
-    /// Writes that `more` lines were lost, together with those of earlier errors, if that can be written.
-    fn tell_of_lost(&mut self, more: u64, colours: bool) {
+    /// Says that `more` lines were lost, and those of earlier errors, if the output takes that.
+    fn tell_of_lost(&mut self, more: u64, style: Style) {
         self.lost += more;
         if self.lost > 0 {
             let message = match self.lost {
                 1 => "1 line of the log was lost".to_owned(),
                 lost => format!("{lost} lines of the log were lost"),
             };
-            let line = line_of_our_own(Level::Warn, &message, colours);
+            let line = line_of_our_own(Level::Warn, &message, style);
             if self.write(&line) == line.len() {
                 self.lost = 0;
             }
@@ -177,12 +177,12 @@ mod tests {
     fn lines_that_an_error_lost_are_counted_and_told_of_when_it_is_over() {
         for room in 0..=12 {
             let mut sink = Sink { output: Disk { file: Vec::new(), room }, lost: 0, in_a_line: false };
-            sink.put(b"one\n", false);
-            sink.put(b"two\nsix\n", false);
-            sink.put(b"ten\n", false);
+            sink.put(b"one\n", Style::default());
+            sink.put(b"two\nsix\n", Style::default());
+            sink.put(b"ten\n", Style::default());
             let whole = room / 4;
             sink.output.room = 1000;
-            sink.put(b"and so on\n", false);
+            sink.put(b"and so on\n", Style::default());
             let text = String::from_utf8(sink.output.file).unwrap();
             let lines: Vec<_> = text.lines().collect();
             assert_eq!(lines[..whole], ["one", "two", "six"][..whole], "{room}: {text}");
@@ -200,9 +200,9 @@ mod tests {
     #[test]
     fn lines_that_the_buffer_lost_are_told_of_where_they_are_missing() {
         let mut sink = Sink { output: Vec::new(), lost: 0, in_a_line: false };
-        sink.put(b"one\n", false);
-        sink.tell_of_lost(7, false);
-        sink.put(b"nine\n", false);
+        sink.put(b"one\n", Style::default());
+        sink.tell_of_lost(7, Style::default());
+        sink.put(b"nine\n", Style::default());
         let text = String::from_utf8(sink.output).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines[0], lines[2], lines.len()), ("one", "nine", 3));
