@@ -123,7 +123,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Credentials(wrong) => wrong.fmt(f),
             Self::Penalty(penalty) => write!(f, "too many failed logins, for {penalty}"),
-            Self::BusyAddress => f.write_str("too many at once from the client's address"),
+            Self::BusyAddress => f.write_str("too many logins at once from the client's address"),
             Self::BusyVerifier => f.write_str("too many passwords are being verified"),
             Self::NoTls => f.write_str("no TLS"),
             Self::Exchange(failure) => failure.fmt(f),
@@ -190,7 +190,7 @@ impl fmt::Display for AdminReason {
             Self::Penalty(penalty) => Reason::Penalty(*penalty).fmt(f),
             Self::Busy => Reason::BusyAddress.fmt(f),
             Self::NotRoot(why) => {
-                write!(f, "the default admin is for programs of root alone (see --peep-admin), and {why}")
+                write!(f, "only programs of root may log in as the default admin (see --peep-admin), and {why}")
             }
         }
     }

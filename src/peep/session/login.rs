@@ -63,8 +63,8 @@ impl Session<'_> {
         }
         match link.client_user() {
             Ok(0) => None,
-            Ok(user) => Some(format!("this one is of user {user}")),
-            Err(error) => Some(format!("whose this one is cannot be told: {error}")),
+            Ok(user) => Some(format!("the client belongs to user {user}")),
+            Err(error) => Some(format!("the client's user cannot be determined: {error}")),
         }
     }
 }
