@@ -1,4 +1,4 @@
-//! The admin client program.
+//! The admin's client program.
 
 use std::process::ExitCode;
 

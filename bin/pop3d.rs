@@ -1,4 +1,4 @@
-//! The server program.
+//! The server program: parses the command line, then serves or carries out the task that was asked for.
 
 use std::env;
 use std::io::{self, Write};
@@ -18,19 +18,19 @@ use pop3d::transform;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// How long the program waits for the reader of stderr when it ends because of an error.
+/// When the program ends because of an error, the longest time that writing the message to stderr may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if let Some(error) = transform::launch(env::args_os()) {
-        return ended(126, &error.to_string());
+        return fail(126, &error.to_string());
     }
     let task = match Task::read() {
         Ok(task) => task,
         Err(UsageError::Help(help)) => help.exit(),
-        Err(error) => return ended(2, &error.to_string()),
+        Err(error) => return fail(2, &error.to_string()),
     };
-    let ended_well = match task {
+    let result = match task {
         Task::Serve(args) => serve(*args),
         Task::Check(args) => {
             return match config::check(&args, &mut io::stdout().lock()) {
@@ -42,50 +42,52 @@ fn main() -> ExitCode {
         Task::Passwd(scheme) => print_field(scheme),
         Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),
     };
-    match ended_well {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ended(1, &error.to_string()),
+        Err(error) => fail(1, &error.to_string()),
     }
 }
 
-/// Says why the program ends. A pipe or terminal that takes no output does not keep it from ending.
-fn ended(code: u8, why: &str) -> ExitCode {
-    let said: String = why.lines().map(|line| format!("pop3d: {line}\n")).collect();
+/// Prints why the program ends and returns its exit code. A pipe or terminal that blocks does not keep it from ending.
+fn fail(code: u8, why: &str) -> ExitCode {
+    let message: String = why.lines().map(|line| format!("pop3d: {line}\n")).collect();
     let (done, is_done) = crossbeam_channel::bounded(1);
-    let say = {
-        let said = said.clone();
-        move || done.send(io::stderr().write_all(said.as_bytes()))
+    let write = {
+        let message = message.clone();
+        move || done.send(io::stderr().write_all(message.as_bytes()))
     };
-    let _ = match thread::Builder::new().spawn(say) {
+    let _ = match thread::Builder::new().spawn(write) {
         Ok(_) => is_done.recv_timeout(PATIENCE).unwrap_or(Ok(())),
-        Err(_) => io::stderr().write_all(said.as_bytes()),
+        Err(_) => io::stderr().write_all(message.as_bytes()),
     };
     ExitCode::from(code)
 }
 
+/// Asks for a password and prints its hash.
 fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    let bloated = malloc::restart_with_small_caches();
+    let not_restarted = malloc::restart_with_small_caches();
     let config = args.log();
     let mut log = Log::start(config.level, config.file)?;
-    if let Some(error) = bloated {
-        log::debug!("cannot be started again with small caches, so it may take more memory: {error}");
+    if let Some(error) = not_restarted {
+        log::debug!("cannot restart with glibc's settings for less memory: {error}");
     }
-    panic::set_hook(Box::new(|fault| log::error!("{fault}")));
-    // A file that has become as large as it may (`ulimit -f`) is an error of the write, and does not kill the server. The
-    // programs that the server starts have the signal's default action again, as they would not if it were ignored.
+    panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    // When a file reaches the limit on file sizes (`ulimit -f`), the write shall fail, but the signal shall not kill the
+    // server. The signal is handled rather than ignored, because transforms would inherit that it is ignored.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut signals = Signals::new([SIGHUP])?;
     let confinement = args.confinement()?;
     let config = args.resolve()?;
-    // Not before the files are opened, which may take for ever, and before anybody can know that the server is there.
+    // These two are handled from now on. Until the files are open, which may block, they end the program at once; once the
+    // ports are bound, they have to shut it down properly.
     signals.add_signal(SIGINT)?;
     signals.add_signal(SIGTERM)?;
     let server = Server::bind(config)?;
-    // Threads have the rights of the thread that starts them, so there are none before.
+    // Threads keep the rights of the thread that starts them, so none is started before this.
     confinement.enforce()?;
     log.start_writing().map_err(no_thread)?;
 
@@ -109,8 +111,7 @@ fn no_thread(error: io::Error) -> String {
     format!("cannot start a thread: {error}")
 }
 
-/// Prints lines on stdout, as far as that is possible. A thread of its own does it: the server also serves when stdout is
-/// closed, or is a pipe or a terminal that takes no output.
+/// Prints lines to stdout in a thread of its own, so that the server serves even if stdout is closed or blocks.
 fn print(lines: Vec<String>) -> Result<(), String> {
     let print = move || {
         let mut stdout = io::stdout().lock();

@@ -1,12 +1,13 @@
-//! A POP3 server that does no work: `cargo run --release --example bare-server MAILDIR [read]`. Anybody may log in, and
-//! has the messages that are in MAILDIR/new. Replies are ready in memory; a message of more than 1 MB, which has to be
-//! in wire form, is a sendfile(2) of its file. What a client measures here is what the machine's loopback, pop3d's pool
-//! with a thread for each connection, and the client itself allow.
+//! A POP3 server that does no work, for comparison: `cargo run --release --example bare-server MAILDIR [read]`. It shows
+//! what the machine's loopback, pop3d's pool with a thread for each connection, and the client allow at most.
 //!
-//! With `read` it does, at each login, what nobody can do without who does not know a Maildir yet: it lists the messages
-//! and opens, looks at, reads and closes each, on all cores, in the order that takes least. What it reads it forgets.
+//! Any user may log in and gets the messages in MAILDIR/new. Replies are prepared in memory. A message of more than 1 MB
+//! must be stored in wire form; it is sent from its file by sendfile(2).
 //!
-//! Serves on a free port of 127.0.0.1, which it prints, until it is ended.
+//! With `read`, it does at each login what every server must do that sees a Maildir for the first time: it lists the
+//! messages, then opens, examines, reads and closes each, on all cores, in the fastest order. It keeps nothing of that.
+//!
+//! It listens on a free port of 127.0.0.1, prints the port, and runs until it is killed.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,19 +28,19 @@ use socket2::SockRef;
 
 const THREADS: usize = 998;
 
-/// So many may wait for a thread; the standard library's 128 are too few for a storm.
+/// The length of the backlog. The standard library's 128 are too few for `popbench storm`.
 const QUEUE: i32 = 4096;
 
-/// From this many octets on a message is not kept in memory.
+/// A message of at least this many octets is not kept in memory.
 const LARGE: u64 = 1_000_000;
 
-/// sendfile(2) takes no more than 2 GiB at once.
+/// The most octets for one sendfile(2), which accepts less than 2 GiB.
 const PIECE: usize = 1 << 30;
 
-/// Gathered replies are sent on when they reach this size.
+/// Collected replies are sent when they reach this size.
 const BLOCK: usize = 64 * 1024;
 
-/// The whole answer to RETR, or what is between its first line and its last.
+/// The whole reply to RETR, or for a large message the file between the reply's first and last line.
 enum Retrieved {
     Ready(Vec<u8>),
     File(PathBuf),
@@ -87,8 +88,8 @@ impl Maildrop {
     }
 }
 
-/// Reads each file of a directory, up to [`BLOCK`] octets of it, in the order of their inodes: that is about the order in
-/// which the kernel has them in memory.
+/// Reads up to [`BLOCK`] octets of each file of a directory, in the order of the inodes, which is about the order in which
+/// the kernel has the files in memory.
 fn read_all(directory: &Path) -> io::Result<()> {
     let entries = fs::read_dir(directory)?.map(|entry| entry.map(|entry| (entry.ino(), entry.file_name())));
     let mut names = entries.collect::<io::Result<Vec<_>>>()?;
@@ -112,7 +113,7 @@ fn read_all(directory: &Path) -> io::Result<()> {
     })
 }
 
-/// A stored message's octets, and what goes over the wire for them.
+/// Returns the octets of a stored message on the wire, and how to send them.
 fn wire_form(stored: &[u8]) -> (u64, Vec<u8>) {
     let (mut octets, mut wire) = (0, Vec::new());
     for line in stored.split_inclusive(|&octet| octet == b'\n') {
@@ -128,7 +129,7 @@ fn wire_form(stored: &[u8]) -> (u64, Vec<u8>) {
     (octets, wire)
 }
 
-/// Lets anybody in; knows STAT, LIST, UIDL, RETR, NOOP and QUIT.
+/// Accepts every login and supports STAT, LIST, UIDL, RETR, NOOP and QUIT.
 fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(b"+OK ready\r\n")?;
@@ -177,7 +178,7 @@ fn serve(mut stream: TcpStream, maildrop: &Maildrop) -> io::Result<()> {
     }
 }
 
-/// What there is of this message.
+/// Returns the message with this number.
 fn nth<'a, T>(of_messages: &'a [T], number: &str) -> Option<&'a T> {
     of_messages.get(number.parse::<usize>().ok()?.checked_sub(1)?)
 }

@@ -1,5 +1,5 @@
-//! Writes what the package has beside the programs, from the one declaration of the flags and from the manual: manual
-//! pages, completions for shells, and the reference of the configuration file.
+//! Writes the documents of the package, from the declaration of the flags and from the manual: manual pages, completions
+//! for shells, and the reference of the configuration file.
 //!
 //! `cargo run --example documents -- DIRECTORY` writes `DIRECTORY/man` (pages in roff, and the manual's pages in Markdown,
 //! which lowdown turns into roff) and `DIRECTORY/completions`.
@@ -42,18 +42,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A page with the heading that manual pages have, for apropos(1).
+/// Puts the heading of manual pages, which apropos(1) reads, before a page.
 fn titled(name: &str, summary: &str, body: &str) -> String {
     format!("# NAME\n\n{name} - {summary}\n\n# DESCRIPTION\n{body}")
 }
 
-/// The page of the configuration file: its keys are the server's flags.
+/// Writes the page about the configuration file, whose keys are the server's flags.
 fn configuration_file() -> String {
     let mut text = String::from(
-        "\n`pop3d --config FILE` reads settings from a file in TOML. Each key has the name of a flag of the server, and the \
-         flag on the command line wins over the key in the file. A table's name is the beginning of its keys' names: `cert` \
+        "\n`pop3d --config FILE` reads settings from a file in TOML. Each key has the name of a flag of the server. A \
+         flag on the command line overrides the key in the file. A table's name is the beginning of its keys' names: `cert` \
          in the table `[tls]` is `tls-cert`. The key `command` in the table `[transform]` is `transform`.\n\n\
-         `pop3d check --config FILE` tells what a server with this file would find at its start. \
+         `pop3d check --config FILE` checks whether a server with this file would start. \
          `pop3d show --explain --config FILE` prints all settings in force.\n\n## Settings\n",
     );
     for flag in config::keys(&config::command()) {
@@ -70,7 +70,7 @@ fn help(flag: &Arg) -> String {
     flag.get_help().map(ToString::to_string).unwrap_or_default()
 }
 
-/// What values the key has.
+/// Describes the values that a key takes.
 fn kind(flag: &Arg) -> String {
     let names = || flag.get_value_names().unwrap_or_default().join(" ");
     let default = flag.get_default_values().first().map(|value| value.to_string_lossy().into_owned());

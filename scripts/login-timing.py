@@ -1,8 +1,8 @@
 """Compares how long refused logins take: login-timing.py PORT COUNT NAME NAME
 
-Logs in COUNT times as each of the two, with a wrong password, in random order and on a connection each, and prints how
-long the answer to PASS took. Fails when who sees one answer's time could guess better than by chance which of the names
-it was: when the area under the ROC curve is further from 0.5 than 0.05, or than four standard errors if these are more.
+Tries to log in COUNT times as each of the two names, with a wrong password, in random order and each time on a new
+connection. Prints how long the answers to PASS took. Fails if these times reveal the name better than chance: if the area
+under the ROC curve differs from 0.5 by more than 0.05, and by more than four standard errors.
 """
 
 import math
@@ -13,7 +13,7 @@ import time
 
 
 def refused_login(port, name):
-    """The seconds that the answer to PASS took."""
+    """Return how many seconds the answer to PASS took."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         lines = client.makefile("rb")
@@ -30,7 +30,7 @@ def refused_login(port, name):
 
 
 def area_under_curve(first, second):
-    """How often one of the second takes longer than one of the first."""
+    """Return the probability that one of the second takes longer than one of the first."""
     ranked = sorted([(took, 0) for took in first] + [(took, 1) for took in second])
     ranks = sum(rank for rank, (_, which) in enumerate(ranked, 1) if which == 1)
     return (ranks - len(second) * (len(second) + 1) / 2) / (len(first) * len(second))
@@ -42,7 +42,7 @@ def main():
     order = names * count
     random.shuffle(order)
     for name in names * 20:
-        refused_login(port, name)  # the first ones are not like the others
+        refused_login(port, name)  # the first logins take longer than later ones
     for name in order:
         took[name].append(refused_login(port, name))
 
@@ -54,9 +54,9 @@ def main():
         print(name.ljust(12) + "".join(f"{cell:.1f}".rjust(10) for cell in cells))
     area = area_under_curve(*took.values())
     margin = max(0.05, 4 * math.sqrt((2 * count + 1) / (12 * count * count)))
-    told = abs(area - 0.5) > margin
-    print(f"area under the curve: {area:.3f}, within {0.5 - margin:.3f} to {0.5 + margin:.3f}: {'no' if told else 'yes'}")
-    sys.exit(1 if told else 0)
+    differs = abs(area - 0.5) > margin
+    print(f"area under the curve: {area:.3f}, within {0.5 - margin:.3f} to {0.5 + margin:.3f}: {'no' if differs else 'yes'}")
+    sys.exit(1 if differs else 0)
 
 
 main()

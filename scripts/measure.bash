@@ -83,7 +83,7 @@ serve_dovecot() {
         unset 'others[dovecot]'
     fi
     accounts "$1" >"$work/accounts"
-    # Dovecot's own users have to come through.
+    # The users that Dovecot's processes run as have to be able to enter the directory.
     chmod 755 "$work"
     port[dovecot]=$(free_port)
     port[dovecot-tls]=$(free_port)
@@ -91,8 +91,8 @@ serve_dovecot() {
         "${port[dovecot-tls]}")
 }
 
-# serve_bare MAILDIR [read]: (re)starts the server that does no work, with the messages of that Maildir, or that does no
-# more than to read them at each login.
+# serve_bare MAILDIR [read]: (re)starts the server that does no work, with the messages of that Maildir; with "read", it
+# reads them at each login.
 serve_bare() {
     local said=$work/bare program=${CARGO_TARGET_DIR:-$top/target}/release/examples/bare-server _
     (cd "$top" && cargo build --quiet --release --locked --example bare-server)
@@ -111,7 +111,7 @@ serve_bare() {
     [[ -n ${port[bare]} ]] || fail 'bare-server did not start'
 }
 
-# run_popbench SERVER ARGUMENT...: prints its report as one line of JSON, with errors or without.
+# run_popbench SERVER ARGUMENT...: runs popbench and prints its report as one line of JSON, even after errors.
 run_popbench() {
     local name=$1 report status=0
     shift
@@ -122,7 +122,7 @@ run_popbench() {
     jq --compact-output . <<<"$report"
 }
 
-# keep NAME=VALUE...: adds these to the report on stdin, and that to runs.json.
+# keep NAME=VALUE...: adds these fields to the report on stdin, and appends it to runs.json.
 keep() {
     local pair arguments=()
     for pair in "$@"; do
@@ -137,11 +137,11 @@ median() {
     sort -g | awk '{ n[NR] = $1 } END { print NR ? (n[int((NR + 1) / 2)] + n[int(NR / 2) + 1]) / 2 : "" }'
 }
 
-# What measured does before each run.
+# What measured runs before each run.
 before_run=:
 
-# measured WORK FILTER ARGUMENT...: runs popbench on pop3d $rounds times, keeps the reports as WORK, and prints the
-# median of what jq's FILTER takes from them.
+# measured WORK FILTER ARGUMENT...: runs popbench on pop3d $rounds times, keeps the reports under the name WORK, and prints
+# the median of the figures that the jq expression FILTER extracts from them.
 measured() {
     local label=$1 filter=$2 round report
     shift 2
@@ -164,14 +164,14 @@ print_results() {
     ((errors == 0)) || fail "$errors errors, see $results/runs.json"
 }
 
-# forget MAIL: removes what either server keeps of maildrops there, so that they are new to it.
+# forget MAIL: removes the files that both servers keep about maildrops in MAIL, so that the maildrops are new to them.
 forget() {
     find "$1" -mindepth 2 -maxdepth 2 \
         \( -name .pop3d-index -o -name 'dovecot.index*' -o -name 'dovecot-uidlist*' -o -name 'dovecot.list.index*' \) \
         -delete
 }
 
-# as_delivered MAIL: puts messages that a mail program has seen back where they were delivered to.
+# as_delivered MAIL: moves messages from cur/ back to new/, where they were delivered.
 as_delivered() {
     python3 - "$1" <<'END'
 import os, sys

@@ -1,9 +1,9 @@
-"""The clients of scripts/soak that do as clients should not, and those that know what has to be there:
-soak.py PORT MAIL SECONDS
+"""Two kinds of clients for scripts/soak: soak.py PORT MAIL SECONDS
 
-As user vN a client vanishes, reads slowly or sends half a command, with messages marked as deleted and without QUIT. As
-user kN a keeper delivers mail, retrieves it and deletes some by QUIT, and knows what is left. At the end it prints what
-was done, and fails when a message was lost, has come back or was not the one that was delivered.
+Rude clients log in as the users vN. They vanish, read slowly or send half a command, with messages marked as deleted but
+without QUIT. Keepers log in as the users kN. Each delivers mail, retrieves it and deletes some with QUIT, and so knows
+what must be left. At the end the script prints what was done. It fails if a message was lost, has reappeared or differs
+from the one that was delivered.
 """
 
 import os
@@ -17,7 +17,7 @@ import time
 VANISHING = 48
 KEEPERS = 16
 PASSWORD = "pass"
-PATIENCE = 120  # seconds: with all places taken a client waits for its turn
+PATIENCE = 120  # seconds: while all connection slots are taken, a client waits for its turn
 KEPT = 40  # what a keeper's maildrop is filled up to
 
 counts = {"rude sessions": 0, "kept sessions": 0, "deliveries": 0, "deletions": 0}

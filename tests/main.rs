@@ -52,6 +52,8 @@ mod namespaces;
 mod octets;
 // PEEP, its counters and its settings.
 mod peep;
+// The systemd units of the Debian package.
+mod package;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and several servers.

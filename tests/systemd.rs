@@ -1,9 +1,11 @@
 //! The interface to systemd: the tests pass sockets to the server and receive its notifications, as systemd does.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::harness::{Certificate, Client, PASSWORD, PATIENCE, Server, USER};
@@ -121,4 +123,48 @@ fn a_socket_from_systemd_without_a_use_is_refused() {
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(why), "{error}");
     }
+}
+
+/// Gives the listening socket that is its standard input the descriptor 3, and becomes the server.
+const PASS_ON: &str = r#"
+import os, sys
+os.dup2(0, 3, inheritable=True)
+os.dup2(os.open('/dev/null', os.O_RDONLY), 0)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='pop3')
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+fn server_with(socket: &TcpListener) -> Server {
+    Server::builder().stdin(socket).launched_by(["python3", "-c", PASS_ON]).start()
+}
+
+#[test]
+fn a_client_that_connects_while_the_server_restarts_is_served() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = server_with(&socket);
+    server.session().quit();
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let mut client = Client::connect(socket.local_addr().unwrap());
+    let _server = server_with(&socket);
+    client.ok();
+    client.login(USER, PASSWORD);
+    client.quit();
+}
+
+#[test]
+fn an_ipv4_client_of_a_socket_for_both_families_has_its_ipv4_address() {
+    let socket = match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        Ok(socket) => socket,
+        Err(error) => return eprintln!("passed over: there is no IPv6 ({error})"),
+    };
+    socket.set_only_v6(false).unwrap();
+    // The IPv4 address of loopback, written as an IPv6 address.
+    socket.bind(&"[::ffff:127.0.0.1]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(16).unwrap();
+    let server = server_with(&socket.into());
+    // A client on another machine would have to use TLS first.
+    server.session().quit();
+    let logged = server.stderr();
+    assert!(logged.contains("#1 127.0.0.1:"), "{logged}");
 }

@@ -1,7 +1,7 @@
-//! The accounts of the users file: read again when the file has changed, and changed with it.
+//! The accounts of the users file. They are read again when the file has changed, and PEEP can change them.
 //!
-//! A file that another program may be writing just now is not believed yet: until it is whole, logins go by the accounts
-//! known before, and by what the file has added to them.
+//! While another program may be writing the file, only new accounts in it are used in addition to those known before.
+//! Once the file is complete, its accounts replace them.
 
 use std::fs;
 use std::io;
@@ -16,28 +16,28 @@ use super::on_disk::{Snapshot, Stamp, lock};
 use super::text::Accounts;
 use crate::owner;
 
-/// How long a change waits for another program that has the file locked or is writing it, and between two looks.
+/// How long a change waits while another program locks or writes the file, and the pause between two attempts.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long a login waits for another one that is reading the file. Then it goes by the accounts known before.
+/// How long a login waits for another one that is reading the file. After that it uses the accounts known before.
 const READING: Duration = Duration::from_secs(1);
 
-/// A users file and the accounts that it had when it was last good.
+/// A users file, and the accounts of its last usable version.
 #[derive(Debug)]
 pub(super) struct PasswdFile {
     path: PathBuf,
     loaded: RwLock<Loaded>,
-    /// Held by the thread that reads the file, so that `loaded` is locked for moments only.
+    /// Locked by the thread that reads the file, so that `loaded` is only locked for moments.
     reading: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Loaded {
-    /// The file as it was read, unless it may change without a change of this.
+    /// The version of the file that was read. `None` if a later version may have the same stamp.
     stamp: Option<Stamp>,
     accounts: Arc<Accounts>,
-    /// Told already, so not again with each login.
+    /// What is wrong with the file. It has been logged already, so it is not logged again at each login.
     fault: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl PasswdFile {
     /// Reads the file for the first time.
     ///
     /// # Errors
-    /// When it cannot be read, or has lines but no account.
+    /// If it cannot be read, or has lines but no valid account.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = Snapshot::read(&path)?;
         let accounts = accounts_of(&file.text)?;
@@ -66,7 +66,7 @@ impl PasswdFile {
     /// Reads the file if it has changed.
     ///
     /// # Errors
-    /// When it cannot be used; the accounts stay as they were.
+    /// If the file cannot be used; the accounts then stay as they were.
     pub(super) fn read_again(&self) -> io::Result<()> {
         fs::File::open(&self.path)?;
         self.accounts();
@@ -76,12 +76,12 @@ impl PasswdFile {
         }
     }
 
-    /// The accounts as they were when the file was last read.
+    /// Returns the accounts as they were when the file was last read.
     pub(super) fn known(&self) -> Arc<Accounts> {
         Arc::clone(&self.loaded.read().accounts)
     }
 
-    /// The accounts as the file has them now; those that it had last, where it cannot be used or is being written.
+    /// Returns the present accounts of the file. If the file cannot be used or read in time, returns those known before.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));
         let current = || {
@@ -98,11 +98,11 @@ impl PasswdFile {
             }
             let known = Arc::clone(&self.loaded.read().accounts);
             let read = Snapshot::read(&self.path).map(|file| {
-                let accounts = accounts_of(believable(&file));
+                let accounts = accounts_of(usable_part(&file));
                 (file, accounts)
             });
             let mut loaded = self.loaded.write();
-            // Unless this server has changed the file since it was read.
+            // Otherwise this server has changed the file since it was read, and the loaded accounts are newer.
             if Arc::ptr_eq(&known, &loaded.accounts) {
                 loaded.refresh(&self.path, read);
             }
@@ -110,13 +110,15 @@ impl PasswdFile {
         Arc::clone(&self.loaded.read().accounts)
     }
 
-    /// Replaces the file by what `change` makes of its text, unless that is nothing. Other programs that lock it by
-    /// flock(2) wait, and what others have changed meanwhile is there. A file that may be half written is waited for.
+    /// Replaces the text of the file by the result of `change`, unless that is `None`; returns whether it was replaced. The
+    /// file is locked by flock(2) meanwhile. If a program that does not lock it has changed it or is writing it, this waits
+    /// and starts again.
     ///
     /// # Errors
-    /// Those of reading and writing, and when others have emptied the file or go on writing it; it is as it was then.
+    /// If the file cannot be read or written, if another program has emptied it, or if one keeps writing it. The file then
+    /// stays as it was.
     pub(super) fn change(&self, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> io::Result<bool> {
-        // Of a symbolic link the file that it leads to is replaced.
+        // If the path is a symbolic link, its target is replaced.
         let path = fs::canonicalize(&self.path)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -130,7 +132,7 @@ impl PasswdFile {
         }
     }
 
-    /// The same, but `None` when another program is writing the file.
+    /// Does the same in one attempt. Returns `None` if another program may be writing the file.
     fn change_at_once(
         &self,
         path: &Path,
@@ -139,7 +141,7 @@ impl PasswdFile {
     ) -> io::Result<Option<bool>> {
         let _locked = lock(path, deadline)?;
         let file = Snapshot::read(path)?;
-        if !file.is_whole {
+        if !file.is_complete {
             return Ok(None);
         }
         let before = Accounts::read(&file.text);
@@ -152,7 +154,7 @@ impl PasswdFile {
         if !file.replace(path, &text)? {
             return Ok(None);
         }
-        // What was asked for holds, even if the lines that are left are all wrong.
+        // The change is in force even if all remaining lines are invalid.
         let mut loaded = self.loaded.write();
         loaded.warn_of_lost(&self.path, &before);
         loaded.take_over(&self.path, after);
@@ -164,8 +166,8 @@ impl Loaded {
     fn refresh(&mut self, path: &Path, read: io::Result<(Snapshot, io::Result<Accounts>)>) {
         self.stamp = None;
         let accounts = match read {
-            // It is looked at again with the next login; what is wrong with it may be that it is not whole.
-            Ok((file, accounts)) if !file.is_whole => return self.add(accounts.unwrap_or_default()),
+            // The next login reads it again. Until it is complete, faults in it are not logged.
+            Ok((file, accounts)) if !file.is_complete => return self.add(accounts.unwrap_or_default()),
             Ok((file, accounts)) => {
                 self.stamp = file.stamp();
                 accounts.and_then(|accounts| self.not_emptied(&accounts).map(|()| accounts))
@@ -187,15 +189,15 @@ impl Loaded {
         }
     }
 
-    /// Lets in whoever is new in a file that is being written. The known accounts stay as they are.
+    /// Adds the new accounts of a file that is being written. The known accounts stay as they are.
     fn add(&mut self, accounts: Accounts) {
         if accounts.by_name.keys().any(|name| !self.accounts.by_name.contains_key(name)) {
             self.accounts = Arc::new(self.accounts.with_those_of(accounts));
         }
     }
 
-    /// A file that has lost all its accounts is one that an editor or a full disk has cut off. Who means it says so by
-    /// PEEP.
+    /// Refuses a file that has lost all its accounts, because an editor or a full disk may have truncated it. An admin can
+    /// delete the last account by PEEP.
     fn not_emptied(&self, now: &Accounts) -> io::Result<()> {
         if now.by_name.is_empty() && !self.accounts.by_name.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no account is left in it"));
@@ -203,7 +205,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// Accounts that another program has removed may be missing by mistake.
+    /// Logs a warning about accounts that another program has removed, because it may be a mistake.
     fn warn_of_lost(&self, path: &Path, now: &Accounts) {
         let known = self.accounts.by_name.keys();
         let lost = known.filter(|name| !now.by_name.contains_key(*name)).count();
@@ -222,13 +224,14 @@ impl Loaded {
     }
 }
 
-/// What can be believed of a text: in a file that is being written the last line may lack its end.
-fn believable(file: &Snapshot) -> &[u8] {
+/// Returns the part of a file that can be used: without the last line if the file is being written, because that line may
+/// be incomplete.
+fn usable_part(file: &Snapshot) -> &[u8] {
     let ended = || memchr::memrchr(b'\n', &file.text).map_or(0, |at| at + 1);
-    if file.is_whole { &file.text } else { &file.text[..ended()] }
+    if file.is_complete { &file.text } else { &file.text[..ended()] }
 }
 
-/// The accounts of a text. One of lines that are all wrong is no users file, but some other one, or a damaged one.
+/// Parses the accounts of a file. If all lines are invalid, it is an error: the file is damaged or not a users file.
 fn accounts_of(text: &[u8]) -> io::Result<Accounts> {
     let accounts = Accounts::read(text);
     match accounts.faults.first() {
@@ -240,7 +243,7 @@ fn accounts_of(text: &[u8]) -> io::Result<Accounts> {
     }
 }
 
-/// Tells what is wrong with a file, unless it was so before.
+/// Logs what is wrong with a file, unless the same was wrong before.
 fn log_faults(path: &Path, accounts: &Accounts, before: &Accounts) {
     if accounts.has_mark && !before.has_mark {
         log::warn!("{} begins with a byte order mark, which is skipped: save it as UTF-8 without one", path.display());
@@ -270,7 +273,7 @@ mod tests {
         (directory, path)
     }
 
-    /// Writes a file with an old modification time, as `cp -p` does, so that it is taken for complete.
+    /// Writes a file as `cp -p` does, so that its times mark it as complete.
     fn write(path: &Path, text: impl AsRef<[u8]>) {
         fs::write(path, text).unwrap();
         File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_another_program_empties_changes_no_account() {
+    fn a_file_emptied_by_another_program_leaves_the_accounts_as_they_were() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
         for text in ["", "# nobody\n\n"] {
@@ -331,7 +334,7 @@ mod tests {
         assert_eq!(names(&file), ["bob"]);
     }
 
-    /// Lines for these accounts, each with this password.
+    /// Returns lines for these accounts, all with the same password.
     fn lines(numbers: std::ops::Range<usize>, password: &str) -> String {
         numbers.map(|number| format!("user{number:03}:{{PLAIN}}{password}\n")).collect()
     }
@@ -351,14 +354,14 @@ mod tests {
         assert_eq!(password("user010").unwrap(), b"old");
         assert_eq!(password("user060").unwrap(), b"old");
         assert_eq!(password("user150").unwrap(), b"new");
-        assert_eq!(password("user151"), None); // The rest of its line may be missing.
+        assert_eq!(password("user151"), None); // its line may be incomplete
 
         // A file that is being written is not changed.
         let deadline = Instant::now() + PATIENCE;
         let mut with_eve = |text: &[u8]| Some([text, b"eve:{PLAIN}e\n"].concat());
         assert_eq!(file.change_at_once(&path, deadline, &mut with_eve).unwrap(), None);
 
-        // When the file is complete, accounts that it lacks are removed and changed passwords count.
+        // Once it is complete, it replaces all accounts: some have gone and some have another password.
         writeln!(writer, "ew").unwrap();
         writer.set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
         assert_eq!(names(&file).len(), 52);
@@ -368,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_written_for_a_while_is_taken_for_complete() {
+    fn a_file_that_is_no_longer_written_is_used_completely() {
         let (_directory, path) = directory_with(lines(0..2, "old").as_bytes());
         let file = PasswdFile::open(path.clone()).unwrap();
         fs::write(&path, lines(0..1, "new")).unwrap();
@@ -387,7 +390,7 @@ mod tests {
         assert!(file.change(|_| Some(lines(0..2, "x").into_bytes())).unwrap());
     }
 
-    /// While another thread reads the file, which may take long, a login uses the accounts that were read before.
+    /// While another thread reads the file, which may take long, a login uses the accounts known before.
     #[test]
     fn a_login_does_not_wait_long_for_another_one_that_reads_the_file() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
@@ -400,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_account_can_be_removed_from_a_file_with_malformed_lines() {
+    fn the_last_account_can_be_removed_from_a_file_with_invalid_lines() {
         let (_directory, path) = directory_with(b"ana:secret\nbob:{PLAIN}b\n");
         let file = PasswdFile::open(path).unwrap();
         assert!(file.change(|_| Some(b"ana:secret\n".to_vec())).unwrap());
@@ -435,9 +438,9 @@ mod tests {
         assert!(!file.change(|_| None).unwrap());
     }
 
-    /// Two servers change the file, and so does a program that takes no lock and replaces the file.
+    /// Three servers change the file; then another program changes it without locking it.
     #[test]
-    fn simultaneous_changes_of_several_programs_are_all_kept() {
+    fn no_change_by_another_program_is_lost() {
         const EACH: usize = 40;
         let (_directory, path) = directory_with(b"");
         thread::scope(|scope| {
@@ -454,13 +457,13 @@ mod tests {
 
         let file = PasswdFile::open(path.clone()).unwrap();
         let changed = AtomicBool::new(false);
-        let behind_its_back = |text: &[u8]| {
+        let while_unlocked = |text: &[u8]| {
             if !changed.swap(true, Ordering::SeqCst) {
                 fs::write(&path, [text, b"editor:{PLAIN}x\n"].concat()).unwrap();
             }
             Some([text, b"ana:{PLAIN}x\n"].concat())
         };
-        assert!(file.change(behind_its_back).unwrap());
+        assert!(file.change(while_unlocked).unwrap());
         assert_eq!(names(&file).len(), 3 * EACH + 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Whose program a client on this machine is, as the kernel tells it of the client's socket.
+//! Finds out which user runs a client on this machine, by asking the kernel about the client's socket (sock_diag(7)).
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHe
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as KernelAddr};
 
-/// The kernel's answer is shorter.
+/// The size of the buffer for the kernel's answer, which is shorter.
 const ANSWER_LIMIT: usize = 4096;
 
-/// A request with this cookie is for any socket with the addresses.
+/// With this cookie, a request matches any socket that has the addresses.
 const ANY_COOKIE: [u8; 8] = [0xFF; 8];
 
-/// Returns the user that made the client's socket of a TCP connection within this machine. `client` and `server` are
-/// the connection's addresses.
+/// Returns the id of the user who created the client's socket of a TCP connection within this machine. `client` and
+/// `server` are the addresses of the connection.
 ///
 /// # Errors
-/// When the kernel knows no such socket, the client's program has closed it, or the kernel cannot be asked.
+/// If there is no such socket, the client's program has closed it, or the kernel cannot be asked.
 pub fn user_of_local_client(client: SocketAddr, server: SocketAddr) -> io::Result<u32> {
     let (client, server) = (canonical(client), canonical(server));
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.connect(&KernelAddr::new(0, 0))?;
     socket.send(&request(client, server), 0)?;
-    // The answer is there when the request has been sent.
+    // The kernel's answer is ready as soon as the request has been sent.
     socket.set_non_blocking(true)?;
     let mut answer = Vec::with_capacity(ANSWER_LIMIT);
     socket.recv(&mut answer, 0)?;
@@ -41,12 +41,12 @@ pub fn user_of_local_client(client: SocketAddr, server: SocketAddr) -> io::Resul
     }
 }
 
-/// The address without its port's scope, as an IPv4 one where an IPv6 one stands for that.
+/// Returns the address without its scope. An IPv6 address that stands for an IPv4 address becomes the latter.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Asks for the one socket that has `client` as its own address and `server` as its peer's.
+/// Makes the request for the socket that has `client` as its own address and `server` as the peer's.
 fn request(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     let socket_id = SocketId {
         source_port: client.port(),
@@ -72,8 +72,9 @@ fn request(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     octets
 }
 
-/// The user of the socket that the kernel has found. A socket that its program has closed has user 0 and no inode, and
-/// where there is no connected socket the kernel finds one that listens at the client's address.
+/// Returns the user of the socket in the kernel's answer, if it is the client's. For a socket that its program has closed,
+/// the answer has user 0 and no inode. If there is no connected socket, the kernel answers with one that listens on the
+/// client's address.
 fn owner(found: &InetResponseHeader, client: SocketAddr, server: SocketAddr) -> Option<u32> {
     let is_connected = [TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2].contains(&found.state);
     let id = &found.socket_id;
@@ -88,7 +89,7 @@ mod tests {
     use rustix::process::geteuid;
     use std::net::{Shutdown, TcpListener, TcpStream};
 
-    /// A connection within this machine: the client's end and the server's.
+    /// Returns the client's and the server's end of a connection within this machine.
     fn connected(to: &str) -> Option<(TcpStream, TcpStream)> {
         let listener = TcpListener::bind((to, 0)).ok()?;
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(user(&listener.accept().unwrap().0), Some(geteuid().as_raw()));
     }
 
-    /// The kernel reports user 0 for a closed socket. Every user would be taken for root if the server believed that.
+    /// The kernel reports user 0 for such a socket, which must not be taken for root.
     #[test]
     fn a_client_that_has_closed_its_socket_has_no_user() {
         let (client, server) = connected("127.0.0.1").unwrap();

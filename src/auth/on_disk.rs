@@ -1,10 +1,10 @@
-//! The users file as a file: read with its state, locked, and replaced by rename, so that a crash leaves the old one or
-//! the new one.
+//! Reads, locks and replaces the users file. It is replaced by a rename, so a crash leaves either the old file or the new
+//! one.
 //!
-//! Another program may be writing the file while it is read: an editor, `cp` over it, a script that appends line by
-//! line. What is read then may be half a file. A write sets the file's modification and change times to the same
-//! moment; a rename, or setting the times or the mode once all is written, moves the change time on. So a file whose
-//! two times are one recent moment may still be written to, and any other file is whole.
+//! Another program may be writing the file while it is read: an editor, `cp`, or a script that appends line by line. Then
+//! only a part of the file is read. The two times of the file tell: a write sets the modification time and the change time
+//! to the same moment. A rename, or setting the times or the mode after the last write, advances only the change time. So
+//! a file whose two times are the same recent moment may still be being written; any other file is complete.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -16,23 +16,24 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// A larger file is refused: it would be half a million users.
+/// The largest file that is accepted, in octets. It has room for half a million users.
 const SIZE_LIMIT: u64 = 1 << 26;
 
-/// A file that was changed no longer ago than this may still be written to. It may also change again without a change
-/// of its times, which are as coarse as the file system's clock.
+/// How long after a change another program may still be writing the file. Within this time the file may also change again
+/// without a change of its times, because they are only as fine as the file system's clock.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-/// Files of ours have a modification time so much before their change time, which says that they are whole.
+/// How far this server sets the modification time of its files into the past. It then differs from the change time, which
+/// marks the file as complete.
 const WRITTEN_BEFORE: Duration = Duration::from_millis(50);
 
-/// Between two looks at a file that another program has locked.
+/// The pause between two attempts to lock the file.
 const POLL: Duration = Duration::from_millis(10);
 
-/// What the file's name gets while its next state is written beside it.
+/// The suffix of the file in which the next version is written.
 const NEW: &str = ".new";
 
-/// What tells a file's state from another one.
+/// Identifies a version of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -55,35 +56,35 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Stamp {
-    /// Whether the file was changed within the last moment; `now` is the time since 1970. A change that lies in the
-    /// future is one before the clock was set back.
+    /// Returns true if the file was changed a moment ago. `now` is the time since 1970. A change time far in the future does
+    /// not count as recent; it dates from before the clock was set back.
     fn is_fresh(&self, now: Duration) -> bool {
         let (seconds, nanoseconds) = self.changed;
         let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         changed.abs_diff(now.as_nanos().cast_signed()) <= UNSETTLED.as_nanos()
     }
 
-    /// Whether another program may be writing the file.
+    /// Returns true if another program may be writing the file.
     fn may_be_written(&self, now: Duration) -> bool {
         self.modified == self.changed && self.is_fresh(now)
     }
 }
 
-/// The file as it was read.
+/// A version of the file that was read.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) text: Vec<u8>,
     pub(super) metadata: Metadata,
-    /// No other program was writing the file when it was read.
-    pub(super) is_whole: bool,
-    /// No later change can leave the file with the same stamp.
+    /// True if no other program was writing the file when it was read.
+    pub(super) is_complete: bool,
+    /// True if every later change will give the file another stamp.
     pub(super) is_settled: bool,
 }
 
 impl Snapshot {
-    /// Reads the file. It needs no lock, as all changes of ours come whole by rename.
+    /// Reads the file. This needs no lock, because this server changes the file only by a rename.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
-        // Without O_NONBLOCK a FIFO would wait for a writer.
+        // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
         let before = file.metadata()?;
@@ -98,30 +99,30 @@ impl Snapshot {
         let metadata = file.metadata()?;
         let (stamp, now) = (Stamp::from(&metadata), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
         Ok(Self {
-            is_whole: stamp == Stamp::from(&before) && !stamp.may_be_written(now),
+            is_complete: stamp == Stamp::from(&before) && !stamp.may_be_written(now),
             is_settled: stamp == Stamp::from(&before) && !stamp.is_fresh(now),
             text,
             metadata,
         })
     }
 
-    /// What tells this state from any later one, if that can be told.
+    /// Returns the stamp of this version, unless a later version may have the same stamp.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         self.is_settled.then(|| Stamp::from(&self.metadata))
     }
 
-    /// Gives the file at `path` this text instead, unless another program has changed the file since it was read;
-    /// returns whether it has the new text. An error says that it has the old one.
+    /// Replaces the file at `path` by one with this text, unless another program has changed it since it was read. Returns
+    /// true if the file has the new text. After an error it has the old one.
     pub(super) fn replace(&self, path: &Path, text: &[u8]) -> io::Result<bool> {
         let new = beside(path);
         let mut written = None;
         let replaced = write(&new, text, &self.metadata).and_then(|file| {
             written = Some(file);
-            // A program that takes no lock may have changed it.
+            // Another program may have changed it without locking it.
             let unchanged = Stamp::from(&fs::metadata(path)?) == Stamp::from(&self.metadata);
             if unchanged { fs::rename(&new, path).map(|()| true) } else { Ok(false) }
         });
-        // A network file system may have renamed the file and lost the answer.
+        // A network file system may report an error although it has renamed the file.
         let has_new_text = matches!(replaced, Ok(true))
             || written.is_some_and(|written| fs::metadata(path).is_ok_and(|named| is_same(&written, &named)));
         if !has_new_text {
@@ -129,13 +130,16 @@ impl Snapshot {
             return replaced;
         }
         if let Err(error) = sync_directory(path) {
-            log::warn!("{} was changed, but that may be lost if the machine loses power now: {error}", path.display());
+            log::warn!(
+                "{} was changed, but the change may be lost if the machine loses power now: {error}",
+                path.display()
+            );
         }
         Ok(true)
     }
 }
 
-/// Locks the file that has this name now; one that was locked may have been replaced while we waited.
+/// Locks the file at `path`. If the file was replaced during the wait for the lock, locks the new one.
 pub(super) fn lock(path: &Path, deadline: Instant) -> io::Result<File> {
     loop {
         let file = File::open(path)?;
@@ -144,7 +148,7 @@ pub(super) fn lock(path: &Path, deadline: Instant) -> io::Result<File> {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(POLL),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program has it locked"));
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program has locked it"));
             }
             Err(error) => return Err(error.into()),
         }
@@ -155,15 +159,16 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Where the next state of the file is written. It is always the same name, as only who has the lock writes it: what a
-/// crash has left is no trouble and does not pile up.
+/// The path where the next version is written. It is always the same, because only the holder of the lock writes there. So
+/// a file that was left by a crash is overwritten.
 pub(super) fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(NEW);
     name.into()
 }
 
-/// Writes the next state of the file, with its owner and mode, to be on the disk before it gets the file's name.
+/// Writes the next version with the owner and mode of the old one, and waits until it is on the disk. The caller renames
+/// it.
 fn write(path: &Path, text: &[u8], old: &Metadata) -> io::Result<Metadata> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -194,32 +199,32 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_settled_some_time_after_its_last_change() {
+    fn only_a_change_within_the_last_seconds_is_fresh() {
         for (changed, fresh) in [(100, true), (98, true), (102, true), (97, false), (5000, false), (-5, false)] {
             assert_eq!(stamp((0, 0), (changed, 0)).is_fresh(Duration::from_secs(100)), fresh, "{changed}");
         }
     }
 
     #[test]
-    fn a_file_may_be_incomplete_if_its_last_change_was_a_recent_write() {
+    fn a_file_may_be_being_written_if_both_times_are_the_same_recent_moment() {
         let now = Duration::new(100, 500);
         assert!(stamp((100, 400), (100, 400)).may_be_written(now));
-        // The last change was a rename or set the times, or it was long ago.
+        // These were renamed, had their times set, or were last written long ago.
         for whole in [stamp((100, 300), (100, 400)), stamp((5, 0), (100, 400)), stamp((97, 0), (97, 0))] {
             assert!(!whole.may_be_written(now), "{whole:?}");
         }
     }
 
     #[test]
-    fn a_file_that_this_server_has_written_is_complete_at_once() {
+    fn a_file_that_this_server_writes_counts_as_complete_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         fs::write(&path, "old").unwrap();
         let old = Snapshot::read(&path).unwrap();
         assert!(old.replace(&path, b"new").unwrap());
         let new = Snapshot::read(&path).unwrap();
-        assert_eq!((new.text.as_slice(), new.is_whole, new.is_settled), (&b"new"[..], true, false));
-        // The file has changed since it was read, so it is not replaced.
+        assert_eq!((new.text.as_slice(), new.is_complete, new.is_settled), (&b"new"[..], true, false));
+        // The file has changed since `old` was read, so it is not replaced.
         assert!(!old.replace(&path, b"newer").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

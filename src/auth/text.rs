@@ -1,7 +1,9 @@
-//! The text of a users file: read as accounts, and changed by one line with all others kept to the octet.
+//! The text of a users file: parses it into accounts, and adds or removes the line of one user without changing any other
+//! octet.
 //!
-//! As Dovecot's passwd-file: `NAME:{SCHEME}HASH:uid:gid:gecos:home:shell:extra`, of which all behind the password may
-//! be missing and means nothing here. Lines that begin with `#` are comments.
+//! The format is that of Dovecot's passwd-file: `NAME:{SCHEME}HASH:uid:gid:gecos:home:shell:extra`. The fields after the
+//! password may be missing; of these, only the home directory and some extra fields are used. Lines that begin with `#`
+//! are comments.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,13 +20,13 @@ use super::secret::{BadSecret, Secret};
 /// An account.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// The password's field as it is written in the file; empty where it is of none.
+    /// The password field as it is in the file; empty if the account is not from a file.
     pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
     pub(super) mailbox: Mailbox,
 }
 
-/// Where an account's mail is, as far as the users file says so.
+/// Where the users file says that an account's mail is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mailbox {
     /// The account's home directory.
@@ -33,35 +35,36 @@ pub struct Mailbox {
     pub location: Option<PathBuf>,
 }
 
-/// What a text says.
+/// The accounts of a users file.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     pub(super) by_name: BTreeMap<UserName, Arc<Account>>,
-    /// One whose secret takes the longest to verify.
+    /// An account whose password takes the longest to verify.
     pub(super) costliest: Option<Arc<Account>>,
-    /// Some password is stored as it is.
+    /// True if an account has its password stored as it is.
     pub(super) some_readable: bool,
-    /// Some is not.
+    /// True if an account has only a hash of its password.
     pub(super) some_unreadable: bool,
-    /// Some can not be proven by SCRAM.
+    /// True if an account cannot log in by SCRAM.
     pub(super) some_without_scram: bool,
-    /// The iterations of some SCRAM keys, if there are any.
+    /// The iterations of the first stored SCRAM keys, if there are any.
     pub(super) scram_iterations: Option<u32>,
-    /// The text begins with a byte order mark, as some editors write one.
+    /// True if the file begins with a byte order mark, which some editors write.
     pub(super) has_mark: bool,
-    /// What is wrong with which line, counted from 1.
+    /// The invalid lines with their numbers, which count from 1.
     pub(super) faults: Vec<(usize, Fault)>,
 }
 
-/// Why a line is no account.
+/// Why a line is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     Name(InvalidName),
     NoPassword,
     Secret(BadSecret),
-    /// The name has been on a line above.
+    /// An earlier line has the same name.
     Twice,
-    /// An extra field of Dovecot's that keeps users out, which a server that does not know it must not let in.
+    /// The line has an extra field of Dovecot's that restricts logins. This server does not support the field, so it must
+    /// not let the user in.
     Restricted(&'static str),
 }
 
@@ -71,13 +74,13 @@ impl fmt::Display for Fault {
             Self::Name(error) => write!(f, "{error}"),
             Self::NoPassword => f.write_str("there is no password"),
             Self::Secret(error) => write!(f, "{error}"),
-            Self::Twice => f.write_str("the user is on a line above already"),
+            Self::Twice => f.write_str("an earlier line has the same user"),
             Self::Restricted(field) => write!(f, "{field} is not supported, so the user is kept out"),
         }
     }
 }
 
-/// Dovecot's extra fields that narrow who may log in.
+/// Dovecot's extra fields that restrict logins.
 const RESTRICTIONS: [&str; 4] = ["nologin", "allow_nets", "allow_real_nets", "fail"];
 
 /// The byte order mark of UTF-8.
@@ -93,18 +96,18 @@ impl Accounts {
                 accounts.faults.push((number, fault));
             }
         }
-        accounts.summed_up()
+        accounts.with_totals()
     }
 
-    /// These accounts, and those of `others` with other names.
+    /// Returns these accounts together with those of `others` that have other names.
     pub(super) fn with_those_of(&self, others: Self) -> Self {
         let mut by_name = others.by_name;
         by_name.extend(self.by_name.iter().map(|(name, account)| (name.clone(), Arc::clone(account))));
-        Self { by_name, has_mark: self.has_mark, faults: self.faults.clone(), ..Self::default() }.summed_up()
+        Self { by_name, has_mark: self.has_mark, faults: self.faults.clone(), ..Self::default() }.with_totals()
     }
 
-    /// With what all accounts together are.
-    fn summed_up(mut self) -> Self {
+    /// Sets the fields that depend on all accounts.
+    fn with_totals(mut self) -> Self {
         let secrets = || self.by_name.values().map(|account| &account.secret);
         let readable = |secret: &Secret| secret.readable().is_some();
         let some_readable = secrets().any(readable);
@@ -148,8 +151,9 @@ fn path(octets: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(octets))
 }
 
-/// The location that an account's extra fields give: `userdb_mail=maildir:PATH` or `userdb_mail=mbox:PATH`, in which `~/` is
-/// the home directory. Of an mbox location with `INBOX=PATH` that path counts, as the other one is for folders.
+/// Returns the location in an account's extra fields, which is `userdb_mail=maildir:PATH` or `userdb_mail=mbox:PATH`. In it,
+/// `~/` stands for the home directory. If an mbox location has `INBOX=PATH`, that path is the result, because the other one
+/// is for folders.
 fn mail_location(extras: &[u8]) -> Option<PathBuf> {
     let mut fields = extras.split(|&octet| octet == b' ' || octet == b'\t');
     let value = fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))?;
@@ -166,7 +170,7 @@ fn restriction(extra: &[u8]) -> Option<&'static str> {
     keys.find_map(|key| RESTRICTIONS.into_iter().find(|restriction| restriction.as_bytes() == key))
 }
 
-/// `text` with a line more, unless a line has that name already.
+/// Returns `text` with a further line for a user, unless a line has that name already.
 pub(super) fn with_user(text: &[u8], name: &UserName, field: &str) -> Option<Vec<u8>> {
     if lines(text).any(|line| is_of(line, name)) {
         return None;
@@ -176,7 +180,7 @@ pub(super) fn with_user(text: &[u8], name: &UserName, field: &str) -> Option<Vec
     Some([text, format!("{end}{name}:{field}\n").as_bytes()].concat())
 }
 
-/// `text` without any line of that name, unless there is none.
+/// Returns `text` without the lines of that name, or `None` if there are none.
 pub(super) fn without_user(text: &[u8], name: &UserName) -> Option<Vec<u8>> {
     let mark = if text.starts_with(MARK) { MARK } else { b"" };
     let others = lines(text).filter(|line| !is_of(line, name));
@@ -184,12 +188,12 @@ pub(super) fn without_user(text: &[u8], name: &UserName) -> Option<Vec<u8>> {
     (rest.len() < text.len()).then_some(rest)
 }
 
-/// Lines with their line ends, behind the byte order mark.
+/// Returns the lines with their line ends, without the byte order mark.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.strip_prefix(MARK).unwrap_or(text).split_inclusive(|&octet| octet == b'\n')
 }
 
-/// The fields of a line, if it is no comment and not empty.
+/// Returns the fields of a line, unless it is a comment or empty.
 fn fields(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -210,7 +214,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Some editors write a byte order mark at the beginning of a file.
+    /// Some editors write a byte order mark.
     #[test]
     fn a_byte_order_mark_is_not_part_of_a_name() {
         let text = "\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n";
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_added_as_a_line_after_all_others() {
+    fn a_user_is_added_as_the_last_line() {
         for (before, after) in [
             ("", "ana:{PLAIN}x\n"),
             ("# users\n", "# users\nana:{PLAIN}x\n"),
@@ -285,7 +289,7 @@ mod tests {
         ] {
             assert_eq!(with_user(before.as_bytes(), &user("ana"), "{PLAIN}x").unwrap(), after.as_bytes());
         }
-        // The name of a malformed line is taken, too.
+        // An invalid line has a name, too.
         for taken in ["ana:{PLAIN}b\n", "ana:b\n", "ana", "#\nana:::::\r\n"] {
             assert_eq!(with_user(taken.as_bytes(), &user("ana"), "{PLAIN}x"), None, "{taken}");
         }
@@ -298,7 +302,7 @@ mod tests {
         assert_eq!(without_user(text, &user("bob")), None);
     }
 
-    /// Arbitrary text with some lines that look like accounts.
+    /// Any text that contains lines that look like accounts.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..20),

@@ -1,4 +1,4 @@
-//! Who may log in: the users of the command line, who live as long as the server, and those of the users file.
+//! The accounts that may log in: those of the command line, which last as long as the server, and those of the users file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,15 +18,15 @@ use super::text::{self, Account, Accounts, Mailbox};
 use super::verifier::{Busy, Permits, Recent};
 use crate::state::StateDir;
 
-/// The accounts, and the one place where they are proven.
+/// All accounts, and the only code that verifies their credentials.
 #[derive(Debug)]
 pub struct Users {
-    /// Those of the command line. They come before those of the file.
+    /// The accounts of the command line. They take precedence over those of the file.
     own: RwLock<BTreeMap<UserName, Arc<Account>>>,
     file: RwLock<UsersFile>,
     permits: Permits,
     recent: Recent,
-    /// Makes the salts of who has none.
+    /// The key for deriving SCRAM salts for names that have no stored salt.
     salt_key: Hidden<[u8; 32]>,
     names: RwLock<NameRules>,
 }
@@ -61,12 +61,12 @@ impl UsersFile {
     }
 }
 
-/// Why a login is not let in.
+/// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// Wrong name, or wrong password; which of them is not told.
+    /// The name or the password is wrong. It is not revealed which.
     Credentials,
-    /// Too many are being verified.
+    /// Too many passwords are being verified.
     Busy,
 }
 
@@ -87,8 +87,8 @@ pub enum Unchanged {
     File(io::Error),
 }
 
-/// What every user can prove himself with, beside a password. What only some can is not announced: clients take the
-/// strongest that is, and do not fall back.
+/// The authentication mechanisms that every account supports, besides passwords. A mechanism that only some accounts
+/// support is not announced, because clients choose the strongest announced one and do not fall back to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Abilities {
     /// APOP
@@ -107,7 +107,7 @@ impl Users {
     /// Reads the users file, if there is one.
     ///
     /// # Errors
-    /// When it cannot be read, or has lines but no account.
+    /// If it cannot be read, or has lines but no valid account.
     pub fn open(file: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self::new(UsersFile::open(file)?))
     }
@@ -128,11 +128,11 @@ impl Users {
         *self.names.write() = names;
     }
 
-    /// Takes the salts of who has none from the state directory, so that they are the same after a restart: a client
-    /// may keep a password salted, instead of the password.
+    /// Uses the salt key of the state directory, so that derived salts stay the same after a restart. Clients may store the
+    /// salted password instead of the password.
     ///
     /// # Errors
-    /// Those of reading and writing there.
+    /// If the key cannot be read or written.
     pub fn keep_salts(&mut self, state: &StateDir) -> io::Result<()> {
         self.salt_key = Hidden(scram::kept_salt_key(state)?);
         Ok(())
@@ -144,14 +144,14 @@ impl Users {
         self.file.read().clone()
     }
 
-    /// Reads the users file at `path`, which may be another one than now; nothing is changed.
+    /// Reads the users file at `path`, which may differ from the present one. Does not put it in force.
     ///
     /// # Errors
-    /// When it cannot be used.
+    /// If it cannot be used.
     pub fn read_file(&self, path: Option<PathBuf>) -> io::Result<UsersFile> {
         let now = self.file();
         match (&now.0, &path) {
-            // It knows what it has told already, and what was in it before.
+            // The present file is kept, because it knows its earlier accounts and which faults have been logged.
             (Some(file), Some(path)) if file.path() == path => file.read_again().map(|()| now),
             _ => UsersFile::open(path),
         }
@@ -162,8 +162,8 @@ impl Users {
         *self.file.write() = file;
     }
 
-    /// Changes the users of the configuration from those that it had `before` to those that it has `now`. Those that are
-    /// the same in both stay as they are, even if PEEP has deleted them, and so do users that PEEP has added.
+    /// Replaces the users that the configuration had `before` by those that it has `now`. Users that are in both are left
+    /// alone, even if PEEP has deleted them, and so are users that PEEP has added.
     pub fn change_own(&self, before: &[(UserName, String)], now: &[(UserName, String)]) {
         let mut own = self.own.write();
         for (name, _) in before.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name)) {
@@ -174,7 +174,7 @@ impl Users {
         }
     }
 
-    /// A user who lives as long as the server. False when the name is taken by another one of these.
+    /// Adds a user who lasts as long as the server. Returns false if there is such a user already.
     pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
         let mut own = self.own.write();
         let is_new = !own.contains_key(&name);
@@ -184,10 +184,10 @@ impl Users {
         is_new
     }
 
-    /// A user more: of the file, where there is one.
+    /// Adds a user: to the users file if there is one.
     ///
     /// # Errors
-    /// When the name is taken or the file cannot be written.
+    /// If there is a user of this name or the file cannot be written.
     pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
         let Some(file) = self.file().0 else {
             return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
@@ -203,10 +203,10 @@ impl Users {
         }
     }
 
-    /// A user less. A session of the user goes on.
+    /// Deletes a user. An open session of the user continues.
     ///
     /// # Errors
-    /// When there is no such user or the file cannot be written.
+    /// If there is no such user or the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
         let name: UserName = name.parse().map_err(|_| Unchanged::Missing)?;
         let of_file = match self.file().0 {
@@ -217,8 +217,8 @@ impl Users {
         if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
     }
 
-    /// Where the mail of a user who has just logged in is, as far as the users file says so. The file is not looked at
-    /// again for this.
+    /// Returns where the users file says that a user's mail is. Uses the accounts that were read at the user's login and
+    /// does not read the file again.
     #[must_use]
     pub fn mailbox(&self, user: &UserName) -> Mailbox {
         if self.own.read().contains_key(user) {
@@ -228,7 +228,7 @@ impl Users {
         known.and_then(|accounts| Some(accounts.by_name.get(user)?.mailbox.clone())).unwrap_or_default()
     }
 
-    /// All users, in order.
+    /// Returns the names of all users in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let of_file = self.file_accounts();
@@ -237,26 +237,26 @@ impl Users {
         names.into_iter().map(ToString::to_string).collect()
     }
 
-    /// What is worth announcing.
+    /// Returns the mechanisms to announce.
     #[must_use]
     pub fn abilities(&self) -> Abilities {
         let of_file = self.file_accounts();
-        let somebody = !(of_file.by_name.is_empty() && self.own.read().is_empty());
-        Abilities { apop: somebody && !of_file.some_unreadable, scram: somebody && !of_file.some_without_scram }
+        let has_accounts = !(of_file.by_name.is_empty() && self.own.read().is_empty());
+        Abilities { apop: has_accounts && !of_file.some_unreadable, scram: has_accounts && !of_file.some_without_scram }
     }
 
-    /// Proves a password.
+    /// Verifies a name and a password.
     ///
-    /// Who is wrong waits as long, whoever it is: where there is no account, or one that costs nothing to verify, the
-    /// password is held against the costliest secret of the file. (With several costly schemes in one file the time
-    /// still tells which of them an account has.)
+    /// A failed login takes the same time for known and unknown users. If there is no account, or its password is cheap to
+    /// verify, the password is verified against the costliest hash of the file. (If a file has several costly schemes, the
+    /// time still reveals which of them an account has.)
     ///
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
         let user = self.names.read().apply(name);
         let of_file = self.file_accounts();
-        // An account whose password is empty was hardly meant to be open to all.
+        // An empty password never matches: an account without a password was hardly meant to be open to everyone.
         let account = user.as_ref().filter(|_| !password.is_empty()).and_then(|user| self.find(user, &of_file));
         match (user, account) {
             (Some(user), Some(account)) if account.secret.is_costly() => {
@@ -279,7 +279,7 @@ impl Users {
         Err(Denied::Credentials)
     }
 
-    /// Proves an APOP digest of `timestamp` and the password (RFC 1939 section 7).
+    /// Verifies an APOP digest of `timestamp` and the password (RFC 1939 section 7).
     ///
     /// # Errors
     /// [`Denied::Credentials`]
@@ -287,14 +287,15 @@ impl Users {
         let user = self.names.read().apply(name);
         let account = user.as_ref().and_then(|user| self.find(user, &self.file_accounts()));
         let password = account.as_ref().and_then(|account| account.secret.readable());
-        // For others a digest is made too, which proves nobody.
+        // For other accounts and unknown names a digest is computed as well, so that the time does not reveal them.
         let expected = apop::digest(timestamp, password.unwrap_or_default());
         let is_right = bool::from(expected.as_bytes().ct_eq(digest)) && password.is_some();
         user.filter(|_| is_right).ok_or(Denied::Credentials)
     }
 
-    /// What a SCRAM exchange begins with: the salt and the iterations of an account. Anybody has some, and always the
-    /// same; only stored keys of other iterations than most tell that they exist.
+    /// Returns the salt and the iterations with which a SCRAM exchange for this name begins. Unknown names get some as well,
+    /// the same each time. An account is revealed only if its stored keys have other iterations than the first ones of
+    /// the file.
     pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
         self.scram_parameters_of(name, &self.file_accounts())
     }
@@ -310,8 +311,7 @@ impl Users {
         }
     }
 
-    /// Proves a SCRAM client's proof for an exchange that has begun with these parameters; gives the user, and what
-    /// proves the server.
+    /// Verifies a SCRAM client's proof for an exchange. Returns the user and the server's signature.
     ///
     /// # Errors
     /// [`Denied`]
@@ -327,7 +327,8 @@ impl Users {
         let secret = account.as_ref().map(|account| &account.secret);
         let stored = secret.and_then(Secret::scram_keys);
         let password = secret.and_then(Secret::readable);
-        // Keys are made of readable passwords. Where there are any, they are made for all, so the time tells nothing.
+        // Keys have to be derived for accounts with readable passwords. If there are such accounts, keys are derived for
+        // every name, so that the time reveals nothing.
         let made = if of_file.some_readable || !self.own.read().is_empty() {
             let (salt, iterations) = self.scram_parameters_of(name, &of_file);
             Some(self.permits.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
@@ -339,7 +340,7 @@ impl Users {
         user.zip(right).ok_or(Denied::Credentials)
     }
 
-    /// Looks whether the file has changed; once for each proof.
+    /// Returns the present accounts of the file. Called once for each verification.
     fn file_accounts(&self) -> Arc<Accounts> {
         self.file().0.as_deref().map(PasswdFile::accounts).unwrap_or_default()
     }
@@ -362,7 +363,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Users of a file with these lines. The file exists as long as the directory.
+    /// Returns the users of a file with these lines. The file exists as long as the directory.
     fn of_file(text: &str) -> (tempfile::TempDir, Users) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");

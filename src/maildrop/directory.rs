@@ -117,6 +117,24 @@ impl Directory {
         Ok(file.into())
     }
 
+    /// Creates an empty file that belongs to the server and that every user may read: a dot-lock.
+    pub(super) fn create_plain(&self, name: &[u8]) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH)?.into())
+    }
+
+    /// Creates an empty file for the server's own data that is read, too. No other user may use it.
+    pub(super) fn create_for_update(&self, name: &[u8]) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Opens a regular file for reading and writing.
+    pub(super) fn file_for_update(&self, name: &[u8]) -> io::Result<(File, Identity)> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        regular(fs::openat(&self.0, name, flags, Mode::empty())?)
+    }
+
     /// Gives one of the server's own files the owner and permissions that [`Self::create`] would give it. An earlier
     /// version of the server left such files to root.
     pub(super) fn share(&self, file: &OwnedFd) -> io::Result<()> {

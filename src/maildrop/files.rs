@@ -53,11 +53,11 @@ impl Format for Flat {
         self.found.list(self.now)
     }
 
-    fn open(&self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
+    fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
         open(&self.location, messages, index)
     }
 
-    fn remove(&self, messages: &[Message], marked: &[usize]) -> Update {
+    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
         let mut removal = Removal::new(&self.location, messages, self.now);
         removal.remove_from(Folder::Top, marked);
         removal.finish()
@@ -117,7 +117,7 @@ impl Format for Maildir {
         self.found.list(self.now)
     }
 
-    fn open(&self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
+    fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
         match open(&self.location, messages, index) {
             Err(OpenError::Changed) => self.open_moved(messages, index),
             Err(OpenError::Io(error)) if is_missing(&error) => self.open_moved(messages, index),
@@ -125,7 +125,7 @@ impl Format for Maildir {
         }
     }
 
-    fn remove(&self, messages: &[Message], marked: &[usize]) -> Update {
+    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
         let mut removal = Removal::new(&self.location, messages, self.now);
         removal.remove_from(Folder::New, marked);
         removal.remove_from(Folder::Cur, marked);

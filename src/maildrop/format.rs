@@ -7,6 +7,7 @@ use super::files::{Flat, Maildir};
 use super::identity::nanoseconds_since_1970;
 use super::index::Index;
 use super::location::{Location, OwnFiles};
+use super::mbox::Mbox;
 use super::message::{Folder, Message};
 use super::missing;
 use super::scan::{self, Folders};
@@ -18,10 +19,10 @@ pub(super) trait Format: fmt::Debug + Send {
     fn list(&mut self) -> io::Result<Vec<Message>>;
 
     /// Opens a message as a range of a file. If another program has moved messages, their paths are updated.
-    fn open(&self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError>;
+    fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError>;
 
     /// Removes the marked messages, which are given by their ascending indices.
-    fn remove(&self, messages: &[Message], marked: &[usize]) -> Update;
+    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update;
 
     /// The files that the server keeps for the maildrop, such as the index.
     fn own_files(&self) -> OwnFiles;
@@ -35,11 +36,14 @@ pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
     let now = nanoseconds_since_1970();
     let location = location.clone();
     match Index::load(location.root(), &location.own_files(Folder::Top)) {
-        Some(Index { stamps: Some(stamps), entries }) if scan::are_unchanged(&location, stamps, now) => {
+        Some(Index { stamps: Some(stamps), entries, .. }) if scan::are_unchanged(&location, stamps, now) => {
             Ok(Box::new(Maildir::unchanged(location, entries, now)))
         }
         index => {
-            let folders = Folders::open(&location)?;
+            let folders = match Folders::open(&location) {
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Box::new(Mbox::new(location))),
+                folders => folders?,
+            };
             if folders.are_missing() {
                 missing::warn(&location);
             }

@@ -7,7 +7,8 @@
 //! magic     8 octets     "pop3d-ix"
 //! version   u32
 //! checksum  u32          CRC-32 of all that follows
-//! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7
+//! stamps    2 × (inode u64, modified i64, changed i64), behind one octet: 0 none, else bit 0 new/, bit 1 cur/, bit 7;
+//!           with bit 6 the state of an mbox: inode, modified, changed, size, check, settled
 //! count     u32
 //! names     one after another, as the entries are
 //! entries   folder u8, notes u8, inode u64, size u64, modified i64, changed i64, octets u64, length of the name u16
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 
 use super::identity::{Identity, Stamp, Stamps, is_settled};
 use super::location::OwnFiles;
+use super::mbox::FileState;
 use super::message::{Content, FilePath, Folder, Message};
 use super::names::Names;
 use super::root::{self, Root};
@@ -56,6 +58,9 @@ const LIMITS: Limits = Limits { messages: 2_000_000, octets: 1 << 28 };
 /// The bit, in the octet before the stamps, that says that there are stamps.
 const STAMPED: u8 = 0x80;
 
+/// The bit that says that the two stamps are the state of an mbox instead.
+const MBOX: u8 = 0x40;
+
 /// The bits of an entry's notes.
 const WIRE_FORM: u8 = 1;
 const NAMESAKE: u8 = 2;
@@ -65,6 +70,8 @@ const NAMESAKE: u8 = 2;
 pub(super) struct Index {
     /// The state of the Maildir's directories for which the entries are known to be complete.
     pub(super) stamps: Option<Stamps>,
+    /// The state of the mbox in which the entries have their sections.
+    pub(super) mbox: Option<FileState>,
     pub(super) entries: Vec<Message>,
 }
 
@@ -90,6 +97,10 @@ impl Index {
         let complete = self.entries.len() == count;
         let settled = |stamps: &Stamps| stamps.iter().flatten().all(|stamp| is_settled(stamp.modified, written));
         self.stamps = self.stamps.filter(|stamps| complete && settled(stamps));
+        if let Some(mbox) = &mut self.mbox {
+            let is_settled = is_settled(mbox.modified, written) && is_settled(mbox.changed, written);
+            mbox.settled &= u64::from(is_settled);
+        }
     }
 
     /// Replaces the user's index.
@@ -99,7 +110,16 @@ impl Index {
         stamps: Option<Stamps>,
         entries: impl Iterator<Item = &'a Message> + Clone,
     ) {
-        let Some(octets) = Self::encode(stamps, entries, LIMITS) else {
+        Self::write(root, files, Self::encode(stamps, None, entries, LIMITS));
+    }
+
+    /// Replaces the index of an mbox.
+    pub(super) fn save_mbox(root: &Root, files: &OwnFiles, state: FileState, entries: &[Message]) {
+        Self::write(root, files, Self::encode(None, Some(state), entries.iter(), LIMITS));
+    }
+
+    fn write(root: &Root, files: &OwnFiles, octets: Option<Vec<u8>>) {
+        let Some(octets) = octets else {
             return warn_of_size(&files.path(FILE));
         };
         let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
@@ -128,7 +148,7 @@ impl Index {
             }
         }
         if is_changed {
-            Self::save(root, files, index.stamps, index.entries.iter());
+            Self::write(root, files, Self::encode(index.stamps, index.mbox, index.entries.iter(), LIMITS));
         }
     }
 
@@ -146,6 +166,7 @@ impl Index {
     /// Returns `None` if the index would be too large to be read again.
     fn encode<'a>(
         stamps: Option<Stamps>,
+        mbox: Option<FileState>,
         entries: impl Iterator<Item = &'a Message> + Clone,
         limits: Limits,
     ) -> Option<Vec<u8>> {
@@ -157,8 +178,19 @@ impl Index {
         }
         let mut index = Vec::with_capacity(size);
         index.resize(HEADER, 0);
-        let [new, cur] = stamps.unwrap_or_default();
-        index.push(u8::from(new.is_some()) | u8::from(cur.is_some()) << 1 | if stamps.is_some() { STAMPED } else { 0 });
+        let [new, cur] = match mbox {
+            Some(FileState { inode, size, modified, changed, check, settled }) => [
+                Some(Stamp { inode, modified, changed }),
+                Some(Stamp { inode: size, modified: check.cast_signed(), changed: settled.cast_signed() }),
+            ],
+            None => stamps.unwrap_or_default(),
+        };
+        index.push(
+            if mbox.is_some() { MBOX } else { 0 }
+                | u8::from(new.is_some())
+                | u8::from(cur.is_some()) << 1
+                | if stamps.is_some() { STAMPED } else { 0 },
+        );
         for stamp in [new, cur] {
             let stamp = stamp.unwrap_or_default();
             index.extend_from_slice(&stamp.inode.to_le_bytes());
@@ -204,6 +236,14 @@ impl Index {
         let (new, cur) = (stamp()?, stamp()?);
         let stamps =
             (which & STAMPED != 0).then_some([(which & 1 != 0).then_some(new), (which & 2 != 0).then_some(cur)]);
+        let mbox = (which & MBOX != 0).then_some(FileState {
+            inode: new.inode,
+            size: cur.inode,
+            modified: new.modified,
+            changed: new.changed,
+            check: cur.modified.cast_unsigned(),
+            settled: cur.changed.cast_unsigned(),
+        });
         let count = usize::try_from(start.u32()?).ok().filter(|&count| limits.allow(count, size))?;
 
         let names = size.checked_sub(HEADER + STAMPS + COUNT)?.checked_sub(count.checked_mul(ENTRY)?)?;
@@ -216,7 +256,7 @@ impl Index {
                 entries.push(fields.entry(&mut names)?);
             }
         }
-        (names.is_at_end() && source.checksum.finalize() == checksum).then_some(Self { stamps, entries })
+        (names.is_at_end() && source.checksum.finalize() == checksum).then_some(Self { stamps, mbox, entries })
     }
 }
 
@@ -274,7 +314,10 @@ impl<'a> Fields<'a> {
         let length = u16::from_le_bytes(self.take()?);
         let name = names.next(usize::from(length))?;
         // The index may have been forged, and its names must not lead out of the folder.
-        let plain = !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none();
+        let plain = match folder {
+            Folder::Mbox => (1..=70).contains(&name.len()) && name.iter().all(|octet| (0x21..=0x7e).contains(octet)),
+            _ => !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none(),
+        };
         plain.then(|| Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, namesake }))
     }
 }
@@ -327,6 +370,7 @@ mod tests {
             |folder, name: &str, size| Message::new(FilePath { folder, name: name.as_bytes().into() }, content(size));
         Index {
             stamps: Some([Some(stamp), None]),
+            mbox: None,
             entries: vec![
                 entry(Folder::New, "1.a.h", 10),
                 entry(Folder::Cur, "2.b.h:2,S", 11),
@@ -336,7 +380,7 @@ mod tests {
     }
 
     fn encoded(index: &Index) -> Vec<u8> {
-        Index::encode(index.stamps, index.entries.iter(), LIMITS).unwrap()
+        Index::encode(index.stamps, index.mbox, index.entries.iter(), LIMITS).unwrap()
     }
 
     fn decoded(octets: &[u8]) -> Option<Index> {
@@ -386,7 +430,7 @@ mod tests {
             (limits(messages - 1, octets), false),
             (limits(messages, octets - 1), false),
         ] {
-            let written = Index::encode(index.stamps, index.entries.iter(), limits);
+            let written = Index::encode(index.stamps, index.mbox, index.entries.iter(), limits);
             assert_eq!(written.is_some(), allowed, "{limits:?}");
             assert_eq!(Index::decode(&encoded(&index)[..], size, limits).is_some(), allowed, "{limits:?}");
         }
@@ -410,7 +454,7 @@ mod tests {
                 let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
                 Message::new(FilePath { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
             });
-            let index = Index { stamps: None, entries: entries.collect() };
+            let index = Index { entries: entries.collect(), ..Index::default() };
             prop_assert_eq!(decoded(&encoded(&index)), Some(index));
         }
 

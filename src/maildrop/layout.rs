@@ -12,7 +12,9 @@ use super::directory::Directory;
 use super::homes::{Homes, Named};
 use super::is_missing;
 use super::location::Location;
+use super::mbox;
 use super::message::Folder;
+use super::root::Look;
 
 /// The layout of maildrops, as the operator chose it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -89,7 +91,7 @@ fn no_mail(why: &str) -> io::Error {
 /// the maildrop does not exist.
 ///
 /// # Errors
-/// When a directory cannot be read, or is refused as a maildrop.
+/// When a directory cannot be read, or is refused as a maildrop; `NotADirectory` when the location is a file.
 pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)>> {
     let (root, layouts) = (location.root(), location.root().layouts());
     let mut folders = Vec::new();
@@ -132,7 +134,14 @@ pub(super) fn lock_folder(location: &Location, lock: &str) -> io::Result<Option<
     if layouts.is_always_maildir() {
         return Ok(None);
     }
-    let Some(directory) = root.named(location)? else { return Ok(None) };
+    let directory = match root.look(location)? {
+        Look::Nothing => return Ok(None),
+        Look::File => {
+            mbox::refuse_other_file(location)?;
+            return Ok(Some(Folder::Mbox));
+        }
+        Look::Directory(directory) => directory,
+    };
     layouts.refuse_home(&directory)?;
     // A lock file from an earlier session shows that the directory was accepted then. The session's own listing checks
     // it again.

@@ -69,8 +69,19 @@ impl Location {
         [&self.0.path, path.folder.below(), b"/", &path.name].concat()
     }
 
-    /// The files that the server keeps in `folder`.
+    /// The name of the maildrop in its directory.
+    pub(super) fn name(&self) -> &[u8] {
+        let path = self.path();
+        &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..]
+    }
+
+    /// The files that the server keeps in `folder`, or beside an mbox.
     pub(super) fn own_files(&self, folder: Folder) -> OwnFiles {
+        if folder == Folder::Mbox {
+            let directory = self.path().strip_suffix(self.name()).and_then(|path| path.strip_suffix(b"/"));
+            let prefix = [b".", self.name(), b".pop3d-"].concat();
+            return OwnFiles { directory: directory.unwrap_or(b".").to_vec(), prefix };
+        }
         OwnFiles { directory: self.folder(folder), prefix: b".pop3d-".to_vec() }
     }
 }

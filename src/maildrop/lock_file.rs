@@ -3,7 +3,7 @@
 //!
 //! All servers have to use the same file, whatever permissions each of them has. So its directory depends on the layout
 //! alone. It is the directory from which messages are removed: `cur/` of a Maildir, `new/` if there is no `cur/`, and
-//! the user's directory of a flat maildrop. A server that cannot lock the file there removes no messages.
+//! the user's directory of a flat maildrop. For an mbox it is the directory that holds the mbox. A server that cannot lock the file there removes no messages.
 //!
 //! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
 //! file may replace it by a new one. Then the lock on the old file is lost.
@@ -21,7 +21,7 @@ use super::directory::Directory;
 use super::layout;
 use super::location::Location;
 use super::message::Folder;
-use super::root;
+use super::root::{self, Look};
 use super::{RootId, is_missing};
 
 const FILE: &str = "lock";
@@ -77,7 +77,11 @@ impl LockFile {
         }
         match Self::take_in(location, Folder::New)? {
             Attempt::Taken(_old) => {
-                match location.root().directory(&location.folder(Folder::New))?.unlink(&name(location)) {
+                match location
+                    .root()
+                    .directory(&location.folder(Folder::New))?
+                    .unlink(&location.own_files(Folder::New).name(FILE))
+                {
                     Ok(()) => Ok(None),
                     Err(error) => Ok(Some(Attempt::Unavailable(error))),
                 }
@@ -119,7 +123,7 @@ impl LockFile {
         let root = self.location.root();
         match root.names(&path(&self.location, self.folder), &self.file, self.id) {
             Ok(is_named) => is_named,
-            Err(error) => is_missing(&error) && matches!(root.named(&self.location), Ok(None)),
+            Err(error) => is_missing(&error) && matches!(root.look(&self.location), Ok(Look::Nothing)),
         }
     }
 }
@@ -129,22 +133,20 @@ fn path(location: &Location, folder: Folder) -> Vec<u8> {
     location.own_files(folder).path(FILE)
 }
 
-fn name(location: &Location) -> Vec<u8> {
-    location.own_files(Folder::Top).name(FILE)
-}
-
 /// Opens the lock file, or creates it. Returns `None` if another server was faster.
 fn open(location: &Location, folder: Folder) -> io::Result<Option<OwnedFd>> {
-    let directory = || location.root().directory(&location.folder(folder));
-    match location.root().lock_file(&path(location, folder)) {
+    let own = location.own_files(folder);
+    let directory = || location.root().directory(&own.directory);
+    let name = own.name(FILE);
+    match location.root().lock_file(&own.path(FILE)) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if is_missing(&error) => create(&directory()?, &name(location)),
+        Err(error) if is_missing(&error) => create(&directory()?, &name),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
-            if !directory.has_file(&name(location)) || directory.unlink(&name(location)).is_err() {
+            if !directory.has_file(&name) || directory.unlink(&name).is_err() {
                 return Err(error);
             }
-            create(&directory, &name(location))
+            create(&directory, &name)
         }
         Err(error) => Err(error),
     }

@@ -15,22 +15,24 @@ pub(super) enum Folder {
     New,
     /// `cur/`: the other messages of a Maildir, with flags in their names.
     Cur,
+    /// No directory: the maildrop is a file that holds all messages.
+    Mbox,
 }
 
 impl Folder {
-    pub(super) const ALL: [Self; 3] = [Self::Top, Self::New, Self::Cur];
+    pub(super) const ALL: [Self; 4] = [Self::Top, Self::New, Self::Cur, Self::Mbox];
 
     /// The folder's path below the maildrop's own path.
     pub(super) fn below(self) -> &'static [u8] {
         match self {
-            Self::Top => b"",
+            Self::Top | Self::Mbox => b"",
             Self::New => b"/new",
             Self::Cur => b"/cur",
         }
     }
 }
 
-/// A message's folder and the name of its file.
+/// A message's folder and the name of its file; in an mbox, its unique-id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilePath {
     pub(super) folder: Folder,
@@ -41,7 +43,7 @@ impl FilePath {
     /// The part of the name that stays the same when a mail program moves the message or changes its flags.
     pub(super) fn base(&self) -> &[u8] {
         match self.folder {
-            Folder::Top => &self.name,
+            Folder::Top | Folder::Mbox => &self.name,
             Folder::New | Folder::Cur => name::base(&self.name),
         }
     }
@@ -100,7 +102,12 @@ impl Message {
     /// When the message's file was last written to, in ns since 1970.
     pub(super) fn written(&self) -> i64 {
         let Identity { modified, changed, .. } = self.content.identity;
-        if self.path.folder == Folder::Top { changed } else { modified }
+        match self.path.folder {
+            Folder::Top => changed,
+            Folder::New | Folder::Cur => modified,
+            // The state of the mbox tells whether its messages may have changed.
+            Folder::Mbox => i64::MIN,
+        }
     }
 
     /// The message's size in octets as the client receives it, byte-stuffing not counted (RFC 1939 section 11).
@@ -114,6 +121,7 @@ impl Message {
     pub fn unique_id(&self) -> Cow<'_, [u8]> {
         let Identity { inode, size, modified, .. } = self.content.identity;
         match self.path.folder {
+            Folder::Mbox => Cow::Borrowed(&self.path.name),
             Folder::Top => {
                 let seconds = modified.div_euclid(1_000_000_000);
                 Cow::Owned(name::flat_unique_id(&self.path.name, size, seconds))

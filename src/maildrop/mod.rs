@@ -27,6 +27,7 @@ mod location;
 mod lock;
 mod lock_file;
 mod marks;
+mod mbox;
 mod measure;
 mod message;
 mod missing;
@@ -203,7 +204,7 @@ impl Maildrop {
 
     /// The UPDATE state: removes the marked messages, and those only.
     #[must_use]
-    pub fn commit(self) -> Update {
+    pub fn commit(mut self) -> Update {
         if self.marks.len() == 0 {
             return Update::default();
         }

@@ -220,18 +220,19 @@ impl Root {
         }
     }
 
-    /// Returns the directory at `location`, if it exists.
+    /// Returns what is at `location`.
     ///
     /// # Errors
-    /// When the path cannot be examined, or is not a directory.
-    pub(super) fn named(&self, location: &Location) -> io::Result<Option<Named>> {
+    /// When the path cannot be examined, or is neither a directory nor a regular file.
+    pub(super) fn look(&self, location: &Location) -> io::Result<Look> {
         match fs::statat(&self.directory, location.path(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => Ok(Some(named(&stat, location.user().as_str()))),
+                FileType::Directory => Ok(Look::Directory(named(&stat, location.user().as_str()))),
                 FileType::Symlink => Err(Errno::LOOP.into()),
+                FileType::RegularFile => Ok(Look::File),
                 _ => Err(Errno::NOTDIR.into()),
             },
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT) => Ok(Look::Nothing),
             Err(error) => Err(error.into()),
         }
     }
@@ -250,6 +251,11 @@ impl Root {
     /// Opens the regular file at `path` below the root for reading.
     pub(super) fn file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
         regular(open_beneath(&self.directory, path, READ)?)
+    }
+
+    /// Opens the regular file at `path` below the root for reading and writing.
+    pub(super) fn writable_file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
+        regular(open_beneath(&self.directory, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?)
     }
 
     /// Opens the server's lock file at `path` below the root.
@@ -288,6 +294,13 @@ impl Root {
         let times = |stat: &Stat| Identity { inode: 0, ..Identity::new(stat) };
         Ok(open.st_nlink > 0 && times(&named) == times(&open))
     }
+}
+
+/// What a location is, as [`Root::look`] finds it.
+pub(super) enum Look {
+    Nothing,
+    Directory(Named),
+    File,
 }
 
 pub(super) fn named(stat: &Stat, user: &str) -> Named {

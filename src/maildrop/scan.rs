@@ -133,7 +133,7 @@ impl Folders {
             let listed = |(name, inode)| Listed { path: FilePath { folder, name }, inode };
             let messages = directory.messages(|name| match folder {
                 Folder::Top => self.location.root().layouts().refuse_maildir_in(directory, name),
-                Folder::New | Folder::Cur => Ok(()),
+                Folder::New | Folder::Cur | Folder::Mbox => Ok(()),
             });
             files.extend(messages?.into_iter().map(listed));
         }

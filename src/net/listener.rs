@@ -2,13 +2,15 @@
 //! connections from each until the server closes.
 
 use std::io;
+use std::iter;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
@@ -54,6 +56,9 @@ pub struct Listener {
     for_remote: Option<String>,
     /// It accepts no more connections.
     closed: AtomicBool,
+    /// An eventfd that wakes the acceptor of a socket from systemd. Other sockets are shut down for this, but systemd
+    /// passes the same socket to the next server.
+    waker: Option<OwnedFd>,
 }
 
 /// Binds `port` on each address. Port 0 selects a free port, the same on all addresses. If the addresses are not
@@ -115,6 +120,14 @@ fn set_for_local(socket: &Socket) -> Option<String> {
     (has_changed && default != FOR_LOCAL).then_some(default)
 }
 
+/// Returns the client's address. A socket from systemd may be for both families; it has IPv4 clients under IPv6 addresses.
+fn without_mapping(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |v4| (v4, v6.port()).into()),
+        SocketAddr::V4(_) => peer,
+    }
+}
+
 /// Returns true if the client is on this machine: its address is a loopback address, or the same as the server's address
 /// of the connection. `own` returns the latter; it costs a system call, so it is called only if needed.
 fn is_local(peer: IpAddr, own: impl FnOnce() -> io::Result<SocketAddr>) -> bool {
@@ -144,12 +157,14 @@ impl Listener {
         let socket = Socket::from(socket);
         socket.set_cloexec(true)?;
         let for_remote = prepare(&socket)?;
+        let waker = Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         Ok(Self {
             socket: socket.into(),
             address: ListenAddress::from(address.ip()),
             port: address.port(),
             for_remote,
             closed: AtomicBool::new(false),
+            waker,
         })
     }
 
@@ -165,7 +180,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false) })
+        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false), waker: None })
     }
 
     /// Returns the address and the actual port, for people to read.
@@ -205,6 +220,7 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
+                    let peer = without_mapping(peer);
                     self.set_for_remote(&stream, peer);
                     serve(reservation, stream, peer);
                 }
@@ -242,7 +258,9 @@ impl Listener {
 
     /// Waits until a connection is in the backlog, or the listener is woken.
     fn wait(&self) {
-        if let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None)
+        let watched = iter::once(self.socket.as_fd()).chain(self.waker.as_ref().map(OwnedFd::as_fd));
+        let mut watched: Vec<_> = watched.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN)).collect();
+        if let Err(error) = poll(&mut watched, None)
             && error != Errno::INTR
         {
             log::error!("{}: cannot wait for connections: {error}", self.address());
@@ -264,7 +282,10 @@ impl Listener {
     /// Ends [`Listener::accept_all`]. No connection is accepted after this.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+        let _ = match &self.waker {
+            Some(waker) => rustix::io::write(waker, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from),
+            None => SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both),
+        };
     }
 }
 

@@ -1,10 +1,12 @@
 //! The settings with which a test starts a server.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
@@ -53,6 +55,7 @@ pub(crate) struct Builder {
     environment: Vec<(String, String)>,
     configuration: Option<PathBuf>,
     stderr_is_read: bool,
+    stdin: Option<OwnedFd>,
 }
 
 impl Builder {
@@ -69,6 +72,7 @@ impl Builder {
             environment: Vec::new(),
             configuration: None,
             stderr_is_read: true,
+            stdin: None,
         }
     }
 
@@ -152,6 +156,12 @@ impl Builder {
         self
     }
 
+    /// Passes a listening socket to the launcher as its standard input.
+    pub(crate) fn stdin(mut self, socket: &TcpListener) -> Self {
+        self.stdin = Some(socket.try_clone().unwrap().into());
+        self
+    }
+
     /// Sets an environment variable of the server.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -178,7 +188,9 @@ impl Builder {
                 (path, Some(directory))
             }
         };
-        let (mut server, lines) = Server::spawn(self.command(&program), self.mail, copy);
+        let mut command = self.command(&program);
+        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
+        let (mut server, lines) = Server::spawn(command, self.mail, copy);
         if self.stderr_is_read {
             server.read_stderr();
         }
@@ -200,7 +212,7 @@ impl Builder {
         let served = this.command(Path::new(PROGRAM));
         let mut command = unshare(flags);
         command.args(["bash", "-c", &format!("{bind} && exec \"$0\" \"$@\"")]);
-        command.arg(served.get_program()).args(served.get_args());
+        command.arg(served.get_program()).args(served.get_args()).stdin(Stdio::null());
         let (mut server, lines) = Server::spawn(command, this.mail, None);
         server.read_stderr();
         server.wait_for_addresses(&lines);

@@ -41,7 +41,7 @@ impl Server {
         mail: MailRoot,
         program: Option<TempDir>,
     ) -> (Self, mpsc::Receiver<String>) {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));

@@ -1,0 +1,136 @@
+//! Locks of an mbox, as Debian's policy (section 11.6) has them: fcntl(2) for reading, and for writing fcntl(2) and then a
+//! dot-lock, a file `NAME.lock`. Mail is delivered only between such locks, so they are held for one read or rewrite and
+//! never while a client is waited for.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+use crate::maildrop::directory::Directory;
+
+/// How long a session waits for a program that is delivering or rewriting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a lock that another program holds is tried.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The age at which a dot-lock is stale. A program that holds one for longer has to touch it.
+const STALE: Duration = Duration::from_secs(300);
+
+/// Locks a file for reading, until it is closed.
+///
+/// # Errors
+/// When another program keeps it locked for writing, or the file system has no locks.
+pub(super) fn for_reading(file: &File) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !try_lock(file, libc::F_RDLCK)? {
+        wait(deadline)?;
+    }
+    Ok(())
+}
+
+/// Locks the file `name` of a directory for writing: by fcntl(2) until it is closed, and by a dot-lock until that is
+/// dropped.
+///
+/// # Errors
+/// When another program keeps it locked, or the locks cannot be made.
+pub(super) fn for_writing<'a>(file: &File, directory: &'a Directory, name: &[u8]) -> io::Result<DotLock<'a>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if try_lock(file, libc::F_WRLCK)? {
+            if let Some(lock) = DotLock::try_new(directory, name)? {
+                return Ok(lock);
+            }
+            // The program that holds the dot-lock may be waiting for the other lock.
+            try_lock(file, libc::F_UNLCK)?;
+        }
+        wait(deadline)?;
+    }
+}
+
+fn wait(deadline: Instant) -> io::Result<()> {
+    if Instant::now() >= deadline {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "another program keeps the mbox locked"));
+    }
+    thread::sleep(POLL);
+    Ok(())
+}
+
+/// Takes a lock of the open file on the whole file, or gives it up.
+fn try_lock(file: &File, kind: libc::c_int) -> io::Result<bool> {
+    let whole = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+        Ok(_) => Ok(true),
+        Err(nix::Error::EACCES | nix::Error::EAGAIN | nix::Error::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A dot-lock. Dropping it removes the file.
+#[derive(Debug)]
+pub(super) struct DotLock<'a> {
+    directory: &'a Directory,
+    name: Vec<u8>,
+}
+
+impl<'a> DotLock<'a> {
+    /// Makes the dot-lock. Returns `None` if another program holds it. The mbox is locked by fcntl(2) meanwhile, so no two
+    /// programs that go by the policy break a stale lock at once.
+    fn try_new(directory: &'a Directory, name: &[u8]) -> io::Result<Option<Self>> {
+        let name = [name, b".lock"].concat();
+        let made = match directory.create_plain(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_stale(directory, &name) => {
+                log::warn!("the stale lock {} is removed", crate::maildrop::root::display(&name));
+                directory.unlink(&name)?;
+                directory.create_plain(&name)
+            }
+            made => made,
+        };
+        match made {
+            Ok(mut file) => {
+                let lock = Self { directory, name };
+                write!(file, "{}", std::process::id())?;
+                Ok(Some(lock))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for DotLock<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.directory.unlink(&self.name) {
+            log::error!("the lock {} cannot be removed: {error}", crate::maildrop::root::display(&self.name));
+        }
+    }
+}
+
+/// Returns true if a dot-lock is 5 minutes old, or names a process that has ended. A lock without a process id, or with 0,
+/// goes by its age.
+fn is_stale(directory: &Directory, name: &[u8]) -> bool {
+    let Ok((mut file, _)) = directory.file(name) else { return false };
+    let Ok(metadata) = file.metadata() else { return false };
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.mtime()).unwrap_or(0));
+    if SystemTime::now().duration_since(modified).is_ok_and(|age| age >= STALE) {
+        return true;
+    }
+    let mut text = [0; 16];
+    let length = file.read(&mut text).unwrap_or(0);
+    let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
+    let pid = pid.filter(|&pid| pid > 0).and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
