@@ -71,7 +71,7 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let not_restarted = malloc::restart_with_small_caches();
     let config = args.log();
-    let mut log = Log::start(config.level, config.file)?;
+    let mut log = Log::start(config.level, config.format, config.file)?;
     if let Some(error) = not_restarted {
         log::debug!("cannot restart with glibc's settings for less memory: {error}");
     }

@@ -143,7 +143,7 @@ fn only_the_address_that_guesses_passwords_is_refused() {
         (admin.line() == "-9").then(|| admin.closed())
     });
     assert!(answer.is_some());
-    let line = " login refused: user=\"other\", too many failed logins, for ";
+    let line = " login refused: user=\"other\" reason=\"too many failed logins, for ";
     eventually("the refusals are logged", || server.stderr().contains(line));
 }
 

@@ -2,6 +2,8 @@
 
 // The users file, `pop3d passwd`, AUTH and APOP.
 mod accounts;
+// What an admin sees of a running server, and does to it, by PEEP 1.1.
+mod admin;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
 // certbot's directories and the deploy hook.
@@ -50,10 +52,10 @@ mod model;
 mod namespaces;
 // Messages, compared octet by octet with a naive reference.
 mod octets;
-// PEEP, its counters and its settings.
-mod peep;
 // The systemd units of the Debian package.
 mod package;
+// PEEP, its counters and its settings.
+mod peep;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and several servers.
@@ -80,9 +82,13 @@ mod systemd;
 mod tls;
 // Scripted TLS servers for the tests of the clients.
 mod tls_peer;
+// `peepclient top` on a real terminal.
+mod top;
 // An admin's session as the report shows it.
 mod transcript;
 // Transforms: output, environment and failures.
 mod transform;
 // What a transform cannot do to the server and to other programs.
 mod transform_confinement;
+// What an operator sees: the reasons of refused logins, formats of the log, metrics.
+mod watched;

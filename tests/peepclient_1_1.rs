@@ -37,6 +37,11 @@ impl Answering {
         self.answers.lock().unwrap().insert(line.to_owned(), answer.replace('\n', "\r\n") + "\r\n");
     }
 
+    /// Closes the connection of whoever sends this line from now on.
+    pub(crate) fn hang_up_at(&self, line: &str) {
+        self.answers.lock().unwrap().insert(line.to_owned(), String::new());
+    }
+
     /// The lines that clients have sent, without logins.
     pub(crate) fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
@@ -78,7 +83,8 @@ impl Answering {
             if !command.starts_with("a ") {
                 self.heard.lock().unwrap().push(command.to_owned());
             }
-            if lines.get_mut().write_all(answer.unwrap_or_else(|| "-0\r\n".to_owned()).as_bytes()).is_err() {
+            let answer = answer.unwrap_or_else(|| "-0\r\n".to_owned());
+            if answer.is_empty() || lines.get_mut().write_all(answer.as_bytes()).is_err() {
                 return;
             }
             line.clear();

@@ -575,7 +575,7 @@ fn failed_logins_are_logged_with_the_address() {
     let _holder = server.session();
     client.call(&format!("USER {USER}"));
     client.refused(&format!("PASS {PASSWORD}"));
-    expect_log_line(&server, &[&address, "in use"]);
+    expect_log_line(&server, &[&address, "login refused", "locked by session"]);
 }
 
 #[test]

@@ -281,8 +281,7 @@ fn parts_of_a_tls_record_do_not_reset_the_timer() {
     let mut socket = client.socket();
     socket.write_all(b"\x17\x03\x03\x40\x00").unwrap();
     eventually("the session times out", || {
-        let sent = socket.write_all(b"x");
-        assert!(sent.is_ok() || server.stderr().contains("end: timeout"), "{sent:?}");
+        let _ = socket.write_all(b"x"); // fails once the server has closed, which may be before its log is read
         server.stderr().contains("end: timeout")
     });
 }

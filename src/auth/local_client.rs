@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(user(&listener.accept().unwrap().0), Some(geteuid().as_raw()));
     }
 
-    /// The kernel reports user 0 for such a socket, which must not be taken for root.
+    /// The kernel reports user 0 for a closed socket. Every user would be taken for root if the server believed that.
     #[test]
     fn a_client_that_has_closed_its_socket_has_no_user() {
         let (client, server) = connected("127.0.0.1").unwrap();

@@ -1,6 +1,7 @@
 //! The accounts that may log in: those of the command line, which last as long as the server, and those of the users file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,8 +65,10 @@ impl UsersFile {
 /// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// The name or the password is wrong. It is not revealed which.
+    /// The name or the password is wrong. The client is not told which; the log gets it from [`Users::explain`].
     Credentials,
+    /// The client has asked to act as another user than the one whose password it has sent.
+    OtherUser,
     /// Too many passwords are being verified.
     Busy,
 }
@@ -73,6 +76,30 @@ pub enum Denied {
 impl From<Busy> for Denied {
     fn from(_: Busy) -> Self {
         Self::Busy
+    }
+}
+
+/// What was wrong with credentials. This is for the operator; a client is never told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// There is no such user.
+    Name,
+    /// There is such a user, with another password.
+    Password,
+    /// The user's line in the users file, counted from 1, is wrong.
+    Line(usize),
+    /// No user may act as another one.
+    OtherUser,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("unknown user"),
+            Self::Password => f.write_str("wrong password"),
+            Self::Line(line) => write!(f, "line {line} of the users file cannot be used"),
+            Self::OtherUser => f.write_str("a user may not act as another one"),
+        }
     }
 }
 
@@ -340,6 +367,20 @@ impl Users {
         user.zip(right).ok_or(Denied::Credentials)
     }
 
+    /// Says what is wrong with credentials that were refused. It looks up the same for all names, so that the time does not
+    /// tell who exists.
+    #[must_use]
+    pub fn explain(&self, name: &[u8]) -> Wrong {
+        let Some(user) = self.names.read().apply(name) else { return Wrong::Name };
+        let of_file = self.file_accounts();
+        let line = of_file.wrong_lines.get(&user).copied();
+        match (self.find(&user, &of_file), line) {
+            (Some(_), _) => Wrong::Password,
+            (None, Some(line)) => Wrong::Line(line),
+            (None, None) => Wrong::Name,
+        }
+    }
+
     /// Returns the present accounts of the file. Called once for each verification.
     fn file_accounts(&self) -> Arc<Accounts> {
         self.file().0.as_deref().map(PasswdFile::accounts).unwrap_or_default()
@@ -363,7 +404,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Returns the users of a file with these lines. The file exists as long as the directory.
+    /// Users of a file with these lines. The file exists as long as the directory.
     fn of_file(text: &str) -> (tempfile::TempDir, Users) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");

@@ -26,7 +26,6 @@ pub(super) enum Failure {
     /// Standard output cannot be written.
     Output(io::Error),
     /// The terminal cannot be used.
-    #[allow(dead_code)]
     Terminal(io::Error),
     /// The server of this name refused the admin's name and password.
     Refused(String, ErrorCode),

@@ -29,6 +29,7 @@ mod stream;
 mod table;
 mod target;
 mod together;
+mod top;
 mod wait;
 
 use std::cell::RefCell;
@@ -83,6 +84,11 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
         if words.first().is_some_and(|first| first.eq_ignore_ascii_case("wait")) {
             one_server(options)?;
             wait::run(&words[1..], || Connection::open(options))?;
+            return Ok(true);
+        }
+        if matches!(&words[..], [word] if word.eq_ignore_ascii_case("top")) {
+            one_server(options)?;
+            top::run(options)?;
             return Ok(true);
         }
         if targets.len() == 1 {

@@ -11,7 +11,7 @@ use super::{Failure, Options, json, print};
 use crate::peep::{Answer, Command};
 
 /// The columns, each with the command whose answer it has.
-const COLUMNS: [(&str, Command); 6] = [
+pub(super) const COLUMNS: [(&str, Command); 6] = [
     ("connections", Command::CurrentConnections),
     ("connected_per_second", Command::AllConnections),
     ("logins_per_second", Command::AllLogins),
@@ -19,6 +19,9 @@ const COLUMNS: [(&str, Command); 6] = [
     ("removed_per_second", Command::RemovedEmails),
     ("octets_per_second", Command::RetrievedBytes),
 ];
+
+/// A value for each column.
+pub(super) type Counters = Vec<u64>;
 
 /// The columns' headings on a terminal.
 const HEADINGS: &str = "connections  connected/s  logins/s  retrieved/s  removed/s    octets/s\n";
@@ -50,10 +53,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// A counter that starts again, as after a restart of the server, has no rate in that line.
 fn line(before: &[u64], now: &[u64], elapsed: f64, style: Style) -> String {
-    let rates = before.iter().zip(now).skip(1).map(|(before, now)| per_second(now.saturating_sub(*before), elapsed));
-    let values: Vec<u64> = now.iter().copied().take(1).chain(rates).collect();
+    let values = rates(before, now, elapsed);
     match style {
         Style::Json => {
             json::object(COLUMNS.iter().map(|(name, _)| *name).zip(values.into_iter().map(Into::into))) + "\n"
@@ -68,19 +69,25 @@ fn line(before: &[u64], now: &[u64], elapsed: f64, style: Style) -> String {
     }
 }
 
+/// The values of a line. A counter that starts again, as after a restart of the server, has no rate in that line.
+pub(super) fn rates(before: &[u64], now: &[u64], elapsed: f64) -> Counters {
+    let rates = before.iter().zip(now).skip(1).map(|(before, now)| per_second(now.saturating_sub(*before), elapsed));
+    now.iter().copied().take(1).chain(rates).collect()
+}
+
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn per_second(count: u64, elapsed: f64) -> u64 {
     (count as f64 / elapsed.max(1e-3)).round() as u64
 }
 
 /// The sums of all servers.
-fn counters(servers: &mut [Connection]) -> Result<Vec<u64>, Failure> {
+pub(super) fn counters(servers: &mut [Connection]) -> Result<Counters, Failure> {
     let sum = |command| servers.iter_mut().map(|server| counter(server, command)).sum();
     COLUMNS.iter().map(|(_, command)| command).map(sum).collect()
 }
 
 /// Asks for one counter.
-fn counter(server: &mut Connection, command: &Command) -> Result<u64, Failure> {
+pub(super) fn counter(server: &mut Connection, command: &Command) -> Result<u64, Failure> {
     match server.call(command)? {
         Answer::Value(value) => value.parse().map_err(|_| server.nonsense(format!("+{value}"))),
         Answer::Error(code) => Err(Failure::Answer(code)),

@@ -1,0 +1,186 @@
+//! What `top` hears from the server: snapshots and answers over one connection, events over another.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::super::connection::Connection;
+use super::super::stat::{self, Counters};
+use super::super::{Failure, Options};
+use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine};
+use crate::printable::printable;
+
+/// The most lines of an answer: more than a server has connections or counters.
+const MOST_LINES: u64 = 10_000;
+
+/// The most characters of an event that are kept.
+const EVENT_LENGTH: usize = 1000;
+
+/// Updates that may wait for the screen. When it is slow, the server is read more slowly, and drops events.
+const UPDATES: usize = 1000;
+
+/// No connection has this number, so that the answer to kicking it tells an admin from a viewer.
+const NO_CONNECTION: u64 = 0;
+
+/// What the admin wants of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Carry out a command that changes something.
+    Change(Command),
+    /// Tell about the user of a session.
+    About(String),
+}
+
+/// What the server has said.
+#[derive(Debug)]
+pub(super) enum Update {
+    Snapshot(Snapshot),
+    /// An event, safe for a terminal.
+    Event(String),
+    /// What is known of a user, safe for a terminal.
+    About(String, Vec<(String, String)>),
+    /// What a change has led to.
+    Outcome(Result<String, ErrorCode>),
+    /// The client may only look.
+    ReadOnly,
+    /// The connection is lost.
+    Lost(Failure),
+}
+
+/// The server at one moment.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Snapshot {
+    pub(super) sessions: Vec<SessionLine>,
+    /// Why there are no sessions, as with a server of version 1.0.
+    pub(super) no_sessions: Option<ErrorCode>,
+    /// POP3 connections, and then rates by the second in the order of [`stat::COLUMNS`].
+    pub(super) rates: Vec<u64>,
+    /// The most connections at once.
+    pub(super) limit: u64,
+    /// Names and values of `s?`, safe for a terminal.
+    pub(super) statistics: Vec<(String, String)>,
+}
+
+/// The threads that talk to the server. They end with the program.
+pub(super) struct Feed {
+    pub(super) server: String,
+    pub(super) updates: Receiver<Update>,
+    requests: Sender<Request>,
+}
+
+impl Feed {
+    /// Connects twice, and begins to send updates.
+    pub(super) fn start(options: &Options) -> Result<Self, Failure> {
+        let server = options.targets()[0].to_string();
+        let (asking, following) = (Connection::open(options)?, Connection::open(options)?);
+        let (updates, received) = bounded(UPDATES);
+        let (requests, wanted) = bounded(1);
+        let interval = options.interval;
+        let events = updates.clone();
+        thread::spawn(move || finish(ask(asking, &wanted, &updates, interval), &updates));
+        thread::spawn(move || finish(follow(following, &events), &events));
+        Ok(Self { server, updates: received, requests })
+    }
+
+    /// Hands over a request. While the one before is still being carried out, it is dropped: a held key must not fill a
+    /// queue of changes.
+    pub(super) fn ask(&self, request: Request) {
+        let _ = self.requests.try_send(request);
+    }
+}
+
+/// The connection of a thread has ended, or the program.
+enum Ended {
+    Server(Failure),
+    Program,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Server(failure)
+    }
+}
+
+fn finish(ended: Result<(), Ended>, updates: &Sender<Update>) {
+    if let Err(Ended::Server(failure)) = ended {
+        let _ = updates.send(Update::Lost(failure)); // the program may have ended
+    }
+}
+
+fn send(updates: &Sender<Update>, update: Update) -> Result<(), Ended> {
+    updates.send(update).map_err(|_| Ended::Program)
+}
+
+/// Sends a snapshot at each interval and after each request.
+fn ask(
+    mut server: Connection,
+    wanted: &Receiver<Request>,
+    updates: &Sender<Update>,
+    interval: Duration,
+) -> Result<(), Ended> {
+    if server.call(&Command::Kick { id: NO_CONNECTION })? == Answer::Error(ErrorCode::NotForViewers) {
+        send(updates, Update::ReadOnly)?;
+    }
+    let mut before = None;
+    loop {
+        let snapshot = snapshot(&mut server, &mut before)?;
+        send(updates, Update::Snapshot(snapshot))?;
+        match wanted.recv_timeout(interval) {
+            Ok(Request::Change(command)) => {
+                let outcome = match server.call(&command)? {
+                    Answer::Error(code) => Err(code),
+                    Answer::Value(count) => Ok(printable(&count).into_owned()),
+                    Answer::Done | Answer::Lines(_) => Ok(String::new()),
+                };
+                send(updates, Update::Outcome(outcome))?;
+            }
+            Ok(Request::About(user)) => {
+                let command = Command::AboutUser { name: crate::peep::Encoded(user.clone()) };
+                let (_, lines) = server.ask(&command, MOST_LINES)?;
+                send(updates, Update::About(user, pairs(&lines)))?;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// The counters of a snapshot and when they were read.
+type Before = Option<(Counters, Instant)>;
+
+fn snapshot(server: &mut Connection, before: &mut Before) -> Result<Snapshot, Failure> {
+    let (answer, lines) = server.ask(&Command::Sessions, MOST_LINES)?;
+    let sessions = lines.into_iter().map(|line| line.parse().map_err(|_| line)).collect::<Result<_, _>>();
+    let sessions = sessions.map_err(|line| server.nonsense(line))?;
+    let no_sessions = if let Answer::Error(code) = answer { Some(code) } else { None };
+    let limit = stat::counter(server, &Command::MaxConnections)?;
+    let counters = stat::counters(std::slice::from_mut(server))?;
+    let now = Instant::now();
+    let rates = match before.replace((counters.clone(), now)) {
+        Some((earlier, then)) => stat::rates(&earlier, &counters, (now - then).as_secs_f64()),
+        None => stat::rates(&counters, &counters, 1.0),
+    };
+    let (_, statistics) = server.ask(&Command::Statistics, MOST_LINES)?;
+    Ok(Snapshot { sessions, no_sessions, rates, limit, statistics: pairs(&statistics) })
+}
+
+/// Names and values that are safe for a terminal. Lines that have none are left out.
+fn pairs(lines: &[String]) -> Vec<(String, String)> {
+    let safe = |text: &str| printable(text).into_owned();
+    let pairs = lines.iter().filter_map(|line| line.parse::<NameValue>().ok());
+    pairs.map(|pair| (safe(&pair.name), safe(pair.value.as_deref().unwrap_or("-")))).collect()
+}
+
+/// Sends the server's events, if it has any.
+fn follow(mut server: Connection, updates: &Sender<Update>) -> Result<(), Ended> {
+    if let Answer::Error(code) = server.call(&Command::Follow { name: None })? {
+        return send(updates, Update::Event(format!("no events: {code}")));
+    }
+    loop {
+        if let Some(line) = server.event(Duration::from_secs(1))? {
+            let cut: String = line.chars().take(EVENT_LENGTH).collect();
+            send(updates, Update::Event(printable(&cut).into_owned()))?;
+        }
+    }
+}
