@@ -38,6 +38,10 @@ fn main() -> ExitCode {
                 _ => ExitCode::FAILURE,
             };
         }
+        Task::Health(args) => match config::health(&args) {
+            Ok(greeting) => writeln!(io::stdout(), "{greeting}").map_err(Into::into),
+            Err(why) => Err(why.into()),
+        },
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
         Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),

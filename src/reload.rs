@@ -136,7 +136,7 @@ impl Reload {
         let settings = shared.settings();
         let running = Running { settings: &settings, users: &shared.users, state: state.as_deref() };
         let mut next = configuration.read(&running)?;
-        let ports = acceptors.prepare(&next.ports, &next.settings)?;
+        let ports = acceptors.prepare(&next.ports, &next.settings, next.gave_up_rights)?;
         let mut needs_restart = std::mem::take(&mut next.needs_restart);
         for (service, error) in &ports.needs_restart {
             log::error!("{error}; that needs a restart");

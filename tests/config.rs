@@ -1,9 +1,13 @@
 //! The configuration file of a real server.
 
 use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::thread;
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::harness::{Certificate, PROGRAM, Server, bounded_output};
@@ -247,4 +251,28 @@ fn the_packages_configuration_file_can_be_used_with_and_without_its_comments() {
     let (code, shown, error) = run(&["show", "--config", path.to_str().unwrap()]);
     assert_eq!((code, error.as_str()), (Some(0), ""));
     assert!(shown.contains("\npop3s-port = 995\n") && shown.contains("\ntimeout = 600\n"), "{shown}");
+}
+
+#[test]
+fn health_asks_the_server_for_its_greeting() {
+    let server = Server::builder().start();
+    let health = |port: u16| run(&["health", "--address", "127.0.0.1", "-p", &port.to_string()]);
+    let port = server.pop3_address().port();
+    let (code, greeting, error) = health(port);
+    assert!(code == Some(0) && greeting.starts_with(&format!("127.0.0.1:{port}: \"+OK pop3d ready ")), "{error}");
+
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    thread::spawn(move || other.accept().unwrap().0.write_all(b"-ERR busy\r\n").unwrap());
+    let (code, _, error) = health(port);
+    assert_eq!((code, error), (Some(1), format!("pop3d: 127.0.0.1:{port}: the greeting is \"-ERR busy\"\n")));
+
+    // A port that is bound and does not listen.
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let (code, _, error) = health(bound.local_addr().unwrap().as_socket().unwrap().port());
+    assert!(code == Some(1) && error.contains("Connection refused"), "{error}");
+
+    let (code, _, error) = health(0);
+    assert!(code == Some(1) && error.contains("it is not known"), "{error}");
 }

@@ -46,6 +46,8 @@ mod logins;
 mod maildrops;
 // The commands and tables of the manual, and `pop3d help`.
 mod manual;
+// Maildrops that are mbox files, beside procmail.
+mod mboxes;
 // Random events, compared with a naive model of RFC 1939.
 mod model;
 // Link-local addresses and clients on other machines.

@@ -230,6 +230,34 @@ fn ports_are_added_and_removed_while_sessions_go_on() {
     Client::connect(other).ok();
 }
 
+/// All addresses exclude each of them on the same port, unless one socket replaces the other.
+#[test]
+fn an_address_replaces_one_that_covers_it() {
+    let certificate = Certificate::new();
+    let tls = format!("tls-cert = {:?}\ntls-key = {:?}\n", certificate.chain(), certificate.key());
+    let setup = Setup::new("user = ['ana:1']");
+    let server = setup.start();
+    let mut admin = admin(&server);
+    let address = server.pop3_address();
+    let port = format!("pop3-port = {}", address.port());
+    let mut session = server.pop3();
+    session.login("ana", "1");
+    for addresses in ["['0.0.0.0']", "['127.0.0.1']", "['0.0.0.0']", "['127.0.0.1', '127.0.0.2']"] {
+        setup.write(&format!("user = ['ana:1']\n{port}\naddress = {addresses}"));
+        assert!(reload(&mut admin).is_empty(), "{addresses}");
+        Client::connect(address).ok();
+    }
+    // The same port for another service, and back.
+    setup.write(&format!("user = ['ana:1']\n{tls}pop3s-port = {}", address.port()));
+    assert!(reload(&mut admin).is_empty());
+    Client::connect(address).tls(&certificate).ok();
+    setup.write(&format!("user = ['ana:1']\n{port}"));
+    assert!(reload(&mut admin).is_empty());
+    Client::connect(address).ok();
+    session.call("STAT");
+    session.quit();
+}
+
 #[test]
 fn peep_uses_tls_after_a_reload() {
     let certificate = Certificate::new();

@@ -70,6 +70,8 @@ pub struct Next {
     pub stats_log: Option<Option<StatsLog>>,
     /// The addresses and ports to listen on.
     pub ports: Ports,
+    /// The server may have lost the right to bind some ports.
+    pub gave_up_rights: bool,
     /// The names of changed settings that only a restart applies.
     pub needs_restart: BTreeSet<&'static str>,
 }
@@ -131,7 +133,7 @@ impl Opening<'_> {
         let users_file = self.users_file()?;
         let transform = self.transform()?;
         let stats_log = self.stats_log();
-        let Self { configuration: Rereading { last, .. }, running, args, needs_restart } = self;
+        let Self { configuration: Rereading { last, started, .. }, running, args, needs_restart } = self;
         Ok(Next {
             has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
             has_new_timeout: args.timeout != last.timeout,
@@ -144,6 +146,7 @@ impl Opening<'_> {
             level: (args.log().level != last.log().level).then(|| args.log().level),
             stats_log,
             ports: args.ports(),
+            gave_up_rights: started.confinement.gives_up_rights(),
             needs_restart,
             args,
         })

@@ -23,6 +23,8 @@ pub enum Task {
     Serve(Box<Args>),
     /// Check whether the server would start.
     Check(Box<Args>),
+    /// Ask a running server for its greeting.
+    Health(Box<Args>),
     /// Print these settings, which are in the form of a configuration file.
     Show(String),
     /// Ask for a password and print its hash.
@@ -48,6 +50,12 @@ struct CommandLine {
 enum OtherTask {
     /// Check whether a server with these flags would start, without starting it; the exit status is 1 if it would not
     Check {
+        #[command(flatten)]
+        args: Box<Args>,
+    },
+
+    /// Ask the running server with these flags for its POP3 greeting; the exit status is 1 if there is none
+    Health {
         #[command(flatten)]
         args: Box<Args>,
     },
@@ -130,6 +138,7 @@ impl Task {
                 Ok(Self::Serve(Box::new(args)))
             }
             Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
+            Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))

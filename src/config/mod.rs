@@ -18,6 +18,7 @@ mod command_line;
 mod confinement;
 mod error;
 mod file;
+mod health;
 mod limits;
 mod ports;
 mod resolve;
@@ -41,6 +42,7 @@ pub use check::check;
 pub use command_line::{Task, UsageError, command};
 pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
+pub use health::health;
 pub use ports::{Endpoint, Ports};
 pub use show::fixed;
 
