@@ -38,6 +38,10 @@ fn main() -> ExitCode {
                 _ => ExitCode::FAILURE,
             };
         }
+        Task::Health(args) => match config::health(&args) {
+            Ok(greeting) => writeln!(io::stdout(), "{greeting}").map_err(Into::into),
+            Err(why) => Err(why.into()),
+        },
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
         Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),
@@ -71,7 +75,7 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
 fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let not_restarted = malloc::restart_with_small_caches();
     let config = args.log();
-    let mut log = Log::start(config.level, config.file)?;
+    let mut log = Log::start(config.level, config.format, config.file)?;
     if let Some(error) = not_restarted {
         log::debug!("cannot restart with glibc's settings for less memory: {error}");
     }

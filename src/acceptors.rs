@@ -150,33 +150,33 @@ impl Acceptors {
     }
 
     /// Binds the ports that these settings add to the present ones. Nothing is served yet: dropping the value gives the
-    /// ports up.
+    /// ports up. A server that `gave_up_rights` at its start may lack the right to bind a port, which a restart can do.
     ///
     /// # Errors
-    /// If a port cannot be bound, unless a restart could bind it: a server that runs as another user than the one that
-    /// started it, or is confined, may lack the permission, and a socket of its own may be in the way.
-    pub fn prepare(&self, ports: &Ports, settings: &Settings) -> io::Result<PortChange> {
+    /// If a port cannot be bound, and a restart could not bind it either.
+    pub fn prepare(&self, ports: &Ports, settings: &Settings, gave_up_rights: bool) -> io::Result<PortChange> {
         let open = self.open.lock().clone();
         let mut change = PortChange::default();
+        let stays = |open: &Open| ports.of(open.service).is_some_and(|endpoint| open.is_of(open.service, endpoint));
+        let (kept, removed): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|open| open.setting.is_none() || stays(open));
         for service in Service::ALL {
-            if open.iter().any(|open| open.service == service && open.setting.is_none()) {
+            if kept.iter().any(|open| open.service == service && open.setting.is_none()) {
                 check_tls(service, settings)?;
                 continue;
             }
-            let endpoint = ports.of(service);
-            let stays = |open: &&Open| endpoint.is_some_and(|endpoint| open.is_of(service, endpoint));
-            let of_service = || open.iter().filter(|open| open.service == service);
-            match endpoint.map_or(Ok(Vec::new()), |endpoint| bind_added(service, endpoint, of_service())) {
-                Ok(added) => {
-                    change.added.extend(added);
-                    change.removed.extend(of_service().filter(|open| !stays(open)).cloned());
-                }
-                Err(error) if needs_restart(&error, endpoint, &open) => {
+            let Some(endpoint) = ports.of(service) else { continue };
+            let kept = kept.iter().filter(|open| open.service == service);
+            match bind_added(service, endpoint, kept, &removed) {
+                Ok(added) => change.added.extend(added),
+                Err(error) if gave_up_rights && needs_restart(&error, endpoint, &removed) => {
                     change.needs_restart.insert(service, error);
                 }
                 Err(error) => return Err(error),
             }
         }
+        change.removed = removed;
+        change.removed.retain(|open| !change.needs_restart.contains_key(&open.service));
         Ok(change)
     }
 
@@ -206,27 +206,30 @@ impl Acceptors {
 fn bind_added<'a>(
     service: Service,
     endpoint: &Endpoint,
-    mut open: impl Iterator<Item = &'a Open> + Clone,
+    mut kept: impl Iterator<Item = &'a Open> + Clone,
+    removed: &[Open],
 ) -> io::Result<Vec<Open>> {
     let is_open = |address: &&ListenAddress| {
-        open.clone().any(|open| open.setting.as_ref().is_some_and(|it| (&it.0, it.1) == (address, endpoint.port)))
+        kept.clone().any(|open| open.setting.as_ref().is_some_and(|(name, _)| name == *address))
     };
     let added: Vec<_> = endpoint.addresses.iter().filter(|address| !is_open(address)).cloned().collect();
     // A free port is the same on all addresses.
-    let of_same_setting = |open: &&Open| open.setting.as_ref().is_some_and(|(_, port)| *port == endpoint.port);
     let port = match endpoint.port {
-        0 => open.find(of_same_setting).map_or(0, |open| open.listener.port()),
+        0 => kept.next().map_or(0, |open| open.listener.port()),
         port => port,
     };
-    let bound = net::bind_those_there(&added, port, endpoint.required)?;
+    let has_port = |open: &&Open| open.listener.port() == port;
+    let replaced: Vec<_> = removed.iter().filter(has_port).map(|open| Arc::clone(&open.listener)).collect();
+    let bound = net::bind_beside(&added, port, endpoint.required, &replaced)?;
     Ok(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)).collect())
 }
 
-fn needs_restart(error: &io::Error, endpoint: Option<&Endpoint>, open: &[Open]) -> bool {
-    let is_own_port = |open: &Open| endpoint.is_some_and(|endpoint| endpoint.port == open.listener.port());
+/// Returns true if a server that has given up rights cannot bind a port because of that: it may lack the permission, or
+/// may not replace a socket that another user, who has started it, has bound.
+fn needs_restart(error: &io::Error, endpoint: &Endpoint, removed: &[Open]) -> bool {
     match error.kind() {
         io::ErrorKind::PermissionDenied => true,
-        io::ErrorKind::AddrInUse => open.iter().any(is_own_port),
+        io::ErrorKind::AddrInUse => removed.iter().any(|open| open.listener.port() == endpoint.port),
         _ => false,
     }
 }

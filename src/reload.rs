@@ -1,8 +1,8 @@
-//! Reads the configuration again when the operator or the admin asks for it, in a thread of its own: files may be on a
-//! disk that is frozen, and the server goes on meanwhile.
+//! Reads the configuration again when the operator or the admin asks for it. A thread of its own does so, because reading
+//! files may block on a disk that hangs.
 //!
 //! Everything is read, checked and opened before anything is changed, so a configuration that cannot be used changes
-//! nothing. Open sessions go on.
+//! nothing. Open sessions continue.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,55 +20,60 @@ use crate::shared::Shared;
 use crate::state::StateDir;
 use crate::systemd;
 
-/// How long an admin waits for the outcome.
+/// The longest time that an admin's command waits for the outcome.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The changed settings that only a restart applies. `None`: the configuration cannot be used and the old one stays; the
-/// log says why.
+/// The changed settings that only a restart can apply. `None` if the configuration cannot be used; the old one then stays in
+/// force, and the log says why.
 pub type Outcome = Option<BTreeSet<&'static str>>;
 
-/// Asks the thread that reads. Until that runs, nothing is reloaded.
+/// A handle to the thread that reloads. Before the thread is started, requests are ignored.
 #[derive(Debug, Default)]
 pub struct Reloader(OnceLock<Sender<Sender<Outcome>>>);
 
-/// What can be reloaded.
+/// The requests of a [`Reloader`].
+#[derive(Debug)]
+pub struct Requests(Receiver<Sender<Outcome>>);
+
+/// The parts of the server that a reload changes.
 #[derive(Debug)]
 pub struct Reload {
     /// The configuration as it was read last.
     pub configuration: Rereading,
-    /// What sessions share.
+    /// The data that sessions share.
     pub shared: Arc<Shared>,
     /// The ports.
     pub acceptors: Arc<Acceptors>,
     /// The state directory.
     pub state: Option<Arc<StateDir>>,
-    /// The log of counters.
+    /// The statistics log.
     pub stats_log: LogSetter,
     /// The log file.
     pub log: Reopener,
 }
 
 impl Reloader {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When there can be no more threads.
-    pub fn start(&self, reload: Reload) -> io::Result<()> {
+    /// Takes requests from now on, for [`Reload::start`]. Clients may ask as soon as there are acceptors, so this comes
+    /// before them.
+    #[must_use]
+    pub fn open(&self) -> Requests {
         let (ask, requests) = crossbeam_channel::unbounded();
-        thread::Builder::new().name("reload".to_owned()).spawn(move || reload.run(&requests))?;
         let _ = self.0.set(ask);
-        Ok(())
+        Requests(requests)
     }
 
-    /// Has everything read again. Does not wait for that.
+    /// Requests a reload. Does not wait for it.
     pub fn ask(&self) {
         drop(self.request());
     }
 
-    /// Has everything read again, and waits for the outcome.
+    /// Requests a reload and waits for its outcome, at most for half a minute.
     #[must_use]
     pub fn ask_and_wait(&self) -> Outcome {
-        self.request()?.recv_timeout(PATIENCE).ok()?
+        self.request()?.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            log::error!("the configuration is still being read after {PATIENCE:?}");
+            None
+        })
     }
 
     fn request(&self) -> Option<Receiver<Outcome>> {
@@ -79,9 +84,18 @@ impl Reloader {
 }
 
 impl Reload {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(self, Requests(requests): Requests) -> io::Result<()> {
+        thread::Builder::new().name("reload".to_owned()).spawn(move || self.run(&requests))?;
+        Ok(())
+    }
+
     fn run(mut self, requests: &Receiver<Sender<Outcome>>) {
         for first in requests {
-            // One reload is for all that have asked before it begins.
+            // One reload answers all requests that were made before it begins.
             let asked: Vec<_> = std::iter::once(first).chain(requests.try_iter()).collect();
             systemd::tell_reloading();
             let outcome = self.reload();
@@ -93,7 +107,7 @@ impl Reload {
     }
 
     fn reload(&mut self) -> Outcome {
-        // Whatever the configuration is like, or logrotate would wait for somebody to mend it.
+        // The log file is opened again even if the configuration is faulty, so that logrotate does not depend on it.
         self.log.reopen();
         match self.carry_out() {
             Ok(needs_restart) if needs_restart.is_empty() => {
@@ -122,14 +136,14 @@ impl Reload {
         let settings = shared.settings();
         let running = Running { settings: &settings, users: &shared.users, state: state.as_deref() };
         let mut next = configuration.read(&running)?;
-        let ports = acceptors.prepare(&next.ports, &next.settings)?;
+        let ports = acceptors.prepare(&next.ports, &next.settings, next.gave_up_rights)?;
         let mut needs_restart = std::mem::take(&mut next.needs_restart);
         for (service, error) in &ports.needs_restart {
             log::error!("{error}; that needs a restart");
             needs_restart.insert(service.port_setting());
         }
 
-        // From here on nothing can fail.
+        // Nothing can fail from here on.
         shared.change_settings(|settings| next.apply_to(settings));
         shared.users.set_file(next.users_file.clone());
         let [before, now] = &next.own_users;

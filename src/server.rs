@@ -17,7 +17,7 @@ use crate::config::{Config, Rereading};
 use crate::connections::{
     Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Reservation, Service, Slot, WRITE_STALL,
 };
-use crate::events::{Client, EndResult, Ended, What};
+use crate::events::{Client, EndResult, Ended, What, WhyRefused};
 use crate::guard::Admission;
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
@@ -122,6 +122,7 @@ impl Server {
             Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
+        let reloads = shared.reloader.open();
         let acceptors = {
             let (connections, shared) = (Arc::clone(&shared.connections), Arc::clone(&shared));
             let admit = move |service, reservation, stream, peer| {
@@ -137,7 +138,7 @@ impl Server {
             stats_log: recorder.log_setter(),
             log,
         };
-        shared.reloader.start(reload).map_err(no_thread)?;
+        reload.start(reloads).map_err(no_thread)?;
         enforce_timeout(&shared);
         systemd::tell_ready();
         let pulse = Arc::new(Pulse::default());
@@ -170,7 +171,7 @@ impl Server {
     }
 }
 
-/// Gives an accepted connection to a thread of `sessions`, unless there are too many from its address.
+/// Gives an accepted connection to a thread of `sessions`, or refuses it.
 fn admit(
     service: Service,
     reservation: Reservation,
@@ -179,13 +180,13 @@ fn admit(
     shared: &Shared,
     sessions: &Pool<AcceptedConnection>,
 ) {
-    match shared.guard.admit(peer.ip()) {
-        Some(admission) => {
+    match examine(peer, service, shared) {
+        Ok(admission) => {
             let near = cores::of_packets(&stream);
-            let slot = reservation.occupy(stream, peer);
+            let slot = reservation.occupy(stream, peer, service);
             sessions.submit(AcceptedConnection { admission, slot, service }, near);
         }
-        None => refuse(&stream, peer, service, shared),
+        Err(reason) => refuse(&stream, peer, service, reason, shared),
     }
 }
 
@@ -209,16 +210,34 @@ struct AcceptedConnection {
     service: Service,
 }
 
-/// Refuses a connection because there are too many from its address. The acceptor thread does this itself, so nothing in
-/// it may wait for the client.
-fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, shared: &Shared) {
-    match (begins_with_tls(service, &shared.settings()), service.protocol()) {
-        (true, _) => {} // a reply would need a TLS handshake, which waits for the client
-        (false, Protocol::Pop3) => net::refuse(stream, pop3::TOO_MANY_CONNECTIONS),
-        (false, Protocol::Peep) => net::refuse(stream, peep::TOO_MANY_CONNECTIONS),
+/// Admits a connection, or says why it is refused. PEEP is concerned neither by bans nor by draining, so that an admin can
+/// undo both.
+fn examine(peer: SocketAddr, service: Service, shared: &Shared) -> Result<Admission, WhyRefused> {
+    if service.protocol() == Protocol::Pop3 {
+        if shared.connections.is_draining() {
+            return Err(WhyRefused::Draining);
+        }
+        if shared.guard.is_banned(peer.ip()) {
+            return Err(WhyRefused::Banned);
+        }
+    }
+    shared.guard.admit(peer.ip()).ok_or(WhyRefused::TooMany)
+}
+
+/// Refuses a connection. The acceptor thread does this itself, so nothing in it may wait for the client.
+fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, reason: WhyRefused, shared: &Shared) {
+    let words = match (service.protocol(), reason) {
+        (Protocol::Peep, _) => peep::TOO_MANY_CONNECTIONS,
+        (Protocol::Pop3, WhyRefused::TooMany) => pop3::TOO_MANY_CONNECTIONS,
+        (Protocol::Pop3, WhyRefused::Banned) => pop3::BANNED,
+        (Protocol::Pop3, WhyRefused::Draining) => pop3::DRAINING,
+    };
+    // With TLS, a reply would need a handshake, which waits for the client.
+    if !begins_with_tls(service, &shared.settings()) {
+        net::refuse(stream, words);
     }
     let is_news = shared.guard.should_log_refusal(peer.ip());
-    shared.events.emit(&Client::refused(peer, service), What::Refused { is_news });
+    shared.events.emit(&Client::refused(peer, service), What::Refused { reason, is_news });
 }
 
 /// Returns true if connections of `service` use TLS from their first octet on.
@@ -259,12 +278,12 @@ fn close(shared: &Shared, acceptors: &Acceptors) {
 // Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
 fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, shared: &Shared) {
-    let client = Client::new(slot.id, slot.peer, service);
+    let client = slot.client();
     let ended = |result, reason: Option<fmt::Arguments<'_>>, counts| {
-        shared.events.emit(&client, What::Ended(Ended { result, reason, counts }));
+        shared.events.emit(client, What::Ended(Ended { result, reason, counts }));
     };
     let session = AssertUnwindSafe(|| {
-        shared.events.emit(&client, What::Connected);
+        shared.events.emit(client, What::Connected);
         let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
         let (certificates, tls) = {
             let settings = shared.settings();
@@ -275,7 +294,7 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
             match socket.start_tls(Instant::now() + HANDSHAKE_LIMIT) {
                 Ok(agreed) => {
                     client.set_tls(&agreed);
-                    shared.events.emit(&client, What::Tls { agreed: &agreed });
+                    shared.events.emit(client, What::Tls { agreed: &agreed });
                 }
                 Err(error) => {
                     return ended(EndResult::Handshake, Some(format_args!("TLS handshake failed: {error}")), None);
@@ -284,10 +303,13 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
         }
         match slot.protocol() {
             Protocol::Pop3 => {
-                let Summary { end, counts } = pop3::serve(socket, shared, &admission, &client);
+                let Summary { end, counts } = pop3::serve(socket, shared, &admission, client);
                 ended(end.result(), Some(format_args!("{end}")), Some(counts));
             }
-            Protocol::Peep => match peep::serve(socket, shared, &admission, &client) {
+            Protocol::Peep => match peep::serve(socket, shared, &admission, client) {
+                _ if client.progress.is_kicked() => {
+                    ended(EndResult::Kicked, Some(format_args!("ended by an admin")), None);
+                }
                 Ok(()) => ended(EndResult::Quit, None, None),
                 Err(error) => ended(EndResult::Failed, Some(format_args!("{error}")), None),
             },

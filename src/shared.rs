@@ -34,7 +34,7 @@ pub struct Shared {
     pub users: Users,
     /// The maildrops that have a session.
     pub locks: Arc<Locks>,
-    /// Tells what happens to those who want to know.
+    /// Passes events on to their listeners.
     pub events: Events,
     /// Counters.
     pub stats: Arc<Stats>,
@@ -42,12 +42,12 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// The limits by address and before login.
     pub guard: Arc<Guard>,
-    /// Has the configuration read again.
+    /// Requests reloads of the configuration.
     pub reloader: Reloader,
 }
 
 impl Shared {
-    /// What sessions share at the start of a server with these settings.
+    /// Makes the shared data of a server that starts with these settings.
     #[must_use]
     pub fn new(settings: Settings, users: Users, max_connections: usize, limits: Limits) -> Self {
         let stats = Arc::<Stats>::default();

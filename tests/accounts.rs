@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use crate::harness::{ChildGuard, Client, PASSWORD, PATIENCE, PROGRAM, Server, USER, eventually, lines_of};
 
-/// Hashes of the password `secret`, made by `doveadm pw` of Dovecot 2.3.19. They take few rounds, because tests run a build
-/// without optimisation.
+/// Hashes of the password `secret`, made by `doveadm pw` of Dovecot 2.3.19. They take few rounds, because tests run a
+/// build without optimisation.
 const SHA512_CRYPT: &str = "{SHA512-CRYPT}$6$0miakcR2CiTv2ytv$2zqgEFMO0wDI6Kv8Q0RnhIJaCgIOcbTfL5rWXE3/SYimWJdSjztXpM70D7zX\
      sqjHyiS5/1PRn6wpkKmCSwNdf0";
 const BLF_CRYPT: &str = "{BLF-CRYPT}$2y$05$fo4ZtJ06qtxQCNjuaPwbYObJC/5Td6vfua19SxBVXAyn6p2g/5QLS";
@@ -189,7 +189,8 @@ fn accounts_can_log_in_while_their_file_is_written_in_place() {
             assert!(all || written.elapsed() > Duration::from_secs(1), "{number}");
         }
     });
-    // If the program stops in the middle, its file counts after a while, and the log says how many accounts are missing.
+    // If the program stops in the middle, its file counts after a while, and the log says how many accounts are
+    // missing.
     file.write_slowly(&two_hundred()[..two_hundred().len() / 2], |_| {});
     eventually("the incomplete file counts", || !can_log_in(&server, "user199", "secret"));
     assert!(can_log_in(&server, "user0", "secret"));
@@ -229,7 +230,8 @@ fn a_change_while_another_program_writes_the_file_loses_no_account() {
     }
 }
 
-/// PEEP refuses to change a file that another program does not stop writing. Logins and other admins do not wait meanwhile.
+/// PEEP refuses to change a file that another program does not stop writing. Logins and other admins do not wait
+/// meanwhile.
 #[test]
 fn a_file_that_is_written_all_the_time_is_not_changed() {
     let file = UsersFile::new(two_hundred());
@@ -309,7 +311,8 @@ fn many_wrong_passwords_take_the_memory_of_a_few() {
     assert!(peak < 600 << 10, "{peak} KiB; all verifications at once would take 1,216 MiB");
 }
 
-/// PEEP writes its changes to the users file, where the next server finds them, and keeps the rest of the file as it was.
+/// PEEP writes its changes to the users file, where the next server finds them, and keeps the rest of the file as it
+/// was.
 #[test]
 fn users_that_peep_adds_survive_a_restart() {
     let before = "# ours\r\n\nbob:{PLAIN}b:1000:1000:Bob,,:/home/bob:/bin/sh:userdb_quota=1G\nnonsense\n#end";
@@ -357,8 +360,8 @@ fn peep_answers_minus_8_if_the_users_file_cannot_be_written() {
     assert!(can_log_in(&server, "bob", "b"));
 }
 
-/// A server that is killed while it writes the file, or right after that, leaves the old file or the new one. The file has
-/// every user whose addition was answered by `+`.
+/// A server that is killed while it writes the file, or right after that, leaves the old file or the new one. The file
+/// has every user whose addition was answered by `+`.
 #[test]
 fn a_killed_server_leaves_a_whole_users_file() {
     let before = "# kept\nbob:{PLAIN}b\n";
@@ -417,9 +420,10 @@ fn two_servers_can_add_users_to_one_file() {
 // ---------------------------------------------------------------------------------------------------------------------
 // pop3d passwd
 
+/// Runs `pop3d passwd` with this input, and kills it after a minute.
 fn passwd(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(PROGRAM)
-        .arg("passwd")
+    let mut child = Command::new("timeout")
+        .args(["-s", "KILL", "60", PROGRAM, "passwd"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,5 +1,5 @@
-//! Failures outside the server: connections that break, octets that arrive one at a time, a server that is killed, and mail
-//! that vanishes.
+//! Failures outside the server: connections that break, octets that arrive one at a time, a server that is killed, and
+//! mail that vanishes.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -170,7 +170,8 @@ impl Scene {
         scene
     }
 
-    /// Puts the messages that are missing: one that needs byte-stuffing, one that is sent as it is stored, and a small one.
+    /// Puts the messages that are missing: one that needs byte-stuffing, one that is sent as it is stored, and a small
+    /// one.
     fn put_messages(&self) {
         let maildrop = self.mail.maildrop(USER);
         // The modification times are always the same, because unique-ids are made of them.
@@ -213,8 +214,8 @@ fn client() -> events::Client {
     events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), Service::Pop3)
 }
 
-/// RFC 2595 section 2.3: on a connection that others can read, the server neither accepts nor offers mechanisms that send
-/// the password. SCRAM does not send it and is offered.
+/// RFC 2595 section 2.3: on a connection that others can read, the server neither accepts nor offers mechanisms that
+/// send the password. SCRAM does not send it and is offered.
 #[test]
 fn passwords_are_refused_on_cleartext_connections_from_other_machines() {
     let mail = MailRoot::new();
@@ -407,8 +408,9 @@ fn text(number: usize) -> String {
     format!("Subject: {number}\r\n\r\n{}\r\n", "x".repeat(number % 50))
 }
 
-/// Kills a server during a QUIT with 1,000 deletions, once the `trigger`-th marked message was removed. Checks that every
-/// message is whole or removed and that unmarked messages are there. Returns the number of messages that were removed.
+/// Kills a server during a QUIT with 1,000 deletions, once the `trigger`-th marked message was removed. Checks that
+/// every message is whole or removed and that unmarked messages are there. Returns the number of messages that were
+/// removed.
 fn kill_during_quit(maildir: bool, trigger: usize) -> usize {
     const COUNT: usize = 2000;
     let mail = MailRoot::new();
@@ -454,8 +456,8 @@ fn kill_during_quit(maildir: bool, trigger: usize) -> usize {
     COUNT - left.len()
 }
 
-/// The server is killed at the beginning, in the middle and near the end of QUIT. At least one kill has to come before all
-/// messages are removed, since the test would show nothing otherwise.
+/// The server is killed at the beginning, in the middle and near the end of QUIT. At least one kill has to come before
+/// all messages are removed, since the test would show nothing otherwise.
 #[test]
 fn a_server_killed_during_quit_leaves_each_message_whole_or_removed() {
     let mut gone = Vec::new();
@@ -491,7 +493,8 @@ fn a_message_that_is_removed_while_it_is_sent_arrives_whole() {
     }
 }
 
-/// Moves the server's mail directory to a new sub-directory, which a test can remove. Returns [`USER`]'s maildrop there.
+/// Moves the server's mail directory to a new sub-directory, which a test can remove. Returns [`USER`]'s maildrop
+/// there.
 fn move_mail_directory(server: &Server, name: &str) -> Maildrop {
     let path = server.mail().path().join(name);
     fs::create_dir(&path).unwrap();

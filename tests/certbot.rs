@@ -1,5 +1,5 @@
-//! Certificates of Let's Encrypt: certbot's directories, which only root may enter, and the deploy hook that copies a renewed
-//! certificate for a server with `--run-as`.
+//! Certificates of Let's Encrypt: certbot's directories, which only root may enter, and the deploy hook that copies a
+//! renewed certificate for a server with `--run-as`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -1,9 +1,9 @@
-//! Real client programs against the real server. Each client fetches the same unusual messages, and has to store them as
-//! they are in the maildrop.
+//! Real client programs against the real server. Each client fetches the same unusual messages, and has to store them
+//! as they are in the maildrop.
 //!
-//! Some clients change messages, and no option prevents that. [`Fetcher::expected`] says what a client changes and why, and
-//! leaves out messages that the client cannot handle. Each client writes only to a [`Home`] of its own and connects only to
-//! 127.0.0.1.
+//! Some clients change messages, and no option prevents that. [`Fetcher::expected`] says what a client changes and why,
+//! and leaves out messages that the client cannot handle. Each client writes only to a [`Home`] of its own and connects
+//! only to 127.0.0.1.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -101,8 +101,8 @@ fn odd_messages() -> Vec<Odd> {
     ]
 }
 
-/// A body with lines of one dot around each of these offsets in the message: an LF is at the offset, and dots are just before
-/// and after it.
+/// A body with lines of one dot around each of these offsets in the message: an LF is at the offset, and dots are just
+/// before and after it.
 fn dots_around(places: &[usize]) -> Vec<u8> {
     let before = header("a dot at each of two block ends").len() + 1;
     let mut body = Vec::new();
@@ -113,7 +113,8 @@ fn dots_around(places: &[usize]) -> Vec<u8> {
     body
 }
 
-/// Pseudo-random octets of all values but NUL, as in a binary attachment without encoding. They are the same in each run.
+/// Pseudo-random octets of all values but NUL, as in a binary attachment without encoding. They are the same in each
+/// run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let next = iter::repeat_with(|| {
@@ -211,7 +212,8 @@ impl Home {
         self.path("mail")
     }
 
-    /// Writes a configuration file that only its owner may read. Some clients insist on that, because it has a password.
+    /// Writes a configuration file that only its owner may read. Some clients insist on that, because it has a
+    /// password.
     fn configure(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
@@ -444,8 +446,8 @@ impl Fetcher for Getmail {
     }
 
     fn expected(&self, odd: &Odd) -> Option<Vec<u8>> {
-        // getmail rewrites each message with Python's email package, which folds long header lines and takes a lone CR for a
-        // line end. It always adds the envelope's sender at the top.
+        // getmail rewrites each message with Python's email package, which folds long header lines and takes a lone CR
+        // for a line end. It always adds the envelope's sender at the top.
         if odd.name == LONG_HEADER {
             return None;
         }
@@ -629,8 +631,8 @@ fn check_wrong_password(client: &impl Fetcher) {
     assert_eq!(server.maildrop().messages().len(), 1);
 }
 
-/// Checks that a client fetches each message once, by its unique-id, also when another program has moved messages from new/
-/// to cur/ and has set their flags.
+/// Checks that a client fetches each message once, by its unique-id, also when another program has moved messages from
+/// new/ to cur/ and has set their flags.
 #[track_caller]
 fn check_that_only_new_messages_are_fetched(client: &impl Fetcher) {
     let server = Server::start();
@@ -704,7 +706,8 @@ fn mpop_fetches_only_new_messages() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Ways to log in
 
-/// Checks that a client logs in by the command `way`, which the server's log shows, and that a wrong password is refused.
+/// Checks that a client logs in by the command `way`, which the server's log shows, and that a wrong password is
+/// refused.
 #[track_caller]
 fn check_login(way: &str, client: impl Fn(&Home, &Server, &str) -> Output) {
     let server = Server::builder().flags(["-v"]).start();
@@ -812,8 +815,8 @@ impl Security {
     }
 }
 
-/// Checks that a client fetches a message by STLS and by POP3S, and that it does not log in to a server whose certificate it
-/// does not trust.
+/// Checks that a client fetches a message by STLS and by POP3S, and that it does not log in to a server whose
+/// certificate it does not trust.
 #[track_caller]
 fn check_tls(client: impl Fn(&Home, SocketAddr, Security, &Path) -> Output) {
     let (certificate, other) = (Certificate::new(), Certificate::new());

@@ -1,16 +1,20 @@
 //! The configuration file of a real server.
 
 use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::thread;
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::harness::{Certificate, PROGRAM, Server};
+use crate::harness::{Certificate, PROGRAM, Server, bounded_output};
 
-/// What `pop3d` with these arguments prints and ends with; it has to be something that ends by itself.
+/// Runs `pop3d` with arguments that make it end by itself. Returns its exit code, stdout and stderr.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let output = bounded_output(Command::new(PROGRAM).args(arguments).stdin(Stdio::null()));
     let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -24,12 +28,12 @@ fn a_server_has_the_settings_of_its_file_and_of_its_command_line() {
     let mut admin = server.admin();
     assert_eq!(admin.value("t?"), "88");
     assert_eq!(admin.value("c?"), "5");
-    // The users of the command line are in place of those of the file, not beside them.
+    // Users on the command line replace those of the file.
     assert_eq!(admin.values("u?"), ["bob"]);
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_whole_and_nothing_is_started() {
+fn every_error_of_a_configuration_file_is_reported_and_the_server_does_not_start() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("pop3d.toml");
     let path = path.to_str().unwrap();
@@ -50,7 +54,7 @@ fn a_file_that_cannot_be_used_is_told_whole_and_nothing_is_started() {
 }
 
 #[test]
-fn the_settings_shown_can_be_fed_back() {
+fn the_output_of_show_is_a_configuration_file_of_the_same_settings() {
     let directory = TempDir::new().unwrap();
     let (first, second) = (directory.path().join("first.toml"), directory.path().join("second.toml"));
     let (code, shown, _) = run(&["show", "-T", "5", "--trusted", "192.0.2.0/24", "-u", "ana:hunter2"]);
@@ -73,7 +77,7 @@ fn the_settings_shown_can_be_fed_back() {
     assert_eq!(code, Some(0), "{error}");
 }
 
-/// What `pop3d check` with these arguments says, and whether it is content.
+/// Runs `pop3d check` with these arguments. Returns true if it has found no error, and what it prints.
 fn check(arguments: &[&str]) -> (bool, String) {
     let (code, output, error) = run(&[&["check", "-p", "0", "-P", "0"], arguments].concat());
     assert!(matches!(code, Some(0 | 1)), "{error}");
@@ -88,7 +92,7 @@ fn assert_says(output: &str, lines: &[&str]) {
 }
 
 #[test]
-fn check_tells_what_a_start_would_find() {
+fn check_reports_what_a_start_would_find() {
     let directory = TempDir::new().unwrap();
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -123,7 +127,7 @@ fn check_tells_what_a_start_would_find() {
 }
 
 #[test]
-fn check_tells_all_that_is_wrong() {
+fn check_reports_every_error() {
     let directory = TempDir::new().unwrap();
     let users = directory.path().join("users");
     fs::write(&users, "ana:{PLAIN}x\nno account\nbob:{NONE}y\n").unwrap();
@@ -150,7 +154,7 @@ fn check_tells_all_that_is_wrong() {
 }
 
 #[test]
-fn check_is_content_with_ports_that_a_running_server_has() {
+fn check_accepts_ports_that_a_running_pop3d_uses() {
     let server = Server::builder().start();
     let port = server.pop3_address().port().to_string();
     let (code, output, error) = run(&["check", "-p", &port, "-P", "0", "-u", "ana:x", "-a", "boss:x"]);
@@ -166,7 +170,7 @@ fn check_is_content_with_ports_that_a_running_server_has() {
 }
 
 #[test]
-fn the_admin_may_be_in_a_file_with_a_hash() {
+fn the_admin_file_may_have_a_password_or_a_hash() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("admin");
     let start = |line: &str| {
@@ -174,7 +178,7 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
         Server::builder().flags(["--peep-admin-file", path.to_str().unwrap()])
     };
     let hash = "boss:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=";
-    // Longer than any password that PEEP takes, as nobody types it.
+    // A hash may be longer than any password that PEEP accepts, because nobody types it.
     let long = "boss:{SCRAM-SHA-256}4096,2PVtfbW6jHRlfXrnE/Zntw==,1h4YD5ofQCsCWw59ttPLce3meSvTgqVEDwycMO5IbAw=,\
                 TeEOaeVDqtPwhRnJcOhvcCdDGKxx52VmmqDBY84X/GM=";
     for line in ["boss:secret\nignored\n", hash, long] {
@@ -200,7 +204,7 @@ fn the_admin_may_be_in_a_file_with_a_hash() {
 }
 
 #[test]
-fn an_admin_file_that_others_can_read_is_warned_of_once() {
+fn an_admin_file_that_others_can_read_gets_one_warning() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("admin");
     fs::write(&path, "boss:secret").unwrap();
@@ -216,7 +220,7 @@ fn an_admin_file_that_others_can_read_is_warned_of_once() {
 }
 
 #[test]
-fn the_default_admin_of_a_file_is_not_for_other_machines_either() {
+fn the_default_admin_in_a_file_is_refused_for_other_machines() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("admin");
     fs::write(&path, "root:root").unwrap();
@@ -238,7 +242,7 @@ fn the_packages_configuration_file_can_be_used_with_and_without_its_comments() {
         Some(setting) if is_setting(setting) => format!("{setting}\n"),
         _ => format!("{line}\n"),
     };
-    // A certificate from an authority is in place of one that the server makes.
+    // The file may name a certificate or let the server make one, but not both.
     let text = fs::read_to_string(packaged).unwrap().replace("tls-self-signed = true", "");
     let all: String = text.lines().map(uncommented).collect();
     let directory = TempDir::new().unwrap();
@@ -247,4 +251,28 @@ fn the_packages_configuration_file_can_be_used_with_and_without_its_comments() {
     let (code, shown, error) = run(&["show", "--config", path.to_str().unwrap()]);
     assert_eq!((code, error.as_str()), (Some(0), ""));
     assert!(shown.contains("\npop3s-port = 995\n") && shown.contains("\ntimeout = 600\n"), "{shown}");
+}
+
+#[test]
+fn health_asks_the_server_for_its_greeting() {
+    let server = Server::builder().start();
+    let health = |port: u16| run(&["health", "--address", "127.0.0.1", "-p", &port.to_string()]);
+    let port = server.pop3_address().port();
+    let (code, greeting, error) = health(port);
+    assert!(code == Some(0) && greeting.starts_with(&format!("127.0.0.1:{port}: \"+OK pop3d ready ")), "{error}");
+
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    thread::spawn(move || other.accept().unwrap().0.write_all(b"-ERR busy\r\n").unwrap());
+    let (code, _, error) = health(port);
+    assert_eq!((code, error), (Some(1), format!("pop3d: 127.0.0.1:{port}: the greeting is \"-ERR busy\"\n")));
+
+    // A port that is bound and does not listen.
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let (code, _, error) = health(bound.local_addr().unwrap().as_socket().unwrap().port());
+    assert!(code == Some(1) && error.contains("Connection refused"), "{error}");
+
+    let (code, _, error) = health(0);
+    assert!(code == Some(1) && error.contains("it is not known"), "{error}");
 }

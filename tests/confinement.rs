@@ -1,5 +1,5 @@
-//! The rights that the server gives up at its start, the rights and limits of transforms, and the maildrop's lock as other
-//! programs see it.
+//! The rights that the server gives up at its start, the rights and limits of transforms, and the maildrop's lock as
+//! other programs see it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,8 +13,8 @@ use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Builder, ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, can_unshare,
-    copy_of_program, eventually, lines_of, unshare,
+    Builder, ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, bounded_output,
+    can_unshare, copy_of_program, eventually, lines_of, unshare,
 };
 
 /// Starts a server that has one small message.
@@ -128,7 +128,7 @@ fn a_server_that_cannot_become_the_user_of_run_as_does_not_start() {
     if geteuid().is_root() {
         command.uid(NOBODY);
     }
-    let text = refusal(&command.output().unwrap());
+    let text = refusal(&bounded_output(command.stdin(Stdio::null())));
     assert!(text.starts_with("cannot run as 54321:54321 (uid 54321, gid 54321): "), "{text}");
 }
 
@@ -252,7 +252,8 @@ fn a_transform_of_a_confined_server_reads_and_writes_only_allowed_files() {
     assert_eq!(output(&write, &["--no-landlock"]), "yes\r\n");
 }
 
-/// The transform is a script in a temporary directory. It runs another script beside it and reads a file that is an argument.
+/// The transform is a script in a temporary directory. It runs another script beside it and reads a file that is an
+/// argument.
 #[test]
 fn a_transform_can_read_its_own_directory_and_its_arguments() {
     let (programs, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -488,8 +489,8 @@ fn a_maildrop_that_cannot_be_locked_is_read_only() {
     }
 }
 
-/// The user's directory belongs to root and its folders to an unprivileged user. Two servers run as that user and one as
-/// root.
+/// The user's directory belongs to root and its folders to an unprivileged user. Two servers run as that user and one
+/// as root.
 #[test]
 fn servers_of_different_users_share_one_lock() {
     if !geteuid().is_root() {
@@ -520,8 +521,8 @@ fn servers_of_different_users_share_one_lock() {
     }
 }
 
-/// A server that runs as root gives its files to the mail's owner, so that a server with --run-as can use them. Files that
-/// belong to root, as earlier versions have left them, do not stop such a server.
+/// A server that runs as root gives its files to the mail's owner, so that a server with --run-as can use them. Files
+/// that belong to root, as earlier versions have left them, do not stop such a server.
 #[test]
 fn files_left_by_a_server_run_as_root_can_be_used_by_run_as() {
     if !geteuid().is_root() {

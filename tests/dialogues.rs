@@ -1,14 +1,15 @@
-//! Plays the dialogues in `tests/dialogues/*.txt` against the real server. Each dialogue tests one rule, which is its first
-//! comment. [`script`] describes the syntax of the files.
+//! Plays the dialogues in `tests/dialogues/*.txt` against the real server. Each dialogue tests one rule, which is its
+//! first comment. [`script`] describes the syntax of the files.
 //!
 //! # Variants
-//! Each dialogue is played in up to four variants: with its messages in a flat maildrop and in a Maildir, unless it names
-//! one of these, and with its commands sent as they are written and octet by octet.
+//! Each dialogue is played in up to four variants: with its messages in a flat maildrop and in a Maildir, unless it
+//! names one of these, and with its commands sent as they are written and octet by octet.
 //!
 //! # Another server
-//! With `POP3D_TEST_ADDRESS=host:port` and `POP3D_TEST_MAIL_ROOT=dir`, the dialogues are played against that server, with
-//! the mail in Maildirs `dir/<user>/`. Each run has new users. Before the first connection, `dir/passwd` lists them as
-//! `NAME:{PLAIN.HEX}PASSWORD`. Dialogues that need more than a POP3 server with Maildirs are skipped with a note.
+//! With `POP3D_TEST_ADDRESS=host:port` and `POP3D_TEST_MAIL_ROOT=dir`, the dialogues are played against that server,
+//! with the mail in Maildirs `dir/<user>/`. Each run has new users. Before the first connection, `dir/passwd` lists
+//! them as `NAME:{PLAIN.HEX}PASSWORD`. Dialogues that need more than a POP3 server with Maildirs are skipped with a
+//! note.
 
 mod script;
 

@@ -89,3 +89,19 @@ fn no_user_name_makes_fail2ban_find_another_address() {
     }
     assert_eq!(offenders(&log), ["127.0.0.1"; 10]);
 }
+
+/// The journal keeps the level and the time elsewhere, and fail2ban puts the host and the program in front.
+#[test]
+fn failures_are_found_in_lines_of_the_journal() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("journal");
+    let line = |message: &str| format!("2026-11-22T23:59:59.123Z host pop3d[77]: {message}\n");
+    let lines = [
+        line("#7 192.0.2.1:4711 login failed: user=\"ana\" reason=\"wrong password\""),
+        line("#8 [2001:db8::1]:7 login refused: user=\"a\" reason=\"too many failed logins, for 3 s\""),
+        line("#9 192.0.2.3:1 login refused: user=\"a\" reason=\"the maildrop is locked by session 1 of ::1 for 2 s\""),
+        line("#10 192.0.2.4:1 end: quit; retrieved=0 octets=0 deleted=0"),
+    ];
+    fs::write(&log, lines.concat()).unwrap();
+    assert_eq!(offenders(&log), ["192.0.2.1", "2001:db8::1"]);
+}

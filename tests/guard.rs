@@ -1,6 +1,6 @@
 //! Limits for clients that have not logged in and for slow readers: connections from one address, guesses of passwords,
-//! and clients that do not read. The servers do not exempt loopback, so that addresses of 127.0.0.0/8 can stand for clients
-//! on other machines.
+//! and clients that do not read. The servers do not exempt loopback, so that addresses of 127.0.0.0/8 can stand for
+//! clients on other machines.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -40,7 +40,8 @@ const TOO_MANY: &str = "-ERR [SYS/TEMP] too many connections from your address";
 // ---------------------------------------------------------------------------------------------------------------------
 // Connections
 
-/// 998 clients from one address send nothing or single octets, and read nothing. Clients from other addresses are served.
+/// 998 clients from one address send nothing or single octets, and read nothing. Clients from other addresses are
+/// served.
 #[test]
 fn many_connections_from_one_address_do_not_keep_other_addresses_out() {
     let _turn = one_at_a_time();
@@ -142,7 +143,7 @@ fn only_the_address_that_guesses_passwords_is_refused() {
         (admin.line() == "-9").then(|| admin.closed())
     });
     assert!(answer.is_some());
-    let line = " login refused: user=\"other\", too many failed logins, for ";
+    let line = " login refused: user=\"other\" reason=\"too many failed logins, for ";
     eventually("the refusals are logged", || server.stderr().contains(line));
 }
 
@@ -159,8 +160,8 @@ fn simultaneous_logins(server: &Server, logins: impl Iterator<Item = (String, St
     clients.iter_mut().map(|(client, _)| client.line()).collect()
 }
 
-/// The server verifies no more passwords of a client that tries many at the same time than of one that tries them one after
-/// the other.
+/// The server verifies no more passwords of a client that tries many at the same time than of one that tries them one
+/// after the other.
 #[test]
 fn simultaneous_guesses_are_limited_like_successive_ones() {
     let directory = tempfile::tempdir().unwrap();
@@ -172,8 +173,8 @@ fn simultaneous_guesses_are_limited_like_successive_ones() {
     let answers = simultaneous_logins(&server, (0..32).map(|number| ("ana".to_owned(), format!("guess{number}"))));
     let verified = answers.iter().filter(|answer| answer.starts_with("-ERR [AUTH] ")).count();
     assert!(answers.iter().all(|answer| answer.starts_with("-ERR [")), "{answers:?}");
-    // Six guesses are free and the next one costs a second. On a busy machine the test may take some seconds more, in which
-    // another guess or two are allowed.
+    // Six guesses are free and the next one costs a second. On a busy machine the test may take some seconds more, in
+    // which another guess or two are allowed.
     assert!((1..12).contains(&verified), "{verified} passwords were verified: {answers:?}");
 }
 

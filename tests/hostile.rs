@@ -1,4 +1,5 @@
-//! The client programs against hostile servers, which try to take a client's memory or time, or to control its terminal.
+//! The client programs against hostile servers, which try to take a client's memory or time, or to control its
+//! terminal.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -42,8 +43,9 @@ fn server(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> u
     port
 }
 
-/// Starts a POP3 server and returns its port. It answers each line with the result of `answer`, which gets the line and the
-/// number of lines before it. After an answer without a line end or of several lines, it sends `more` again and again.
+/// Starts a POP3 server and returns its port. It answers each line with the result of `answer`, which gets the line and
+/// the number of lines before it. After an answer without a line end or of several lines, it sends `more` again and
+/// again.
 fn pop3_server(answer: impl Fn(&str, usize) -> String + Send + 'static, more: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
@@ -85,8 +87,8 @@ fn popbench(port: u16, arguments: &str) -> Ended {
     run(&mut command, "")
 }
 
-/// Starts a PEEP server and returns its port. It accepts the login, reads a command, answers it with `first`, and then sends
-/// `more` again and again.
+/// Starts a PEEP server and returns its port. It accepts the login, reads a command, answers it with `first`, and then
+/// sends `more` again and again.
 fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u16 {
     server(move |socket| {
         let mut lines = BufReader::new(socket);
@@ -98,7 +100,8 @@ fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u1
     })
 }
 
-/// Sends octets again and again until the client leaves. `pause` is the pace of a slow server, not a wait for the client.
+/// Sends octets again and again until the client leaves. `pause` is the pace of a slow server, not a wait for the
+/// client.
 fn repeat(to: &mut impl Write, octets: &[u8], pause: Duration) -> io::Result<()> {
     loop {
         to.write_all(octets)?;
@@ -106,8 +109,8 @@ fn repeat(to: &mut impl Write, octets: &[u8], pause: Duration) -> io::Result<()>
     }
 }
 
-/// The pause of a slow server between octets: short enough that no single read times out, and too long for a whole answer
-/// to arrive in time.
+/// The pause of a slow server between octets: short enough that no single read times out, and too long for a whole
+/// answer to arrive in time.
 const DRIP: Duration = Duration::from_millis(50);
 
 /// Checks that the client has given up for this reason.

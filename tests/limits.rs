@@ -35,7 +35,8 @@ fn server_with_users(count: usize, flags: &[&str]) -> Server {
     (0..count).fold(builder, |builder, number| builder.user(&format!("user{number}"), "x")).start()
 }
 
-/// Lets one test run at a time of those that open many connections, so that together they do not run out of descriptors.
+/// Lets one test run at a time of those that open many connections, so that together they do not run out of
+/// descriptors.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::new(());
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -355,8 +356,8 @@ fn silent_peep_clients_are_closed_when_an_admin_connects() {
     }
 }
 
-/// With one slot, admins that connect at the same time are served one after the other. None of them closes the connection
-/// of another that is about to authenticate.
+/// With one slot, admins that connect at the same time are served one after the other. None of them closes the
+/// connection of another that is about to authenticate.
 #[test]
 fn admins_who_connect_together_are_served_in_turn() {
     let server = Server::builder().flags(["-c", "1"]).start();

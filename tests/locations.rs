@@ -1,5 +1,5 @@
-//! Locations of maildrops: templates, homes and locations of the users file, links that the operator has made, and rules for
-//! names.
+//! Locations of maildrops: templates, home directories and locations in the users file, symbolic links of the operator,
+//! and rules for names.
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};
@@ -21,7 +21,7 @@ fn stat(server: &Server, name: &str) -> String {
     stat
 }
 
-/// The refusal that a login with the right password gets.
+/// The refusal of a login with the right password.
 #[track_caller]
 fn refusal(server: &Server, name: &str) -> String {
     let mut client = server.pop3();
@@ -30,7 +30,7 @@ fn refusal(server: &Server, name: &str) -> String {
 }
 
 #[test]
-fn a_template_says_where_maildrops_are() {
+fn maildrops_are_where_the_template_says() {
     let mail = MailRoot::new();
     mail.maildrop("example.com/ana/Maildir").put("new/1000000000.a", MESSAGE);
     mail.maildrop("example.org/ana/Maildir").make_maildir();
@@ -54,7 +54,7 @@ fn a_template_says_where_maildrops_are() {
 }
 
 #[test]
-fn peep_sets_a_template() {
+fn peep_can_set_a_template() {
     let server = Server::builder().user("ana@b", "pass").start();
     server.mail().maildrop("b/ana").put("1", MESSAGE);
     assert_eq!(stat(&server, "ana@b"), "0 0");
@@ -71,7 +71,7 @@ fn peep_sets_a_template() {
 }
 
 #[test]
-fn homes_and_locations_of_the_users_file_count() {
+fn homes_and_locations_in_the_users_file_are_used() {
     let place = TempDir::new().unwrap();
     let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
     let mail = MailRoot::new();
@@ -94,7 +94,7 @@ fn homes_and_locations_of_the_users_file_count() {
 }
 
 #[test]
-fn a_link_that_the_operator_has_made_is_followed() {
+fn a_symbolic_link_of_the_operator_is_followed() {
     let elsewhere = MailRoot::new();
     elsewhere.maildrop("ana/Maildir").put("new/1000000000.a", MESSAGE);
     let users = ["ana", "relative", "owned", "below", "twice"];
@@ -127,7 +127,7 @@ fn a_link_that_the_operator_has_made_is_followed() {
 }
 
 #[test]
-fn two_names_of_one_maildrop_do_not_have_sessions_at_once() {
+fn a_maildrop_of_two_names_is_locked_for_both() {
     let server = Server::builder().user("ana", "pass").user("bob", "pass").start();
     server.mail().maildrop("ana").put("new/1000000000.a", MESSAGE);
     symlink("ana", server.mail().path().join("bob")).unwrap();
@@ -139,7 +139,7 @@ fn two_names_of_one_maildrop_do_not_have_sessions_at_once() {
 }
 
 #[test]
-fn names_are_completed_before_they_are_looked_up() {
+fn names_are_completed_before_the_account_is_looked_up() {
     let mail = MailRoot::new();
     mail.maildrop("ana@example.com").put("1", MESSAGE);
     let builder = Server::builder().mail(&mail).user("ana@example.com", "pass");

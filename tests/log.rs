@@ -1,5 +1,5 @@
-//! The log and the list of addresses when the pipe or file for them is full, closed or not read. The server serves clients
-//! and ends all the same.
+//! The log and the list of addresses when the pipe or file for them is full, closed or not read. The server serves
+//! clients and ends all the same.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use crate::harness::{ChildGuard, Client, PASSWORD, PROGRAM, Server, USER, eventually};
 
-/// Enough commands to fill the log at `-vv`, with some 160 octets for each. A pipe holds 64 KiB and the server's buffer 1 MiB.
+/// Enough commands to fill the log at `-vv`, with some 160 octets for each. A pipe holds 64 KiB and the server's buffer
+/// 1 MiB.
 const SESSIONS: usize = 300;
 const COMMANDS: usize = 20_000;
 

@@ -25,8 +25,8 @@ fn set_mode(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The unique-ids of a session in the order of its messages. Checks that they have the form that RFC 1939 section 7 asks for
-/// and that no two are equal.
+/// The unique-ids of a session in the order of its messages. Checks that they have the form that RFC 1939 section 7
+/// asks for and that no two are equal.
 #[track_caller]
 fn unique_ids(session: &mut Client) -> Vec<String> {
     let lines = session.listing("UIDL");
@@ -112,7 +112,8 @@ fn an_empty_or_missing_directory_is_an_empty_maildrop() {
     assert!(!server.mail().path().join("none").exists(), "a login has created a directory");
 }
 
-/// The server opens nothing through a symbolic link, except one in the mail directory that root or its own user has made.
+/// The server opens nothing through a symbolic link, except one in the mail directory that root or its own user has
+/// made.
 #[test]
 fn a_maildrop_behind_a_users_symbolic_link_is_refused() {
     let elsewhere = MailRoot::new();
@@ -152,8 +153,8 @@ fn a_maildrop_that_is_no_directory_is_refused() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Layouts
 
-/// Checks that the server refuses logins of [`USER`] because of the maildrop and logs `why`. These refusals do not count as
-/// failed logins.
+/// Checks that the server refuses logins of [`USER`] because of the maildrop and logs `why`. These refusals do not
+/// count as failed logins.
 #[track_caller]
 fn expect_refused_maildrop(server: &Server, why: &str) {
     let mut client = server.pop3();
@@ -517,7 +518,8 @@ fn a_message_that_was_replaced_by_a_directory_is_refused() {
     });
 }
 
-/// RFC 1939 section 6: QUIT removes the messages that were marked. A file that has taken a marked message's name was not.
+/// RFC 1939 section 6: QUIT removes the messages that were marked. A file that has taken a marked message's name was
+/// not.
 #[test]
 fn quit_does_not_remove_a_new_file_of_a_marked_messages_name() {
     for name in ["1000000000.a", "new/1000000000.a"] {
@@ -560,8 +562,8 @@ fn a_message_rewritten_between_sessions_is_sent_as_it_is_now() {
     }
 }
 
-/// The index of a flat maildrop is not trusted for a file that was rewritten, even if its size and modification time are
-/// the same, because its lines may need byte-stuffing now.
+/// The index of a flat maildrop is not trusted for a file that was rewritten, even if its size and modification time
+/// are the same, because its lines may need byte-stuffing now.
 #[test]
 fn a_message_rewritten_with_the_same_size_and_time_is_sent_as_it_is_now() {
     const TIME: u64 = 1_000_000_000;
@@ -666,8 +668,8 @@ fn a_message_that_becomes_unreadable_is_refused_and_the_session_goes_on() {
     session.quit();
 }
 
-/// RFC 1939 section 6: QUIT is answered by -ERR if some marked messages were not removed. The connection is closed and the
-/// lock is released all the same.
+/// RFC 1939 section 6: QUIT is answered by -ERR if some marked messages were not removed. The connection is closed and
+/// the lock is released all the same.
 #[test]
 fn quit_is_refused_if_messages_cannot_be_removed() {
     for folder in ["", "new/"] {

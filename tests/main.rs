@@ -1,92 +1,98 @@
 //! Tests of the whole server, one module per group.
 
-// The users file, AUTH, APOP, and what is announced of them.
+// The users file, `pop3d passwd`, AUTH and APOP.
 mod accounts;
-// What goes wrong outside the server: connections, processes, disks.
+// What an admin sees of a running server, and does to it, by PEEP 1.1.
+mod admin;
+// Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
-// certbot's directories, and its deploy hook.
+// certbot's directories and the deploy hook.
 mod certbot;
-// Files that are never read and never written.
-mod frozen;
-// Real client programs, from curl to fetchmail, each with the same odd messages.
+// Real client programs, from curl to fetchmail, with unusual messages.
 mod clients;
-// Its filter for fail2ban.
-mod fail2ban;
-// What strangers may do.
-mod guard;
-// The configuration file, and the settings that come of it.
+// The configuration file, `pop3d show` and `pop3d check`.
 mod config;
+// Rights that the server gives up, rights of transforms, and the maildrop's lock.
+mod confinement;
+// Dialogues in files, one for each rule of POP3.
+mod dialogues;
+// The filter for fail2ban.
+mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.
 mod faults;
+// The limit of file sizes.
+mod file_size_limit;
+// Files that cannot be read or written for ever.
+mod frozen_files;
 // The fuzz targets with their seeds.
 mod fuzz;
-// What the server and its transforms give up, and the lock that other servers see.
-mod confinement;
-// What a transform cannot do to the server and to the machine.
-mod fences;
-// The real server, clients and mail.
+// Limits by address and before login, and slow readers.
+mod guard;
+// The real server, clients and mail for the other modules.
 mod harness;
-// Several certificates, chosen by the name that the client asks for.
-mod sni;
-// A configuration that is read again while the server runs.
-mod reload;
-// Dialogues as data, one for each rule.
-mod dialogues;
-// What hostile servers cannot do to the client programs.
+// The client programs against hostile servers.
 mod hostile;
+// The largest numbers of connections, of descriptors and of memory.
+mod limits;
+// The default admin of a server that runs as root.
+mod local_admin;
+// Paths of maildrops: templates, home directories, symbolic links, rules for names.
+mod locations;
+// The log and the list of addresses when they cannot be written.
+mod log;
+// Logins and the lock of the maildrop.
+mod logins;
+// Maildrops on disk, and files that change during a session.
+mod maildrops;
+// The commands and tables of the manual, and `pop3d help`.
+mod manual;
+// Maildrops that are mbox files, beside procmail.
+mod mboxes;
+// Random events, compared with a naive model of RFC 1939.
+mod model;
 // Link-local addresses and clients on other machines.
 mod namespaces;
-// The most of everything: connections, places, descriptors.
-mod limits;
-// The default admin of a server of root.
-mod local_admin;
-// Where maildrops are: templates, homes, links, rules for names.
-mod locations;
-// Who is let in, and the maildrop's lock.
-mod logins;
-// The log and the list of ports, when nothing takes them.
-mod log;
-// The manual's commands and tables, and `pop3d help`.
-mod manual;
-// Maildrops on disk, and what happens to them under a session.
-mod maildrops;
-// Messages to the octet, beside a naive reference.
+// Messages, compared octet by octet with a naive reference.
 mod octets;
-// What clients, mail programs and a dying server do at random, beside a naive model of RFC 1939.
-mod model;
-// PEEP as the server speaks it, its counters and settings.
-mod peep;
 // The systemd units of the Debian package.
 mod package;
-// POP3's commands and their timer, where it takes more than a dialogue.
-mod pop3;
-// The admin client: prompt, filter, one-shot, exit statuses.
+// PEEP, its counters and its settings.
+mod peep;
+// `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
-// The admin client with the commands of PEEP 1.1, JSON, profiles.
-mod newer_commands;
-// The admin client with several servers.
-mod several_servers;
+// `peepclient` with the commands of PEEP 1.1, JSON and profiles.
+mod peepclient_1_1;
+// POP3 where a dialogue is not enough.
+mod pop3;
 // The load generator against a scripted server.
 mod popbench;
-// Maildrops that other programs use at the same time, and file systems that number their files anew.
-mod shared_maildrops;
-// The program itself: flags, refusals, log and end.
+// Flags, errors at the start, log and end of the program.
 mod programs;
-// Files that may not become larger.
-mod sizes;
-// The scripts that people start by hand.
+// A configuration that is read again while the server runs.
+mod reload;
+// Scripts that people start by hand.
 mod scripts;
-// What outlives a server.
+// `peepclient` with several servers.
+mod several_servers;
+// Maildrops that other programs use, and file systems without stable inode numbers.
+mod shared_maildrops;
+// Several certificates, chosen by the name that the client asks for.
+mod sni;
+// The state directory.
 mod state;
-// Sockets from systemd, and what it is told.
+// Sockets from systemd and notifications for it.
 mod systemd;
-// STLS, POP3S, PEEP over TLS, and what is refused without.
+// STLS, POP3S and PEEP by TLS.
 mod tls;
-// What clients by TLS are tested against.
+// Scripted TLS servers for the tests of the clients.
 mod tls_peer;
 // `peepclient top` on a real terminal.
 mod top;
-// Messages through a program.
-mod transform;
-// The report's admin session, word for word.
+// An admin's session as the report shows it.
 mod transcript;
+// Transforms: output, environment and failures.
+mod transform;
+// What a transform cannot do to the server and to other programs.
+mod transform_confinement;
+// What an operator sees: the reasons of refused logins, formats of the log, metrics.
+mod watched;

@@ -1,13 +1,13 @@
 //! The manual and the README: their commands print what the pages show, and their tables of flags match the programs.
 //!
-//! In a ```` ```console ```` block, a line with `$ ` begins a command, lines with `> ` continue it, and the lines after it
-//! are its output. The test runs the commands by bash in an empty directory, and in a network and a process namespace of
-//! their own, so that the default ports are free and every process ends with the test. A `console continued` block
-//! continues the session of the block before it. A `console not-run: WHY` block is not run.
+//! In a ```` ```console ```` block, a line with `$ ` begins a command, lines with `> ` continue it, and the lines after
+//! it are its output. The test runs the commands by bash in an empty directory, and in a network and a process
+//! namespace of their own, so that the default ports are free and every process ends with the test. A `console
+//! continued` block continues the session of the block before it. A `console not-run: WHY` block is not run.
 //!
-//! In the output, a line `…` stands for any number of lines, and `…` within a line for any text. The stderr of a command
-//! that ends in `&` is not compared, because a server logs there. The next command starts when the background command
-//! has printed as many lines as the page shows.
+//! In the output, a line `…` stands for any number of lines, and `…` within a line for any text. The stderr of a
+//! command that ends in `&` is not compared, because a server logs there. The next command starts when the background
+//! command has printed as many lines as the page shows.
 
 use std::fmt::Write as _;
 use std::fs;

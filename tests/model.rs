@@ -1,13 +1,13 @@
-//! Random sequences of events on two maildrops, compared with a naive model of RFC 1939. Every answer of the server has to
-//! be the model's answer, and after each step the files on disk have to be those of the model.
+//! Random sequences of events on two maildrops, compared with a naive model of RFC 1939. Every answer of the server has
+//! to be the model's answer, and after each step the files on disk have to be those of the model.
 //!
-//! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send QUIT
-//! without waiting for the answer. Mail programs deliver, move, flag and remove messages, also while the server answers.
-//! The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification times, so that
-//! the server trusts its index wherever its rules allow that.
+//! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send
+//! QUIT without waiting for the answer. Mail programs deliver, move, flag and remove messages, also while the server
+//! answers. The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
+//! times, so that the server trusts its index wherever its rules allow that.
 //!
-//! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest shrinks
-//! a failing case and prints it.
+//! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest
+//! shrinks a failing case and prints it.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -39,7 +39,8 @@ const THEN: u64 = 1_000_000_000;
 const USERS: [&str; 2] = ["flat", "maildir"];
 const FLAT: usize = 0;
 
-/// In every eighth case, one client logs in to a maildrop that another session holds. The refusal takes 2 s, so it is rare.
+/// In every eighth case, one client logs in to a maildrop that another session holds. The refusal takes 2 s, so it is
+/// rare.
 const CASES_FOR_A_LOGIN_IN_USE: usize = 8;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -48,8 +49,8 @@ const CASES_FOR_A_LOGIN_IN_USE: usize = 8;
 /// An event. Every event is possible at any time; a message is chosen by a number modulo the number of messages.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A client sends these commands in one write. It connects first if it is not connected. If a user is given, it first
-    /// logs in as that user, unless the client has logged in or the user's maildrop is in use.
+    /// A client sends these commands in one write. It connects first if it is not connected. If a user is given, it
+    /// first logs in as that user, unless the client has logged in or the user's maildrop is in use.
     Say(usize, Option<usize>, Vec<Command>),
     /// The same, while a mail program changes the flags of a message in the Maildir continuously.
     SayBesideFlagger(usize, Box<Step>),
@@ -632,8 +633,8 @@ impl Message {
     }
 }
 
-/// Renames a message of a Maildir until `stopped` is set or the message is removed. Returns the message's last name. The
-/// number of renames is limited, so that this ends even if the test fails and never sets `stopped`.
+/// Renames a message of a Maildir until `stopped` is set or the message is removed. Returns the message's last name.
+/// The number of renames is limited, so that this ends even if the test fails and never sets `stopped`.
 fn change_flags(maildrop: &Maildrop, mut file: String, stopped: &AtomicBool) -> String {
     const RENAMES: usize = 100_000;
     let base = file["new/".len()..].split(":2,").next().unwrap().to_owned();
@@ -700,8 +701,8 @@ fn old_message(number: usize) -> Vec<u8> {
     [b"Subject: old\r\n\r\n".to_vec(), vec![b'.'; number], b"\n".to_vec()].concat()
 }
 
-/// Flat maildrops whose messages were written more than 2 s ago, as the index requires. A file's time of change cannot be
-/// set, but moving its directory keeps it. So the maildrops are made in advance and moved into the mail directory.
+/// Flat maildrops whose messages were written more than 2 s ago, as the index requires. A file's time of change cannot
+/// be set, but moving its directory keeps it. So the maildrops are made in advance and moved into the mail directory.
 struct OldMaildrops {
     directory: TempDir,
     used: AtomicUsize,

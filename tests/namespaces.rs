@@ -33,8 +33,8 @@ impl Server {
         Self { process: ChildGuard(child), printed, _mail: mail }
     }
 
-    /// Reads the next address that the server prints, which has to be of this protocol. Returns the address with its port,
-    /// and the port alone.
+    /// Reads the next address that the server prints, which has to be of this protocol. Returns the address with its
+    /// port, and the port alone.
     #[track_caller]
     fn address(&self, protocol: &str) -> (String, String) {
         let line = self.printed.recv_timeout(PATIENCE).expect("the server prints its addresses");

@@ -28,7 +28,8 @@ pub(crate) fn wire_form(stored: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// The octets that TOP has to send of a message in wire form: the header, the empty line, and `count` lines of the body.
+/// The octets that TOP has to send of a message in wire form: the header, the empty line, and `count` lines of the
+/// body.
 pub(crate) fn top_of(wire: &[u8], count: usize) -> Vec<u8> {
     let mut left = None;
     let mut top = Vec::new();

@@ -1,4 +1,4 @@
-//! PEEP as the server speaks it, octet by octet, and what its settings do to sessions that are open.
+//! PEEP as the server speaks it, octet by octet, and the effect of its settings on open sessions.
 
 use std::fs;
 use std::io::Write;
@@ -10,10 +10,11 @@ use tempfile::TempDir;
 
 use crate::harness::{Client, PASSWORD, Server, USER, eventually, throughout};
 
-/// What `cap?` answers, in both states.
-const CAPABILITIES: &str = "+3\r\na\r\nc=1-998\r\nt=0-86400";
+/// The answer to `cap?`, before and after login.
+const CAPABILITIES: &str =
+    "+13\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\nd=\r\nd?\r\nr";
 
-/// All that the server says on one connection to `octets` sent in segments of a length.
+/// Everything that the server answers on one connection to `octets` that are sent in segments of this length.
 fn answers_to_segments(server: &Server, octets: impl AsRef<[u8]>, segment: usize) -> String {
     let mut client = server.peep();
     for segment in octets.as_ref().chunks(segment) {
@@ -23,18 +24,18 @@ fn answers_to_segments(server: &Server, octets: impl AsRef<[u8]>, segment: usize
     String::from_utf8(client.rest()).unwrap()
 }
 
-/// All that the server says on one connection to `octets` sent at once.
+/// Everything that the server answers on one connection to `octets` that are sent in one segment.
 fn answers(server: &Server, octets: impl AsRef<[u8]>) -> String {
     answers_to_segments(server, octets, usize::MAX)
 }
 
-/// The same behind a login, without the login's answer.
+/// The same after a login, without the answer to the login.
 fn admin_answers(server: &Server, octets: impl AsRef<[u8]>) -> String {
     let answers = answers(server, [b"a root root\r\n", octets.as_ref()].concat());
     answers.strip_prefix("+\r\n").expect("a login").to_owned()
 }
 
-/// Plays commands, each with its answer without the last CRLF.
+/// Sends commands and expects these answers, which are written without their last CRLF.
 #[track_caller]
 fn play<'a>(client: &mut Client, dialogue: impl IntoIterator<Item = (&'a str, &'a str)>) {
     for (command, answer) in dialogue {
@@ -45,9 +46,10 @@ fn play<'a>(client: &mut Client, dialogue: impl IntoIterator<Item = (&'a str, &'
     }
 }
 
-/// That the server has said nothing for a while: a server that is wrong may pass, one that is right cannot fail.
+/// Checks that the server sends nothing for 100 ms. A slow server may pass although it is wrong, but a right one never
+/// fails.
 #[track_caller]
-fn is_silent(client: &Client) {
+fn expect_silence(client: &Client) {
     let socket = client.socket();
     socket.set_nonblocking(true).unwrap();
     throughout(Duration::from_millis(100), || {
@@ -60,7 +62,7 @@ fn is_silent(client: &Client) {
 // Commands and their answers
 
 #[test]
-fn before_login_only_a_cap_and_q_are_known() {
+fn only_a_cap_and_q_are_known_before_login() {
     let server = Server::start();
     let mut client = server.peep();
     let later = "u+ x y,+a x y,u- x,u?,c= 5,c?,m= .,m?,t= 5,t?,rb?,re?,xe?,cc?,cu?,hc?,hu?".split(',');
@@ -84,9 +86,9 @@ fn before_login_only_a_cap_and_q_are_known() {
     client.closed();
 }
 
-/// The third failure ends the connection, and so do more lines than anybody needs; -9 says that it was the number.
+/// The third failed login ends the connection, and so does the 51st line, which is answered by -9.
 #[test]
-fn too_much_before_login_ends_the_connection() {
+fn a_client_may_send_three_logins_and_fifty_lines_before_login() {
     let server = Server::start();
     let mut client = server.peep();
     client.send_all(["a root 1", "a root 2", "a root 3", "a root root"]);
@@ -103,14 +105,14 @@ fn too_much_before_login_ends_the_connection() {
 }
 
 #[test]
-fn every_command_after_login() {
+fn every_command_is_answered_after_login() {
     let server = Server::builder().allow("/tmp").allow(".").start();
     let root = server.mail().path().to_str().unwrap().to_owned();
     let missing = format!("m= {root}/missing");
     let file = format!("m= {root}/file");
     fs::write(server.mail().path().join("file"), "no directory").unwrap();
     fs::create_dir(server.mail().path().join("other")).unwrap();
-    let (other, told) = (format!("m= {root}/other"), format!("+{root}/other"));
+    let (other, answer) = (format!("m= {root}/other"), format!("+{root}/other"));
     let mut admin = server.admin();
     play(&mut admin, [("cap?", CAPABILITIES), ("a root root", "-0"), ("a wrong", "-0")]);
     play(&mut admin, [("u?", "+1\r\nmrose"), ("u+ bob x", "+"), ("u+ bob y", "-3"), ("+a ana z", "+")]);
@@ -124,7 +126,10 @@ fn every_command_after_login() {
     play(&mut admin, [("t= x", "-1"), ("t= 1s", "-1"), ("t?", "+600"), ("t= 0", "+"), ("t?", "+0")]);
     play(&mut admin, [("t= 86400", "+"), ("t?", "+86400")]);
     play(&mut admin, [("m?", &*format!("+{root}")), (&*missing, "-6"), (&*file, "-6"), ("m?", &*format!("+{root}"))]);
-    play(&mut admin, [(&*other, "+"), ("m?", &*told), ("m= .", "+"), ("m?", "+."), ("m= /tmp", "+"), ("m?", "+/tmp")]);
+    play(
+        &mut admin,
+        [(&*other, "+"), ("m?", &*answer), ("m= .", "+"), ("m?", "+."), ("m= /tmp", "+"), ("m?", "+/tmp")],
+    );
     for counter in ["rb?", "re?", "xe?", "cc?", "hc?", "hu?"] {
         play(&mut admin, [(counter, "+0")]);
     }
@@ -133,7 +138,7 @@ fn every_command_after_login() {
 }
 
 #[test]
-fn what_is_no_command_after_login() {
+fn unknown_commands_and_malformed_arguments_are_refused() {
     let server = Server::start();
     let mut admin = server.admin();
     for line in ["", " ", " c?", "C?", "c", "c=5", "cc", "u", "+b", "help", "c?\t", "\0", "\u{e9}?", "abcdefgh?"] {
@@ -165,20 +170,21 @@ fn extra_arguments_are_ignored() {
     client.closed();
 }
 
-/// Whoever can reach the port knows the name and the password.
+/// The default admin's name and password are known to everybody.
 #[test]
-fn the_default_admin_is_warned_of() {
-    let told = "[WARN] every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin";
+fn the_default_admin_gets_a_warning() {
+    let warning =
+        "[WARN] every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin";
     let server = Server::builder().unprivileged().start();
     play(&mut server.peep(), [("a root root", "+")]);
-    eventually("it is warned of", || server.stderr().contains(told));
+    eventually("the log has the warning", || server.stderr().contains(warning));
     let own = Server::builder().unprivileged().flags(["-a", "boss:secret"]).start();
     play(&mut own.peep(), [("a boss secret", "+")]);
     assert!(!own.stderr().contains("default admin"));
 }
 
 #[test]
-fn an_admin_of_ones_own() {
+fn peep_admin_replaces_the_default_admin() {
     let server = Server::builder().flags(["-a", "boss:a:b"]).start();
     let mut client = server.peep();
     play(&mut client, [("a root root", "-2"), ("a boss a", "-2"), ("a boss a:b", "+"), ("c?", "+998")]);
@@ -188,7 +194,7 @@ fn an_admin_of_ones_own() {
 // Lines
 
 #[test]
-fn an_argument_has_128_characters_at_most() {
+fn an_argument_has_at_most_128_characters() {
     let server = Server::start();
     let (longest, over) = ("x".repeat(128), "y".repeat(129));
     let mut admin = server.admin();
@@ -218,7 +224,7 @@ fn an_argument_has_128_characters_at_most() {
 }
 
 #[test]
-fn a_path_has_128_characters_at_most() {
+fn a_path_has_at_most_128_characters() {
     let server = Server::start();
     let root = server.mail().path().to_str().unwrap();
     let path = format!("{root}/{}", "d".repeat(128 - root.len() - 1));
@@ -228,14 +234,14 @@ fn a_path_has_128_characters_at_most() {
     play(&mut admin, [(&*format!("m= {path}d"), "-1"), (&*format!("m= {path}"), "+"), ("m?", &*format!("+{path}"))]);
 }
 
-/// A line of `c?` with arguments to be ignored that has so many octets with its line end.
+/// A line of `c?` with arguments that are ignored. It has this number of octets, including its line end.
 fn line_of(octets: usize, end: &str) -> String {
     let words = format!("c? {} {} ", "x".repeat(128), "y".repeat(128));
     format!("{words}{}{end}", "z".repeat(octets - words.len() - end.len()))
 }
 
 #[test]
-fn a_line_has_268_octets_at_most() {
+fn a_line_has_at_most_268_octets() {
     let server = Server::start();
     for octets in [267, 268] {
         assert_eq!(admin_answers(&server, line_of(octets, "\r\n")), "+998\r\n", "{octets}");
@@ -275,7 +281,7 @@ fn a_longer_line_is_refused_before_it_ends() {
     play(&mut admin, [("u?", "+1\r\nmrose")]);
 }
 
-/// Commands of all shapes, good and bad, and a login in between.
+/// Right and wrong commands before and after a login.
 const SESSION: &str = "cap?\r\na root wrong\r\ncap? x\r\na root root\r\nu?\r\n\r\na root\r\nu+ ana x\r\nu+ ana x\r\nu- ana\r\n\
                        c= 0\r\nc= 998\r\nc?\r\nt= 99999\r\nt= 600\r\nt?\r\nm= \r\nhc?\r\ncu?\r\nnonsense\r\n  \r\ncap?\r\nq\r\n";
 
@@ -286,7 +292,7 @@ fn a_bare_lf_ends_a_line() {
 }
 
 #[test]
-fn segments_change_no_answer() {
+fn the_answers_do_not_depend_on_the_segments_of_the_commands() {
     let server = Server::start();
     let at_once = answers(&server, SESSION);
     for segment in [1, 2, 3, 5, 8, 13, 100] {
@@ -329,17 +335,15 @@ fn a_deep_pipeline_is_answered_in_order() {
     admin.closed();
 }
 
-/// What is behind `q` is not carried out.
 #[test]
-fn q_is_the_last_command() {
+fn commands_after_q_are_ignored() {
     let server = Server::start();
     assert_eq!(admin_answers(&server, "q\r\nu- mrose\r\n"), "+\r\n");
     assert_eq!(admin_answers(&server, "u?\r\n"), "+1\r\nmrose\r\n");
 }
 
-/// The last line has no end, so it is none.
 #[test]
-fn a_part_of_a_line_is_no_command() {
+fn a_line_without_a_line_end_is_no_command() {
     let server = Server::start();
     assert_eq!(admin_answers(&server, "c?\r\nu- mrose"), "+998\r\n");
     assert_eq!(admin_answers(&server, "u?\r\n"), "+1\r\nmrose\r\n");
@@ -348,7 +352,7 @@ fn a_part_of_a_line_is_no_command() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Counters
 
-/// Plays a whole POP3 session and gives all that the client has got.
+/// Sends the commands of a POP3 session, and returns everything that the server sends.
 fn pop3_session(server: &Server, commands: &str) -> Vec<u8> {
     let mut client = Client::connect(server.pop3_address());
     client.write(commands);
@@ -390,7 +394,7 @@ fn counters_are_exact() {
 }
 
 #[test]
-fn who_is_connected_and_who_is_logged_in() {
+fn connections_and_logged_in_users_are_counted() {
     let server = Server::builder().user("zoe", "z").user("ana", "a").start();
     let mut admin = server.admin();
     let mut clients: Vec<_> = (0..4).map(|_| server.pop3()).collect();
@@ -410,9 +414,9 @@ fn who_is_connected_and_who_is_logged_in() {
     play(&mut admin, [("cu?", "+0"), ("hc?", "+4"), ("hu?", "+2")]);
 }
 
-/// Not those that had gone before QUIT, nor those that QUIT could not remove.
+/// Messages that another program has removed before QUIT are not counted, nor are those that QUIT could not remove.
 #[test]
-fn only_messages_really_removed_are_counted() {
+fn only_messages_that_quit_has_removed_are_counted() {
     let server = Server::start();
     for name in ["1", "2", "3"] {
         server.maildrop().put(name, "text\r\n");
@@ -429,7 +433,7 @@ fn only_messages_really_removed_are_counted() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Settings take effect at once
+// Settings and open sessions
 
 #[test]
 fn an_added_user_can_log_in_on_a_waiting_connection() {
@@ -450,7 +454,7 @@ fn a_deleted_user_cannot_log_in_on_a_waiting_connection() {
 }
 
 #[test]
-fn a_deleted_user_who_is_logged_in_finishes() {
+fn a_session_goes_on_when_its_user_is_deleted() {
     let server = Server::start();
     server.maildrop().put("1", "one\r\n");
     server.maildrop().put("2", "two\r\n");
@@ -469,7 +473,7 @@ fn a_deleted_user_who_is_logged_in_finishes() {
 }
 
 #[test]
-fn a_lowered_timeout_ends_sessions_that_are_idle_already() {
+fn a_lowered_timeout_ends_sessions_that_are_already_idle() {
     let server = Server::builder().user("ana", "a").flags(["-T", "0"]).start();
     server.mail().maildrop("ana").put("1", "one\r\n");
     let mut admin = server.admin();
@@ -487,7 +491,6 @@ fn a_lowered_timeout_ends_sessions_that_are_idle_already() {
     assert_eq!(server.mail().maildrop("ana").messages(), ["1"]);
 }
 
-/// The end reason in the log is the one that PEEP has brought about.
 #[test]
 fn a_lowered_timeout_is_logged_as_a_timeout() {
     for before in ["0", "600"] {
@@ -495,14 +498,14 @@ fn a_lowered_timeout_is_logged_as_a_timeout() {
         let mut client = server.session();
         play(&mut server.admin(), [("t= 1", "+")]);
         client.closed();
-        eventually("the end is logged", || server.stderr().contains("end: "));
+        eventually("the log has the end of the session", || server.stderr().contains("end: "));
         assert!(server.stderr().contains("end: timeout"), "from {before}");
     }
 }
 
-/// Waits by the clock, but no slowness can fail it: the session has more time than it is given.
+/// The sessions are idle for longer than the old timeout.
 #[test]
-fn a_raised_timeout_keeps_sessions_that_are_idle_already() {
+fn a_raised_timeout_applies_to_sessions_that_are_already_idle() {
     let server = Server::builder().flags(["-T", "3"]).start();
     let mut admin = server.admin();
     let mut clients = [server.session(), server.pop3()];
@@ -514,7 +517,7 @@ fn a_raised_timeout_keeps_sessions_that_are_idle_already() {
 }
 
 #[test]
-fn a_timeout_is_not_for_admins() {
+fn the_timeout_does_not_apply_to_admins() {
     let server = Server::builder().flags(["-T", "1"]).start();
     let mut admin = server.admin();
     server.pop3().closed();
@@ -522,7 +525,7 @@ fn a_timeout_is_not_for_admins() {
 }
 
 #[test]
-fn another_mail_directory_is_for_logins_from_now_on() {
+fn another_mail_directory_is_used_from_the_next_login_on() {
     let elsewhere = TempDir::new().unwrap();
     let server = Server::builder().allow(elsewhere.path()).start();
     server.maildrop().put("1", "old\r\n");
@@ -543,7 +546,7 @@ fn another_mail_directory_is_for_logins_from_now_on() {
 }
 
 #[test]
-fn a_relative_mail_directory_is_below_the_working_directory() {
+fn a_relative_path_of_the_mail_directory_starts_at_the_working_directory() {
     let server = Server::builder().allow(".").start();
     let here = TempDir::new_in(".").unwrap();
     let name = here.path().file_name().unwrap().to_str().unwrap();
@@ -554,7 +557,7 @@ fn a_relative_mail_directory_is_below_the_working_directory() {
 }
 
 #[test]
-fn a_lower_limit_closes_nothing_and_lets_nobody_in() {
+fn a_lowered_limit_closes_no_session_and_admits_no_client() {
     let server = Server::start();
     let mut admin = server.admin();
     let mut clients: Vec<_> = (0..4).map(|_| server.pop3()).collect();
@@ -565,27 +568,27 @@ fn a_lower_limit_closes_nothing_and_lets_nobody_in() {
             client.call("CAPA");
             client.multiline();
         }
-        is_silent(&waiting);
+        expect_silence(&waiting);
         play(&mut admin, [("hc?", "+4")]);
         clients.pop().unwrap().quit();
     }
-    // One POP3 client and one admin have left a third place.
+    // The remaining POP3 client and the admin leave one of three slots.
     waiting.ok();
     play(&mut admin, [("cc?", "+2"), ("hc?", "+5")]);
 }
 
 #[test]
-fn a_higher_limit_serves_those_who_wait() {
+fn a_raised_limit_serves_waiting_clients() {
     let server = Server::builder().flags(["-c", "2"]).start();
     let mut admin = server.admin();
     let _first = server.pop3();
     let mut waiting: Vec<_> = (0..20).map(|_| Client::connect(server.pop3_address())).collect();
-    waiting.iter().for_each(is_silent);
+    waiting.iter().for_each(expect_silence);
     play(&mut admin, [("cc?", "+1"), ("c= 12", "+")]);
     for client in &mut waiting[..10] {
         client.ok();
     }
-    waiting[10..].iter().for_each(is_silent);
+    waiting[10..].iter().for_each(expect_silence);
     play(&mut admin, [("cc?", "+11"), ("c= 998", "+")]);
     for client in &mut waiting[10..] {
         client.ok();
@@ -594,13 +597,13 @@ fn a_higher_limit_serves_those_who_wait() {
 }
 
 #[test]
-fn the_limit_counts_admins_too() {
+fn the_limit_counts_admins() {
     let server = Server::start();
     let mut admin = server.admin();
     play(&mut admin, [("c= 1", "+")]);
     let mut other = server.peep();
     other.send("a root root");
-    is_silent(&other);
+    expect_silence(&other);
     play(&mut admin, [("q", "+")]);
     admin.closed();
     other.expect("+");
@@ -608,7 +611,7 @@ fn the_limit_counts_admins_too() {
 }
 
 #[test]
-fn any_number_of_admins_at_once() {
+fn fifty_admins_can_work_at_once() {
     const ADMINS: usize = 50;
     let server = Server::start();
     let mut admins: Vec<_> = (0..ADMINS).map(|_| server.admin()).collect();
@@ -624,9 +627,9 @@ fn any_number_of_admins_at_once() {
     play(&mut admins[0], [("u?", "+1\r\nmrose")]);
 }
 
-/// Exactly one of many who add the same user at the same time has added it.
+/// Many admins add the same users at the same time.
 #[test]
-fn admins_do_not_overlook_each_other() {
+fn each_user_is_added_by_exactly_one_admin() {
     const ROUNDS: usize = 200;
     let server = Server::start();
     let added: usize = thread::scope(|scope| {
@@ -646,8 +649,9 @@ fn admins_do_not_overlook_each_other() {
 }
 
 #[test]
-fn an_admin_who_leaves_takes_nothing_along() {
-    // With an admin of its own, as the default one is refused to a client that has gone where the server is root's.
+fn only_complete_commands_of_an_admin_who_leaves_are_carried_out() {
+    // If the server runs as root, it refuses the default admin to a client that has already left. So this sets another
+    // one.
     let server = Server::builder().flags(["-a", "boss:secret"]).start();
     let login = || {
         let mut admin = server.peep();
@@ -655,10 +659,10 @@ fn an_admin_who_leaves_takes_nothing_along() {
         admin
     };
     let mut admin = login();
-    for rude in ["", "a boss", "a boss secret\r\nc= 99", "a boss secret\r\nu+ ana x\r\n", "xxxxxxxx"] {
-        server.peep().write(rude);
+    for octets in ["", "a boss", "a boss secret\r\nc= 99", "a boss secret\r\nu+ ana x\r\n", "xxxxxxxx"] {
+        server.peep().write(octets);
     }
-    eventually("what was complete is carried out", || admin.values("u?").len() == 2);
+    eventually("the complete command is carried out", || admin.values("u?").len() == 2);
     play(&mut admin, [("c?", "+998")]);
     for _ in 0..997 {
         drop(server.peep());
@@ -669,11 +673,11 @@ fn an_admin_who_leaves_takes_nothing_along() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Other protocols
 
-/// Sends `octets` to the PEEP port and expects one error in return; the server closes the connection by itself.
+/// Sends `octets` to PEEP's port. Checks that the server answers with one error and closes the connection.
 #[track_caller]
-fn is_refused_once(server: &Server, octets: &[u8]) {
+fn expect_one_refusal(server: &Server, octets: &[u8]) {
     let mut client = server.peep();
-    // The server may have closed before the last of the octets.
+    // This fails if the server closes the connection before it has read all octets.
     let _ = client.try_write(octets);
     let mut answers = Vec::new();
     while let Ok(Some(answer)) = client.try_line() {
@@ -683,38 +687,38 @@ fn is_refused_once(server: &Server, octets: &[u8]) {
     assert_eq!(server.admin().values("u?"), [USER], "after {}", octets.escape_ascii());
 }
 
-/// Lines that would add a user if they were taken for commands.
+/// Lines that add a user if the server takes them for commands.
 const INJECTED: &str = "\na root root\nu+ eve evil\n";
 
-/// A web page can make a browser send a form to any port of its own machine, and choose the form's path and text; a
-/// page from the same host can choose the method, too.
+/// A web page can make a browser send a form to any port of the browser's machine, and can choose the form's path and
+/// text. A page from the same host can also choose the method.
 #[test]
 fn a_web_page_cannot_speak_peep() {
     let server = Server::start();
     let long = format!("/{}", "a".repeat(300));
     for (method, path) in [("POST", "/"), ("POST", &*long), ("GET", "/"), ("a", "/root"), ("q", "/"), ("cap?", "/")] {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r");
-        is_refused_once(&server, format!("{head}{INJECTED}").as_bytes());
+        expect_one_refusal(&server, format!("{head}{INJECTED}").as_bytes());
     }
 }
 
 /// A TLS client chooses many octets of its first message, such as the name of a pre-shared key or of the server.
 #[test]
-fn a_tls_handshake_is_no_commands() {
+fn a_tls_handshake_is_not_taken_for_commands() {
     let server = Server::start();
     let head = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     for before in [0, 1, 200, 255, 300, 2000] {
         let filling = vec![b'x'; before];
-        is_refused_once(&server, &[&head[..], &filling, INJECTED.as_bytes()].concat());
+        expect_one_refusal(&server, &[&head[..], &filling, INJECTED.as_bytes()].concat());
     }
-    // No line end ever comes.
-    is_refused_once(&server, head);
-    is_refused_once(&server, &[&head[..], &[b'x'; 500]].concat());
-    // However the octets come, and whatever the protocol is.
+    // These octets have no line end.
+    expect_one_refusal(&server, head);
+    expect_one_refusal(&server, &[&head[..], &[b'x'; 500]].concat());
+    // These are other protocols too, and the octets arrive one by one.
     for octets in [&head[..], b"\0\x01", b"SSH-2.0-x\r", b"EHLO x\r", b"\r", b"*1\r\n$4\r\nPING\r"] {
         let lines = [octets, INJECTED.as_bytes()].concat();
         let mut client = server.peep();
-        // The server closes at the first line. What is sent after that fails, and may discard the answer.
+        // The server closes the connection at the first line. Writes after that fail, and may discard the answer.
         let _ = lines.chunks(1).try_for_each(|octet| client.try_write(octet));
         let mut answers = 0;
         while let Ok(Some(_)) = client.try_line() {
@@ -725,7 +729,7 @@ fn a_tls_handshake_is_no_commands() {
     }
 }
 
-/// The same by a real TLS client.
+/// A real TLS client sends the commands in its handshake.
 #[test]
 fn openssl_cannot_be_made_to_speak_peep() {
     let server = Server::start();
@@ -734,13 +738,13 @@ fn openssl_cannot_be_made_to_speak_peep() {
     for arguments in [&["-tls1_3", "-psk", "00112233", "-psk_identity", identity][..], &["-servername", identity]] {
         let mut openssl = Command::new("timeout");
         openssl.args(["10", "openssl", "s_client", "-connect", &address]).args(arguments);
-        let output = openssl.stdin(Stdio::null()).output().expect("timeout(1) is there");
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let output = openssl.stdin(Stdio::null()).output().expect("timeout(1) is installed");
+        let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         if output.status.code() == Some(127) {
-            eprintln!("passed over: openssl is not installed ({said})");
+            eprintln!("SKIPPED: openssl is not installed ({printed})");
             return;
         }
-        assert!(said.contains("CONNECTED"), "{said}");
+        assert!(printed.contains("CONNECTED"), "{printed}");
         assert_ne!(output.status.code(), Some(124), "the server has not closed the connection");
         assert_eq!(server.admin().values("u?"), [USER]);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 
-use crate::harness::{Certificate, Server};
+use crate::harness::{Certificate, Server, accept};
 use crate::tls_peer::{Identity, NAMES, Stream, secured};
 
 pub(crate) const BANNER: &str = "Connected successfully to server through PEEP!\nSee available commands with 'help'\n";
@@ -88,8 +88,7 @@ impl Scripted {
         let port = listener.local_addr().expect("its address").port();
         let script = script.to_vec();
         let thread = thread::spawn(move || {
-            let (socket, _) = listener.accept().expect("a client");
-            let mut lines = BufReader::new(stream(socket));
+            let mut lines = BufReader::new(stream(accept(&listener)));
             for (expected, answer) in script {
                 let mut line = String::new();
                 lines.read_line(&mut line).expect("a line");
@@ -100,7 +99,7 @@ impl Scripted {
         Self { port, thread }
     }
 
-    /// Asserts that the client has sent the lines of the script, and nothing else.
+    /// Checks that the client has sent the lines of the script, and nothing else.
     fn heard_all(self) {
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
@@ -454,7 +453,7 @@ fn ask_by_tls(port: u16, arguments: &[&str]) -> Ended {
 fn refusal_of(serve: impl FnOnce(TcpStream) + Send + 'static, arguments: &[&str]) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
-    let server = thread::spawn(move || serve(listener.accept().expect("a client").0));
+    let server = thread::spawn(move || serve(accept(&listener)));
     let Ended { code, stdout, stderr } = ask_by_tls(port, arguments);
     server.join().expect("a server without fault");
     assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(3), "", 1), "{stderr}");
@@ -492,7 +491,7 @@ fn the_systems_authorities_are_trusted_unless_others_are_named() {
         let port = listener.local_addr().expect("its address").port();
         let config = identity.config();
         thread::spawn(move || {
-            let mut lines = BufReader::new(secured(listener.accept().expect("a client").0, config)).lines();
+            let mut lines = BufReader::new(secured(accept(&listener), config)).lines();
             while let Some(Ok(_)) = lines.next() {}
         });
         let mut command = peepclient(port);

@@ -436,8 +436,8 @@ fn the_answer_to_quit_comes_with_the_end_of_the_connection() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Other protocols
 
-/// A web page can make a browser connect here, and a misconfigured client may begin with TLS. The server answers once and
-/// closes the connection: nothing that follows is taken for a command, and the slot is free at once.
+/// A web page can make a browser connect here, and a misconfigured client may begin with TLS. The server answers once
+/// and closes the connection: nothing that follows is taken for a command, and the slot is free at once.
 #[test]
 fn another_protocol_before_login_ends_the_connection() {
     let server = Server::start();

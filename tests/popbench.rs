@@ -1,4 +1,4 @@
-//! The real `popbench` against a small scripted POP3 server that can misbehave in one way at a time.
+//! The real `popbench` against a scripted POP3 server that can depart from the protocol in one way at a time.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -22,11 +22,11 @@ const MESSAGES: [&str; 3] = ["Subject: one\r\n\r\nbody\r\n", "Subject: two\r\n\r
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Correct,
-    /// A maildrop is locked by its session.
+    /// Each session locks its maildrop.
     Locking,
     /// A message has one octet fewer than LIST says.
     ShortBody,
-    /// A letter of the messages differs. The sizes are the same.
+    /// The messages differ in one letter and have the same sizes.
     OtherContent,
     /// Each RETR sends another content of the same size.
     ChangingContent,
@@ -46,7 +46,8 @@ enum Manner {
 }
 
 impl Manner {
-    /// The line that the answer to this command repeats for ever, and the pause after each.
+    /// The line that the answer to this command repeats without end, and the pause after each line. The pause is the
+    /// pace of a slow server, not a wait for the client.
     fn endless(self, verb: &str) -> Option<(&'static [u8], Duration)> {
         match (self, verb) {
             (Manner::EndlessList, "LIST") => Some((b"3 2\r\n", Duration::ZERO)),
@@ -58,7 +59,7 @@ impl Manner {
     }
 }
 
-/// A server on a port of its own. Its threads end with the test program.
+/// A server on a free port. Its threads end with the test program.
 struct Server {
     address: SocketAddr,
 }
@@ -69,7 +70,7 @@ enum Tls {
     None,
     AtOnce(Arc<ServerConfig>),
     Stls(Arc<ServerConfig>),
-    /// The server answers STLS and sends another reply in clear behind the answer.
+    /// The server answers STLS and sends another reply in clear after the answer.
     Planted,
 }
 
@@ -121,7 +122,7 @@ fn serve(mut socket: TcpStream, manner: Manner, tls: &Tls, state: &Mutex<State>)
             socket.write_all(b"+OK hello\r\n")?;
             socket.read_exact(&mut [0; 6])?;
             socket.write_all(b"+OK\r\n+OK\r\n")?;
-            let _ = socket.read(&mut [0]); // until it leaves
+            let _ = socket.read(&mut [0]); // returns when the client leaves
             return Ok(());
         }
     };
@@ -153,7 +154,7 @@ fn dialogue(
         if let Some((line, pause)) = manner.endless(verb) {
             stream.get_mut().write_all(b"+OK\r\n")?;
             loop {
-                stream.get_mut().write_all(line)?; // until the client leaves
+                stream.get_mut().write_all(line)?; // fails when the client leaves
                 thread::sleep(pause);
             }
         }
@@ -242,7 +243,7 @@ impl Run {
         self.json()
     }
 
-    /// Asserts the exit code, and that all errors are of this kind.
+    /// Checks the exit code, and that all errors are of this kind.
     #[track_caller]
     fn fails_with(&self, code: i32, kind: &str) {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
@@ -252,7 +253,7 @@ impl Run {
     }
 }
 
-/// Runs the program; it is killed after two minutes.
+/// Runs the program, which is killed after two minutes.
 fn popbench(arguments: &str) -> Run {
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", "120", env!("CARGO_BIN_EXE_popbench")]).args(arguments.split_whitespace());
@@ -340,7 +341,7 @@ fn a_storm_runs_one_session_for_each_client() {
 }
 
 #[test]
-fn no_maildrop_is_used_twice_at_once_when_there_are_enough() {
+fn clients_use_different_maildrops_if_there_are_enough() {
     let server = Server::start(Manner::Locking);
     server.bench("logins -c 5 -n 200 --users u{1..5} --json").fine();
     let run = server.bench("idle -c 2 --users one --duration 10ms --json");
@@ -365,9 +366,9 @@ fn a_duration_bounds_the_run() {
     assert!(json["sessions"].as_u64().unwrap() >= 2);
 }
 
-/// The server never makes the client wait for long, but the session would never end.
+/// No single read times out, but the session would never end.
 #[test]
-fn a_session_does_not_outlive_the_run() {
+fn a_session_is_ended_with_the_run() {
     let server = Server::start(Manner::DrippedBody);
     server.bench("sessions -c 2 --users u{1..2} -d 50ms --timeout 200ms --json").fails_with(1, "timeout");
 }
@@ -509,7 +510,7 @@ fn the_text_report_has_the_figure_and_the_errors() {
     }
 }
 
-/// Servers for both ways to begin TLS, each with its flag.
+/// Servers for both ways to start TLS, each with its flag.
 fn by_tls(identity: &Identity, manner: Manner) -> [(&'static str, Server); 2] {
     let config = identity.config();
     [
@@ -541,9 +542,9 @@ fn every_workload_runs_by_tls() {
     }
 }
 
-/// The message has many records, whose ends are not ends of lines.
+/// The message takes many TLS records, which do not end where its lines end.
 #[test]
-fn a_message_by_tls_is_the_same_to_the_octet() {
+fn a_message_is_the_same_by_tls_and_in_clear() {
     let certificate = Certificate::new();
     let pop3d = harness::Server::builder().tls(&certificate).user("u", "secret").start();
     let line = "0123456789".repeat(7);
@@ -591,7 +592,7 @@ fn one_cipher_is_offered_and_reported() {
 }
 
 #[test]
-fn sessions_are_resumed_when_asked_for() {
+fn tls_sessions_are_resumed_with_tls_resume() {
     let certificate = Certificate::new();
     let pop3d = harness::Server::builder().tls(&certificate).user("u", "secret").start();
     for (version, cipher) in
@@ -612,7 +613,7 @@ fn sessions_are_resumed_when_asked_for() {
 fn no_login_is_sent_to_an_untrusted_server() {
     let (identity, another) = (Identity::new(), Identity::new());
     for (flag, server) in by_tls(&identity, Manner::Correct) {
-        let code = if flag == "--tls" { 3 } else { 1 }; // by STLS there was a connection
+        let code = if flag == "--tls" { 3 } else { 1 }; // With STLS the connection was established before the error.
         let run = server.bench(&format!("logins -c 2 -n 2 {flag} --ca {} --json", another.ca()));
         run.fails_with(code, "TLS");
         assert!(run.out.contains("nobody trusted here"), "{}", run.out);
@@ -639,7 +640,7 @@ fn a_server_without_tls_is_an_error() {
 }
 
 #[test]
-fn errors_by_tls_are_those_in_clear() {
+fn errors_are_of_the_same_kinds_by_tls_as_in_clear() {
     let identity = Identity::new();
     for (manner, kind) in [
         (Manner::ShortBody, "octet mismatch"),
@@ -668,14 +669,18 @@ fn two_servers_are_compared_by_tls() {
     }
 }
 
-/// The reader of a pipe has left, or the disk is full.
+/// The report is written to a pipe whose reader has left, which is no error, or to a full disk.
 #[test]
-fn a_report_that_cannot_be_written() {
+fn a_report_that_cannot_be_written_is_an_error_unless_its_reader_has_left() {
     let server = Server::start(Manner::Correct);
     let run = |out: Stdio| {
         let options = ["retr", "-n", "1", "--password", "secret", "--address"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_popbench"));
-        command.args(options).arg(server.address.to_string()).arg("--quiet");
+        let mut command = Command::new("timeout");
+        command
+            .args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_popbench")])
+            .args(options)
+            .arg(server.address.to_string())
+            .arg("--quiet");
         let Output { status, stderr, .. } = command.stdout(out).stderr(Stdio::piped()).output().unwrap();
         (status.code(), String::from_utf8(stderr).unwrap())
     };

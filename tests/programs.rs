@@ -1,55 +1,62 @@
-//! The program `pop3d` itself: its flags, its errors at the start, its log, and how it ends.
+//! The program `pop3d`: its flags, its errors at the start, its log, and its end.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, copy_of_program, eventually, reset,
+    ChildGuard, Client, MailRoot, NOBODY, PASSWORD, PATIENCE, PROGRAM, Server, USER, bounded_output, copy_of_program,
+    eventually, lines_of, reset,
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Helpers
 
 /// A program started with exactly these flags, for tests that the harness's server does not suit.
-struct Program(Child);
+struct Program {
+    child: ChildGuard,
+    lines: mpsc::Receiver<String>,
+}
 
 impl Program {
     fn start(flags: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self(command.spawn().unwrap())
+        Self::run(Command::new(PROGRAM).args(flags))
     }
 
-    /// Reads the next line that it prints.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        // The buffer of one octet reads nothing behind the line.
-        BufReader::with_capacity(1, self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+    fn run(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let lines = lines_of(child.stdout.take().unwrap());
+        Self { child: ChildGuard(child), lines }
+    }
+
+    /// Waits for the next line that the program prints.
+    #[track_caller]
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the program prints a line")
     }
 
     /// Reads a line `PROTOCOL listening on ADDRESS` and returns the address.
-    fn address(&mut self, protocol: &str) -> SocketAddr {
+    #[track_caller]
+    fn address(&self, protocol: &str) -> SocketAddr {
         let line = self.line();
         let address = line.strip_prefix(protocol).and_then(|line| line.strip_prefix(" listening on "));
         address.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        kill_process(Pid::from_child(&self.child.0), signal).unwrap();
     }
-}
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    /// Waits until the program has ended, and checks that it has ended with status 0.
+    #[track_caller]
+    fn succeeds(&mut self) {
+        expect_success(self.child.wait());
     }
 }
 
@@ -62,9 +69,9 @@ fn output(flags: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// Asserts that the program does not start, and that it says why in one line.
+/// Checks that the program does not start and gives the reason in one line.
 #[track_caller]
-fn refused(flags: &[&str], code: i32, why: &[&str]) {
+fn expect_refusal(flags: &[&str], code: i32, why: &[&str]) {
     let output = output(flags);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{flags:?}: {text}");
@@ -92,16 +99,16 @@ fn server_with_mail(flags: &[&str]) -> Server {
     server
 }
 
-/// Signals the server and asserts that it exits with 0 in time. The server promises five seconds; [`PATIENCE`] allows
-/// for a busy machine.
+/// Signals the server and checks that it ends with status 0 in time. The server promises to end within five seconds.
+/// [`PATIENCE`] allows more time, for a busy machine.
 #[track_caller]
-fn ends_well(server: &mut Server, signal: Signal) {
+fn end(server: &mut Server, signal: Signal) {
     server.signal(signal);
-    succeeded(server.wait());
+    expect_success(server.wait());
 }
 
 #[track_caller]
-fn succeeded(status: ExitStatus) {
+fn expect_success(status: ExitStatus) {
     assert_eq!(status.code(), Some(0), "{status}");
 }
 
@@ -142,7 +149,7 @@ fn short_and_long_flags_do_the_same() {
         let admin = "boss b:c";
         assert_eq!(["m?", "t?", "c?", "u?"].map(|setting| query(peep, admin, setting)), [root, "77", "55", "2"]);
         program.signal(Signal::TERM);
-        succeeded(program.0.wait().unwrap());
+        program.succeeds();
     }
 }
 
@@ -152,7 +159,7 @@ fn the_mail_directory_is_the_working_directory_by_default() {
     mail.maildrop(USER).put("1", "abc\n");
     let mut command = Command::new(PROGRAM);
     command.args(["-p", "0", "-P", "0", "-u", &format!("{USER}:{PASSWORD}")]).current_dir(mail.path());
-    let mut program = Program(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let program = Program::run(&mut command);
     let port = program.address("POP3").port();
     let mut client = Client::connect(([127, 0, 0, 1], port).into());
     client.ok();
@@ -163,7 +170,7 @@ fn the_mail_directory_is_the_working_directory_by_default() {
 /// Each protocol has one port on all of its addresses. PEEP listens on loopback only.
 #[test]
 fn by_default_pop3_listens_everywhere_and_peep_on_loopback() {
-    let mut program = Program::start(&["-p", "0", "-P", "0"]);
+    let program = Program::start(&["-p", "0", "-P", "0"]);
     let mut addresses = Vec::new();
     loop {
         let line = program.line();
@@ -188,7 +195,7 @@ fn by_default_pop3_listens_everywhere_and_peep_on_loopback() {
 fn each_address_is_served() {
     let flags =
         ["-p", "0", "-P", "0", "--address", "127.0.0.1", "--address", "127.0.0.2", "--peep-address", "127.0.0.3"];
-    let mut program = Program::start(&flags);
+    let program = Program::start(&flags);
     for expected in ["127.0.0.1", "127.0.0.2"] {
         let address = program.address("POP3");
         assert_eq!(address.ip().to_string(), expected);
@@ -199,10 +206,10 @@ fn each_address_is_served() {
 }
 
 #[test]
-fn help_and_version() {
+fn help_names_every_flag_and_version_prints_the_version() {
     for flag in ["--help", "-h"] {
         let output = output(&[flag]);
-        succeeded(output.status);
+        expect_success(output.status);
         let help = String::from_utf8(output.stdout).unwrap();
         for flag in "user mailbox maildir peep-admin pop3-port peep-port transform timeout max-connections address \
                      peep-address transform-timeout verbose quiet log-file help version"
@@ -214,13 +221,13 @@ fn help_and_version() {
     }
     for flag in ["--version", "-V"] {
         let output = output(&[flag]);
-        succeeded(output.status);
+        expect_success(output.status);
         assert_eq!(output.stdout, format!("pop3d {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What cannot work is said in one line
+// Refusals at the start
 
 #[test]
 fn an_invalid_flag_or_value_is_refused() {
@@ -263,7 +270,7 @@ fn an_invalid_flag_or_value_is_refused() {
         (&["-m"], &["mailbox"]),
         (&["-m", ".", "-m", "."], &["mailbox"]),
     ] {
-        refused(flags, 2, why);
+        expect_refusal(flags, 2, why);
     }
 }
 
@@ -272,12 +279,12 @@ fn settings_that_cannot_work_are_refused() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("file"), "").unwrap();
-    refused(&["-m", &path("missing")], 1, &["missing", "No such file or directory"]);
-    refused(&["-m", &path("file")], 1, &["file", "Not a directory"]);
-    refused(&["-m", ""], 2, &["mailbox"]);
-    refused(&["--log-file", &path("missing/log")], 1, &["missing/log", "No such file or directory"]);
-    refused(&["--log-file", &path("")], 1, &["log file"]);
-    refused(&["--address", "192.0.2.1"], 1, &["192.0.2.1"]);
+    expect_refusal(&["-m", &path("missing")], 1, &["missing", "No such file or directory"]);
+    expect_refusal(&["-m", &path("file")], 1, &["file", "Not a directory"]);
+    expect_refusal(&["-m", ""], 2, &["mailbox"]);
+    expect_refusal(&["--log-file", &path("missing/log")], 1, &["missing/log", "No such file or directory"]);
+    expect_refusal(&["--log-file", &path("")], 1, &["log file"]);
+    expect_refusal(&["--address", "192.0.2.1"], 1, &["192.0.2.1"]);
 }
 
 #[test]
@@ -302,24 +309,24 @@ fn a_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let port = address.port().to_string();
-    refused(&["-p", &port], 1, &[&address.to_string(), "in use"]);
-    refused(&["--peep-address", "127.0.0.1", "-P", &port], 1, &[&address.to_string(), "in use"]);
+    expect_refusal(&["-p", &port], 1, &[&address.to_string(), "in use"]);
+    expect_refusal(&["--peep-address", "127.0.0.1", "-P", &port], 1, &[&address.to_string(), "in use"]);
 }
 
 /// The limit is that of a container with few processes. Root has no such limit, so the program runs as a user who has
 /// no other processes.
 #[test]
 fn a_limit_of_threads_that_is_too_low_is_refused() {
-    const SOMEBODY: u32 = NOBODY - 1;
+    const OWN_USER: u32 = NOBODY - 1;
     let (program, _directory) = copy_of_program();
     for threads in ["1", "2", "500", "1000", "1001"] {
         let mut command = Command::new("bash");
         let script = "ulimit -u \"$1\" && exec \"$0\" -q -a boss:x -u ana:x -p 0 -P 0 --address 127.0.0.1";
         command.args(["-c", script]).arg(&program).arg(threads);
         if geteuid().is_root() {
-            command.uid(SOMEBODY);
+            command.uid(OWN_USER);
         }
-        let output = command.current_dir("/tmp").stdin(Stdio::null()).output().unwrap();
+        let output = bounded_output(command.current_dir("/tmp").stdin(Stdio::null()));
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{}: {text}", output.status);
         assert!(!text.contains("panicked") && text.contains("thread"), "{text}");
@@ -328,7 +335,7 @@ fn a_limit_of_threads_that_is_too_low_is_refused() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The end
+// The end of the server
 
 #[test]
 fn a_signal_ends_idle_sessions() {
@@ -339,7 +346,7 @@ fn a_signal_ends_idle_sessions() {
         let mut client = server.session();
         client.call("DELE 1");
         client.write("QUI");
-        ends_well(&mut server, signal);
+        end(&mut server, signal);
         for client in [&mut waiting, &mut admin, &mut client] {
             client.closed();
         }
@@ -347,7 +354,7 @@ fn a_signal_ends_idle_sessions() {
     }
 }
 
-/// A script may send a signal as soon as it has seen the ports.
+/// A script may send a signal as soon as the addresses are printed.
 #[test]
 fn a_signal_right_after_the_start_ends_the_server() {
     for round in 0..40 {
@@ -355,7 +362,7 @@ fn a_signal_right_after_the_start_ends_the_server() {
             Program::start(&["-p", "0", "-P", "0", "--address", "127.0.0.1", "--peep-address", "127.0.0.1"]);
         program.address("POP3");
         program.signal(if round % 2 == 0 { Signal::TERM } else { Signal::INT });
-        succeeded(program.0.wait().unwrap());
+        program.succeeds();
     }
 }
 
@@ -363,7 +370,7 @@ fn a_signal_right_after_the_start_ends_the_server() {
 const LARGE: usize = 16 << 20;
 
 #[test]
-fn a_running_reply_is_finished() {
+fn a_message_that_is_being_sent_is_finished_before_the_end() {
     for line in ["in wire form already\r\n", ".to be edited\n"] {
         let mut server = server_with_mail(&[]);
         let count = LARGE / line.len();
@@ -380,26 +387,26 @@ fn a_running_reply_is_finished() {
         let received = client.rest();
         assert_eq!(received.len(), expected, "{line:?}");
         assert!(received.ends_with(b"\r\n.\r\n"), "{line:?}");
-        succeeded(server.wait());
+        expect_success(server.wait());
         assert_eq!(server.maildrop().messages(), ["1"]);
     }
 }
 
 #[test]
-fn a_reply_that_the_client_does_not_read_is_given_up() {
+fn a_message_that_the_client_does_not_read_does_not_delay_the_end() {
     let mut server = server_with_mail(&[]);
     server.maildrop().put("1", "x".repeat(LARGE));
     let mut client = server.session();
     client.send_all(["RETR 1", "DELE 1", "QUIT"]);
     client.ok();
-    ends_well(&mut server, Signal::TERM);
+    end(&mut server, Signal::TERM);
     assert!(!client.rest().ends_with(b"\r\n.\r\n"));
     assert_eq!(server.maildrop().messages(), ["1"]);
 }
 
-/// Commands pipelined behind the RETR make no difference.
+/// Commands that the client has sent after RETR make no difference.
 #[test]
-fn a_running_transform_is_finished() {
+fn a_running_transform_is_finished_before_the_end() {
     for behind in [&[][..], &["NOOP"]] {
         let mut server = server_with_mail(&["-t", "sh -c 'cat; sleep 1; echo end'"]);
         let mut client = server.session();
@@ -409,7 +416,7 @@ fn a_running_transform_is_finished() {
         server.signal(Signal::TERM);
         assert_eq!(client.multiline(), b"\r\nbody\r\nend\r\n", "{behind:?}");
         client.closed();
-        succeeded(server.wait());
+        expect_success(server.wait());
     }
 }
 
@@ -433,7 +440,7 @@ fn a_transform_that_does_not_end_is_killed() {
         client.send_all(["RETR 1"].iter().chain(behind).copied());
         eventually("the program runs", || note.exists());
         let process = fs::read_to_string(&note).unwrap();
-        ends_well(&mut server, Signal::TERM);
+        end(&mut server, Signal::TERM);
         assert!(!client.rest().ends_with(b"\r\n.\r\n"), "{program} {behind:?}");
         let stat = format!("/proc/{}/stat", process.trim_end());
         let has_ended = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
@@ -446,7 +453,7 @@ fn clients_that_wait_for_a_slot_do_not_delay_the_end() {
     let mut server = Server::builder().flags(["-c", "2"]).start();
     let _first = server.pop3();
     let mut waiting: Vec<_> = (0..5).map(|_| Client::connect(server.pop3_address())).collect();
-    ends_well(&mut server, Signal::TERM);
+    end(&mut server, Signal::TERM);
     waiting.iter_mut().for_each(Client::closed);
 }
 
@@ -458,7 +465,7 @@ fn a_waiting_login_does_not_delay_the_end() {
     let mut second = server.pop3();
     second.call(&format!("USER {USER}"));
     second.send(&format!("PASS {PASSWORD}"));
-    ends_well(&mut server, Signal::INT);
+    end(&mut server, Signal::INT);
 }
 
 #[test]
@@ -470,12 +477,12 @@ fn a_second_signal_changes_nothing() {
     client.ok();
     server.signal(Signal::TERM);
     server.signal(Signal::TERM);
-    ends_well(&mut server, Signal::INT);
+    end(&mut server, Signal::INT);
 }
 
 /// Connections that the old server has closed itself are in the TIME-WAIT state.
 #[test]
-fn it_starts_again_on_the_same_ports_at_once() {
+fn a_server_can_be_started_again_on_the_same_ports_at_once() {
     let (mut pop3, mut peep) = ("0".to_owned(), "0".to_owned());
     for _ in 0..5 {
         let mut program =
@@ -486,7 +493,7 @@ fn it_starts_again_on_the_same_ports_at_once() {
         open[0].ok();
         assert_eq!(query(addresses.1, "root root", "cc?"), "1");
         program.signal(Signal::TERM);
-        succeeded(program.0.wait().unwrap());
+        program.succeeds();
         open.iter_mut().for_each(Client::closed);
     }
 }
@@ -501,7 +508,7 @@ fn log_lines(server: &Server, text: &str) -> Vec<String> {
 
 /// Waits for a log line that contains all of `texts`.
 #[track_caller]
-fn logged(server: &Server, texts: &[&str]) {
+fn expect_log_line(server: &Server, texts: &[&str]) {
     eventually(&format!("the log has {texts:?}"), || {
         server.stderr().lines().any(|line| texts.iter().all(|text| line.contains(text)))
     });
@@ -522,9 +529,9 @@ fn sessions_are_logged_from_connect_to_end() {
     client.fetch("TOP 1 1");
     client.call("DELE 1");
     client.quit();
-    logged(&server, &[&address, "connected"]);
-    logged(&server, &[&address, "login", "\"mrose\"", "messages=2", "octets=44"]);
-    logged(&server, &[&address, "end: quit", "retrieved=2", "octets=44", "deleted=1"]);
+    expect_log_line(&server, &[&address, "connected"]);
+    expect_log_line(&server, &[&address, "login", "\"mrose\"", "messages=2", "octets=44"]);
+    expect_log_line(&server, &[&address, "end: quit", "retrieved=2", "octets=44", "deleted=1"]);
 }
 
 #[test]
@@ -534,21 +541,21 @@ fn the_log_says_how_each_session_ended() {
     let hang_up = local_address(&client);
     client.call("DELE 1");
     drop(client);
-    logged(&server, &[&hang_up, "end: client hung up", "deleted=0"]);
+    expect_log_line(&server, &[&hang_up, "end: client hung up", "deleted=0"]);
     let client = server.session();
     let broken = local_address(&client);
     reset(client);
-    logged(&server, &[&broken, "end: client hung up"]);
+    expect_log_line(&server, &[&broken, "end: client hung up"]);
     let mut client = server.pop3();
     let idle = local_address(&client);
     client.closed();
-    logged(&server, &[&idle, "end: timeout"]);
+    expect_log_line(&server, &[&idle, "end: timeout"]);
     let mut server = server_with_mail(&[]);
     let client = server.session();
     let open = local_address(&client);
-    ends_well(&mut server, Signal::TERM);
-    logged(&server, &["shutting down", "SIGTERM"]);
-    logged(&server, &[&open, "end: server shutting down"]);
+    end(&mut server, Signal::TERM);
+    expect_log_line(&server, &["shutting down", "SIGTERM"]);
+    expect_log_line(&server, &[&open, "end: server shutting down"]);
 }
 
 #[test]
@@ -559,16 +566,16 @@ fn failed_logins_are_logged_with_the_address() {
     for user in [USER, "nobody"] {
         client.call(&format!("USER {user}"));
         client.refused("PASS wrong");
-        logged(&server, &["[WARN]", &address, "login failed", &format!("\"{user}\"")]);
+        expect_log_line(&server, &["[WARN]", &address, "login failed", &format!("\"{user}\"")]);
     }
     let mut peep = server.peep();
     peep.send("a root wrong");
     peep.expect("-2");
-    logged(&server, &["[WARN]", &local_address(&peep), "login failed", "\"root\""]);
+    expect_log_line(&server, &["[WARN]", &local_address(&peep), "login failed", "\"root\""]);
     let _holder = server.session();
     client.call(&format!("USER {USER}"));
     client.refused(&format!("PASS {PASSWORD}"));
-    logged(&server, &[&address, "in use"]);
+    expect_log_line(&server, &[&address, "login refused", "locked by session"]);
 }
 
 #[test]
@@ -576,7 +583,7 @@ fn changed_settings_are_logged() {
     let server = server_with_mail(&["--allow-dir", "/tmp"]);
     let mut admin = server.admin();
     let address = local_address(&admin);
-    for (command, told) in [
+    for (command, expected) in [
         ("u+ ana hunter2", "\"ana\" added"),
         ("u- ana", "\"ana\" deleted"),
         ("c= 77", "connections = 77"),
@@ -585,7 +592,7 @@ fn changed_settings_are_logged() {
     ] {
         admin.send(command);
         admin.expect("+");
-        logged(&server, &[&address, told]);
+        expect_log_line(&server, &[&address, expected]);
     }
     let before = log_lines(&server, "set:").len();
     for (command, code) in
@@ -597,9 +604,8 @@ fn changed_settings_are_logged() {
     assert_eq!(log_lines(&server, "set:").len(), before);
 }
 
-/// Whatever the client sends, and at every log level.
 #[test]
-fn no_password_is_logged() {
+fn no_password_is_logged_at_any_level() {
     let server = server_with_mail(&["-vv", "-a", "boss:admin-secret"]);
     let mut client = server.pop3();
     client.login(USER, PASSWORD);
@@ -622,9 +628,9 @@ fn no_password_is_logged() {
         "q",
     ]);
     peep.rest();
-    logged(&server, &["added"]);
+    expect_log_line(&server, &["added"]);
     client.quit();
-    logged(&server, &["PASS"]);
+    expect_log_line(&server, &["PASS"]);
     for secret in ["secret", PASSWORD] {
         assert_eq!(log_lines(&server, secret), [""; 0]);
     }
@@ -642,8 +648,8 @@ fn text_from_clients_cannot_break_a_log_line() {
     let mut peep = server.peep();
     peep.write("a evil\u{2028}name x\r\na ev\u{202e}il x\r\na root root\r\nm= /\u{2028}x\r\nu- \u{9b}x\r\nq\r\n");
     peep.rest();
-    logged(&server, &["end: quit"]);
-    logged(&server, &["#2", "end"]);
+    expect_log_line(&server, &["end: quit"]);
+    expect_log_line(&server, &["#2", "end"]);
     let log = server.stderr();
     for line in log.lines().filter(|line| !line.is_empty()) {
         let stamped = line.get(..4).is_some_and(|year| year.bytes().all(|octet| octet.is_ascii_digit()));
@@ -671,7 +677,7 @@ fn flags_set_the_log_level() {
         server.maildrop().remove("1");
         client.refused("RETR 1"); // ERROR
         client.quit();
-        ends_well(&mut server, Signal::TERM);
+        end(&mut server, Signal::TERM);
         for level in ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"] {
             let found = !log_lines(&server, &format!("[{level}]")).is_empty();
             assert_eq!(found, levels.contains(&level), "{level} with {flags:?}");
@@ -687,7 +693,7 @@ fn a_log_file_is_appended_to() {
     for runs in 1..=3 {
         let mut server = server_with_mail(&["--log-file", file.to_str().unwrap()]);
         server.session().quit();
-        ends_well(&mut server, Signal::TERM);
+        end(&mut server, Signal::TERM);
         let log = fs::read_to_string(&file).unwrap();
         assert!(log.starts_with("what was there\n"), "{log}");
         assert_eq!(log.matches("end: quit").count(), runs, "{log}");
@@ -704,17 +710,19 @@ fn a_log_file_is_opened_again_on_sighup() {
     server.session().quit();
     fs::rename(&file, &moved).unwrap();
     server.signal(Signal::HUP);
-    eventually("there is a new file", || fs::read_to_string(&file).is_ok_and(|log| log.contains("opened again")));
+    eventually("the server writes to a new file", || {
+        fs::read_to_string(&file).is_ok_and(|log| log.contains("opened again"))
+    });
     server.session().quit();
-    ends_well(&mut server, Signal::TERM);
+    end(&mut server, Signal::TERM);
     assert_eq!(fs::read_to_string(&moved).unwrap().matches("end: quit").count(), 1);
     assert_eq!(fs::read_to_string(&file).unwrap().matches("end: quit").count(), 1);
 }
 
-/// glibc reads the setting only from the environment, so the program executes itself again, in the same process and
-/// with the same name.
+/// glibc reads its tunables only from the environment at the start. So the program sets them and executes itself again
+/// in the same process, with the same name.
 #[test]
-fn its_threads_keep_little_freed_memory() {
+fn the_server_limits_the_memory_that_its_threads_keep_after_freeing() {
     let environment = |server: &Server| fs::read_to_string(format!("/proc/{}/environ", server.pid())).unwrap();
     let server = server_with_mail(&[]);
     assert_eq!(environment(&server).contains("GLIBC_TUNABLES="), cfg!(target_env = "gnu"));

@@ -18,7 +18,7 @@ struct Setup {
 }
 
 impl Setup {
-    /// A file with these lines, beside those that each of them has: the mail directory, and free ports on 127.0.0.1.
+    /// Writes a file with these lines and with defaults for tests: the mail directory, and free ports on 127.0.0.1.
     fn new(lines: &str) -> Self {
         let setup = Self { directory: TempDir::new().unwrap(), mail: MailRoot::new() };
         setup.write(lines);
@@ -29,7 +29,7 @@ impl Setup {
         self.directory.path().join(name)
     }
 
-    /// Replaces the lines. A line for a key that each file has stands in place of that one.
+    /// Replaces the file by one with these lines. A line replaces the default for its key.
     fn write(&self, lines: &str) {
         let mail = format!("{:?}", self.mail.path());
         let own = [
@@ -42,7 +42,7 @@ impl Setup {
         ];
         let is_set = |key: &str| lines.lines().any(|line| line.starts_with(&format!("{key} =")));
         let own = own.iter().filter(|(key, _)| !is_set(key)).map(|(key, value)| format!("{key} = {value}\n"));
-        // Read whole or not at all.
+        // The server never reads a part of the file, because it is replaced as a whole.
         fs::write(self.path("new"), own.collect::<String>() + lines + "\n").unwrap();
         fs::rename(self.path("new"), self.path("pop3d.toml")).unwrap();
     }
@@ -63,7 +63,7 @@ fn admin(server: &Server) -> Client {
     admin
 }
 
-/// Has the configuration read again by PEEP, which tells what needs a restart.
+/// Makes the server read its configuration again, by PEEP. Returns the settings that need a restart.
 #[track_caller]
 fn reload(admin: &mut Client) -> Vec<String> {
     admin.send("r");
@@ -73,12 +73,12 @@ fn reload(admin: &mut Client) -> Vec<String> {
     (0..count).map(|_| admin.line()).collect()
 }
 
-/// The address of the `number`th line in the log that tells of a listening socket of `service`, once there is one.
+/// Waits for the log line `number` (from 0) about a listening socket of `service`, and returns its address.
 #[track_caller]
 fn listening(server: &Server, service: &str, number: usize) -> SocketAddr {
     let mut found = None;
     let line = format!("] {service} listening on ");
-    eventually("the port is logged", || {
+    eventually("the log has the address", || {
         let log = server.stderr();
         found =
             log.lines().filter_map(|it| it.split_once(&line)).nth(number).map(|(_, address)| address.parse().unwrap());
@@ -109,7 +109,7 @@ fn sighup_reads_the_configuration_again() {
 }
 
 #[test]
-fn a_value_that_peep_has_changed_stays_until_the_configuration_changes_it() {
+fn a_value_set_by_peep_stays_until_the_configuration_changes_it() {
     let setup = Setup::new("user = ['ana:1', 'bob:1']\ntimeout = 77\nmax-connections = 50");
     let server = setup.start();
     let mut admin = admin(&server);
@@ -153,12 +153,12 @@ fn a_configuration_that_cannot_be_used_changes_nothing() {
         setup.write(&bad);
         admin.send("r");
         admin.expect("-11");
-        let why = why.replace(":1:11:", ":"); // the line depends on the other keys
-        let told = |line: &str| {
+        let why = why.replace(":1:11:", ":"); // The number of the line depends on the other keys.
+        let is_reason = |line: &str| {
             line.contains("[ERROR] the configuration cannot be used, the old one stays: ")
                 && line.contains(why.trim_start_matches(": "))
         };
-        eventually(&format!("the log says why: {why}"), || server.stderr().lines().any(told));
+        eventually(&format!("the log has the reason: {why}"), || server.stderr().lines().any(is_reason));
         assert_eq!(admin.value("t?"), "77", "{bad}");
         assert_eq!(admin.values("u?"), ["ana"], "{bad}");
         assert!(login(&server, "ana", "1").is_ok(), "{bad}");
@@ -224,14 +224,42 @@ fn ports_are_added_and_removed_while_sessions_go_on() {
     without_tls.quit();
     let mut client = server.pop3();
     assert!(client.refused("STLS").contains("no TLS"));
-    // The same port again.
+    // The port can be added again.
     setup.write("user = ['ana:1']\naddress = ['127.0.0.2', '127.0.0.1']");
     assert!(reload(&mut admin).is_empty());
     Client::connect(other).ok();
 }
 
+/// All addresses exclude each of them on the same port, unless one socket replaces the other.
 #[test]
-fn peep_goes_by_tls_from_a_reload_on() {
+fn an_address_replaces_one_that_covers_it() {
+    let certificate = Certificate::new();
+    let tls = format!("tls-cert = {:?}\ntls-key = {:?}\n", certificate.chain(), certificate.key());
+    let setup = Setup::new("user = ['ana:1']");
+    let server = setup.start();
+    let mut admin = admin(&server);
+    let address = server.pop3_address();
+    let port = format!("pop3-port = {}", address.port());
+    let mut session = server.pop3();
+    session.login("ana", "1");
+    for addresses in ["['0.0.0.0']", "['127.0.0.1']", "['0.0.0.0']", "['127.0.0.1', '127.0.0.2']"] {
+        setup.write(&format!("user = ['ana:1']\n{port}\naddress = {addresses}"));
+        assert!(reload(&mut admin).is_empty(), "{addresses}");
+        Client::connect(address).ok();
+    }
+    // The same port for another service, and back.
+    setup.write(&format!("user = ['ana:1']\n{tls}pop3s-port = {}", address.port()));
+    assert!(reload(&mut admin).is_empty());
+    Client::connect(address).tls(&certificate).ok();
+    setup.write(&format!("user = ['ana:1']\n{port}"));
+    assert!(reload(&mut admin).is_empty());
+    Client::connect(address).ok();
+    session.call("STAT");
+    session.quit();
+}
+
+#[test]
+fn peep_uses_tls_after_a_reload() {
     let certificate = Certificate::new();
     let setup = Setup::new("user = ['ana:1']");
     let server = setup.start();
@@ -246,7 +274,7 @@ fn peep_goes_by_tls_from_a_reload_on() {
 }
 
 #[test]
-fn what_sessions_look_up_follows_the_configuration() {
+fn open_sessions_use_the_reloaded_settings() {
     let setup = Setup::new("user = ['ana:1']");
     setup.mail.maildrop("ana").put("1", "abc\n");
     let elsewhere = MailRoot::new();
@@ -292,7 +320,7 @@ fn what_sessions_look_up_follows_the_configuration() {
 }
 
 #[test]
-fn the_users_file_may_become_another_one() {
+fn a_reload_can_change_the_users_file() {
     let setup = Setup::new("");
     fs::write(setup.path("first"), "ana:{PLAIN}1\n").unwrap();
     fs::write(setup.path("second"), "bob:{PLAIN}1\n").unwrap();
@@ -321,7 +349,7 @@ fn rules_for_names_follow_the_configuration() {
 }
 
 #[test]
-fn a_statistics_log_begins_and_ends() {
+fn a_reload_can_start_and_end_the_statistics_log() {
     let setup = Setup::new("user = ['ana:1']");
     let server = setup.start();
     let mut admin = admin(&server);
@@ -335,9 +363,9 @@ fn a_statistics_log_begins_and_ends() {
     server.expect_log("INFO", "set: configuration read again");
 }
 
-/// logrotate does not wait until somebody has mended the configuration.
+/// logrotate needs a new log file even if the configuration has an error.
 #[test]
-fn the_log_file_is_opened_again_whatever_the_configuration_is_like() {
+fn the_log_file_is_opened_again_if_the_configuration_has_an_error() {
     let setup = Setup::new("user = ['ana:1']");
     let log = setup.path("log");
     let server = setup.builder().flags(["--log-file", log.to_str().unwrap()]).start();
@@ -348,9 +376,10 @@ fn the_log_file_is_opened_again_whatever_the_configuration_is_like() {
     eventually("the log goes on in a new file", || text().contains("the configuration cannot be used"));
 }
 
-/// A server that has given up its rights keeps what it may not open again, and names it; the rest is reloaded.
+/// A server that has given up root keeps the old values of settings that it may not apply, and names them. It applies
+/// the others.
 #[test]
-fn what_a_confined_server_may_not_open_again_needs_a_restart() {
+fn settings_that_a_confined_server_may_not_apply_need_a_restart() {
     if !geteuid().is_root() {
         return eprintln!("SKIPPED: only root can start a server that becomes another user");
     }
@@ -366,7 +395,7 @@ fn what_a_confined_server_may_not_open_again_needs_a_restart() {
     let server = setup.start();
     server.expect_log("WARN", &format!("will not be able to read {} again when it changes", key.display()));
     let mut admin = admin(&server);
-    // The mail directory is elsewhere, and the key is for root alone.
+    // The mail directory is not below the old one, and only root may read the key.
     let elsewhere = MailRoot::new();
     setup.write(&format!("{base}timeout = 5\nmailbox = {:?}\npeep-port = 1", elsewhere.path()));
     for _ in 0..2 {
@@ -374,13 +403,13 @@ fn what_a_confined_server_may_not_open_again_needs_a_restart() {
     }
     assert_eq!([admin.value("t?").as_str(), &admin.value("m?")], ["5", setup.mail.path().to_str().unwrap()]);
     Client::connect(server.pop3s_address()).tls(&certificate).ok();
-    // Nor may it read its configuration.
+    // The server may not read its configuration, either.
     fs::set_permissions(setup.path("pop3d.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     assert!(reload(&mut admin).contains(&"config".to_owned()));
     assert_eq!(admin.value("t?"), "5");
 }
 
-/// No session fails, and none is cut, while the configuration changes all the time.
+/// Sessions go on without an error while the configuration changes again and again.
 #[test]
 fn two_hundred_reloads_under_load_harm_no_session() {
     const CLIENTS: usize = 20;
@@ -406,7 +435,7 @@ fn two_hundred_reloads_under_load_harm_no_session() {
         for number in 0..CLIENTS {
             let (server, done, sessions, certificate) = (&server, &done, &sessions, &certificate);
             scope.spawn(move || {
-                // Half of them stay all the time.
+                // Half of the clients keep one session open all the time.
                 let mut client = server.pop3();
                 if number % 3 == 0 {
                     client.call("STLS");
@@ -425,7 +454,7 @@ fn two_hundred_reloads_under_load_harm_no_session() {
                 client.quit();
             });
         }
-        // Also when an assertion fails, so that the clients end.
+        // This ends the clients also if an assertion fails.
         struct Done<'a>(&'a AtomicBool);
         impl Drop for Done<'_> {
             fn drop(&mut self) {

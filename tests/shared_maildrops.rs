@@ -1,39 +1,40 @@
-//! Maildrops that other programs use at the same time, and file systems that number their files anew all the time.
+//! Maildrops that other programs use at the same time, and maildrops on file systems without stable inode numbers.
 //!
-//! `POP3D_SHARED_MESSAGES=50000 cargo test --test all shared_maildrops` has so many messages removed beside Dovecot's
-//! IMAP clients (default: 400).
+//! `POP3D_SHARED_MESSAGES=50000 cargo test --test all shared_maildrops` sets the number of messages that are removed
+//! while Dovecot's IMAP clients use the maildrop (default: 400).
 
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::harness::{Client, MailRoot, Maildrop, Server, USER, eventually};
+use crate::harness::{ChildGuard, Client, MailRoot, Maildrop, Server, USER, eventually, lines_of};
 
 const MESSAGE: &str = "Subject: a\r\n\r\nbody\r\n";
 
-/// By the interpreter of Debian's packages, whatever other python3 there may be.
+/// Debian's interpreter, for which its Python packages are installed. It may not be the first python3 in PATH.
 const PYTHON: &str = "/usr/bin/python3";
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shared_maildrops").join(name)
 }
 
-/// The base names of the messages that are on the disk.
+/// The base names of the messages on disk.
 fn base_names(maildrop: &Maildrop) -> BTreeSet<String> {
     let base = |file: &String| file["new/".len()..].split(":2,").next().unwrap().to_owned();
     maildrop.messages().iter().map(base).collect()
 }
 
-/// Marks all messages of a session, and leaves it with QUIT. Returns their unique-ids, which are their base names, and
-/// whether the server says that it has removed them.
+/// Marks all messages of a session and sends QUIT. Returns their unique-ids, which are their base names, and true if
+/// QUIT was answered by +OK.
 fn remove_all(mut session: Client) -> (BTreeSet<String>, bool) {
     let ids: BTreeSet<String> =
         session.listing("UIDL").iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();
@@ -49,7 +50,8 @@ fn remove_all(mut session: Client) -> (BTreeSet<String>, bool) {
 // ---------------------------------------------------------------------------------------------------------------------
 // A program that changes flags
 
-/// Renames the messages of a Maildir as fast as it can until `done`, which a limit on the renames makes certain.
+/// Renames the messages of a Maildir as fast as possible until `done` is set. The number of rounds is limited, so that
+/// this ends even if the test fails.
 fn change_flags(maildrop: &Maildrop, done: &AtomicBool) {
     const ROUNDS: usize = 1_000_000;
     for round in 0..ROUNDS {
@@ -59,15 +61,15 @@ fn change_flags(maildrop: &Maildrop, done: &AtomicBool) {
         for file in maildrop.messages() {
             let base = file["new/".len()..].split(":2,").next().unwrap();
             let flags = ["", "S", "FS", "RS"][round % 4];
-            // It may have been removed meanwhile.
+            // This fails if the message was removed meanwhile.
             let _ = fs::rename(maildrop.path(&file), maildrop.path(&format!("cur/{base}:2,{flags}")));
         }
     }
 }
 
-/// RFC 1939 section 6: +OK to QUIT means that the marked messages are gone, and -ERR that some are not.
+/// RFC 1939 section 6: QUIT is answered by +OK if all marked messages were removed, and by -ERR if some were not.
 #[test]
-fn quit_tells_the_truth_while_flags_change() {
+fn the_answer_to_quit_is_right_while_flags_change() {
     let server = Server::start();
     let maildrop = server.maildrop();
     maildrop.make_maildir();
@@ -97,12 +99,12 @@ fn quit_tells_the_truth_while_flags_change() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Dovecot
 
-/// The user whom Dovecot serves when the tests run as root, whom it refuses: nobody.
+/// The user whom Dovecot serves when the tests run as root, because it refuses to serve root.
 const NOBODY: u32 = 65534;
 
-/// An IMAP client that changes flags. It ends with this.
+/// An IMAP client that changes flags. It is killed when this is dropped.
 struct ImapClient {
-    process: Child,
+    process: ChildGuard,
     /// The client goes on until this is closed.
     _stdin: ChildStdin,
 }
@@ -124,31 +126,26 @@ impl ImapClient {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let client = Self { _stdin: process.stdin.take().unwrap(), process };
-        client.begun()
-    }
-
-    /// Waits until it has begun; its standard output ends if it cannot.
-    fn begun(mut self) -> Self {
-        let mut line = String::new();
-        BufReader::new(self.process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "the IMAP client has not begun (scripts/install-test-tools installs Dovecot)");
-        self
+        let lines = lines_of(process.stdout.take().unwrap());
+        let client = Self { _stdin: process.stdin.take().unwrap(), process: ChildGuard(process) };
+        let line = lines.recv_timeout(START_LIMIT);
+        assert_eq!(
+            line.as_deref(),
+            Ok("ready"),
+            "the IMAP client does not start (scripts/install-test-tools installs Dovecot)"
+        );
+        client
     }
 
     fn is_running(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_none()
+        self.process.0.try_wait().unwrap().is_none()
     }
 }
 
-impl Drop for ImapClient {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+/// How long the IMAP client may take to start. It gives up by itself after 30 s.
+const START_LIMIT: Duration = Duration::from_secs(35);
 
-/// Where Dovecot and its configuration are. It may be used by the user whom Dovecot serves.
+/// Makes a directory with a configuration for Dovecot, which the user whom Dovecot serves may use.
 fn dovecot(maildrop: &Maildrop) -> TempDir {
     let directory = TempDir::new().unwrap();
     let path = directory.path().display();
@@ -167,7 +164,7 @@ fn dovecot(maildrop: &Maildrop) -> TempDir {
     directory
 }
 
-/// Lets the user whom Dovecot serves write to a directory.
+/// Gives a directory to the user whom Dovecot serves.
 fn give_away(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     if rustix::process::getuid().is_root() {
@@ -175,9 +172,9 @@ fn give_away(path: &Path) {
     }
 }
 
-/// Two IMAP clients of a real Dovecot change the flags of all messages while sessions fetch and remove them.
+/// Two IMAP clients of a real Dovecot change the flags of all messages while POP3 sessions fetch and remove them.
 #[test]
-fn no_message_is_refused_or_kept_beside_dovecot() {
+fn no_message_is_refused_or_kept_while_dovecot_changes_flags() {
     const BATCH: usize = 40;
     let count = env::var("POP3D_SHARED_MESSAGES").map_or(400, |count| count.parse().expect("a number of messages"));
     let server = Server::start();
@@ -200,7 +197,10 @@ fn no_message_is_refused_or_kept_beside_dovecot() {
         }
         let (marked, is_done) = remove_all(session);
         let left = base_names(&maildrop).intersection(&marked).count();
-        assert!(is_done && left == 0, "after {removed}: QUIT was answered +OK: {is_done}; {left} messages are left");
+        assert!(
+            is_done && left == 0,
+            "after {removed} messages: QUIT was answered by +OK: {is_done}; {left} messages are left"
+        );
         removed += marked.len();
     }
     assert!(clients.iter_mut().all(ImapClient::is_running), "an IMAP client ended early");
@@ -212,35 +212,31 @@ fn no_message_is_refused_or_kept_beside_dovecot() {
 // ---------------------------------------------------------------------------------------------------------------------
 // File systems without stable inodes
 
-/// A directory of mail, mounted by FUSE. It is unmounted with this.
+/// A directory of mail that is mounted by FUSE. It is unmounted when this is dropped.
 struct Mount {
-    process: Child,
+    process: ChildGuard,
     path: PathBuf,
 }
 
 impl Mount {
-    /// Mounts `source` at `path`. `None` where the kernel does not let the tests do that.
+    /// Mounts `source` at `path`. Returns `None` if this machine does not let the tests do that.
     fn new(source: &Path, path: &Path, listing: &str) -> Option<Self> {
         if let Err(error) = fs::File::options().read(true).write(true).open("/dev/fuse") {
-            eprintln!(
-                "SKIPPED, file systems without stable inodes are not tested: /dev/fuse cannot be opened: {error}"
-            );
+            eprintln!("SKIPPED: no file system can be mounted, because /dev/fuse cannot be opened: {error}");
             return None;
         }
         let found = Command::new(PYTHON).args(["-c", "import fusepy"]).status();
-        assert!(found.is_ok_and(|it| it.success()), "python3-fusepy is not there: run scripts/install-test-tools");
+        assert!(found.is_ok_and(|it| it.success()), "python3-fusepy is not installed: run scripts/install-test-tools");
         let mut command = Command::new(PYTHON);
         command.arg(script("renumbering.py")).args([source, path]).arg(listing).stdin(Stdio::null());
-        let mut mount = Self { process: command.spawn().unwrap(), path: path.to_owned() };
+        let mut mount = Self { process: ChildGuard(command.spawn().unwrap()), path: path.to_owned() };
         let mut has_ended = false;
-        eventually("the file system is mounted, or cannot be", || {
-            has_ended = mount.process.try_wait().unwrap().is_some();
+        eventually("the file system is mounted, or its program has ended", || {
+            has_ended = mount.process.0.try_wait().unwrap().is_some();
             has_ended || mount.is_mounted()
         });
         if has_ended {
-            eprintln!(
-                "SKIPPED, file systems without stable inodes are not tested: mounting one by FUSE is not allowed"
-            );
+            eprintln!("SKIPPED: no file system can be mounted by FUSE");
             return None;
         }
         Some(mount)
@@ -254,16 +250,14 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // It takes effect at once, also while files are open there.
+        // A lazy unmount works also while files are open. The process is killed after it.
         let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
-/// Issue 24, point 6: each RETR was refused, as the message seemed to be another file than at login.
+/// RETR opens the file that was listed at login. On these file systems it has another inode number each time.
 #[test]
-fn mail_is_served_where_inodes_change() {
+fn mail_is_served_where_inode_numbers_change() {
     for listing in ["random", "unknown"] {
         let (source, mail) = (MailRoot::new(), MailRoot::new());
         let names = [["1.eml", "2.eml", "3.eml"], ["new/1.M.h", "cur/2.M.h:2,S", "cur/3.M.h:2,"]];

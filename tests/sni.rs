@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Certificate, PATIENCE, PROGRAM, Server};
 
-/// Certificates for these names.
+/// Makes a certificate for each list of names.
 fn certificates<const N: usize>(names: [&[&str]; N]) -> [Certificate; N] {
     names.map(|names| {
         let certificate = Certificate::new();
@@ -29,12 +29,12 @@ fn renew(certificate: &Certificate, names: &[&str]) {
     });
 }
 
-/// The first certificate of the file.
+/// The server's own certificate in the file, in DER.
 fn own(certificate: &Certificate) -> Vec<u8> {
     CertificateDer::from_pem_file(certificate.chain()).unwrap().to_vec()
 }
 
-/// A client's configuration that takes any certificate.
+/// The TLS configuration of a client that accepts any certificate.
 fn any_server(asks_by_name: bool) -> Arc<ClientConfig> {
     let mut trust = pop3d::trust::Trust::default();
     trust.insecure = true;
@@ -43,8 +43,7 @@ fn any_server(asks_by_name: bool) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The certificate that a client gets which asks for `name`, or for no name; in clear up to STLS, or by TLS from the
-/// beginning.
+/// Connects a client that asks for `name` or for no name, by STLS or by POP3S, and returns the server's certificate.
 fn presented(address: SocketAddr, name: Option<&str>, stls: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -70,7 +69,7 @@ fn presented(address: SocketAddr, name: Option<&str>, stls: bool) -> Vec<u8> {
     tls.conn.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// What `openssl s_client` gets that asks for this name: the subject's alternative names.
+/// Connects `openssl s_client` with this name, and returns the names in the server's certificate.
 fn openssl(address: SocketAddr, name: &str) -> String {
     let script = format!(
         "timeout 20 openssl s_client -connect {address} -servername {name} </dev/null 2>/dev/null \
@@ -89,7 +88,7 @@ fn flags(certificates: &[Certificate]) -> Vec<String> {
 }
 
 #[test]
-fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
+fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {
     let all = certificates([&["mail.a.example"], &["mail.b.example", "*.b.example"], &["c.example"]]);
     let server = Server::builder().flags(flags(&all)).flags(["--pop3s-port", "0"]).start();
     let owns: Vec<_> = all.iter().map(own).collect();
@@ -114,7 +113,7 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
 }
 
 #[test]
-fn certificates_and_their_names_are_read_again() {
+fn a_reload_reads_all_certificates_and_their_names() {
     let all = certificates([&["a.example"], &["b.example"]]);
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("pop3d.toml");
@@ -135,7 +134,9 @@ fn certificates_and_their_names_are_read_again() {
         server.signal(Signal::HUP);
         reloads += 1;
         let read = "the configuration has been read again";
-        crate::harness::eventually("it is read again", || server.stderr().matches(read).count() == reloads);
+        crate::harness::eventually("the configuration is read again", || {
+            server.stderr().matches(read).count() == reloads
+        });
     };
     write(2, "");
     reload();

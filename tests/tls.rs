@@ -125,8 +125,8 @@ fn stls_is_offered_only_before_login_and_without_tls() {
     assert!(without.refused("STLS").contains("no TLS"));
 }
 
-/// RFC 2595 section 4: after the handshake the server forgets the session's state, and also octets that came in clear after
-/// STLS.
+/// RFC 2595 section 4: after the handshake the server forgets the session's state, and also octets that came in clear
+/// after STLS.
 #[test]
 fn nothing_received_in_clear_counts_after_the_handshake() {
     let certificate = Certificate::new();
@@ -281,8 +281,7 @@ fn parts_of_a_tls_record_do_not_reset_the_timer() {
     let mut socket = client.socket();
     socket.write_all(b"\x17\x03\x03\x40\x00").unwrap();
     eventually("the session times out", || {
-        let sent = socket.write_all(b"x");
-        assert!(sent.is_ok() || server.stderr().contains("end: timeout"), "{sent:?}");
+        let _ = socket.write_all(b"x"); // fails once the server has closed, which may be before its log is read
         server.stderr().contains("end: timeout")
     });
 }
@@ -370,8 +369,8 @@ fn a_self_signed_certificate_without_its_key_is_not_replaced() {
     assert!(stderr.contains("tls-key.pem is missing beside") && stderr.lines().count() == 1, "{stderr}");
 }
 
-/// The server uses an expired certificate in spite of the warning, because clients that do not check dates can still get
-/// their mail.
+/// The server uses an expired certificate in spite of the warning, because clients that do not check dates can still
+/// get their mail.
 #[test]
 fn an_expired_certificate_is_used_with_a_warning() {
     let certificate = Certificate::new();

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::{PATIENCE, eventually};
-use crate::newer_commands::Answering;
+use crate::peepclient_1_1::Answering;
 
 /// A tmux server of its own with one terminal. It ends with the value.
 struct Terminal {

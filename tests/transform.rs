@@ -1,5 +1,5 @@
-//! Transforms, which are programs that every message passes through: their output, their environment, and each way in which
-//! they can fail.
+//! Transforms, which are programs that every message passes through: their output, their environment, and each way in
+//! which they can fail.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -241,7 +241,8 @@ fn a_large_output_is_not_kept_in_memory() {
         }
     }
     let grown = memory(&server, "VmHWM") - before;
-    // Each line has a dot and a CR more than the transform's. After the lines come the terminator and the answer to QUIT.
+    // Each line has a dot and a CR more than the transform's. After the lines come the terminator and the answer to
+    // QUIT.
     assert_eq!(received, LINES * 62 + ".\r\n+OK bye\r\n".len() as u64);
     assert!(last.ends_with(b"x\r\n.\r\n+OK bye\r\n"), "{}", last.escape_ascii());
     assert!(grown < 8 * 1024, "{grown} KiB more");
@@ -356,7 +357,8 @@ fn the_transform_leads_its_own_process_group() {
     assert_eq!(process, group);
 }
 
-/// The server ignores SIGPIPE because it checks the results of its writes. Other programs expect that SIGPIPE ends them.
+/// The server ignores SIGPIPE because it checks the results of its writes. Other programs expect that SIGPIPE ends
+/// them.
 #[test]
 fn the_transform_does_not_ignore_sigpipe() {
     const SIGPIPE: u64 = 1 << (13 - 1);
@@ -478,8 +480,8 @@ enum Leave {
     Reset,
 }
 
-/// A client sends `commands` and leaves while the transform runs. Checks that all processes of the transform end, and that
-/// the slot and the maildrop are released.
+/// A client sends `commands` and leaves while the transform runs. Checks that all processes of the transform end, and
+/// that the slot and the maildrop are released.
 fn client_leaves(program: &str, commands: &str, leave: Leave) {
     let notes = Notes::new();
     let program = format!("sh -c '{program}' '{}'", notes.file().display());
@@ -518,8 +520,8 @@ fn the_transform_is_ended_when_the_client_resets_the_connection() {
     client_leaves(NEVER_SILENT, "RETR 1\r\n", Leave::Reset);
 }
 
-/// The end of the input does not end a transform while commands are left, because the client may have closed only its side
-/// of the connection. A reset does.
+/// The end of the input does not end a transform while commands are left, because the client may have closed only its
+/// side of the connection. A reset does.
 #[test]
 fn the_transform_is_ended_when_a_pipelining_client_resets_the_connection() {
     client_leaves(SILENT, "RETR 1\r\nNOOP\r\nQUIT\r\n", Leave::Reset);
@@ -550,7 +552,8 @@ fn a_client_that_has_shut_down_its_side_gets_all_answers() {
     client.closed();
 }
 
-/// The transform waits for the slow client as any writer to a pipe does. This time does not count as time without output.
+/// The transform waits for the slow client as any writer to a pipe does. This time does not count as time without
+/// output.
 #[test]
 fn a_transform_is_not_ended_while_it_waits_for_a_slow_client() {
     let server = server_with("sh -c 'yes | head -n 5000000'", &["--transform-timeout", "1"]);

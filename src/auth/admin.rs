@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_known_scheme_makes_a_hash() {
+    fn a_password_in_braces_is_no_hash_unless_the_scheme_is_known() {
         assert!(Credentials::new("boss", "{curly}").unwrap().match_with(b"boss", b"{curly}"));
         assert!(Credentials::new("boss", "{SHA256}no hash").is_err());
     }

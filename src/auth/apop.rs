@@ -41,13 +41,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_the_rfcs() {
+    fn the_digest_is_that_of_the_example_in_rfc_1939() {
         let digest = digest("<1896.697170952@dbc.mtview.ca.us>", b"tanstaaf");
         assert_eq!(digest, "c4c9334bac560ecc979e58001b3e22fb");
     }
 
     #[test]
-    fn timestamps_are_message_ids_and_differ() {
+    fn timestamps_have_the_form_of_message_ids_and_differ() {
         let (a, b) = (timestamp(), timestamp());
         assert_ne!(a, b);
         let inner = a.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap();

@@ -273,7 +273,7 @@ mod tests {
         (directory, path)
     }
 
-    /// Writes a file as `cp -p` does, so that its times mark it as complete.
+    /// Writes a file with an old modification time, as `cp -p` does, so that it is taken for complete.
     fn write(path: &Path, text: impl AsRef<[u8]>) {
         fs::write(path, text).unwrap();
         File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_emptied_by_another_program_leaves_the_accounts_as_they_were() {
+    fn a_file_that_another_program_empties_changes_no_account() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
         for text in ["", "# nobody\n\n"] {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_leaves_the_accounts_as_they_were() {
+    fn a_file_that_cannot_be_used_changes_no_account() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
         let file = PasswdFile::open(path.clone()).unwrap();
         write(&path, b"\x7fELF\0\n");
@@ -354,14 +354,14 @@ mod tests {
         assert_eq!(password("user010").unwrap(), b"old");
         assert_eq!(password("user060").unwrap(), b"old");
         assert_eq!(password("user150").unwrap(), b"new");
-        assert_eq!(password("user151"), None); // its line may be incomplete
+        assert_eq!(password("user151"), None); // The rest of its line may be missing.
 
         // A file that is being written is not changed.
         let deadline = Instant::now() + PATIENCE;
         let mut with_eve = |text: &[u8]| Some([text, b"eve:{PLAIN}e\n"].concat());
         assert_eq!(file.change_at_once(&path, deadline, &mut with_eve).unwrap(), None);
 
-        // Once it is complete, it replaces all accounts: some have gone and some have another password.
+        // When the file is complete, accounts that it lacks are removed and changed passwords count.
         writeln!(writer, "ew").unwrap();
         writer.set_modified(SystemTime::now() - Duration::from_secs(10)).unwrap();
         assert_eq!(names(&file).len(), 52);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_longer_written_is_used_completely() {
+    fn a_file_that_is_not_written_for_a_while_is_taken_for_complete() {
         let (_directory, path) = directory_with(lines(0..2, "old").as_bytes());
         let file = PasswdFile::open(path.clone()).unwrap();
         fs::write(&path, lines(0..1, "new")).unwrap();
@@ -390,7 +390,7 @@ mod tests {
         assert!(file.change(|_| Some(lines(0..2, "x").into_bytes())).unwrap());
     }
 
-    /// While another thread reads the file, which may take long, a login uses the accounts known before.
+    /// While another thread reads the file, which may take long, a login uses the accounts that were read before.
     #[test]
     fn a_login_does_not_wait_long_for_another_one_that_reads_the_file() {
         let (_directory, path) = directory_with(b"ana:{PLAIN}a\n");
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_account_can_be_removed_from_a_file_with_invalid_lines() {
+    fn the_last_account_can_be_removed_from_a_file_with_malformed_lines() {
         let (_directory, path) = directory_with(b"ana:secret\nbob:{PLAIN}b\n");
         let file = PasswdFile::open(path).unwrap();
         assert!(file.change(|_| Some(b"ana:secret\n".to_vec())).unwrap());
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_the_mode_and_goes_through_a_link() {
+    fn a_change_keeps_the_mode_and_follows_a_symbolic_link() {
         let (directory, path) = directory_with(b"ana:{PLAIN}a\n");
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let link = directory.path().join("link");
@@ -438,9 +438,9 @@ mod tests {
         assert!(!file.change(|_| None).unwrap());
     }
 
-    /// Three servers change the file; then another program changes it without locking it.
+    /// Two servers change the file, and so does a program that takes no lock and replaces the file.
     #[test]
-    fn no_change_by_another_program_is_lost() {
+    fn simultaneous_changes_of_several_programs_are_all_kept() {
         const EACH: usize = 40;
         let (_directory, path) = directory_with(b"");
         thread::scope(|scope| {

@@ -101,32 +101,32 @@ mod tests {
     }
 
     #[test]
-    fn the_user_of_a_client_is_told_by_both_families() {
+    fn the_user_of_a_client_is_found_by_ipv4_and_ipv6() {
         for address in ["127.0.0.1", "::1"] {
             let Some((client, server)) = connected(address) else {
-                eprintln!("passed over: there is no {address} here");
+                eprintln!("SKIPPED: this machine does not have the address {address}");
                 continue;
             };
             assert_eq!(user(&server), Some(geteuid().as_raw()), "{address}");
             client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(user(&server), Some(geteuid().as_raw()), "{address}: it can still read");
+            assert_eq!(user(&server), Some(geteuid().as_raw()), "{address}: after the client has shut down writing");
         }
     }
 
     #[test]
-    fn a_client_by_ipv6_for_ipv4_is_found() {
+    fn the_user_of_a_client_is_found_by_an_ipv4_mapped_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mapped = format!("[::ffff:127.0.0.1]:{}", listener.local_addr().unwrap().port());
         let Ok(_client) = TcpStream::connect(mapped) else {
-            eprintln!("passed over: there is no IPv6 here");
+            eprintln!("SKIPPED: this machine does not have IPv6");
             return;
         };
         assert_eq!(user(&listener.accept().unwrap().0), Some(geteuid().as_raw()));
     }
 
-    /// The kernel reports user 0 for such a socket, which must not be taken for root.
+    /// The kernel reports user 0 for a closed socket. Every user would be taken for root if the server believed that.
     #[test]
-    fn a_client_that_has_closed_has_no_user() {
+    fn a_client_that_has_closed_its_socket_has_no_user() {
         let (client, server) = connected("127.0.0.1").unwrap();
         drop(client);
         assert_eq!(user(&server), None);

@@ -34,7 +34,7 @@ pub use name::{InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;
 pub use text::Mailbox;
-pub use users::{Abilities, Denied, NameRules, Unchanged, Users, UsersFile};
+pub use users::{Abilities, Denied, NameRules, Unchanged, Users, UsersFile, Wrong};
 
 /// Random octets from the kernel, which cannot be predicted.
 ///

@@ -199,24 +199,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_within_the_last_seconds_is_fresh() {
+    fn a_file_is_settled_some_time_after_its_last_change() {
         for (changed, fresh) in [(100, true), (98, true), (102, true), (97, false), (5000, false), (-5, false)] {
             assert_eq!(stamp((0, 0), (changed, 0)).is_fresh(Duration::from_secs(100)), fresh, "{changed}");
         }
     }
 
     #[test]
-    fn a_file_may_be_being_written_if_both_times_are_the_same_recent_moment() {
+    fn a_file_may_be_incomplete_if_its_last_change_was_a_recent_write() {
         let now = Duration::new(100, 500);
         assert!(stamp((100, 400), (100, 400)).may_be_written(now));
-        // These were renamed, had their times set, or were last written long ago.
+        // The last change was a rename or set the times, or it was long ago.
         for whole in [stamp((100, 300), (100, 400)), stamp((5, 0), (100, 400)), stamp((97, 0), (97, 0))] {
             assert!(!whole.may_be_written(now), "{whole:?}");
         }
     }
 
     #[test]
-    fn a_file_that_this_server_writes_counts_as_complete_at_once() {
+    fn a_file_that_this_server_has_written_is_complete_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         fs::write(&path, "old").unwrap();
@@ -224,7 +224,7 @@ mod tests {
         assert!(old.replace(&path, b"new").unwrap());
         let new = Snapshot::read(&path).unwrap();
         assert_eq!((new.text.as_slice(), new.is_complete, new.is_settled), (&b"new"[..], true, false));
-        // The file has changed since `old` was read, so it is not replaced.
+        // The file has changed since it was read, so it is not replaced.
         assert!(!old.replace(&path, b"newer").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

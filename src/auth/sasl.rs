@@ -1,8 +1,8 @@
 //! The server's side of SASL exchanges (RFC 4422). It takes the client's responses and tells the session what to do
 //! next; it does no I/O.
 //!
-//! The mechanisms are PLAIN (RFC 4616) and SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677). RFC 5034 tells how
-//! an exchange is transmitted in POP3.
+//! The mechanisms are PLAIN (RFC 4616) and SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677). RFC 5034 tells
+//! how an exchange is transmitted in POP3.
 
 use std::fmt;
 
@@ -244,7 +244,8 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Decodes a name as SCRAM writes it, with `=2C` for a comma and `=3D` for `=`, and prepares it by SASLprep if possible.
+/// Decodes a name as SCRAM writes it, with `=2C` for a comma and `=3D` for `=`, and prepares it by SASLprep if
+/// possible.
 fn scram_name(written: &str) -> Option<String> {
     let mut pieces = written.split('=');
     let mut name = pieces.next()?.to_owned();
@@ -280,7 +281,7 @@ mod tests {
         users
     }
 
-    /// The step that follows on this response of PLAIN.
+    /// The result of a login by PLAIN with this response.
     fn plain(response: &str) -> Result<UserName, String> {
         let users = users();
         let shown = |name: &[u8], denied| format!("{} {denied:?}", String::from_utf8_lossy(name));
@@ -294,11 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn plain_is_three_parts_of_which_the_first_may_be_empty() {
+    fn a_response_of_plain_has_three_parts_of_which_the_first_may_be_empty() {
         assert_eq!(plain("\0ana\0a b:c").unwrap().as_str(), NAME);
         assert_eq!(plain("ana\0ana\0a b:c").unwrap().as_str(), NAME);
         assert_eq!(plain("\0ana\0a b").unwrap_err(), "ana Credentials");
-        // RFC 4616 section 2: acting as another user needs a right, and no user has it here.
+        // RFC 4616 section 2: acting as another user needs an authorization, which no user has on this server.
         assert_eq!(plain("bob\0ana\0a b:c").unwrap_err(), "ana Credentials");
         for malformed in ["", "ana", "\0ana", "\0ana\0a b:c\0", "\0\0a b:c", "\0ana\0", "\0\0", "\0\0\0"] {
             assert_eq!(plain(malformed).unwrap_err(), "Failed(Malformed)", "{malformed:?}");
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_base64_or_a_star() {
+    fn responses_are_base64_or_an_asterisk() {
         let users = users();
         let exchange = || Exchange::new(Mechanism::Plain, &users);
         assert!(matches!(exchange().respond(b"*"), Step::Failed(Failure::Cancelled)));
@@ -316,7 +317,7 @@ mod tests {
         }
     }
 
-    /// A client written from RFC 5802, independently of the server's code: it knows the password only.
+    /// A client that is written from RFC 5802, independently of the server's code. It knows only the password.
     struct Client {
         bare: String,
         password: &'static str,
@@ -327,7 +328,7 @@ mod tests {
             Self { bare: format!("n={name},r=fyko+d2lbbFgONRv9qkxdawL"), password }
         }
 
-        /// The client's last message for a challenge, and the answer that the server has to give.
+        /// The client's last message after a challenge, and the answer that the server has to give.
         fn last(&self, header: &str, challenge: &str) -> (String, String) {
             let field = |key: &str| challenge.split(',').find_map(|field| field.strip_prefix(key)).unwrap();
             let salt = BASE64.decode(field("s=")).unwrap();
@@ -342,7 +343,7 @@ mod tests {
             (format!("{without_proof},p={}", BASE64.encode(proof)), format!("v={}", BASE64.encode(servers)))
         }
 
-        /// Plays an exchange with `header` in front of the first message and `repeated` in the last one.
+        /// Plays an exchange with `header` at the beginning of the first message and `repeated` in the last one.
         fn log_in(&self, users: &Users, header: &str, repeated: &str) -> Result<UserName, String> {
             let first = format!("{header}{}", self.bare);
             let step = Exchange::new(Mechanism::ScramSha256, users).take(first.as_bytes());
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn scram_proves_both_sides() {
+    fn scram_authenticates_client_and_server() {
         let users = users();
         for (name, as_written, password) in [(NAME, NAME, PASSWORD), ("a,b=c", "a=2Cb=3Dc", "comma")] {
             for header in ["n,,", "y,,", &format!("n,a={as_written},")] {
@@ -373,14 +374,15 @@ mod tests {
     }
 
     #[test]
-    fn scram_refuses_what_is_not_proven() {
+    fn scram_refuses_wrong_proofs_and_malformed_messages() {
         let users = users();
         for (name, password) in [(NAME, "other"), ("nobody", PASSWORD), ("no/name", ""), ("nobody", "")] {
             let error = Client::new(name, password).log_in(&users, "n,,", "n,,").unwrap_err();
             assert_eq!(error, "Credentials", "{name}");
         }
         let client = Client::new(NAME, PASSWORD);
-        // Somebody on the way took the client's "y" away; somebody else is to be acted for; channels are to be bound.
+        // An attacker has changed the header; the client wants to act as another user; the client asks for channel
+        // binding.
         assert_eq!(client.log_in(&users, "n,,", "y,,").unwrap_err(), "Failed(Malformed)");
         assert!(client.log_in(&users, "n,a=bob,", "n,a=bob,").unwrap_err().starts_with("Denied("));
         assert_eq!(client.log_in(&users, "p=tls-exporter,,", "").unwrap_err(), "Failed(Malformed)");
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_keys_do_as_well_as_a_password() {
+    fn scram_works_with_stored_keys() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         let keys = ScramKeys::derive(PASSWORD.as_bytes(), vec![9; 12], 4242);
@@ -419,9 +421,9 @@ mod tests {
     }
 
     proptest! {
-        /// Neither octets of any kind nor messages that are nearly right panic, or log anybody in.
+        /// The responses are arbitrary octets or nearly right messages.
         #[test]
-        fn nobody_gets_in_by_chance(
+        fn random_responses_neither_panic_nor_log_in(
             responses in proptest::collection::vec(prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..60),
                 "[ny]?,(a=ana)?,n=(ana|=2C|b),r=[a-z,=]{0,6}".prop_map(String::into_bytes),
@@ -435,7 +437,7 @@ mod tests {
             for response in responses {
                 match exchange.take(&response) {
                     Step::Challenge(_, next) => exchange = next,
-                    Step::Proven(user) => return Err(TestCaseError::fail(format!("{user} has proven nothing"))),
+                    Step::Proven(user) => return Err(TestCaseError::fail(format!("{user} was accepted without a proof"))),
                     Step::Proof(proof) => {
                         prop_assert!(proof.verify().is_err());
                         break;

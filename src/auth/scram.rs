@@ -115,7 +115,7 @@ mod tests {
          Ejg4meCK0byKwE+2GPFB3ZmqQvmZheu5Xe1rhGelJJc=";
 
     #[test]
-    fn keys_are_dovecots() {
+    fn keys_are_those_of_dovecot() {
         let keys = ScramKeys::parse(DOVECOTS).unwrap();
         assert!(keys == ScramKeys::derive(b"secret", keys.salt.clone(), keys.iterations));
         assert!(keys.match_password(b"secret") && !keys.match_password(b"Secret"));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_prepared() {
+    fn passwords_are_prepared_by_saslprep() {
         // Examples from RFC 4013 section 3: a soft hyphen is removed, a feminine ordinal becomes an a.
         let derived = |password: &str| ScramKeys::derive(password.as_bytes(), vec![1; SALT], 1).to_string();
         assert_eq!(derived("I\u{ad}X"), derived("IX"));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_are_no_keys_is_refused() {
+    fn malformed_keys_are_refused() {
         for iterations in ["0", "1000001", "-1", "x", ""] {
             assert!(ScramKeys::parse(&DOVECOTS.replacen("4096", iterations, 1)).is_none(), "{iterations}");
         }

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dovecot_makes_is_understood() {
+    fn fields_made_by_dovecot_are_accepted() {
         for (password, field) in DOVECOTS {
             let secret = parse(field).unwrap_or_else(|error| panic!("{field}: {error}"));
             assert!(secret.matches(password.as_bytes()), "{field}");
@@ -410,13 +410,13 @@ mod tests {
     }
 
     #[test]
-    fn schemes_are_in_any_letter_case() {
+    fn schemes_are_case_insensitive() {
         assert!(parse("{plain}x").unwrap().matches(b"x"));
         assert!(parse("{Plain.Hex}7A7a").unwrap().matches(b"zz"));
     }
 
     #[test]
-    fn what_is_made_here_is_understood_here() {
+    fn fields_made_by_this_server_are_accepted() {
         for scheme in Scheme::value_variants() {
             for password in ["secret", "a:b c", "pässword"] {
                 let field = scheme.field(password.as_bytes());
@@ -429,9 +429,9 @@ mod tests {
         assert_ne!(Scheme::Argon2id.field(b"secret"), Scheme::Argon2id.field(b"secret"));
     }
 
-    /// Dovecot and crypt(3) do the same.
+    /// Dovecot and crypt(3) ignore the rest, too.
     #[test]
-    fn of_a_long_password_bcrypt_takes_what_it_can() {
+    fn bcrypt_uses_the_first_72_octets_of_a_longer_password() {
         let long = "x".repeat(BCRYPT_LIMIT);
         let secret = parse(&Scheme::BlfCrypt.field(long.as_bytes())).unwrap();
         assert!(secret.matches(long.as_bytes()) && secret.matches(format!("{long}y").as_bytes()));
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_proves_nobody_is_told_by_its_reason() {
+    fn an_unusable_field_is_refused_with_its_reason() {
         for field in ["secret", "", "{}x", "{PLAIN", "PLAIN}x", "x{PLAIN}x", "$6$salt$hash", "{a b}x"] {
             assert_eq!(parse(field).unwrap_err(), BadSecret::NoScheme, "{field}");
         }
@@ -470,7 +470,7 @@ mod tests {
             assert!(matches!(parse(field).unwrap_err(), BadSecret::Malformed(_)), "{field}");
         }
         for field in [
-            // doveadm pw -s ARGON2ID -r 5: a gigabyte for each login
+            // made by `doveadm pw -s ARGON2ID -r 5`, which takes a gigabyte for each login
             "{ARGON2ID}$argon2id$v=19$m=1048576,t=5,p=1$CUPVuXn1IqbMT/NrC91Fpw$/nyIQ8Cu2cOAm7fMscYHUdnrOIUMiRorZPhsezGpNlE",
             "{ARGON2ID}$argon2id$v=19$m=65536,t=4000000,p=1$tV2LFYvAfedRUEgVc2DXCw$C6rLVzMbz9mn/OIvue3cj7yp0RVkGmTE6S+rL0ppyDc",
             "{BLF-CRYPT}$2y$31$fo4ZtJ06qtxQCNjuaPwbYObJC/5Td6vfua19SxBVXAyn6p2g/5QLS",
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_has_a_hash_in_it() {
+    fn no_error_or_debug_text_contains_a_password_field() {
         for field in ["hunter2", "{MD5}hunter2", "{SHA}hunter2", "{hunter2", "{PLAIN.x}hunter2"] {
             assert!(!parse(field).unwrap_err().to_string().contains("hunter2"), "{field}");
         }

@@ -53,6 +53,8 @@ pub(super) struct Accounts {
     pub(super) has_mark: bool,
     /// The invalid lines with their numbers, which count from 1.
     pub(super) faults: Vec<(usize, Fault)>,
+    /// The line of each name that has only a wrong line.
+    pub(super) wrong_lines: BTreeMap<UserName, usize>,
 }
 
 /// Why a line is invalid.
@@ -93,6 +95,9 @@ impl Accounts {
             if let Some(fields) = fields(line)
                 && let Err(fault) = accounts.take(fields)
             {
+                if let Some(name) = self::fields(line).and_then(name) {
+                    accounts.wrong_lines.entry(name).or_insert(number);
+                }
                 accounts.faults.push((number, fault));
             }
         }
@@ -103,7 +108,8 @@ impl Accounts {
     pub(super) fn with_those_of(&self, others: Self) -> Self {
         let mut by_name = others.by_name;
         by_name.extend(self.by_name.iter().map(|(name, account)| (name.clone(), Arc::clone(account))));
-        Self { by_name, has_mark: self.has_mark, faults: self.faults.clone(), ..Self::default() }.with_totals()
+        let (faults, wrong_lines) = (self.faults.clone(), self.wrong_lines.clone());
+        Self { by_name, has_mark: self.has_mark, faults, wrong_lines, ..Self::default() }.with_totals()
     }
 
     /// Sets the fields that depend on all accounts.
@@ -119,8 +125,7 @@ impl Accounts {
     }
 
     fn take(&mut self, mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<(), Fault> {
-        let name = fields.next().and_then(|name| std::str::from_utf8(name.as_ref()).ok()?.parse().ok());
-        let name: UserName = name.ok_or(Fault::Name(InvalidName))?;
+        let name = name(&mut fields).ok_or(Fault::Name(InvalidName))?;
         let entry = match self.by_name.entry(name) {
             Entry::Vacant(entry) => entry,
             Entry::Occupied(_) => return Err(Fault::Twice),
@@ -145,6 +150,11 @@ impl Accounts {
         entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox }));
         Ok(())
     }
+}
+
+/// The name, which is the first of a line's fields.
+fn name(mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Option<UserName> {
+    std::str::from_utf8(fields.next()?.as_ref()).ok()?.parse().ok()
 }
 
 fn path(octets: &[u8]) -> PathBuf {
@@ -214,7 +224,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Some editors write a byte order mark.
+    /// Some editors write a byte order mark at the beginning of a file.
     #[test]
     fn a_byte_order_mark_is_not_part_of_a_name() {
         let text = "\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n";
@@ -280,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_added_as_the_last_line() {
+    fn a_user_is_added_as_a_line_after_all_others() {
         for (before, after) in [
             ("", "ana:{PLAIN}x\n"),
             ("# users\n", "# users\nana:{PLAIN}x\n"),
@@ -289,7 +299,7 @@ mod tests {
         ] {
             assert_eq!(with_user(before.as_bytes(), &user("ana"), "{PLAIN}x").unwrap(), after.as_bytes());
         }
-        // An invalid line has a name, too.
+        // The name of a malformed line is taken, too.
         for taken in ["ana:{PLAIN}b\n", "ana:b\n", "ana", "#\nana:::::\r\n"] {
             assert_eq!(with_user(taken.as_bytes(), &user("ana"), "{PLAIN}x"), None, "{taken}");
         }
@@ -302,7 +312,7 @@ mod tests {
         assert_eq!(without_user(text, &user("bob")), None);
     }
 
-    /// Any text that contains lines that look like accounts.
+    /// Arbitrary text with some lines that look like accounts.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..20),
@@ -318,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_other_lines_are_kept_to_the_octet(text in text()) {
+        fn changes_keep_all_octets_of_other_lines(text in text()) {
             let others = |text: &[u8]| -> Vec<Vec<u8>> {
                 lines(text).filter(|line| !is_of(line, &user("ana"))).map(<[u8]>::to_vec).collect()
             };

@@ -1,6 +1,7 @@
 //! The accounts that may log in: those of the command line, which last as long as the server, and those of the users file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,8 +65,10 @@ impl UsersFile {
 /// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// The name or the password is wrong. It is not revealed which.
+    /// The name or the password is wrong. The client is not told which; the log gets it from [`Users::explain`].
     Credentials,
+    /// The client has asked to act as another user than the one whose password it has sent.
+    OtherUser,
     /// Too many passwords are being verified.
     Busy,
 }
@@ -73,6 +76,30 @@ pub enum Denied {
 impl From<Busy> for Denied {
     fn from(_: Busy) -> Self {
         Self::Busy
+    }
+}
+
+/// What was wrong with credentials. This is for the operator; a client is never told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// There is no such user.
+    Name,
+    /// There is such a user, with another password.
+    Password,
+    /// The user's line in the users file, counted from 1, is wrong.
+    Line(usize),
+    /// No user may act as another one.
+    OtherUser,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("unknown user"),
+            Self::Password => f.write_str("wrong password"),
+            Self::Line(line) => write!(f, "line {line} of the users file cannot be used"),
+            Self::OtherUser => f.write_str("a user may not act as another one"),
+        }
     }
 }
 
@@ -340,6 +367,20 @@ impl Users {
         user.zip(right).ok_or(Denied::Credentials)
     }
 
+    /// Says what is wrong with credentials that were refused. It looks up the same for all names, so that the time does not
+    /// tell who exists.
+    #[must_use]
+    pub fn explain(&self, name: &[u8]) -> Wrong {
+        let Some(user) = self.names.read().apply(name) else { return Wrong::Name };
+        let of_file = self.file_accounts();
+        let line = of_file.wrong_lines.get(&user).copied();
+        match (self.find(&user, &of_file), line) {
+            (Some(_), _) => Wrong::Password,
+            (None, Some(line)) => Wrong::Line(line),
+            (None, None) => Wrong::Name,
+        }
+    }
+
     /// Returns the present accounts of the file. Called once for each verification.
     fn file_accounts(&self) -> Arc<Accounts> {
         self.file().0.as_deref().map(PasswdFile::accounts).unwrap_or_default()
@@ -363,7 +404,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// Returns the users of a file with these lines. The file exists as long as the directory.
+    /// Users of a file with these lines. The file exists as long as the directory.
     fn of_file(text: &str) -> (tempfile::TempDir, Users) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
@@ -387,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn only_name_and_password_together_are_credentials() {
+    fn a_login_needs_the_right_name_and_password() {
         let users = Users::default();
         assert!(users.add_own(user("ana"), b"a b:c"));
         assert!(!users.add_own(user("ana"), b"other"));
@@ -413,7 +454,7 @@ mod tests {
         let path = directory.path().join("users");
         let other = Users::open(Some(path.clone())).unwrap();
         for users in [&users, &other] {
-            // The second time it is remembered.
+            // The second login uses the remembered result of the first verification.
             for _ in 0..2 {
                 assert_eq!(users.authenticate(b"ana", b"a:b"), Ok(user("ana")));
             }
@@ -475,9 +516,9 @@ mod tests {
         assert!(users.names().is_empty());
     }
 
-    /// Such lines are made by mistake, as that of an empty variable in a script.
+    /// Lines with an empty password arise by mistake, for example from an empty variable in a script.
     #[test]
-    fn no_password_lets_nobody_in() {
+    fn an_empty_password_is_always_refused() {
         let (_directory, users) = of_file(&format!(
             "ana:{{SHA256}}47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nbob:{}\neve:{{PLAIN}}\nfay:{{PLAIN}}f\n",
             Scheme::BlfCrypt.field(b"")
@@ -489,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn apop_is_for_readable_secrets() {
+    fn apop_needs_a_plaintext_password() {
         let (_directory, users) = of_file("bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n");
         users.add_own(user("mrose"), b"tanstaaf");
         // RFC 1939 section 7
@@ -509,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_can_is_not_announced() {
+    fn a_mechanism_that_only_some_accounts_support_is_not_announced() {
         let hashed = "bob:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\n";
         let keys = format!("ana:{{SCRAM-SHA-256}}{}\n", ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000));
         let readable = "eve:{PLAIN}e\n";
@@ -524,13 +565,13 @@ mod tests {
             let (_directory, users) = of_file(text);
             assert_eq!(users.abilities(), Abilities { apop, scram }, "{text}");
             users.add_own(user("own"), b"o");
-            let somebody = text.is_empty();
-            assert_eq!(users.abilities(), Abilities { apop: apop || somebody, scram: scram || somebody }, "{text}");
+            let is_only = text.is_empty();
+            assert_eq!(users.abilities(), Abilities { apop: apop || is_only, scram: scram || is_only }, "{text}");
         }
     }
 
     #[test]
-    fn everybody_has_a_salt_and_keeps_it() {
+    fn every_name_has_a_salt_that_stays_the_same() {
         let keys = ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000);
         let (_directory, users) = of_file(&format!("ana:{{SCRAM-SHA-256}}{keys}\nbob:{{PLAIN}}b\n"));
         for name in [&b"ana"[..], b"bob", b"nobody", b"no/name"] {
@@ -551,7 +592,7 @@ mod tests {
         let salt = salt_of_bob();
         assert_eq!(salt_of_bob(), salt);
         assert_ne!(users.scram_parameters(b"bob").0, salt);
-        // What somebody has cut off is made anew.
+        // A key that was cut off is replaced by a new one.
         std::fs::write(state.file("scram-salt-key"), "").unwrap();
         assert_ne!(salt_of_bob(), salt);
     }

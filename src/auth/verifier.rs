@@ -136,7 +136,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn no_more_run_at_a_time_than_there_are_permits() {
+    fn at_most_as_many_verifications_run_as_there_are_permits() {
         let permits = Permits::new(3, PATIENCE);
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_ever() {
+    fn a_verification_waits_for_a_limited_time() {
         let permits = Permits::new(0, Duration::from_millis(1));
         assert_eq!(permits.run(|| 7), Err(Busy));
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_in_number_and_time() {
+    fn remembered_passwords_are_bounded_in_number_and_time() {
         let recent = Recent::new([7; 32]);
         let mark = |n: usize| recent.mark("ana", b"", &n.to_le_bytes());
         (0..5 * REMEMBERED / 2).for_each(|n| recent.remember(mark(n)));

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_found_behind_discarded_octets() {
+    fn the_end_of_a_body_is_found_after_discarded_octets() {
         for sent in ["", "a\r\n", "..\r\n", "\r\n", "a\r\n..\r\nbc\r\n", "x.\r\n..\r\n", "a\r\n..\r\n..\r\n"] {
             let answers = format!("+OK\r\n{sent}.\r\n+OK next\r\n");
             for unseen in 0..=sent.len().saturating_sub(2) {

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_lies_in_the_middle() {
+    fn the_median_is_the_middle_value() {
         let of = |ratios: &[f64]| spread(ratios.to_vec());
         assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_all_rounds_are_told_in_one_line_for_each_server() {
+    fn errors_of_all_rounds_are_one_line_for_each_server() {
         let round = || (example(Workload::Retr), example(Workload::Retr));
         let text = Comparison { rounds: vec![round(), round()] }.to_string();
         let errors: Vec<_> = text.lines().filter(|line| line.contains("hang-up")).collect();

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_behind_the_two_numbers_is_ignored() {
+    fn text_after_the_two_numbers_is_ignored() {
         assert_eq!(two_numbers(" 2 320").unwrap(), (2, 320));
         assert_eq!(two_numbers("2 320 octets").unwrap(), (2, 320));
         for bad in ["", "2", "two 320", "2 -1", "2 99999999999999999999"] {

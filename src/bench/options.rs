@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn each_workload_has_its_extent() {
+    fn each_workload_has_its_extent_by_default_and_by_flags() {
         assert_eq!(plan("popbench sessions").unwrap().extent, Extent::For(DEFAULT_DURATION));
         assert_eq!(plan("popbench retr").unwrap().extent, Extent::Once);
         assert_eq!(plan("popbench retr -n 4").unwrap().extent, Extent::Count(4));
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn verifying_is_the_default() {
+    fn messages_are_verified_by_default() {
         assert!(plan("popbench retr").unwrap().verify);
         assert!(plan("popbench retr --no-verify --verify").unwrap().verify);
         assert!(!plan("popbench retr --no-verify").unwrap().verify);

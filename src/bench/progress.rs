@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_fills() {
+    fn the_bar_is_as_long_as_the_progress() {
         assert_eq!(bar(0.0), format!("[{}]", " ".repeat(BAR_WIDTH)));
         assert_eq!(bar(1.0), format!("[{}]", "=".repeat(BAR_WIDTH)));
         assert_eq!(bar(0.5).matches('=').count(), BAR_WIDTH / 2);

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_cannot_make_up_kinds_of_errors_without_end() {
+    fn the_number_of_kinds_of_errors_is_limited() {
         let mut tally = Tally::new();
         (0..1000).for_each(|number| tally.fail(&number.to_string(), || "an example".to_owned()));
         assert_eq!((tally.errors.len(), tally.failed()), (MOST_KINDS + 1, 1000));

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::auth::{Hidden, UserName};
 
-/// Where accounts are, beside the command line.
+/// The flags for the users file and for user names.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Accounts")]
 pub(super) struct AccountsArgs {
@@ -22,7 +22,7 @@ pub(super) struct AccountsArgs {
     pub(super) default_domain: Option<String>,
 }
 
-/// A name and a password, written `NAME:PASSWORD`.
+/// A name and a password, in the form `NAME:PASSWORD`.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) name: UserName,

@@ -10,10 +10,10 @@ use crate::auth::Credentials;
 use crate::owner;
 use crate::peep::is_argument;
 
-/// The admin of a server that nobody has set one for; good for loopback only.
+/// The admin if the operator does not set one. It can only be used on loopback.
 pub(super) const DEFAULT_ADMIN: &str = "root:root";
 
-/// Who may log in by PEEP.
+/// The flags for the admin.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct AdminArgs {
     /// The name and password of the admin, who may log in by PEEP; a hash from `pop3d passwd` can replace the password
@@ -29,24 +29,24 @@ pub(super) struct AdminArgs {
 #[derive(Debug)]
 pub(super) struct Admin {
     pub(super) name: String,
-    /// What the admin has to know to log in.
+    /// The name and password, or hash, that a login is checked against.
     pub(super) credentials: Credentials,
-    /// Nobody has set another admin than [`DEFAULT_ADMIN`].
+    /// True if the admin is [`DEFAULT_ADMIN`].
     pub(super) is_default: bool,
 }
 
 impl AdminArgs {
-    /// The file that is read again by a reload, with its flag.
+    /// Returns the file that a reload reads again, with its flag.
     pub(super) fn file(&self) -> Option<(&'static str, PathBuf)> {
         self.peep_admin_file.clone().map(|file| ("--peep-admin-file", file))
     }
 
-    /// Whether the flags leave the admin at [`DEFAULT_ADMIN`]. A file is not read for this.
+    /// Returns true if the flags name no other admin than [`DEFAULT_ADMIN`]. Does not read the file.
     pub(super) fn are_at_default(&self) -> bool {
         self.peep_admin_file.is_none() && is_default(&self.peep_admin)
     }
 
-    /// Reads the admin, from the file if there is one.
+    /// Returns the admin; reads the file if there is one.
     pub(super) fn read(&self) -> Result<Admin, ConfigError> {
         let account = match &self.peep_admin_file {
             None => self.peep_admin.clone(),

@@ -1,10 +1,11 @@
-//! Reading the configuration again while the server runs: everything that has changed is opened and checked, and nothing
-//! is applied here, so that a configuration that cannot be used changes nothing.
+//! Reads the configuration again while the server runs. This module only opens and checks everything that has changed. The
+//! caller applies it afterwards, so a configuration that cannot be used changes nothing.
 //!
-//! A setting that PEEP may have changed is taken over only if it differs from the configuration as it was read last.
+//! PEEP may have changed a setting. The new configuration overrides it only if it differs from the configuration that was
+//! read last.
 //!
-//! A server that runs as another user than the one that started it, or that is confined, may lack the permission to open
-//! something again. That is no fault of the configuration: what it has open stays, and the setting needs a restart.
+//! A server that has become another user, or that is confined, may lack the permission to open a file or port again. That
+//! is not an error of the configuration: the server keeps what it has open, and reports that the setting needs a restart.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,20 +19,23 @@ use super::accounts::Account;
 use super::{Args, ConfigError, FileError, Ports, Task, UsageError};
 use crate::auth::{NameRules, UserName, Users, UsersFile};
 use crate::guard::Limits;
-use crate::settings::Settings;
+use crate::maildrop::MailRoot;
+use crate::net::Certificates;
+use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
 use crate::stats::StatsLog;
+use crate::transform::Transform;
 
 /// A configuration that can be read again.
 #[derive(Debug)]
 pub struct Rereading {
-    /// The command line, the program's name first.
+    /// The command line, of which the first word is the program's name.
     typed: Vec<OsString>,
     started: Args,
     last: Args,
 }
 
-/// What the running server has, as far as it bears on a new configuration.
+/// The parts of the running server that a new configuration may keep.
 #[derive(Debug)]
 pub struct Running<'a> {
     /// The settings in force.
@@ -46,7 +50,7 @@ pub struct Running<'a> {
 #[derive(Debug)]
 pub struct Next {
     args: Args,
-    /// What sessions look up.
+    /// The settings that sessions use.
     pub settings: Settings,
     has_new_mail_root: bool,
     has_new_timeout: bool,
@@ -60,12 +64,14 @@ pub struct Next {
     pub limits: Limits,
     /// The most connections at once, if that has changed.
     pub max_connections: Option<usize>,
-    /// The least important level that is logged, if that has changed.
+    /// The least severe level that is logged, if that has changed.
     pub level: Option<LevelFilter>,
-    /// The log of counters, if that has changed.
+    /// The statistics log, if that has changed.
     pub stats_log: Option<Option<StatsLog>>,
-    /// What is served where.
+    /// The addresses and ports to listen on.
     pub ports: Ports,
+    /// The server may have lost the right to bind some ports.
+    pub gave_up_rights: bool,
     /// The names of changed settings that only a restart applies.
     pub needs_restart: BTreeSet<&'static str>,
 }
@@ -74,13 +80,13 @@ pub struct Next {
 pub type Refused = Box<dyn std::error::Error>;
 
 impl Rereading {
-    /// The configuration with which the server has been started by this command line.
+    /// Notes the configuration with which this command line has started the server.
     #[must_use]
     pub fn new(typed: Vec<OsString>, started: Args) -> Self {
         Self { typed, last: started.clone(), started }
     }
 
-    /// Reads the configuration again, and opens what it names.
+    /// Reads the configuration again, and opens the files and ports that have changed.
     ///
     /// # Errors
     /// [`UsageError`] or [`ConfigError`], and errors of files.
@@ -96,99 +102,7 @@ impl Rereading {
             Err(error) => return Err(error.into()),
         };
         needs_restart.extend(args.keep_fixed(&self.started));
-        let last = &self.last;
-
-        // A setting that cannot be opened any more stays as it was read last, so that the next reload tries it again.
-        let mut permitted = |names: &[&'static str], error: ConfigError| match error.kind() {
-            Some(kind) if self.is_denied(kind) => {
-                log::error!("{error}; that needs a restart, as this server may not open it any more");
-                needs_restart.extend(names);
-                Ok(())
-            }
-            _ => Err(error),
-        };
-        let admin = match args.open_admin() {
-            Ok(admin) => Arc::new(admin),
-            Err(error) => {
-                permitted(&["peep-admin-file"], error)?;
-                Arc::clone(&running.settings.admin)
-            }
-        };
-        let has_new_mail_root = args.mailbox != last.mailbox || args.layout != last.layout;
-        let mut mail_root = Arc::clone(&running.settings.mail_root);
-        if has_new_mail_root {
-            let moved = args.mailbox != last.mailbox;
-            let path = if moved { args.mailbox.clone() } else { mail_root.path().to_owned() };
-            match args.open_mail_root(path) {
-                Ok(root) => mail_root = Arc::new(root),
-                Err(error) => {
-                    permitted(&["mailbox"], error)?;
-                    (args.mailbox, args.layout) = (last.mailbox.clone(), last.layout);
-                }
-            }
-        }
-        let certificates = match running
-            .settings
-            .certificates
-            .as_ref()
-            .filter(|_| args.tls.keeps_that_of_this_run(&last.tls, running.state))
-        {
-            Some(certificates) => Some(Arc::clone(certificates)),
-            None => match args.tls.certificates(running.state) {
-                Ok(certificates) => certificates.map(Arc::new),
-                Err(error) => {
-                    permitted(&["tls-cert", "tls-key"], error)?;
-                    if running.settings.certificates.is_none() {
-                        args.tls.clone_from(&last.tls);
-                    }
-                    running.settings.certificates.clone()
-                }
-            },
-        };
-        let users_file = match running.users.read_file(args.accounts.users_file.clone()) {
-            Ok(file) => file,
-            Err(error) => {
-                let path = args.accounts.users_file.clone().unwrap_or_default();
-                permitted(&["users"], ConfigError::UsersFile(path, error))?;
-                args.accounts.users_file.clone_from(&last.accounts.users_file);
-                running.users.file()
-            }
-        };
-        let mut transform = args.transform()?;
-        if let Some(Err(error)) = transform.as_ref().and_then(|it| it.program().ok()).map(File::open)
-            && self.is_denied(error.kind())
-        {
-            needs_restart.insert("transform");
-            transform = running.settings.transform.as_deref().cloned();
-        }
-        let stats_log = if args.state.stats_log == last.state.stats_log {
-            None
-        } else {
-            let log = args.stats_log();
-            match log.as_ref().map(StatsLog::try_open) {
-                Some(Err(error)) if self.is_denied(error.kind()) => {
-                    needs_restart.insert("stats-log");
-                    args.state.stats_log.clone_from(&last.state.stats_log);
-                    None
-                }
-                _ => Some(log),
-            }
-        };
-        Ok(Next {
-            settings: args.settings(Arc::clone(&mail_root), admin, transform.map(Arc::new), certificates),
-            has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
-            has_new_timeout: args.timeout != last.timeout,
-            users_file,
-            own_users: [own_users(last), own_users(&args)],
-            name_rules: args.name_rules(),
-            limits: args.limits.limits(),
-            max_connections: (args.max_connections != last.max_connections).then(|| args.max_connections()),
-            level: (args.log().level != last.log().level).then(|| args.log().level),
-            stats_log,
-            ports: args.ports(),
-            needs_restart,
-            args,
-        })
+        Opening { configuration: self, running, args, needs_restart }.open()
     }
 
     /// The configuration has been applied, and is what the next one is compared with.
@@ -202,8 +116,130 @@ impl Rereading {
     }
 }
 
+/// A configuration whose files are being opened. If one may not be opened any more, what the server has stays, and so
+/// does the setting as it was read last: the next reload tries it again.
+struct Opening<'a> {
+    configuration: &'a Rereading,
+    running: &'a Running<'a>,
+    args: Args,
+    needs_restart: BTreeSet<&'static str>,
+}
+
+impl Opening<'_> {
+    fn open(mut self) -> Result<Next, Refused> {
+        let admin = self.admin()?;
+        let mail_root = self.mail_root()?;
+        let certificates = self.certificates()?;
+        let users_file = self.users_file()?;
+        let transform = self.transform()?;
+        let stats_log = self.stats_log();
+        let Self { configuration: Rereading { last, started, .. }, running, args, needs_restart } = self;
+        Ok(Next {
+            has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
+            has_new_timeout: args.timeout != last.timeout,
+            settings: args.settings(mail_root, admin, transform, certificates),
+            users_file,
+            own_users: [own_users(last), own_users(&args)],
+            name_rules: args.name_rules(),
+            limits: args.limits.limits(),
+            max_connections: (args.max_connections != last.max_connections).then(|| args.max_connections()),
+            level: (args.log().level != last.log().level).then(|| args.log().level),
+            stats_log,
+            ports: args.ports(),
+            gave_up_rights: started.confinement.gives_up_rights(),
+            needs_restart,
+            args,
+        })
+    }
+
+    /// Passes over an error that says that the server may not open something any more, and notes the settings.
+    fn pass_over(&mut self, names: &[&'static str], error: ConfigError) -> Result<(), ConfigError> {
+        if !error.kind().is_some_and(|kind| self.configuration.is_denied(kind)) {
+            return Err(error);
+        }
+        log::error!("{error}; that needs a restart, as this server may not open it any more");
+        self.needs_restart.extend(names);
+        Ok(())
+    }
+
+    fn admin(&mut self) -> Result<Arc<Admin>, ConfigError> {
+        self.args.open_admin().map(Arc::new).or_else(|error| {
+            self.pass_over(&["peep-admin-file"], error)?;
+            Ok(Arc::clone(&self.running.settings.admin))
+        })
+    }
+
+    fn mail_root(&mut self) -> Result<Arc<MailRoot>, ConfigError> {
+        let last = &self.configuration.last;
+        let present = &self.running.settings.mail_root;
+        let has_moved = self.args.mailbox != last.mailbox;
+        if !has_moved && self.args.layout == last.layout {
+            return Ok(Arc::clone(present));
+        }
+        // PEEP may have moved it elsewhere.
+        let path = if has_moved { self.args.mailbox.clone() } else { present.path().to_owned() };
+        self.args.open_mail_root(path).map(Arc::new).or_else(|error| {
+            self.pass_over(&["mailbox"], error)?;
+            (self.args.mailbox, self.args.layout) = (last.mailbox.clone(), last.layout);
+            Ok(Arc::clone(present))
+        })
+    }
+
+    fn certificates(&mut self) -> Result<Option<Arc<Certificates>>, ConfigError> {
+        let (last, present) = (&self.configuration.last.tls, &self.running.settings.certificates);
+        if present.is_some() && self.args.tls.keeps_that_of_this_run(last, self.running.state) {
+            return Ok(present.clone());
+        }
+        self.args.tls.certificates(self.running.state).map(|opened| opened.map(Arc::new)).or_else(|error| {
+            self.pass_over(&["tls-cert", "tls-key"], error)?;
+            if present.is_none() {
+                self.args.tls.clone_from(last); // or ports would need TLS that is not there
+            }
+            Ok(present.clone())
+        })
+    }
+
+    fn users_file(&mut self) -> Result<UsersFile, ConfigError> {
+        let path = self.args.accounts.users_file.clone();
+        self.running.users.read_file(path.clone()).or_else(|error| {
+            self.pass_over(&["users"], ConfigError::UsersFile(path.unwrap_or_default(), error))?;
+            self.args.accounts.users_file.clone_from(&self.configuration.last.accounts.users_file);
+            Ok(self.running.users.file())
+        })
+    }
+
+    /// The transform. One whose program is not there is told of by its start, as at the server's.
+    fn transform(&mut self) -> Result<Option<Arc<Transform>>, ConfigError> {
+        let transform = self.args.transform()?;
+        match transform.as_ref().and_then(|transform| transform.program().ok()).map(File::open) {
+            Some(Err(error)) if self.configuration.is_denied(error.kind()) => {
+                self.needs_restart.insert("transform");
+                Ok(self.running.settings.transform.clone())
+            }
+            _ => Ok(transform.map(Arc::new)),
+        }
+    }
+
+    /// The log of counters, if that has changed. One that cannot be written is told of when a line is due.
+    fn stats_log(&mut self) -> Option<Option<StatsLog>> {
+        let last = &self.configuration.last.state.stats_log;
+        if self.args.state.stats_log == *last {
+            return None;
+        }
+        let log = self.args.stats_log();
+        match log.as_ref().map(StatsLog::try_open) {
+            Some(Err(error)) if self.configuration.is_denied(error.kind()) => {
+                self.needs_restart.insert("stats-log");
+                self.args.state.stats_log.clone_from(last);
+                None
+            }
+            _ => Some(log),
+        }
+    }
+}
+
 impl Next {
-    /// Changes the settings in force to those of this configuration, but for those that PEEP has changed and the
+    /// Changes the settings in force to those of this configuration, except for those that PEEP has changed and the
     /// configuration has not.
     pub fn apply_to(&self, settings: &mut Settings) {
         let mut new = self.settings.clone();

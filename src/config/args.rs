@@ -18,6 +18,7 @@ use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
 use crate::connections::Service;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
+use crate::logging::LogFormat;
 use crate::maildrop::{LayoutChoice, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
@@ -96,6 +97,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", group = NEEDS_RESTART)]
     log_file: Option<PathBuf>,
 
+    /// How the lines of the log look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
     #[command(flatten)]
     pub(super) tls: TlsArgs,
 
@@ -116,17 +121,19 @@ fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(low..=high)
 }
 
-/// How to log.
+/// The settings of the log.
 #[derive(Debug)]
 pub struct LogConfig {
-    /// The least important level that is logged.
+    /// The least severe level that is logged.
     pub level: LevelFilter,
-    /// Where to, if not to stderr.
+    /// The format of the lines.
+    pub format: LogFormat,
+    /// The log file; `None` for stderr.
     pub file: Option<PathBuf>,
 }
 
 impl Args {
-    /// Checks what is wrong with several flags together.
+    /// Checks the flags for contradictions.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let mut names = BTreeSet::new();
         if let Some(twice) = self.users.iter().find(|user| !names.insert(&user.name)) {
@@ -156,7 +163,7 @@ impl Args {
         self.peep_address.iter().find(|address| !address.is_loopback())
     }
 
-    /// Where the settings come from, for people to read.
+    /// Returns where the settings come from, for people to read.
     pub(super) fn configured_by(&self) -> String {
         self.config.as_ref().map_or_else(|| "the command line".to_owned(), |path| path.display().to_string())
     }
@@ -196,10 +203,10 @@ impl Args {
             (1, _) => LevelFilter::Warn,
             (_, _) => LevelFilter::Error,
         };
-        LogConfig { level, file: self.log_file.clone() }
+        LogConfig { level, format: self.log_format, file: self.log_file.clone() }
     }
 
-    /// What the server is to be confined to when its ports are bound.
+    /// Returns the confinement to put in force after the ports are bound.
     ///
     /// # Errors
     /// [`ConfigError`], as for [`Args::resolve`].
@@ -233,7 +240,7 @@ pub(super) fn keep<T: Clone + PartialEq>(name: &'static str, now: &mut T, starte
     differs.then_some(name)
 }
 
-/// A timeout in seconds, of which 0 is none.
+/// Returns a timeout, where 0 seconds mean none.
 pub(super) fn seconds(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }

@@ -1,7 +1,7 @@
-//! `pop3d check`: does what a start does, up to serving, and tells in a line each what is in order and what is not.
+//! `pop3d check`: does the same as the start of a server, except for serving, and prints a line about each part.
 //!
-//! Nothing is made or changed: a state directory that is missing is left missing, and so is a certificate that the
-//! server would make for itself.
+//! It creates and changes nothing, not even a missing state directory or self-signed certificate that the server would
+//! create.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -17,14 +17,14 @@ use crate::auth::Users;
 use crate::maildrop::MailRoot;
 use crate::net::{self, Holder};
 
-/// A certificate that expires in fewer days is worth a warning. Let's Encrypt's are renewed 30 days before.
+/// A certificate that expires in fewer days causes a warning. Those of Let's Encrypt are renewed 30 days before.
 const SOON: i64 = 14;
 
-/// Prints what a server with these settings would find at its start. True when it would start, and all is in order but
-/// for warnings.
+/// Checks whether a server with these settings would start, and prints the results to `output`. Returns true if there are
+/// at most warnings.
 ///
 /// # Errors
-/// Those of `output`.
+/// If `output` cannot be written.
 pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     static LOG: Log = Log(Mutex::new(Vec::new()));
     if log::set_logger(&LOG).is_ok() {
@@ -53,7 +53,7 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
         report.line("POP3S", ports(&endpoint))?;
     }
     report.line("PEEP", ports(&args.peep_endpoint()))?;
-    // The last one, as it gives up what the others need.
+    // This comes last, because it gives up rights that the other checks need.
     report.line("confinement", confinement(args))?;
     Ok(report.good)
 }
@@ -107,8 +107,8 @@ fn admin(args: &Args) -> Result<String, ConfigError> {
     Ok(admin.name)
 }
 
-/// Binds the ports, and closes them at once. A port is in order too if the server is running and has it, or if systemd
-/// has it to hand it over.
+/// Binds the ports and closes them at once. A port is also in order if the running server has bound it, or systemd in
+/// order to pass it.
 fn ports(endpoint: &Endpoint) -> Result<String, String> {
     let error = match net::bind(&endpoint.addresses, endpoint.port, endpoint.required) {
         Ok(bound) => {
@@ -147,7 +147,7 @@ fn confinement(args: &Args) -> Result<String, String> {
     Ok(described)
 }
 
-/// The lines, and whether all was in order so far.
+/// The report, and whether everything was in order so far.
 struct Report<'a, W> {
     output: &'a mut W,
     log: &'a Log,
@@ -155,7 +155,7 @@ struct Report<'a, W> {
 }
 
 impl<W: Write> Report<'_, W> {
-    /// Tells what has come of one part, and before that what was logged about it.
+    /// Prints what was logged about one part, and then its result.
     fn line(&mut self, part: &str, outcome: Result<String, impl Display>) -> io::Result<()> {
         for (level, text) in self.log.0.lock().drain(..) {
             self.good &= level != Level::Error;
@@ -172,7 +172,7 @@ impl<W: Write> Report<'_, W> {
     }
 }
 
-/// Keeps what is logged for the report.
+/// A logger that keeps the messages for the report.
 struct Log(Mutex<Vec<(Level, String)>>);
 
 impl log::Log for Log {

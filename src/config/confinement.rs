@@ -1,4 +1,4 @@
-//! Flags for what the server gives up, and for what it and its transform keep.
+//! Flags for the confinement of the server and its transform.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::{ConfigError, NEEDS_RESTART};
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
 use crate::transform::{Fences, Limit, Transform};
 
-/// How the server is confined.
+/// The flags for the confinement.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Confinement")]
 pub(super) struct ConfinementArgs {
@@ -45,10 +45,10 @@ pub(super) struct ConfinementArgs {
     no_landlock: bool,
 }
 
-/// What a server uses while it runs; files with the flag that each is of.
+/// The files and ports that a server uses while it runs. Each file has the flag that names it.
 pub(super) struct Used {
     pub(super) mail_root: PathBuf,
-    /// The directory of its own.
+    /// The state directory.
     pub(super) state: Option<PathBuf>,
     /// Files that are written or replaced.
     pub(super) written: Vec<(&'static str, PathBuf)>,
@@ -59,20 +59,20 @@ pub(super) struct Used {
 }
 
 impl ConfinementArgs {
-    /// Checks what is wrong with several of these together.
+    /// Checks that no resource is limited twice.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let limits = &self.transform_limit;
         let twice = (1..limits.len()).find(|&n| limits[..n].iter().any(|limit| limit.is_of_same(&limits[n])));
         twice.map_or(Ok(()), |n| Err(ConfigError::LimitTwice(limits[n].clone())))
     }
 
-    /// Whether the server becomes another user than the one that starts it.
+    /// Returns true if the server becomes another user (`--run-as`).
     pub(super) fn becomes_user(&self) -> bool {
         self.run_as.is_some()
     }
 
-    /// Takes from `started` what only a restart changes: no process can take back what it has given up. Returns the
-    /// names of the settings that were different.
+    /// Replaces the settings that only a restart can change by those of `started`, because no process can regain rights
+    /// that it has given up. Returns the names of the settings that differed.
     pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
         let kept = [
             keep("run-as", &mut self.run_as, &started.run_as),
@@ -85,19 +85,19 @@ impl ConfinementArgs {
         kept.into_iter().flatten().collect()
     }
 
-    /// Whether the server gives up the right to open some files.
+    /// Returns true if the server gives up the right to open some files.
     pub(super) fn gives_up_rights(&self) -> bool {
         self.is_service()
     }
 
-    /// Whether the server runs as a service, which needs no other files than those that its flags name. In a quick local
-    /// set-up the admin may move the mail directory to wherever the server's user may.
+    /// Returns true if the server runs as a service, which only needs the files that its flags name. In a quick local
+    /// set-up, the admin may instead choose any mail directory that the server's user can use.
     fn is_service(&self) -> bool {
         self.confine || self.run_as.is_some() || !self.allow_dir.is_empty() || !self.transform_path.is_empty()
     }
 
-    /// The transform with its limits, kept from what it has no need of. Where files are fenced off it reads mail and
-    /// programs, and changes nothing but what is below an allowed directory.
+    /// Adds limits and the confinement to a transform. If files are restricted, it can read mail and programs, and change
+    /// only files below a directory of `--allow-dir`.
     pub(super) fn restricted(&self, transform: Transform, mail_root: &Path) -> Transform {
         let flag = "--transform";
         let mut reach = vec![(flag, Reach::Read(mail_root.to_owned()))];
@@ -115,7 +115,7 @@ impl ConfinementArgs {
         transform.restricted(&self.transform_limit, &fences)
     }
 
-    /// What a server that uses this, and this transform, is confined to.
+    /// Returns the confinement of a server that uses these files and this transform.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
         let Used { mail_root, state, written, read_again, ports } = used;
         let mut reach = vec![("--mailbox", Reach::Files(mail_root.clone()))];
@@ -123,7 +123,7 @@ impl ConfinementArgs {
             reach.extend(paths.into_iter().map(|path| (flag, reached(path))));
         };
         add("--state", state.iter().cloned().collect(), Reach::Files);
-        // Files are replaced by others of the same name, which only their directory lets through.
+        // Files are replaced by renaming others, so the rule has to be for their directory.
         written.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Files));
         read_again.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Read));
         add("--allow-dir", self.allow_dir.clone(), Reach::All);
@@ -134,7 +134,7 @@ impl ConfinementArgs {
             add("--transform-path", self.transform_path.clone(), Reach::Run);
         }
         let (programs, files) = (transform.is_some(), self.is_service());
-        // A quick local set-up may be given other ports by a reload, a service those that it has.
+        // In a quick local set-up a reload may change the ports; a service can only bind its present ports again.
         let ports = files.then_some(ports);
         let landlock = Landlock { reach, programs, files, network: self.transform_network, ports };
         Confinement {
@@ -148,7 +148,7 @@ impl ConfinementArgs {
     }
 }
 
-/// The directory that a file is named in, and the one where it is.
+/// Returns the directory in the path of a file, and the directory of its target if the file is a symbolic link.
 fn directories(file: &Path) -> Vec<PathBuf> {
     let parent = |file: &Path| match file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),

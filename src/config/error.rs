@@ -1,4 +1,4 @@
-//! Why settings make no configuration.
+//! Errors of settings.
 
 use std::fmt;
 use std::io;
@@ -8,30 +8,30 @@ use crate::auth::UserName;
 use crate::net::{CertificateError, ListenAddress};
 use crate::transform::Limit;
 
-/// Why the command line makes no configuration.
+/// Why settings do not make a configuration.
 #[derive(Debug)]
 pub enum ConfigError {
     /// A user is given twice.
     UserTwice(UserName),
-    /// A flag is given more often than it means something.
+    /// A flag is given more often than is allowed.
     TooOften(&'static str),
     /// A resource is limited twice.
     LimitTwice(Limit),
-    /// No words, or an open quote.
+    /// The transform's command line is empty or has an unclosed quote.
     Transform(String),
-    /// Who can reach the port could change everything.
+    /// The default admin could log in from other machines.
     DefaultAdmin(ListenAddress),
     /// The admin's secret cannot be used.
     Admin(String),
     /// The file with the admin cannot be read.
     AdminFile(PathBuf, io::Error),
-    /// The admin's password would cross the net in clear.
+    /// The admin's password would be sent over the network without TLS.
     PeepInClear(ListenAddress),
     /// The mail directory cannot be used.
     MailRoot(PathBuf, io::Error),
-    /// The users file cannot be read, or is none.
+    /// The users file cannot be read or has no valid account.
     UsersFile(PathBuf, io::Error),
-    /// There can be no TLS with it.
+    /// The certificate cannot be used.
     Certificate(CertificateError),
     /// The flags of several certificates do not belong together.
     Pairs {
@@ -42,9 +42,9 @@ pub enum ConfigError {
         /// How often `--tls-names` is given.
         names: usize,
     },
-    /// There can be no TLS.
+    /// TLS cannot be set up.
     Tls(rustls::Error),
-    /// The server cannot make one for itself.
+    /// The server cannot create a self-signed certificate.
     SelfSigned(io::Error),
     /// The state directory cannot be used.
     State(PathBuf, io::Error),
@@ -85,7 +85,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    /// What kind of error the system has reported, if it is one of the system's.
+    /// Returns the kind of the error, if the operating system has reported it.
     pub(super) fn kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::MailRoot(_, error)

@@ -1,8 +1,8 @@
-//! `--config FILE`: flags written as the keys of a TOML file.
+//! `--config FILE`: a TOML file whose keys are flags.
 //!
 //! A key is the long name of a flag. A table's name is the beginning of its keys' names, so `cert` in `[tls]` is
-//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. `[[tls]]` is for several certificates. The file is turned into the flags that it stands
-//! for, so that there is one place, the command line's, where a setting is declared and its value is checked.
+//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. `[[tls]]` is for several certificates. The file is
+//! converted to command-line flags, so that settings are declared and checked only once, by the command line.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// How alike two names have to be for one to be suggested in place of the other, from 0 to 1.
+/// The similarity, from 0 to 1, from which on a name is suggested instead of an unknown one.
 const ALIKE: f64 = 0.75;
 
 /// The tables of certificates, and the keys of each. Those with `names` are lists.
@@ -27,9 +27,9 @@ const NAMES: &str = "names";
 /// A configuration file that cannot be used.
 #[derive(Debug)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// Everything that is wrong in it, in the order of the lines.
+    /// All faults of the file, in the order of the lines.
     Faults(PathBuf, Vec<Fault>),
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// One thing that is wrong in a file.
+/// A fault in a configuration file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
     at: Position,
@@ -80,17 +80,17 @@ impl fmt::Display for Position {
     }
 }
 
-/// What a file says about one flag.
+/// One setting of a configuration file.
 #[derive(Debug)]
 pub(super) struct Setting {
     /// The flag's long name.
     pub(super) name: String,
-    /// The flag as it would stand on the command line; nothing for a switch that is off.
+    /// The flag as on the command line; empty for a switch that is off.
     pub(super) arguments: Vec<String>,
     at: Position,
 }
 
-/// A configuration file: its settings, each of a flag that exists and with a value that the flag takes.
+/// A configuration file that has been read. Each setting has an existing flag and a valid value.
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     path: PathBuf,
@@ -98,7 +98,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads a file of settings of `command`'s flags.
+    /// Reads a file whose keys are flags of `command`.
     pub(super) fn read(path: &Path, command: &Command) -> Result<Self, FileError> {
         let text = fs::read_to_string(path).map_err(|error| FileError::Unreadable(path.to_owned(), error))?;
         let (table, syntax_errors) = DeTable::parse_recoverable(&text);
@@ -109,10 +109,10 @@ impl ConfigFile {
                 what: error.message().to_owned(),
             })
             .collect();
-        // One error often makes the parser see more in the same line.
+        // After an error the parser often reports more errors in the same line, which are dropped.
         faults.dedup_by_key(|fault| fault.at.line);
         let mut reader = Reader { command, text: &text, settings: BTreeMap::new(), faults: Vec::new() };
-        // After an error of syntax the rest of the file may be misunderstood.
+        // After a syntax error the rest of the file may be misread, so only syntax errors are reported then.
         if faults.is_empty() {
             reader.read_table(table.get_ref(), "");
         }
@@ -125,10 +125,10 @@ impl ConfigFile {
         }
     }
 
-    /// The fault of a file whose settings do not go together, or not with the command line: at the setting that the
-    /// error names, else at the file's beginning.
+    /// Makes the error for settings that conflict with each other or with the command line. Its position is that of the
+    /// setting that the error names, or else the beginning of the file.
     pub(super) fn fault(&self, error: &clap::Error) -> FileError {
-        // Of a flag that another one needs, the usage at the end tells which that is.
+        // If a flag is missing that another one needs, the usage at the end of the text names the other one.
         let text = error.to_string();
         let is_named = |setting: &&Setting| {
             text.split([' ', '=', ',', '\'', '\n']).any(|word| word.strip_prefix("--") == Some(&setting.name))
@@ -138,11 +138,11 @@ impl ConfigFile {
     }
 }
 
-/// Turns tables into settings.
+/// Converts tables to settings.
 struct Reader<'a> {
     command: &'a Command,
     text: &'a str,
-    /// By the name of the flag.
+    /// The settings by the name of their flag.
     settings: BTreeMap<String, Setting>,
     faults: Vec<Fault>,
 }
@@ -163,7 +163,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads `[[tls]]`: a table for each certificate, with its `cert`, its `key` and, perhaps, its `names`. Each becomes
+    /// Reads `[[tls]]`: a table for each certificate, with its `cert`, its `key` and optionally its `names`. Each becomes
     /// one `--tls-cert`, `--tls-key` and `--tls-names`.
     fn read_certificates(&mut self, offset: usize, tables: &[Spanned<DeValue<'_>>]) {
         let mut arguments = CERTIFICATE_KEYS.map(|_| Vec::new());
@@ -216,7 +216,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether flags' names begin so.
+    /// Returns true if `name` is the beginning of a flag's name.
     fn is_beginning(&self, name: &str) -> bool {
         keys(self.command).any(|flag| long(flag) == name || long(flag).starts_with(&format!("{name}-")))
     }
@@ -227,7 +227,7 @@ impl Reader<'_> {
             let what = match nearest(self.command, name) {
                 Some(near) => format!("there is no setting {name:?}; there is {near:?}"),
                 None => {
-                    format!("there is no setting {name:?}: see pop3d --help for the flags, whose names the keys have")
+                    format!("there is no setting {name:?}: see pop3d --help for the flags; keys have the same names")
                 }
             };
             return self.faults.push(Fault { at, what });
@@ -253,13 +253,13 @@ impl Reader<'_> {
     }
 }
 
-/// The flags that can stand in a configuration file.
+/// Returns the flags that can be keys of a configuration file.
 pub fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
     let only_typed = ["config", "explain", "help", "version"];
     command.get_arguments().filter(move |flag| flag.get_long().is_some_and(|long| !only_typed.contains(&long)))
 }
 
-/// A flag's long name; each of [`keys`] has one.
+/// Returns a flag's long name, which all [`keys`] have.
 fn long(flag: &Arg) -> &str {
     flag.get_long().unwrap_or_default()
 }
@@ -274,7 +274,8 @@ fn nearest<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
     keys(command).map(long).filter(|flag| likeness(flag) >= ALIKE).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
-/// The flag as it would be typed, each with where its value is; or what is wrong with the value's type, and where.
+/// Returns the command-line arguments for a value, each with its position in the file. The error says what is wrong with
+/// the value's type, and where.
 fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, usize)>, (String, usize)> {
     let (long, at) = (long(flag), value.span().start);
     let wrong = |expected: &str| Err((format!("it has to be {expected}, not {}", article(value.get_ref())), at));
@@ -283,7 +284,7 @@ fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, us
         (ArgAction::SetTrue, DeValue::Boolean(false)) => Ok(Vec::new()),
         (ArgAction::SetTrue, _) => wrong("true or false"),
         (ArgAction::Count, DeValue::Integer(number)) => {
-            // No flag counts further than 2, and a larger number is too large in any case.
+            // No flag may be given more than twice, so every larger number is an error.
             let times = number.as_str().parse::<u8>().map_or(u8::MAX, |times| times);
             Ok((0..times).map(|_| (format!("--{long}"), at)).collect())
         }
@@ -297,18 +298,18 @@ fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, us
     }
 }
 
-/// Whether the flag's value is a number and nothing else.
+/// Returns true if the flag's value is a plain number.
 #[must_use]
 pub fn is_number(flag: &Arg) -> bool {
     [TypeId::of::<u16>(), TypeId::of::<u64>()].iter().any(|id| flag.get_value_parser().type_id() == *id)
 }
 
-/// A flag that can be given with a value or without one.
+/// Returns true if the flag can be given without its value.
 fn takes_no_value(flag: &Arg) -> bool {
     flag.get_num_args().is_some_and(|range| range.min_values() == 0)
 }
 
-/// `--FLAG=VALUE` of a single value.
+/// Returns `--FLAG=VALUE` for a single value.
 fn argument(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<String, (String, usize)> {
     let text = match value.get_ref() {
         DeValue::Integer(number) if is_number(flag) && number.radix() == 10 => number.as_str().to_owned(),
@@ -321,7 +322,7 @@ fn argument(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<String, (String,
     Ok(format!("--{}={text}", long(flag)))
 }
 
-/// What a value is, for people to read.
+/// Returns the type of a value for people to read.
 fn article(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -335,7 +336,7 @@ fn article(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Whether the flag takes its value. What it needs beside it is not looked at: that may stand anywhere.
+/// Checks that the value of a flag is valid. Whether the flag needs other flags is checked later.
 fn check(command: &Command, argument: &str) -> Result<(), String> {
     match command.clone().try_get_matches_from(["pop3d", argument]) {
         Err(error) if !matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict) => {

@@ -1,4 +1,4 @@
-//! What clients may do: how many come from one address, how slowly they read.
+//! Flags for the limits on clients: connections from one address, and the rate at which they read.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use ipnet::IpNet;
 use crate::connections::MAX_CONNECTIONS;
 use crate::guard::{Limits, MinRate};
 
-/// What a client's rate is averaged over, in seconds, unless told otherwise; and what it can be told. As long as a
-/// client may take nothing at all: what the kernel has room for goes in bursts.
+/// The time over which a client's rate is averaged, in seconds: the default, and the values that can be set. The default is
+/// as long as a client may read nothing at all, because data moves in bursts of the size of the kernel's buffers.
 const DEFAULT_SPAN: u64 = 120;
 const SPAN_RANGE: (u64, u64) = (1, 86_400);
 
-/// What clients may do.
+/// The flags for limits on clients.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
@@ -49,7 +49,7 @@ impl LimitArgs {
     }
 }
 
-/// A network, `192.0.2.0/24`, or an address, which is a network of one.
+/// A network such as `192.0.2.0/24`, or a single address.
 #[derive(Debug, Clone, Copy)]
 struct Net(IpNet);
 

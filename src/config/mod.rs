@@ -1,11 +1,11 @@
-//! Configuration: from what the operator typed to what the server needs.
+//! Configuration: turns the operator's flags and files into what the server needs.
 //!
-//! - [`Task`] is what the program was asked to do: serve, or print settings, a check, a password's hash, the manual.
-//! - [`Args`] has every flag with its default and its limits, declared once with clap. `args` and the files of one topic
-//!   each declare them. A configuration file (`file`) is turned into the flags that it stands for.
+//! - [`Task`] is what the program is asked to do: serve, check, or print settings, a password's hash or the manual.
+//! - [`Args`] has every flag with its default and its limits, declared once with clap, in `args` and in a file for each
+//!   topic. A configuration file (`file`) is converted to flags.
 //! - [`Config`] is the result: checked, with files opened (`resolve`). [`ConfigError`] and [`UsageError`] say what is
 //!   wrong.
-//! - [`Rereading`] reads all that again while the server runs (`again`).
+//! - [`Rereading`] reads all of this again while the server runs (`again`).
 //!
 //! `bin/pop3d.rs` reads a [`Task`] and passes the [`Config`] to [`crate::server`].
 
@@ -18,6 +18,7 @@ mod command_line;
 mod confinement;
 mod error;
 mod file;
+mod health;
 mod limits;
 mod ports;
 mod resolve;
@@ -41,10 +42,11 @@ pub use check::check;
 pub use command_line::{Task, UsageError, command};
 pub use error::ConfigError;
 pub use file::{Fault, FileError, is_number, keys};
+pub use health::health;
 pub use ports::{Endpoint, Ports};
 pub use show::fixed;
 
-/// What the program is, for its help.
+/// The description of the program in its help.
 const ABOUT: &str = "A POP3 server for directories of mail";
 
 /// A server's configuration, checked.
@@ -52,22 +54,22 @@ const ABOUT: &str = "A POP3 server for directories of mail";
 pub struct Config {
     /// The accounts.
     pub users: Users,
-    /// What sessions look up.
+    /// The settings that sessions use.
     pub settings: Settings,
     /// The most connections at once.
     pub max_connections: usize,
-    /// What is served where.
+    /// The addresses and ports to listen on.
     pub ports: Ports,
-    /// What an address is allowed.
+    /// The limits by address.
     pub limits: Limits,
-    /// What outlives the server.
+    /// The state directory.
     pub state: Option<Arc<StateDir>>,
-    /// The log of counters.
+    /// The statistics log.
     pub stats_log: Option<StatsLog>,
 }
 
 impl Config {
-    /// What the sessions of a server so configured share at its start.
+    /// Returns what the sessions of a server with this configuration share.
     #[must_use]
     pub fn into_shared(self) -> Shared {
         Shared::new(self.settings, self.users, self.max_connections, self.limits)

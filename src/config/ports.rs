@@ -1,23 +1,23 @@
-//! What is served where.
+//! The addresses and ports on which the server listens.
 
 use std::net::IpAddr;
 
 use crate::connections::Service;
 use crate::net::ListenAddress;
 
-/// The ports of a server.
+/// The addresses and ports of each protocol.
 #[derive(Debug)]
 pub struct Ports {
-    /// Where POP3 is served.
+    /// For POP3.
     pub pop3: Endpoint,
-    /// Where POP3 is served with TLS from the first octet on.
+    /// For POP3S: POP3 with TLS from the first octet on.
     pub pop3s: Option<Endpoint>,
-    /// Where PEEP is served.
+    /// For PEEP.
     pub peep: Endpoint,
 }
 
 impl Ports {
-    /// Where `service` is served, if it is.
+    /// Returns the addresses and the port of a service, if it is served.
     #[must_use]
     pub fn of(&self, service: Service) -> Option<&Endpoint> {
         match service {
@@ -28,14 +28,14 @@ impl Ports {
     }
 }
 
-/// Addresses and a port.
+/// The addresses and the port of one service.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// At least one.
+    /// The addresses; at least one.
     pub addresses: Vec<ListenAddress>,
-    /// 0 for any free one.
+    /// The port; 0 for any free port.
     pub port: u16,
-    /// The addresses were asked for, so each has to be there.
+    /// True if the operator has chosen the addresses. Then it is an error if the machine lacks one of them.
     pub required: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Opens what the flags name, at the start and for a reload.
+//! Opens the files that the flags name, at the start and for a reload.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::stats::StatsLog;
 use crate::transform::Transform;
 
 impl Args {
-    /// Opens what the server needs.
+    /// Opens all files that the server needs.
     ///
     /// # Errors
-    /// [`ConfigError`], of what is not there or not as it has to be.
+    /// [`ConfigError`], if one is missing or invalid.
     pub fn resolve(&self) -> Result<Config, ConfigError> {
         let admin = Arc::new(self.open_admin()?);
         let transform = self.transform()?.map(Arc::new);
@@ -42,7 +42,7 @@ impl Args {
         })
     }
 
-    /// What sessions look up, from these flags and what they name.
+    /// Makes the settings for sessions from these flags and the files that they name.
     pub(super) fn settings(
         &self,
         mail_root: Arc<MailRoot>,
@@ -65,7 +65,8 @@ impl Args {
     pub(super) fn open_admin(&self) -> Result<Admin, ConfigError> {
         let admin = self.admin.read()?;
         self.check_admin(admin.is_default)?;
-        // Everybody knows the default admin, who could make root serve any file of this machine as mail.
+        // The default admin's password is public, and the admin of a server that runs as root could have any file of this
+        // machine served as mail.
         let is_roots = admin.is_default && !self.confinement.becomes_user() && geteuid().is_root();
         Ok(Admin { credentials: admin.credentials, is_default: admin.is_default, is_roots })
     }

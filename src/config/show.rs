@@ -1,4 +1,4 @@
-//! `pop3d show`: the settings in force as a configuration file.
+//! `pop3d show`: prints the settings as a configuration file.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,11 +10,11 @@ use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 use super::file::{is_number, keys};
 use super::{Args, NEEDS_RESTART};
 
-/// What stands in place of a password.
+/// The text that replaces a password.
 const HIDDEN: &str = "(hidden)";
 
-/// The settings that these flags come to, as TOML. Defaults are comments, and so are settings with a password, which is
-/// not shown. With `explain` each comes with what it does.
+/// Returns the settings of these flags as TOML. Defaults are comments. Settings with a password are comments too, with the
+/// password hidden. With `explain`, each setting has a comment on what it does.
 pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
     let (command, fixed) = (Args::command(), fixed());
     let mut text = String::new();
@@ -40,7 +40,7 @@ pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
     text
 }
 
-/// The names of the settings that only a restart changes; a reload changes all others.
+/// Returns the names of the settings that only a restart can change; a reload changes all others.
 #[must_use]
 pub fn fixed() -> BTreeSet<String> {
     let mut command = Args::command();
@@ -50,7 +50,7 @@ pub fn fixed() -> BTreeSet<String> {
     keys(&command).filter(is_in).filter_map(Arg::get_long).map(str::to_owned).collect()
 }
 
-/// A text as comments of at most 100 columns.
+/// Formats a text as comments of at most 100 columns.
 fn comment(text: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in text.split_whitespace() {
@@ -66,7 +66,7 @@ fn has_password(flag: &Arg) -> bool {
     flag.get_value_names().unwrap_or_default().iter().any(|name| name.contains("PASSWORD"))
 }
 
-/// What the flag is set to, or its default, in TOML.
+/// Returns the value of a flag, or its default, in TOML.
 fn value(flag: &Arg, flags: &ArgMatches) -> String {
     let id = flag.get_id().as_str();
     let values = || flags.get_raw(id).into_iter().flatten().map(|value| scalar(flag, value));
@@ -74,7 +74,7 @@ fn value(flag: &Arg, flags: &ArgMatches) -> String {
         ArgAction::SetTrue => flags.get_flag(id).to_string(),
         ArgAction::Count => flags.get_count(id).to_string(),
         ArgAction::Append => format!("[{}]", values().collect::<Vec<_>>().join(", ")),
-        // A switch that can have a value, and has none.
+        // This flag can have a value, but was given without one.
         _ if flags.value_source(id).is_some() => values().next().unwrap_or_else(|| "true".to_owned()),
         _ if is_number(flag) => "0".to_owned(),
         _ => "\"\"".to_owned(),

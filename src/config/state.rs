@@ -1,14 +1,14 @@
-//! What outlives the server: the state directory, the log of counters.
+//! Flags for the state directory and the statistics log.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How often a line of counters is due, unless told otherwise; and what it can be told, in seconds.
+/// The interval of the statistics log in seconds: the default, and the values that can be set.
 const DEFAULT_INTERVAL: u64 = 60;
 const INTERVAL_RANGE: (u64, u64) = (1, 86_400);
 
-/// What outlives the server.
+/// The flags for files with counters and other state.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "State")]
 pub(super) struct StateArgs {
@@ -22,7 +22,7 @@ pub(super) struct StateArgs {
     pub(super) stats_log: Option<StatsLogArg>,
 }
 
-/// A file, and the interval between two lines of it.
+/// The value of `--stats-log`: a file and the interval between two lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StatsLogArg {
     pub(super) path: PathBuf,

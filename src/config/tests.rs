@@ -1,4 +1,4 @@
-//! What flags come to.
+//! Tests of the configuration that flags lead to.
 
 use clap::Parser;
 

@@ -1,4 +1,4 @@
-//! Flags for TLS, and for doing without it.
+//! Flags for TLS, and for accepting passwords without it.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,14 +10,14 @@ use super::ConfigError;
 use crate::net::{self, Certificate, Certificates};
 use crate::state::StateDir;
 
-/// TLS is there when there is a certificate.
+/// The flags for TLS. The server offers TLS if it has a certificate.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 #[group(skip)]
 #[command(group = ArgGroup::new("certificate").args(["tls_cert", "tls_self_signed"]))]
 pub(super) struct TlsArgs {
     /// A TLS certificate chain (PEM), beginning with the server's own certificate; can be repeated, each with its
-    /// --tls-key. Clients that ask for no name, or for a name that no certificate is for, get the first
+    /// --tls-key. Clients that send no name, or a name without a certificate, get the first
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Vec<PathBuf>,
 
@@ -25,8 +25,8 @@ pub(super) struct TlsArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Vec<PathBuf>,
 
-    /// The names for which clients get a certificate, as mail.example.org,*.example.net; if given, then once for each
-    /// --tls-cert, and an empty list stands for the names in the certificate [default: the names in each certificate]
+    /// The host names for which clients get a certificate, as in mail.example.org,*.example.net; if given, once for each
+    /// --tls-cert, where an empty list means the names in the certificate [default: the names in each certificate]
     #[arg(long, value_name = "NAME,NAME", requires = "tls_cert")]
     tls_names: Vec<Names>,
 
@@ -49,12 +49,12 @@ pub(super) struct TlsArgs {
     pub(super) allow_cleartext: bool,
 }
 
-/// A host's name or an IP address, as a certificate has them.
+/// Parses a host name or an IP address, as certificates contain them.
 fn server_name(text: &str) -> Result<String, InvalidDnsNameError> {
     ServerName::try_from(text).map(|_| text.to_owned())
 }
 
-/// The names that a certificate is for, written with commas.
+/// The host names of a certificate, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Names(Vec<String>);
 
@@ -71,7 +71,7 @@ impl FromStr for Names {
     }
 }
 
-/// The files of a certificate, and the names that it is for.
+/// The files of a certificate, and the host names that it is used for.
 #[derive(Debug)]
 pub(super) struct Pair<'a> {
     pub(super) chain: &'a Path,
@@ -80,7 +80,7 @@ pub(super) struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Reads the certificate, and warns of names that it is not for.
+    /// Reads the certificate, and warns of names that it does not contain.
     pub(super) fn open(&self) -> Result<Certificate, ConfigError> {
         let certificate = Certificate::open(self.chain, self.key).map_err(ConfigError::Certificate)?;
         for name in self.names.iter().filter(|name| !certificate.is_for(name)) {
@@ -100,31 +100,31 @@ impl TlsArgs {
         Ok(())
     }
 
-    /// The certificates that are in files, in order.
+    /// Returns the certificates that are in files, in the order of the flags.
     pub(super) fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
         let names = self.tls_names.iter().map(|names| &names.0[..]).chain(std::iter::repeat(&[][..]));
         let files = self.tls_cert.iter().zip(&self.tls_key).zip(names);
         files.map(|((chain, key), names)| Pair { chain, key, names })
     }
 
-    /// What is read again by a reload.
+    /// Returns the files that a reload reads again, each with its flag.
     pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let of = |flag, files: &[PathBuf]| files.iter().map(|file| (flag, file.clone())).collect::<Vec<_>>();
         of("--tls-cert", &self.tls_cert).into_iter().chain(of("--tls-key", &self.tls_key))
     }
 
-    /// The server is to make its certificate.
+    /// Returns true if the server creates its own certificate.
     pub(super) fn is_self_signed(&self) -> bool {
         self.tls_self_signed.is_some()
     }
 
-    /// Whether the certificate of a server with the flags `last` stays: one that it made for this run, and that it is
-    /// not to make anew.
+    /// Returns true if a reload keeps the certificate of a server that had the flags `last`: it was created for this run,
+    /// and the flags still ask for the same one.
     pub(super) fn keeps_that_of_this_run(&self, last: &Self, state: Option<&StateDir>) -> bool {
         state.is_none() && self.is_self_signed() && self.tls_self_signed == last.tls_self_signed
     }
 
-    /// The certificates that the flags name. One that the server makes is kept in `state`.
+    /// Reads the certificates that the flags name. A self-signed certificate is created and kept in `state`.
     pub(super) fn certificates(&self, state: Option<&StateDir>) -> Result<Option<Certificates>, ConfigError> {
         let mut all = match (&self.tls_self_signed, state) {
             (None, _) => {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Protocol;
+use crate::events::Client;
 use crate::guard::Pace;
 
 /// An open connection, shared between its session and the registry.
@@ -15,8 +16,9 @@ use crate::guard::Pace;
 pub struct Connection {
     /// The socket. Reading and writing it needs no exclusive access.
     pub stream: TcpStream,
+    /// Who is connected, and what its session is doing.
+    pub client: Client,
     pub(super) protocol: Protocol,
-    pub(super) accepted: Instant,
     /// When the session began to wait for the client's next command or part of the TLS handshake, if it is waiting.
     pub(super) waiting_since: Mutex<Option<Instant>>,
     /// True once the server itself has ended the reading.
@@ -29,11 +31,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, protocol: Protocol) -> Self {
+    pub(super) fn new(stream: TcpStream, client: Client, protocol: Protocol) -> Self {
         Self {
             stream,
+            client,
             protocol,
-            accepted: Instant::now(),
             waiting_since: Mutex::new(None),
             reading_ended: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),

@@ -38,7 +38,7 @@ impl Connections {
             (peep_too || connection.protocol == Protocol::Pop3)
                 && !connection.is_logged_in()
                 && !connection.reading_is_ended()
-                && connection.accepted.elapsed() > limit
+                && connection.client.since.elapsed() > limit
                 && connection.waiting_since.lock().is_some()
         };
         state.open.values().map(|connection| &**connection).filter(is_overdue).map(Connection::end_reading).count()

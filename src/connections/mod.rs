@@ -3,12 +3,15 @@
 //!
 //! - [`Connections`] is the registry. Acceptors call [`Connections::reserve`], which waits for a free slot.
 //! - [`Reservation`] is a reserved slot; with an accepted connection it becomes a [`Slot`], which the session owns.
-//! - [`Connection`] is what the session and the registry share about one connection.
+//! - [`Connection`] is what the session and the registry share about one connection. It has the [`Progress`] of the session,
+//!   which an admin sees.
 //!
 //! [`crate::server`] owns the registry and calls the time limits in `enforce` every second.
 
 mod connection;
 mod enforce;
+mod kick;
+mod progress;
 mod service;
 mod slot;
 mod state;
@@ -23,6 +26,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub use self::connection::Connection;
+pub use self::progress::{Progress, Stage};
 pub use self::service::Service;
 pub use self::slot::{Reservation, Slot};
 use self::state::{ForAdmin, State};
@@ -58,6 +62,9 @@ pub struct Connections {
     /// Notified when a slot becomes free, when the limit changes and when the server begins to close.
     changed: Condvar,
     closing: AtomicBool,
+    draining: AtomicBool,
+    /// The number of the connection that was accepted last.
+    last_id: AtomicU64,
     /// [`WRITE_STALL`] of POP3 clients, in milliseconds.
     write_stall: AtomicU64,
 }
@@ -70,6 +77,8 @@ impl Connections {
             state: Mutex::new(State::new(limit)),
             changed: Condvar::new(),
             closing: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            last_id: AtomicU64::default(),
             write_stall: AtomicU64::default(),
         };
         connections.set_write_stall(WRITE_STALL);
@@ -82,7 +91,8 @@ impl Connections {
     pub fn reserve(self: &Arc<Self>, protocol: Protocol) -> Option<Reservation> {
         let mut state = self.state.lock();
         while !self.is_closing() {
-            if state.has_free_slot(protocol) {
+            // While POP3 clients are turned away, they need not wait for a slot.
+            if state.has_free_slot(protocol) || (protocol == Protocol::Pop3 && self.is_draining()) {
                 state.reserve(protocol);
                 return Some(Reservation::new(Arc::clone(self), protocol));
             }
@@ -125,6 +135,19 @@ impl Connections {
     #[must_use]
     pub fn count(&self, protocol: Protocol) -> usize {
         self.state.lock().open.values().filter(|connection| connection.protocol == protocol).count()
+    }
+
+    /// Returns true if new POP3 connections are turned away.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Sets whether new POP3 connections are turned away. Open ones go on.
+    pub fn set_draining(&self, draining: bool) {
+        let _state = self.state.lock(); // so that an acceptor that is about to wait sees the change
+        self.draining.store(draining, Ordering::Release);
+        self.changed.notify_all();
     }
 
     /// Returns true if the server is shutting down.

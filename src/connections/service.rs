@@ -1,22 +1,22 @@
-//! What a listening socket is for.
+//! The services that the server offers.
 
 use std::fmt;
 
 use super::Protocol;
 
-/// What a listening socket is for. Each has settings of its own.
+/// The service of a listening socket. Each service has its own settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// POP3 that begins without TLS.
+    /// POP3, which begins without TLS.
     Pop3,
     /// POP3 with TLS from the first octet on.
     Pop3s,
-    /// PEEP; the settings say whether with TLS.
+    /// PEEP, with or without TLS as configured.
     Peep,
 }
 
 impl Service {
-    /// All of them.
+    /// All services.
     pub const ALL: [Self; 3] = [Self::Pop3, Self::Pop3s, Self::Peep];
 
     /// The protocol of its connections.
@@ -28,7 +28,7 @@ impl Service {
         }
     }
 
-    /// The setting that has its port.
+    /// The name of the setting with its port.
     #[must_use]
     pub fn port_setting(self) -> &'static str {
         match self {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Connection, Connections, Protocol, WRITE_STALL};
+use super::{Connection, Connections, Protocol, Service, WRITE_STALL};
+use crate::events::Client;
 
 /// A connection slot that is reserved for the next connection. The slot becomes free when this is dropped.
 #[derive(Debug)]
@@ -22,10 +23,12 @@ impl Reservation {
 
     /// Enters an accepted connection into the registry; it occupies the slot from now on.
     #[must_use]
-    pub fn occupy(self, stream: TcpStream, peer: SocketAddr) -> Slot {
+    pub fn occupy(self, stream: TcpStream, peer: SocketAddr, service: Service) -> Slot {
         let connections = &self.connections;
-        let connection = Arc::new(Connection::new(stream, self.protocol));
-        let id = connections.state.lock().insert(Arc::clone(&connection));
+        let id = connections.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = Client::new(id, peer, service);
+        let connection = Arc::new(Connection::new(stream, client, self.protocol));
+        connections.state.lock().insert(id, Arc::clone(&connection));
         if connections.is_closing() {
             // `close` may have run before this connection was in the registry.
             connection.end_reading();
@@ -59,6 +62,12 @@ impl Slot {
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.reservation.protocol
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.connection.client
     }
 
     /// How long the client may read nothing at all of what it is being sent.

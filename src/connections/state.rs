@@ -24,7 +24,6 @@ pub(super) struct State {
     pub(super) used: usize,
     /// The part of `used` that belongs to POP3.
     pop3: usize,
-    next_id: u64,
     pub(super) open: HashMap<u64, Arc<Connection>>,
 }
 
@@ -41,7 +40,7 @@ pub(super) enum ForAdmin {
 
 impl State {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, ceiling: MAX_CONNECTIONS, used: 0, pop3: 0, next_id: 1, open: HashMap::new() }
+        Self { limit, ceiling: MAX_CONNECTIONS, used: 0, pop3: 0, open: HashMap::new() }
     }
 
     /// Returns true if `protocol` may use another slot. The last slot is reserved for PEEP, so that POP3 clients cannot
@@ -68,13 +67,10 @@ impl State {
         self.pop3 -= usize::from(protocol == Protocol::Pop3);
     }
 
-    /// Enters a connection into the registry and returns its number.
-    pub(super) fn insert(&mut self, connection: Arc<Connection>) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
+    /// Enters a connection into the registry.
+    pub(super) fn insert(&mut self, id: u64, connection: Arc<Connection>) {
         self.open.insert(id, connection);
         self.limit_unauthenticated_peep();
-        id
     }
 
     pub(super) fn remove(&mut self, id: u64) {
@@ -107,7 +103,7 @@ impl State {
             return ForAdmin::Wait;
         }
         let Some((id, oldest)) = self.unauthenticated_peep().min_by_key(|(id, _)| *id) else { return ForAdmin::Wait };
-        let until = oldest.accepted + PEEP_HEAD_START;
+        let until = oldest.client.since + PEEP_HEAD_START;
         if now < until {
             return ForAdmin::TryAgain(until);
         }

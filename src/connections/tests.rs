@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::state::{ForAdmin, PEEP_HEAD_START};
-use super::{Connection, Connections, Protocol, Slot};
+use super::{Connection, Connections, Protocol, Service, Slot};
 
 /// A connection to a listener of this process.
 fn stream() -> (TcpStream, SocketAddr) {
@@ -17,7 +17,7 @@ fn stream() -> (TcpStream, SocketAddr) {
 
 fn slot(connections: &Arc<Connections>, protocol: Protocol) -> Slot {
     let (stream, peer) = stream();
-    connections.reserve(protocol).unwrap().occupy(stream, peer)
+    connections.reserve(protocol).unwrap().occupy(stream, peer, Service::Pop3)
 }
 
 fn has_free_slot(connections: &Connections, protocol: Protocol) -> bool {
@@ -74,7 +74,7 @@ fn the_oldest_unauthenticated_peep_connection_is_closed_for_an_admin() {
     let _client = slot(&connections, Protocol::Pop3);
     admin.connection().set_logged_in();
     let free_slot = |now| connections.state.lock().free_slot_for_admin(now);
-    let (accepted, later) = (first.connection().accepted, Instant::now() + PEEP_HEAD_START);
+    let (accepted, later) = (first.connection().client.since, Instant::now() + PEEP_HEAD_START);
     // It may be about to authenticate, so it is not closed yet.
     assert_eq!(free_slot(accepted), ForAdmin::TryAgain(accepted + PEEP_HEAD_START));
     assert_eq!(free_slot(later), ForAdmin::Closed(first.id));

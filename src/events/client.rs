@@ -1,12 +1,12 @@
 //! The client of a session, as its events name it.
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::auth::UserName;
-use crate::connections::Service;
+use crate::connections::{Progress, Service};
 
 /// A client, as events name it.
 #[derive(Debug)]
@@ -21,8 +21,10 @@ pub struct Client {
     pub since: Instant,
     /// `#17 192.0.2.4:5555`, formatted once, because most lines of the log begin with it.
     name: String,
-    user: OnceCell<UserName>,
-    tls: OnceCell<TlsVersion>,
+    user: OnceLock<UserName>,
+    tls: OnceLock<TlsVersion>,
+    /// What the session is doing.
+    pub progress: Progress,
 }
 
 impl Client {
@@ -35,8 +37,16 @@ impl Client {
     /// A client that gets no session.
     #[must_use]
     pub fn refused(address: SocketAddr, service: Service) -> Self {
-        let (user, tls) = (OnceCell::new(), OnceCell::new());
-        Self { session: None, address, service, since: Instant::now(), name: String::new(), user, tls }
+        Self {
+            session: None,
+            address,
+            service,
+            since: Instant::now(),
+            name: String::new(),
+            user: OnceLock::new(),
+            tls: OnceLock::new(),
+            progress: Progress::default(),
+        }
     }
 
     /// The user who has logged in, if one has.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::client::Client;
-use super::reason::{AdminReason, Method, Reason};
+use super::reason::{AdminReason, Method, Reason, WhyRefused};
 use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
 
@@ -41,8 +41,10 @@ pub struct Event<'a> {
 pub enum What<'a> {
     /// A session has begun.
     Connected,
-    /// A connection was refused, because there are too many from its address.
+    /// A connection was refused.
     Refused {
+        /// Why.
+        reason: WhyRefused,
         /// False if the log has told of the address only a moment ago.
         is_news: bool,
     },
@@ -225,6 +227,8 @@ pub enum EndResult {
     Foreign,
     /// The server is shutting down.
     ShuttingDown,
+    /// An admin has ended the session.
+    Kicked,
     /// The TLS handshake failed.
     Handshake,
     /// A message could not be sent to its end, or the connection failed in another way.
@@ -235,7 +239,7 @@ pub enum EndResult {
 
 impl EndResult {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Quit,
         Self::HangUp,
         Self::Timeout,
@@ -244,6 +248,7 @@ impl EndResult {
         Self::TooManyCommands,
         Self::Foreign,
         Self::ShuttingDown,
+        Self::Kicked,
         Self::Handshake,
         Self::Failed,
         Self::Fault,
@@ -261,6 +266,7 @@ impl EndResult {
             Self::TooManyCommands => "too-many-commands",
             Self::Foreign => "other-protocol",
             Self::ShuttingDown => "shutting-down",
+            Self::Kicked => "kicked",
             Self::Handshake => "handshake",
             Self::Failed => "failed",
             Self::Fault => "fault",
@@ -297,13 +303,13 @@ impl Event<'_> {
     #[must_use]
     pub fn level(&self) -> Option<Level> {
         match &self.what {
-            What::Refused { is_news: false }
+            What::Refused { is_news: false, .. }
             | What::Penalty { .. }
             | What::Transformed { .. }
             | What::Update { .. } => None,
             What::NotSent { .. } | What::CutOff { .. } | What::LockLost => Some(Level::Error),
             What::LoginRefused { reason, .. } => Some(reason.level()),
-            What::Refused { is_news: true } | What::AdminRefused { .. } => Some(Level::Warn),
+            What::Refused { is_news: true, .. } | What::AdminRefused { .. } => Some(Level::Warn),
             What::Ended(Ended { result: EndResult::Fault, .. }) => Some(Level::Error),
             What::Connected
             | What::Tls { .. }

@@ -29,7 +29,7 @@ impl Source for Event<'_> {
         }
         match &self.what {
             What::Connected | What::AdminLogin { .. } | What::LockLost => {}
-            What::Refused { .. } => add("reason", "too many connections from this address".into())?,
+            What::Refused { reason, .. } => add("reason", reason.text().into())?,
             What::Tls { agreed } => add("tls", (*agreed).into())?,
             What::Login { method, messages, octets, took, scan } => {
                 add("mechanism", method.name().into())?;

@@ -23,8 +23,9 @@ pub use crate::connections::Service;
 pub use client::{Client, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
-pub use reason::{AdminReason, Method, Reason};
+pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
+use crate::logging;
 use crate::stats::Stats;
 use follow::Recent;
 
@@ -48,6 +49,12 @@ impl Events {
         log(&event);
         self.stats.count(&event);
         self.recent.add(&event);
+    }
+
+    /// Returns the last 100 warnings and errors as the log in text has them, oldest first.
+    #[must_use]
+    pub fn recent_problems(&self) -> Vec<String> {
+        logging::recent_problems()
     }
 
     /// Follows the events from now on: those that concern `user`, or all.

@@ -5,8 +5,10 @@ use std::io;
 
 use log::Level;
 
+use crate::auth::Wrong;
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::guard::Penalty;
+use crate::maildrop::Holder;
 
 /// How a client tries to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,8 +41,8 @@ impl Method {
 /// Why a login is refused. This is for the operator: the client is not told more than the protocol has words for.
 #[derive(Debug)]
 pub enum Reason {
-    /// The name or the password is wrong.
-    Credentials,
+    /// The credentials are wrong.
+    Credentials(Wrong),
     /// There were too many failed logins from the client's address.
     Penalty(Penalty),
     /// Too many logins from the client's address are undecided.
@@ -51,23 +53,42 @@ pub enum Reason {
     NoTls,
     /// The exchange of AUTH was not completed.
     Exchange(Failure),
-    /// Another session has the maildrop.
-    InUse,
+    /// Another session of this server has the maildrop.
+    InUse(Holder),
+    /// Another server or program has the maildrop.
+    InUseElsewhere,
     /// The maildrop cannot be opened.
     Maildrop(io::Error),
 }
 
 impl Reason {
+    /// The names that [`Reason::class`] has.
+    pub const CLASSES: [&'static str; 10] = [
+        "unknown-user",
+        "wrong-password",
+        "wrong-line",
+        "other-user",
+        "penalty",
+        "busy",
+        "no-tls",
+        "exchange",
+        "in-use",
+        "maildrop",
+    ];
+
     /// Its name for metrics.
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
-            Self::Credentials => "credentials",
+            Self::Credentials(Wrong::Name) => "unknown-user",
+            Self::Credentials(Wrong::Password) => "wrong-password",
+            Self::Credentials(Wrong::Line(_)) => "wrong-line",
+            Self::Credentials(Wrong::OtherUser) => "other-user",
             Self::Penalty(_) => "penalty",
             Self::BusyAddress | Self::BusyVerifier => "busy",
             Self::NoTls => "no-tls",
             Self::Exchange(_) => "exchange",
-            Self::InUse => "in-use",
+            Self::InUse(_) | Self::InUseElsewhere => "in-use",
             Self::Maildrop(_) => "maildrop",
         }
     }
@@ -83,21 +104,58 @@ impl Reason {
     /// Returns true if the credentials were looked at and are wrong.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        matches!(self, Self::Credentials)
+        matches!(self, Self::Credentials(_))
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Credentials => f.write_str("wrong name or password"),
+            Self::Credentials(wrong) => wrong.fmt(f),
             Self::Penalty(penalty) => write!(f, "too many failed logins, for {penalty}"),
             Self::BusyAddress => f.write_str("too many at once from the client's address"),
-            Self::BusyVerifier => f.write_str("too many are verified"),
+            Self::BusyVerifier => f.write_str("too many passwords are being verified"),
             Self::NoTls => f.write_str("no TLS"),
             Self::Exchange(failure) => failure.fmt(f),
-            Self::InUse => f.write_str("the maildrop is in use"),
+            Self::InUse(holder) => write!(f, "the maildrop is locked by {holder}"),
+            Self::InUseElsewhere => f.write_str("the maildrop is locked by another server or program"),
             Self::Maildrop(error) => write!(f, "the maildrop cannot be opened: {error}"),
+        }
+    }
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyRefused {
+    /// There are too many connections from the client's address.
+    TooMany,
+    /// The admin has banned the client's address.
+    Banned,
+    /// The server takes no more clients, because the admin drains it.
+    Draining,
+}
+
+impl WhyRefused {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::TooMany, Self::Banned, Self::Draining];
+
+    /// Its name for metrics.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::TooMany => "too-many",
+            Self::Banned => "banned",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::TooMany => "too many connections from this address",
+            Self::Banned => "this address is banned",
+            Self::Draining => "the server takes no more clients",
         }
     }
 }

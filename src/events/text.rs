@@ -14,7 +14,7 @@ impl fmt::Display for Event<'_> {
                 let service = if client.service == Service::Peep { "PEEP" } else { "POP3" };
                 write!(f, "{client} connected to {service}")
             }
-            What::Refused { .. } => write!(f, "{client} refused: too many connections from this address"),
+            What::Refused { reason, .. } => write!(f, "{client} refused: {}", reason.text()),
             What::Tls { agreed } => write!(f, "{client} TLS: {agreed}"),
             What::Login { messages, octets, .. } => {
                 let user = client.user().unwrap_or_default();
@@ -22,17 +22,13 @@ impl fmt::Display for Event<'_> {
             }
             What::LoginRefused { user, reason, .. } => {
                 let user = user.map(|Lossy(user)| String::from_utf8_lossy(user)).unwrap_or_default();
-                match reason.is_failure() {
-                    true => write!(f, "{client} login failed: user={user:?}"),
-                    false => write!(f, "{client} login refused: user={user:?}, {reason}"),
-                }
+                let how = if reason.is_failure() { "failed" } else { "refused" };
+                write!(f, "{client} login {how}: user={user:?} reason={:?}", reason.to_string())
             }
             What::AdminLogin { name } => write!(f, "{client} admin login: name={name:?}"),
-            What::AdminRefused { name, reason: AdminReason::Credentials } => {
-                write!(f, "{client} admin login failed: name={name:?}")
-            }
             What::AdminRefused { name, reason } => {
-                write!(f, "{client} admin login refused: name={name:?}, {reason}")
+                let how = if matches!(reason, AdminReason::Credentials) { "failed" } else { "refused" };
+                write!(f, "{client} admin login {how}: name={name:?} reason={:?}", reason.to_string())
             }
             What::AdminChange { change } => write!(f, "{client} set: {change}"),
             What::Penalty { penalty } => write!(f, "{client} penalty: {penalty}"),
@@ -68,8 +64,9 @@ impl fmt::Display for Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Client, EndResult, Lossy, Method, Reason};
+    use super::super::{Client, EndResult, Lossy, Method, Reason, WhyRefused};
     use super::*;
+    use crate::auth::Wrong;
     use std::io;
 
     /// Programs read these lines: fail2ban's filter, and scripts of operators.
@@ -90,12 +87,15 @@ mod tests {
                 What::Login { method: Method::Pass, messages: 2, octets: 395, took, scan: took },
                 "login: user=\"ana\" messages=2 octets=395",
             ),
-            (refused(&Reason::Credentials), "login failed: user=\"a\\\"\u{fffd}\""),
-            (refused(&Reason::InUse), "login refused: user=\"a\\\"\u{fffd}\", the maildrop is in use"),
+            (
+                refused(&Reason::Credentials(Wrong::Name)),
+                "login failed: user=\"a\\\"\u{fffd}\" reason=\"unknown user\"",
+            ),
+            (refused(&Reason::NoTls), "login refused: user=\"a\\\"\u{fffd}\" reason=\"no TLS\""),
             (What::AdminLogin { name: "root" }, "admin login: name=\"root\""),
             (
                 What::AdminRefused { name: "root", reason: &AdminReason::Credentials },
-                "admin login failed: name=\"root\"",
+                "admin login failed: name=\"root\" reason=\"wrong name or password\"",
             ),
             (What::AdminChange { change: format_args!("timeout = 5 s") }, "set: timeout = 5 s"),
             (What::NotSent { number, error: &error }, "message 2 was not sent: no disk"),
@@ -111,7 +111,7 @@ mod tests {
             assert_eq!(Event { client: &client, what }.to_string(), format!("#17 192.0.2.4:5555 {expected}"));
         }
         let refused = Client::refused("[2001:db8::1]:7".parse().unwrap(), Service::Pop3);
-        let what = What::Refused { is_news: true };
+        let what = What::Refused { reason: WhyRefused::TooMany, is_news: true };
         let line = Event { client: &refused, what }.to_string();
         assert_eq!(line, "[2001:db8::1]:7 refused: too many connections from this address");
     }

@@ -4,12 +4,14 @@
 //! - [`Guard`] knows the open connections and the failed logins of each address. Acceptors call [`Guard::admit`]; the
 //!   session keeps the [`Admission`] until it ends.
 //! - [`PreLoginLimits`] counts what one client does before it has logged in; sessions of both protocols ask it.
+//! - `ban` knows the networks that an admin has banned.
 //! - `penalty` decides when logins from an address are refused; `recent` is the bounded map that it uses.
 //! - [`Pace`] measures how fast a client reads, against a [`MinRate`].
 //!
 //! Waiting would occupy a thread, so limits refuse rather than delay. The one exception is a login while others from the
 //! same address are being verified, which waits up to 5 s.
 
+mod ban;
 mod login;
 mod pace;
 mod penalty;
@@ -24,6 +26,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 
+use self::ban::Bans;
+pub use self::ban::{Exclusion, Why};
 pub use self::login::{Attempt, AttemptRefused, PreLoginLimits};
 pub use self::pace::{MinRate, Pace};
 use self::penalty::Penalties;
@@ -65,6 +69,13 @@ impl From<IpAddr> for Source {
     }
 }
 
+impl From<Source> for IpNet {
+    fn from(Source(address): Source) -> Self {
+        let prefix = if address.is_ipv6() { 64 } else { 32 };
+        Self::new_assert(address, prefix)
+    }
+}
+
 /// The open connections of each address, and the failed logins of each address.
 #[derive(Debug, Default)]
 pub struct Guard {
@@ -73,6 +84,7 @@ pub struct Guard {
     /// guessed from the hashes.
     key: RandomState,
     state: Mutex<State>,
+    bans: Bans,
 }
 
 #[derive(Debug, Default)]

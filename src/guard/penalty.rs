@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::Condvar;
 
 use super::Source;
@@ -147,6 +148,24 @@ impl Penalties {
         failures.refused = failures.refused.saturating_add(1);
         let known = failures.refused <= COMPARED && self.was_right(attempt);
         (!known).then_some(Penalty(left))
+    }
+
+    /// The networks from which logins are refused, each with the time that is left.
+    pub(super) fn in_force(&self, now: Instant) -> Vec<(IpNet, Duration)> {
+        let left = |failures: &Failures| failures.refused_until.saturating_duration_since(now);
+        let all = self.failures.iter().map(|(source, failures)| (IpNet::from(*source), left(failures)));
+        all.filter(|(_, left)| !left.is_zero()).collect()
+    }
+
+    /// Forgets the failures of a network, if logins from there are refused. Returns false if they are not.
+    pub(super) fn lift(&mut self, network: IpNet, now: Instant) -> bool {
+        let source = Source::from(network.addr());
+        let is_refused = |failures: &mut Failures| now < failures.refused_until;
+        let found = IpNet::from(source) == network && self.failures.get_mut(&source).is_some_and(is_refused);
+        if found {
+            self.failures.remove(&source);
+        }
+        found
     }
 
     fn was_right(&self, attempt: CredentialsHash) -> bool {
@@ -333,6 +352,20 @@ mod tests {
         guesses(&mut penalties, &mut now, 0..20);
         let other = Source::from("192.0.2.2".parse::<IpAddr>().unwrap());
         assert_eq!(penalties.of(other, guess(1), now), None);
+    }
+
+    #[test]
+    fn a_penalty_can_be_lifted() {
+        let (mut penalties, mut now) = (Penalties::default(), Instant::now());
+        guesses(&mut penalties, &mut now, 0..20);
+        let network = |text: &str| text.parse::<IpNet>().unwrap();
+        assert_eq!(penalties.in_force(now), [(network("192.0.2.1/32"), LONGEST)]);
+        assert!(!penalties.lift(network("192.0.2.0/24"), now));
+        assert!(penalties.lift(network("192.0.2.1/32"), now));
+        assert!(!penalties.lift(network("192.0.2.1/32"), now));
+        assert_eq!((penalties.of(source(), guess(20), now), penalties.in_force(now)), (None, vec![]));
+        let v6 = Source::from("2001:db8::1".parse::<IpAddr>().unwrap());
+        assert_eq!(IpNet::from(v6), network("2001:db8::/64"));
     }
 
     #[test]

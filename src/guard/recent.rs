@@ -38,6 +38,11 @@ impl<K: Hash + Eq, V: Copy> Recent<K, V> {
         self.0.insert(key, (now, value));
     }
 
+    /// All entries.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, (_, value))| (key, value))
+    }
+
     pub(super) fn remove(&mut self, key: &K) {
         self.0.remove(key);
     }

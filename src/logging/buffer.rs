@@ -1,5 +1,4 @@
-//! The lines that were logged and are not written yet: a bounded buffer between the threads that log and the one that
-//! writes.
+//! A bounded buffer for log lines that are not written yet, between the threads that log and the thread that writes.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -9,31 +8,31 @@ use parking_lot::{Condvar, Mutex};
 /// The most octets in the buffer. A server that logs each command of 998 busy clients fills it in about a second.
 const CAPACITY: usize = 1 << 20;
 
-/// Lines that wait for the writing thread.
+/// Log lines that wait for the writing thread.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     state: Mutex<State>,
-    /// There is something for the writing thread to do.
+    /// Notified when there is work for the writing thread.
     filled: Condvar,
-    /// Everything has been written.
+    /// Notified when everything has been written.
     written: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: Batch,
-    /// The writing thread is at work on a batch that it took.
+    /// True while the writing thread works on a batch that it has taken.
     writing: bool,
 }
 
-/// What the writing thread takes at once.
+/// The lines that the writing thread takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Whole lines.
+    /// Complete lines.
     pub(super) octets: Vec<u8>,
-    /// The file is to be opened again when so many of the octets have been written.
+    /// If the file is to be opened again: after how many of the octets.
     pub(super) reopen_at: Option<usize>,
-    /// The number of lines that came after these and were lost.
+    /// The number of lines after these that were lost.
     pub(super) lost: u64,
 }
 
@@ -42,15 +41,15 @@ impl Batch {
         self.octets.is_empty() && self.reopen_at.is_none() && self.lost == 0
     }
 
-    /// The two parts of the octets: before the file is opened again, and after that.
+    /// Returns the octets in two parts: those to write before the file is opened again, and those after that.
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
         self.octets.split_at(self.reopen_at.unwrap_or(self.octets.len()))
     }
 }
 
 impl Buffer {
-    /// Adds whole lines. They are lost when there is no room, and so are all later ones until the writing thread has
-    /// taken the buffer: what was lost is one gap, and the log can tell where it is.
+    /// Adds complete lines. If there is no room for them, they are lost, and so are all later ones until the writing thread
+    /// has taken the buffer. So the lost lines are one gap, which the log can report in its place.
     pub(super) fn push(&self, lines: &[u8]) {
         let mut state = self.state.lock();
         let waiting = &mut state.waiting;
@@ -62,14 +61,14 @@ impl Buffer {
         self.filled.notify_one();
     }
 
-    /// Has the file opened again after the lines that are in the buffer now.
+    /// Requests that the file is opened again after the lines that are now in the buffer.
     pub(super) fn reopen(&self) {
         let mut state = self.state.lock();
         state.waiting.reopen_at = Some(state.waiting.octets.len());
         self.filled.notify_one();
     }
 
-    /// Waits for something to write. The caller says by [`Buffer::set_written`] when it is done with that.
+    /// Waits for lines to write and takes them. The caller calls [`Buffer::set_written`] when it has written them.
     pub(super) fn take(&self) -> Batch {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
@@ -79,7 +78,7 @@ impl Buffer {
         mem::take(&mut state.waiting)
     }
 
-    /// The batch that was taken has been written.
+    /// Notes that the batch that was taken has been written.
     pub(super) fn set_written(&self) {
         self.state.lock().writing = false;
         self.written.notify_all();
@@ -97,7 +96,7 @@ impl Buffer {
     }
 }
 
-/// The number of line ends in `octets`.
+/// Returns the number of line ends in `octets`.
 pub(super) fn count_lines(octets: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', octets).count() as u64
 }

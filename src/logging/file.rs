@@ -1,4 +1,4 @@
-//! The file that the log is appended to. When it has been moved away it can be opened anew.
+//! The log file. It can be opened again under its name after it was moved away.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::append::append_to;
 
-/// For the owner, and the group that reads logs: there are addresses and names in it.
+/// The mode of a new file. It contains addresses and names, so only the owner and a group for reading logs get access.
 const MODE: u32 = 0o640;
 
 /// The log file.
@@ -18,7 +18,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens it, and makes it if it is missing.
+    /// Opens the file, and creates it if it is missing.
     ///
     /// # Errors
     /// Those of open(2).
@@ -27,7 +27,8 @@ impl LogFile {
         Ok(Self { path, file })
     }
 
-    /// Goes on in the file that has the name now, or in a new one. After an error it goes on in the old one.
+    /// Opens the file that has the name now, or a new one, and continues there. After an error the log continues in the
+    /// old file.
     ///
     /// # Errors
     /// Those of open(2).

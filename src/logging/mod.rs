@@ -1,11 +1,14 @@
-//! The log. simplelog formats its lines, a buffer takes them, and a thread writes them to stderr or to a file.
+//! The log. simplelog formats its lines, or `json` does; a buffer takes them, and a thread writes them to stderr or to a
+//! file. `problems` keeps the last warnings and errors.
 //!
-//! No code that logs waits for the log's reader: a pipe that is not read, a stopped terminal and a frozen disk block
-//! the writing thread only. Lines that the buffer has no room for are lost, and the log says how many.
+//! Code that logs never waits: a full pipe, a stopped terminal or a disk that hangs only block the writing thread. Lines
+//! for which the buffer has no room are lost, and the log says how many.
 
 mod buffer;
 mod file;
+mod json;
 mod line;
+mod problems;
 mod writer;
 
 use std::fmt;
@@ -15,13 +18,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use log::{LevelFilter, SetLoggerError};
+use log::{LevelFilter, Metadata, Record, SetLoggerError};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use buffer::Buffer;
 use file::LogFile;
-use line::Lines;
-pub use line::TIME;
+use line::{JsonLogger, Lines, Style};
+pub use line::{LogFormat, TIME};
+pub use problems::recent_problems;
 use writer::{Output, Writer};
 
 /// How long the end of the program waits until the last lines are written.
@@ -31,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Log {
     buffer: Arc<Buffer>,
-    /// Taken when the writing thread starts.
+    /// `None` once the writing thread has started.
     writer: Option<Writer>,
 }
 
@@ -60,27 +64,21 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError`]
-    pub fn start(level: LevelFilter, file: Option<PathBuf>) -> Result<Self, LogError> {
-        let (output, colours) = match file {
+    pub fn start(level: LevelFilter, format: LogFormat, file: Option<PathBuf>) -> Result<Self, LogError> {
+        let (output, style) = match file {
             Some(path) => match LogFile::open(path.clone()) {
-                Ok(file) => (Output::File(file), false),
+                Ok(file) => (Output::File(file), Style { format, ..Style::default() }),
                 Err(error) => return Err(LogError::File(path, error)),
             },
-            None => (Output::Stderr, line::stderr_has_colours()),
+            None => {
+                let journal = line::stderr_is_journal();
+                (Output::Stderr, Style { format, colours: line::stderr_has_colours(), journal })
+            }
         };
         let buffer = Arc::new(Buffer::default());
-        let off = LevelFilter::Off;
-        let config = ConfigBuilder::new()
-            .set_time_format_custom(TIME)
-            .set_target_level(off)
-            .set_thread_level(off)
-            .set_location_level(off)
-            .build();
-        // The level may change later, and is held against each record before it comes to the logger.
-        WriteLogger::init(LevelFilter::Trace, config, Lines::new(Arc::clone(&buffer), colours))
-            .map_err(LogError::Twice)?;
-        log::set_max_level(level);
-        let writer = Writer::new(Arc::clone(&buffer), output, colours);
+        log::set_boxed_logger(Box::new(Logger::new(&buffer, style))).map_err(LogError::Twice)?;
+        set_level(level);
+        let writer = Writer::new(Arc::clone(&buffer), output, style);
         Ok(Self { buffer, writer: Some(writer) })
     }
 
@@ -88,14 +86,14 @@ impl Log {
     /// confined first.
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// If the thread cannot be started.
     pub fn start_writing(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(())
     }
 
-    /// What asks for the log file to be opened again.
+    /// Returns a handle to request that the log file is opened again.
     #[must_use]
     pub fn reopener(&self) -> Reopener {
         Reopener(Arc::clone(&self.buffer))
@@ -110,12 +108,61 @@ impl Drop for Log {
     }
 }
 
+/// Sets the least important level that is logged, from now on.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
+}
+
+/// The logger of the process.
+struct Logger(Kind);
+
+enum Kind {
+    Text(Box<WriteLogger<Lines>>),
+    Json(JsonLogger),
+}
+
+impl Logger {
+    fn new(buffer: &Arc<Buffer>, style: Style) -> Self {
+        let buffer = Arc::clone(buffer);
+        if style.format == LogFormat::Json {
+            return Self(Kind::Json(JsonLogger::new(buffer, style.journal)));
+        }
+        let off = LevelFilter::Off;
+        let config = ConfigBuilder::new()
+            .set_time_format_custom(TIME)
+            .set_time_level(if style.journal { off } else { LevelFilter::Error })
+            .set_target_level(off)
+            .set_thread_level(off)
+            .set_location_level(off)
+            .build();
+        // Every record that gets here is written: `set_level` decides which ones do.
+        Self(Kind::Text(WriteLogger::new(LevelFilter::Trace, config, Lines::new(buffer, style))))
+    }
+}
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        problems::keep(record);
+        match &self.0 {
+            Kind::Text(text) => text.log(record),
+            Kind::Json(json) => json.log(record),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 /// Asks for the log file to be opened again, after it was moved away.
 #[derive(Debug, Clone)]
 pub struct Reopener(Arc<Buffer>);
 
 impl Reopener {
-    /// Asks, and does not wait: the writing thread opens the file when it has written the lines before this call.
+    /// Requests that the file is opened again. Does not wait; the writing thread opens the file after it has written all
+    /// earlier lines.
     pub fn reopen(&self) {
         self.0.reopen();
     }

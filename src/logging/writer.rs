@@ -1,4 +1,4 @@
-//! The thread that writes the log: the only one that waits for a pipe, a terminal or a disk to take it.
+//! The thread that writes the log. It is the only one that waits while a pipe, a terminal or a disk blocks.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,31 +12,31 @@ use rustix::io::Errno;
 
 use super::buffer::{Buffer, count_lines};
 use super::file::LogFile;
-use super::line::line_of_our_own;
+use super::line::{Style, line_of_our_own};
 
-/// How long the thread rests after a batch. A busy server wakes it for many lines at once then, and not for each.
+/// How long the thread pauses after a batch. On a busy server it then writes many lines at once instead of one at a time.
 const REST: Duration = Duration::from_millis(5);
 
-/// Where the log goes.
+/// The destination of the log.
 #[derive(Debug)]
 pub(super) enum Output {
-    /// To the standard error stream.
+    /// Standard error.
     Stderr,
-    /// To a file.
+    /// A file.
     File(LogFile),
 }
 
-/// Writes what the buffer has.
+/// Writes the contents of the buffer.
 #[derive(Debug)]
 pub(super) struct Writer {
     buffer: Arc<Buffer>,
     output: Sink<Output>,
-    colours: bool,
+    style: Style,
 }
 
 impl Writer {
-    pub(super) fn new(buffer: Arc<Buffer>, output: Output, colours: bool) -> Self {
-        Self { buffer, output: Sink { output, lost: 0, in_a_line: false }, colours }
+    pub(super) fn new(buffer: Arc<Buffer>, output: Output, style: Style) -> Self {
+        Self { buffer, output: Sink { output, lost: 0, in_a_line: false }, style }
     }
 
     /// Writes until the program ends.
@@ -44,12 +44,12 @@ impl Writer {
         loop {
             let batch = self.buffer.take();
             let (before, after) = batch.parts();
-            self.output.put(before, self.colours);
+            self.output.put(before, self.style);
             if batch.reopen_at.is_some() {
                 self.output.output.reopen();
             }
-            self.output.put(after, self.colours);
-            self.output.tell_of_lost(batch.lost, self.colours);
+            self.output.put(after, self.style);
+            self.output.tell_of_lost(batch.lost, self.style);
             self.buffer.set_written();
             thread::sleep(REST);
         }
@@ -67,7 +67,7 @@ impl Output {
 
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            // By the descriptor: the lock of std's handle would keep others waiting, as this may take for ever.
+            // This uses the descriptor, because writing may block and std's handle would be locked meanwhile.
             Self::Stderr => rustix::stdio::stderr(),
             Self::File(file) => file.as_fd(),
         }
@@ -77,7 +77,7 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match rustix::io::write(self.as_fd(), octets) {
-            // A pipe or terminal that another program has made non-blocking, or a FIFO that the server opened so.
+            // Another program has made the pipe or terminal non-blocking, or the server has opened a FIFO that way.
             Err(Errno::AGAIN) => {
                 poll(&mut [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::OUT)], None)?;
                 Err(io::ErrorKind::Interrupted.into())
@@ -91,43 +91,43 @@ impl Write for Output {
     }
 }
 
-/// Writes whole lines, and knows how many could not be written.
+/// Writes complete lines, and counts those that could not be written.
 #[derive(Debug)]
 struct Sink<W> {
     output: W,
-    /// The number of lines that were lost and that the log has not told of yet.
+    /// The number of lost lines that the log has not reported yet.
     lost: u64,
-    /// The last line was written in part, because of an error.
+    /// True if only a part of the last line was written because of an error.
     in_a_line: bool,
 }
 
 impl<W: Write> Sink<W> {
     /// Writes lines; those that an error keeps from being written are lost.
-    fn put(&mut self, lines: &[u8], colours: bool) {
+    fn put(&mut self, lines: &[u8], style: Style) {
         if lines.is_empty() {
             return;
         }
-        self.tell_of_lost(0, colours);
+        self.tell_of_lost(0, style);
         let written = if self.lost == 0 { self.write(lines) } else { 0 };
         self.lost += count_lines(&lines[written..]);
     }
 
     /// Says that `more` lines were lost, and those of earlier errors, if the output takes that.
-    fn tell_of_lost(&mut self, more: u64, colours: bool) {
+    fn tell_of_lost(&mut self, more: u64, style: Style) {
         self.lost += more;
         if self.lost > 0 {
             let message = match self.lost {
                 1 => "1 line of the log was lost".to_owned(),
                 lost => format!("{lost} lines of the log were lost"),
             };
-            let line = line_of_our_own(Level::Warn, &message, colours);
+            let line = line_of_our_own(Level::Warn, &message, style);
             if self.write(&line) == line.len() {
                 self.lost = 0;
             }
         }
     }
 
-    /// Returns how much was written. After a line that was written in part the next one begins on a line of its own.
+    /// Returns how many octets were written. After an incomplete line, the next one begins on a new line.
     fn write(&mut self, lines: &[u8]) -> usize {
         if self.in_a_line && self.output.write(b"\n").is_ok_and(|written| written == 1) {
             self.in_a_line = false;
@@ -150,7 +150,7 @@ impl<W: Write> Sink<W> {
 mod tests {
     use super::*;
 
-    /// A disk that has room for so many octets more.
+    /// A disk that has room for this many more octets.
     struct Disk {
         file: Vec<u8>,
         room: usize,
@@ -177,12 +177,12 @@ mod tests {
     fn lines_that_an_error_lost_are_counted_and_told_of_when_it_is_over() {
         for room in 0..=12 {
             let mut sink = Sink { output: Disk { file: Vec::new(), room }, lost: 0, in_a_line: false };
-            sink.put(b"one\n", false);
-            sink.put(b"two\nsix\n", false);
-            sink.put(b"ten\n", false);
+            sink.put(b"one\n", Style::default());
+            sink.put(b"two\nsix\n", Style::default());
+            sink.put(b"ten\n", Style::default());
             let whole = room / 4;
             sink.output.room = 1000;
-            sink.put(b"and so on\n", false);
+            sink.put(b"and so on\n", Style::default());
             let text = String::from_utf8(sink.output.file).unwrap();
             let lines: Vec<_> = text.lines().collect();
             assert_eq!(lines[..whole], ["one", "two", "six"][..whole], "{room}: {text}");
@@ -200,9 +200,9 @@ mod tests {
     #[test]
     fn lines_that_the_buffer_lost_are_told_of_where_they_are_missing() {
         let mut sink = Sink { output: Vec::new(), lost: 0, in_a_line: false };
-        sink.put(b"one\n", false);
-        sink.tell_of_lost(7, false);
-        sink.put(b"nine\n", false);
+        sink.put(b"one\n", Style::default());
+        sink.tell_of_lost(7, Style::default());
+        sink.put(b"nine\n", Style::default());
         let text = String::from_utf8(sink.output).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines[0], lines[2], lines.len()), ("one", "nine", 3));

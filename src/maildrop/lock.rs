@@ -5,7 +5,9 @@
 //! read but not removed.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,59 +31,97 @@ const POLL: Duration = Duration::from_millis(20);
 /// The maildrops that have a session.
 #[derive(Debug, Default)]
 pub struct Locks {
-    /// The user of each maildrop that has a session.
-    held: Mutex<HashMap<Key, UserName>>,
+    /// Each maildrop that has a session, with its user and the session.
+    held: Mutex<HashMap<Key, (UserName, Holder)>>,
     freed: Condvar,
 }
 
+/// The session that holds a maildrop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The session's number.
+    pub session: Option<u64>,
+    /// The address of its client.
+    pub address: IpAddr,
+    /// When the session began.
+    pub since: Instant,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, address, since } = self;
+        f.write_str("session ")?;
+        if let Some(session) = session {
+            write!(f, "{session} ")?;
+        }
+        write!(f, "of {address} for {} s", since.elapsed().as_secs())
+    }
+}
+
+/// Why a maildrop could not be locked.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another session of this server keeps it.
+    HeldBy(Holder),
+    /// Another server or program keeps it.
+    HeldElsewhere,
+    /// It cannot be found out whether another server holds the lock, or the user's directory is refused as a maildrop.
+    Io(io::Error),
+}
+
+impl From<io::Error> for LockError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 impl Locks {
-    /// Locks the maildrop at `location`, or behind a link there that the operator has made. Waits up to [`PATIENCE`] for a session that is ending, and returns `None` if
-    /// another session keeps the maildrop.
+    /// Locks the maildrop at `location`, or behind a link there that the operator has made, for the session `holder`. Waits
+    /// up to [`PATIENCE`] for a session that is ending.
     ///
     /// # Errors
-    /// When it cannot be found out whether another server holds the lock, or the user's directory is refused as a
-    /// maildrop.
-    pub fn lock(self: &Arc<Self>, location: &Location) -> io::Result<Option<Lock>> {
-        match self.lock_at(location) {
-            Err(error) if is_link(&error) => self.lock_at(&location.behind_link()?),
+    /// [`LockError`], also when another session keeps the maildrop.
+    pub fn lock(self: &Arc<Self>, location: &Location, holder: Holder) -> Result<Lock, LockError> {
+        match self.lock_at(location, holder) {
+            Err(LockError::Io(error)) if is_link(&error) => self.lock_at(&location.behind_link()?, holder),
             result => result,
         }
     }
 
-    fn lock_at(self: &Arc<Self>, location: &Location) -> io::Result<Option<Lock>> {
+    fn lock_at(self: &Arc<Self>, location: &Location, holder: Holder) -> Result<Lock, LockError> {
         // This comes first, so that nothing is written into a directory that is refused.
         let folder = lock_file::folder(location)?;
         let deadline = Instant::now() + PATIENCE;
-        let Some(mut lock) = self.lock_here(location, deadline) else { return Ok(None) };
-        let Some(folder) = folder else { return Ok(Some(lock)) };
+        let mut lock = self.lock_here(location, holder, deadline)?;
+        let Some(folder) = folder else { return Ok(lock) };
         match lock_everywhere(location, folder, deadline)? {
             Attempt::Taken(file) => lock.file = Some(file),
-            Attempt::Busy => return Ok(None),
+            Attempt::Busy => return Err(LockError::HeldElsewhere),
             Attempt::Unavailable(error) => {
                 let path = root::display(&location.folder(folder));
                 log::warn!("{path} cannot be locked, so its messages can be read and not deleted: {error}");
             }
         }
-        Ok(Some(lock))
+        Ok(lock)
     }
 
     /// Locks the maildrop against the other sessions of this server.
-    fn lock_here(self: &Arc<Self>, location: &Location, deadline: Instant) -> Option<Lock> {
+    fn lock_here(self: &Arc<Self>, location: &Location, holder: Holder, deadline: Instant) -> Result<Lock, LockError> {
         let maildrop = location.key();
         let mut held = self.held.lock();
-        while held.contains_key(&maildrop) {
+        while let Some((_, other)) = held.get(&maildrop).cloned() {
             if self.freed.wait_until(&mut held, deadline).timed_out() {
-                return None;
+                return Err(LockError::HeldBy(other));
             }
         }
-        held.insert(maildrop, location.user().clone());
-        Some(Lock { locks: Arc::clone(self), location: location.clone(), file: None })
+        held.insert(maildrop, (location.user().clone(), holder));
+        Ok(Lock { locks: Arc::clone(self), location: location.clone(), file: None })
     }
 
     /// The users who have a session, sorted by name.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.held.lock().values().map(UserName::to_string).collect();
+        let mut names: Vec<_> = self.held.lock().values().map(|(user, _)| user.to_string()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -153,6 +193,11 @@ mod tests {
     use super::*;
     use crate::maildrop::MailRoot;
     use std::fs;
+    use std::net::Ipv4Addr;
+
+    fn holder() -> Holder {
+        Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() }
+    }
 
     fn location(directory: &tempfile::TempDir, user: &str) -> Location {
         MailRoot::open(directory.path().to_owned()).unwrap().location(user.parse().unwrap()).unwrap()
@@ -170,14 +215,14 @@ mod tests {
     fn a_maildrop_is_free_when_its_lock_is_dropped() {
         let locks = Arc::new(Locks::default());
         let ((_here, here), (_there, there)) = (mail(), mail());
-        let take = |location: &Location| locks.lock(location).unwrap();
+        let take = |location: &Location| locks.lock(location, holder()).ok();
         let lock = take(&here).unwrap();
         assert_eq!(locks.users(), ["ana"]);
         assert!(take(&here).is_none());
         assert!(take(&there).is_some());
         let waiting = std::thread::spawn({
             let (locks, here) = (Arc::clone(&locks), here.clone());
-            move || locks.lock(&here).unwrap().is_some()
+            move || locks.lock(&here, holder()).is_ok()
         });
         drop(lock);
         assert!(waiting.join().unwrap());
@@ -188,11 +233,11 @@ mod tests {
     fn a_lock_keeps_other_servers_out() {
         let (directory, ana) = mail();
         let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
-        let lock = one.lock(&ana).unwrap().unwrap();
-        assert!(other.lock(&ana).unwrap().is_none());
+        let lock = one.lock(&ana, holder()).unwrap();
+        assert!(matches!(other.lock(&ana, holder()), Err(LockError::HeldElsewhere)));
         assert!(other.users().is_empty());
         drop(lock);
-        let _lock = other.lock(&ana).unwrap().unwrap();
+        let _lock = other.lock(&ana, holder()).unwrap();
         assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 0);
     }
 
@@ -200,7 +245,7 @@ mod tests {
     fn a_missing_maildrop_gets_no_lock_file() {
         let (directory, _) = mail();
         let locks = Arc::new(Locks::default());
-        assert!(locks.lock(&location(&directory, "bob")).unwrap().is_some());
+        assert!(locks.lock(&location(&directory, "bob"), holder()).is_ok());
         assert!(!directory.path().join("bob").exists());
     }
 
@@ -211,7 +256,7 @@ mod tests {
         let outside = directory.path().join("outside");
         let refused = || {
             let locks = Arc::new(Locks::default());
-            assert!(locks.lock(&ana).is_err());
+            assert!(matches!(locks.lock(&ana, holder()), Err(LockError::Io(_))));
             assert!(locks.users().is_empty());
         };
         std::os::unix::fs::symlink(&outside, &file).unwrap();

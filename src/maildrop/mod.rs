@@ -52,7 +52,7 @@ use format::Format;
 use index::Index;
 pub use layout::{LayoutChoice, Layouts};
 pub use location::Location;
-pub use lock::{Lock, Locks};
+pub use lock::{Holder, Lock, LockError, Locks};
 use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;

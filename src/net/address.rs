@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use rustix::net::netdevice::name_to_index;
@@ -38,6 +38,18 @@ impl ListenAddress {
             (IpAddr::V6(ip), Some(zone)) => SocketAddrV6::new(ip, port, 0, index_of(zone)?).into(),
             (ip, _) => SocketAddr::new(ip, port),
         })
+    }
+
+    /// Returns the socket address at which a program on this machine reaches a server that listens on this address.
+    ///
+    /// # Errors
+    /// If the zone names no interface.
+    pub fn to_connect_to(&self, port: u16) -> io::Result<SocketAddr> {
+        match self.ip {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ok((Ipv4Addr::LOCALHOST, port).into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ok((Ipv6Addr::LOCALHOST, port).into()),
+            _ => self.with_port(port),
+        }
     }
 
     /// Formats the address with a port for people to read. The zone keeps its name.

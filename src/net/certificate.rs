@@ -115,7 +115,7 @@ impl fmt::Display for CertificateError {
 impl std::error::Error for CertificateError {}
 
 impl CertificateError {
-    /// What kind of error the system has reported, if it is one of the system's.
+    /// Returns the kind of the error, if the operating system has reported it.
     #[must_use]
     pub fn kind(&self) -> Option<io::ErrorKind> {
         match self {

@@ -1,5 +1,4 @@
-//! The server's certificates together: which of them a client gets, by the name that it asks for (SNI, RFC 6066 section
-//! 3).
+//! The server's certificates. Each client gets the one for the name that it sends (SNI, RFC 6066 section 3).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +19,9 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Takes the certificates, each with the names that it is for; if there are none, it is for the names in it. If
-    /// several are for one name, those that were given the name come before those that have it in them, and earlier ones
-    /// before later ones. Clients that ask for no name or an unknown one get the first certificate.
+    /// Takes the certificates, each with the host names that it is used for. Without names, a certificate is used for the
+    /// names in it. If several are for one name, configured names take precedence over names in certificates, and earlier
+    /// certificates over later ones. Clients that send no name or an unknown one get the first certificate.
     ///
     /// # Errors
     /// If TLS cannot be set up.
@@ -45,31 +44,31 @@ impl Certificates {
         Ok(Self { all, config: Arc::new(config) })
     }
 
-    /// The certificates, the one for clients that ask for no name or an unknown one first.
+    /// The certificates. The first is the one for clients that send no name or an unknown one.
     #[must_use]
     pub fn all(&self) -> &[Certificate] {
         &self.all
     }
 
-    /// The date when the first of them to expire does so.
+    /// Returns the earliest expiry date of the certificates.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
         self.all.iter().filter_map(Certificate::expiry).min_by_key(UnixTime::as_secs)
     }
 
-    /// The configuration for a new connection.
+    /// Returns the configuration for a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 }
 
-/// Finds the certificate for the name that a client asks for.
+/// Finds the certificate for the name that a client sends.
 #[derive(Debug)]
 struct ByName {
-    /// For clients that ask for no name or an unknown one.
+    /// The certificate for clients that send no name or an unknown one.
     default: Arc<CertifiedKey>,
     exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows `*.`, which stands for one label.
+    /// The certificates of names that begin with `*.`, which stands for one label, by the rest of the name.
     wildcards: HashMap<String, Arc<CertifiedKey>>,
 }
 
@@ -98,7 +97,7 @@ impl ByName {
         }
     }
 
-    /// Finds the certificate for a name in lower case.
+    /// Returns the certificate for a name, which must be in lower case.
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         self.exact.get(name).or_else(|| self.wildcards.get(name.split_once('.')?.1))
     }

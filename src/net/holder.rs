@@ -1,4 +1,4 @@
-//! Which programs listen on a port, as the kernel's files in /proc tell it.
+//! Finds the programs that listen on a port, from the kernel's files in /proc.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ pub struct Holder {
     pub process: i32,
 }
 
-/// Returns the programs that listen on this TCP port of any address. Only root is told of other users' programs.
+/// Returns the programs that listen on this TCP port of any address. Only root can see other users' programs.
 #[must_use]
 pub fn holders(port: u16) -> Vec<Holder> {
     let sockets: HashSet<u64> = [tcp(), tcp6()]

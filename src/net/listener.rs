@@ -43,9 +43,6 @@ const FROM_THE_START: &str = "dctcp";
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most attempts to find a port that is free on every address.
-const PORT_TRIES: u32 = 16;
-
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {
@@ -59,57 +56,6 @@ pub struct Listener {
     /// An eventfd that wakes the acceptor of a socket from systemd. Other sockets are shut down for this, but systemd
     /// passes the same socket to the next server.
     waker: Option<OwnedFd>,
-}
-
-/// Binds `port` on each address. Port 0 selects a free port, the same on all addresses. If the addresses are not
-/// `required`, those that this machine does not have are skipped.
-///
-/// # Errors
-/// If an address cannot be bound; the error names it.
-pub fn bind(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
-    let listeners = bind_those_there(addresses, port, required)?;
-    if listeners.is_empty() {
-        return Err(io::Error::other("no address to listen on"));
-    }
-    Ok(listeners)
-}
-
-/// Does the same, but there may be none.
-///
-/// # Errors
-/// As of [`bind`].
-pub fn bind_those_there(addresses: &[ListenAddress], port: u16, required: bool) -> io::Result<Vec<Listener>> {
-    let mut tries = 0;
-    loop {
-        match bind_once(addresses, port, required) {
-            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => tries += 1,
-            result => return result,
-        }
-    }
-}
-
-fn bind_once(addresses: &[ListenAddress], mut port: u16, required: bool) -> io::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        match Listener::bind(address, port) {
-            Ok(listener) => {
-                port = listener.port;
-                listeners.push(listener);
-            }
-            Err(error) if !required && is_missing_family(&error) => {
-                log::info!("not listening on {}: {error}", address.text_with_port(port));
-            }
-            Err(error) => {
-                let what = format!("cannot listen on {}: {error}", address.text_with_port(port));
-                return Err(io::Error::new(error.kind(), what));
-            }
-        }
-    }
-    Ok(listeners)
-}
-
-fn is_missing_family(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 /// Sets the congestion control of local connections for a listening socket. Returns the name of the system's default if
@@ -168,19 +114,27 @@ impl Listener {
         })
     }
 
-    fn bind(name: &ListenAddress, port: u16) -> io::Result<Self> {
+    /// Binds an address. With `shared`, other sockets may have it too that are shared by [`Listener::share`].
+    pub(super) fn bind(name: &ListenAddress, port: u16, shared: bool) -> io::Result<Self> {
         let address = name.with_port(port)?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?; // so that a restart does not wait for old connections in TIME-WAIT
+        socket.set_reuse_port(shared)?;
         let for_remote = prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);
         let port = socket.local_addr()?.port();
         Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false), waker: None })
+    }
+
+    /// Lets another socket of this process have the same address and port, or no longer. Nobody but this user's programs
+    /// could use that, but there is no need for it except while a socket replaces another one.
+    pub(super) fn share(&self, shared: bool) {
+        let _ = SockRef::from(&self.socket).set_reuse_port(shared);
     }
 
     /// Returns the address and the actual port, for people to read.
@@ -292,6 +246,7 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::bind;
     use std::net::{Ipv4Addr, UdpSocket};
 
     /// Returns the congestion control of a connection from this machine to a server that listens on `listening`.

@@ -10,6 +10,7 @@
 //! [`crate::server`] is the caller.
 
 mod address;
+mod bind;
 mod certificate;
 mod certificates;
 mod holder;
@@ -20,9 +21,10 @@ mod socket;
 mod tls;
 
 pub use address::ListenAddress;
+pub use bind::{bind, bind_beside};
 pub use certificate::{Certificate, CertificateError};
 pub use certificates::Certificates;
 pub use holder::{Holder, holders};
-pub use listener::{Listener, bind, bind_those_there};
+pub use listener::Listener;
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

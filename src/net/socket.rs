@@ -65,13 +65,18 @@ impl<'a> Socket<'a> {
         &self.connection.stream
     }
 
+    /// The counters of sent octets: that of all connections, and that of this one.
+    fn counters(&self) -> (Option<&'a Counter>, &'a Counter) {
+        (self.sent, &self.connection.client.progress.sent)
+    }
+
     /// Sends a range of `file` by sendfile(2).
     fn send_file_in_clear(&self, file: &File, range: Range<u64>) -> io::Result<()> {
         let (mut offset, mut most) = (range.start, PIECE);
         while offset < range.end {
             let piece = (range.end - offset).min(most);
             let begun = Instant::now();
-            let sent = counted(self.sent, piece, || {
+            let sent = counted(self.counters(), piece, || {
                 let count = usize::try_from(piece).unwrap_or(usize::MAX);
                 let mut send = || Ok(sendfile(self.stream(), file, Some(&mut offset), count)? as u64);
                 self.connection.timed(piece, || patiently(|| self.slot.write_stall(), &mut send))
@@ -116,11 +121,18 @@ impl Drop for Socket<'_> {
 
 /// Adds `octets` to the counter before they are sent, so that a client that has received them finds them counted.
 /// Afterwards subtracts the octets that were not sent.
-fn counted(counter: Option<&Counter>, octets: u64, send: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
-    let Some(counter) = counter else { return send() };
-    counter.add(octets);
+fn counted(
+    (all, own): (Option<&Counter>, &Counter),
+    octets: u64,
+    send: impl FnOnce() -> io::Result<u64>,
+) -> io::Result<u64> {
+    let counters = all.into_iter().chain([own]);
+    counters.clone().for_each(|counter| counter.add(octets));
     let result = send();
-    counter.subtract(octets - result.as_ref().copied().unwrap_or(0));
+    let unsent = octets - result.as_ref().copied().unwrap_or(0);
+    if unsent > 0 {
+        counters.for_each(|counter| counter.subtract(unsent));
+    }
     result
 }
 
@@ -161,7 +173,7 @@ impl Write for Socket<'_> {
         let all = octets.len() as u64;
         let more = if self.ending { SendFlags::MORE } else { SendFlags::empty() };
         let stall = || self.slot.write_stall();
-        let written = counted(self.sent, all, || {
+        let written = counted(self.counters(), all, || {
             self.connection.timed(all, || match &mut self.tls {
                 Some(tls) => Ok(tls.write(stream, octets, stall)? as u64),
                 None => patiently(stall, || Ok(send(stream, octets, SendFlags::NOSIGNAL | more)? as u64)),
@@ -198,7 +210,8 @@ impl Link for Socket<'_> {
 
     fn client_left(&mut self) -> bool {
         if self.connection.reading_is_ended() {
-            return false;
+            // At a shutdown the reply may be finished. An admin who ends the session does not wait for that.
+            return self.connection.client.progress.is_kicked();
         }
         if let Some(tls) = &mut self.tls {
             return tls.client_left(&self.connection.stream);
@@ -253,7 +266,7 @@ fn rounded_up(timeout: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::{Connections, Protocol, Slot};
+    use crate::connections::{Connections, Protocol, Service, Slot};
     use std::net::TcpListener;
 
     /// Returns a connection and its peer. While the peer reads nothing, writes are short or fail.
@@ -265,7 +278,7 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         let connections = Connections::new(2);
         connections.set_write_stall(Duration::ZERO);
-        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address), peer)
+        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address, Service::Pop3), peer)
     }
 
     /// Closes the connection and returns how many octets the peer has received.

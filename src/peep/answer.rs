@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told_from_a_lost_connection() {
+    fn nonsense_and_a_lost_connection_are_different_errors() {
         for (octets, with_lines) in [(&b""[..], false), (b"+39", false), (b"+2\r\na\r\n", true)] {
             assert!(matches!(whole(octets, with_lines), Err(UnreadableAnswer::Closed)), "{octets:?}");
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_may_exceed_the_protocols_limit_but_not_ours() {
+    fn a_line_may_be_longer_than_the_protocols_limit_up_to_the_clients() {
         let line = |length| [b"+", &vec![b'x'; length - 3][..], b"\r\n"].concat();
         assert!(whole(&line(LINE_LIMIT), false).is_ok());
         assert!(matches!(whole(&line(LINE_LIMIT + 1), false), Err(UnreadableAnswer::TooLong)));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_number_of_lines_is_refused() {
+    fn an_impossible_number_of_lines_is_refused() {
         let read = |first: &str| Answer::read(&mut first.as_bytes(), true);
         assert_eq!(read("+10000000\r\n").unwrap(), Answer::Lines(MOST_LINES));
         assert!(matches!(read("+10000001\r\n"), Err(UnreadableAnswer::TooManyLines(10_000_001))));

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn before_authentication_only_a_cap_and_q_are_known() {
+    fn only_a_cap_and_q_are_known_before_authentication() {
         for line in ["u?", "u+ x y", "u+", "c= 5", "rb?", "", "A b c", "nonsense"] {
             assert_eq!(Command::parse(line.as_bytes(), false), Err(ErrorCode::UnknownCommand), "{line}");
         }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_malformed_is_bad_syntax() {
+    fn a_missing_or_malformed_argument_is_bad_syntax() {
         let long = "x".repeat(129);
         for line in [
             "u+ x",
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_commencement_is_unknown_whatever_follows() {
+    fn an_unknown_commencement_is_an_unknown_command_with_any_arguments() {
         for line in ["", " c?", "C?", "c", "c=5", "cc", "u+x y", "foo  bar"] {
             assert_eq!(parse(line), Err(ErrorCode::UnknownCommand), "{line:?}");
         }

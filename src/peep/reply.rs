@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shape_has_its_line() {
+    fn each_kind_of_reply_has_its_first_line() {
         assert_eq!(written(&Reply::Done), b"+\r\n");
         assert_eq!(written(&Reply::Value("395".into())), b"+395\r\n");
         assert_eq!(written(&Reply::Lines(vec![])), b"+0\r\n");

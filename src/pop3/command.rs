@@ -189,20 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn keywords_are_in_any_letter_case() {
+    fn keywords_are_case_insensitive() {
         assert_eq!(Command::parse(b"rEtR 1"), Ok(Command::Retr(number(1))));
         assert_eq!(Command::parse(b"noop"), Ok(Command::Noop));
     }
 
     #[test]
-    fn pass_takes_the_rest_of_the_line_with_its_spaces() {
+    fn the_argument_of_pass_is_the_rest_of_the_line_with_its_spaces() {
         assert_eq!(Command::parse(b"PASS  a b "), Ok(Command::Pass(Hidden(b" a b ".to_vec()))));
         assert_eq!(Command::parse(b"pass "), Ok(Command::Pass(Hidden(Vec::new()))));
         assert_eq!(Command::parse(b"PASS"), Err(ParseError::MissingArgument));
     }
 
     #[test]
-    fn spaces_at_the_end_are_dropped_and_others_separate() {
+    fn spaces_at_the_end_are_ignored_and_a_single_space_separates() {
         assert_eq!(Command::parse(b"STAT  "), Ok(Command::Stat));
         assert_eq!(Command::parse(b"LIST 2 "), Ok(Command::List(Some(number(2)))));
         assert_eq!(Command::parse(b"LIST "), Ok(Command::List(None)));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_whole_decimal_and_fit() {
+    fn numbers_are_decimal_and_fit_into_32_bits() {
         for bad in
             ["0", "-1", "+1", "1abc", "abc", "4294967296", "4294967297", "99999999999999999999", "1.0", "\u{661}"]
         {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_argument_too_many_is_refused() {
+    fn an_argument_too_many_is_refused() {
         for line in [
             "STAT x",
             "NOOP x",

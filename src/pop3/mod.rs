@@ -19,5 +19,5 @@ mod session;
 mod transfer;
 
 pub use command::{Auth, Command, LINE_LIMIT, ParseError};
-pub use reply::TOO_MANY_CONNECTIONS;
+pub use reply::{BANNED, DRAINING, TOO_MANY_CONNECTIONS};
 pub use session::{End, Summary, serve};

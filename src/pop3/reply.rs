@@ -8,7 +8,6 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::auth::Denied;
 use crate::auth::sasl::{self, Failure, Mechanism};
 
 use crate::guard::Penalty;
@@ -19,6 +18,12 @@ pub(super) const GREETING: &str = "pop3d ready";
 
 /// The reply in place of the greeting when there are too many connections from the client's address.
 pub const TOO_MANY_CONNECTIONS: &str = "-ERR [SYS/TEMP] too many connections from your address\r\n";
+
+/// The reply in place of the greeting when an admin has banned the client's address.
+pub const BANNED: &str = "-ERR [SYS/PERM] connections from your address are not accepted\r\n";
+
+/// The reply in place of the greeting when an admin has said that no new connections are to be taken.
+pub const DRAINING: &str = "-ERR [SYS/TEMP] no new connections are accepted at present\r\n";
 
 /// The capabilities of every connection (RFC 2449 section 5 and its "announced states").
 const CAPABILITIES: &str = "TOP\r\n\
@@ -90,6 +95,8 @@ pub(super) enum Refusal {
     NoMechanism,
     /// An exchange of AUTH that failed.
     Exchange(Failure),
+    /// An admin has ended the session.
+    Kicked,
     /// Wrong user name or password; the reply does not say which.
     Credentials,
     /// The login waited too long for its turn to be verified.
@@ -119,15 +126,6 @@ pub(super) enum Refusal {
     TooLong,
     /// The client does not speak POP3.
     Foreign(Foreign),
-}
-
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Credentials => Self::Credentials,
-            Denied::Busy => Self::Busy,
-        }
-    }
 }
 
 /// Whether a failure of the server may pass by itself (RFC 3206 section 4).
@@ -173,6 +171,7 @@ impl fmt::Display for Refusal {
             Self::NoMechanism => f.write_str("unknown mechanism, see CAPA"),
             Self::Exchange(failure) => write!(f, "{failure}"),
             Self::TooManyCommands => f.write_str("too many commands before login"),
+            Self::Kicked => write!(f, "{} the administrator has ended this session", Fault::Temporary),
             Self::Penalty(left) => {
                 write!(f, "{} too many failed logins from your address, try again in {left}", Fault::Temporary)
             }

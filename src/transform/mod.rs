@@ -9,6 +9,7 @@
 //!
 //! RETR and TOP in [`crate::pop3`] are the callers.
 
+mod feed;
 mod launch;
 mod limits;
 mod system_calls;
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,8 @@ use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::maildrop::MessageNumber;
+use feed::Feed;
+pub use feed::Input;
 pub use launch::{Fences, launch};
 pub use limits::Limit;
 
@@ -68,6 +72,8 @@ pub struct Running {
     child: Child,
     /// The program's output; `None` once it has been closed because the output is no longer wanted.
     stdout: Option<ChildStdout>,
+    /// What the program still has to read, if the message is a part of its file.
+    feed: Option<Feed>,
     /// A descriptor that becomes readable when the child has ended. The child still has to be reaped.
     ended: OwnedFd,
     /// How many octets are left in the pipe, once the program has ended and its other processes have been killed.
@@ -159,7 +165,8 @@ impl Transform {
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub fn start(&self, message: File, subject: Subject<'_>) -> Result<Running, Failure> {
+    pub fn start(&self, message: impl Into<Input>, subject: Subject<'_>) -> Result<Running, Failure> {
+        let (stdin, part) = message.into().into_stdin();
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
         let mut child = launch::command(&self.program, self.path.as_deref(), &self.restrictions)
             .args(&self.arguments)
@@ -168,20 +175,38 @@ impl Transform {
             .env("POP3_USER", subject.user)
             .env("POP3_UIDL", subject.unique_id)
             .env("POP3_MESSAGE", subject.number.to_string())
-            .stdin(message)
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"));
-        match stdout.and_then(|stdout| Ok((stdout, pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?))) {
-            Ok((stdout, ended)) => {
-                Ok(Running { child, stdout: Some(stdout), ended, rest: None, reaped: false, patience: self.patience })
+        match Pipes::of(&mut child, part) {
+            Ok(Pipes { stdout, feed, ended }) => {
+                let patience = self.patience;
+                Ok(Running { child, stdout: Some(stdout), feed, ended, rest: None, reaped: false, patience })
             }
             Err(error) => {
                 let _ = kill_and_reap(&mut child);
                 Err(error.into())
             }
         }
+    }
+}
+
+/// The descriptors by which the server follows a program.
+struct Pipes {
+    stdout: ChildStdout,
+    feed: Option<Feed>,
+    ended: OwnedFd,
+}
+
+impl Pipes {
+    fn of(child: &mut Child, part: Option<(File, Range<u64>)>) -> io::Result<Self> {
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"))?;
+        let feed = match (part, child.stdin.take()) {
+            (Some((file, range)), Some(stdin)) => Some(Feed::new(file, range, stdin)?),
+            _ => None,
+        };
+        Ok(Self { stdout, feed, ended: pidfd_open(Pid::from_child(child), PidfdFlags::empty())? })
     }
 }
 
@@ -223,7 +248,7 @@ impl Running {
     pub fn read(&mut self, buffer: &mut [u8], client: &mut impl Client) -> Result<usize, Failure> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
         if self.rest.is_none() {
-            if wait(&[stdout.as_fd(), self.ended.as_fd()], client, self.patience)? == 0 {
+            if wait(&[stdout.as_fd(), self.ended.as_fd()], &mut self.feed, client, self.patience)? == 0 {
                 return Ok(stdout.read(buffer)?);
             }
             // The program has ended, but another process keeps its stdout open. That process may still have a part of the
@@ -247,7 +272,7 @@ impl Running {
     /// # Errors
     /// [`Failure::Status`] if the program failed; others if it keeps running without output.
     pub fn finish(&mut self, client: &mut impl Client) -> Result<(), Failure> {
-        wait(&[self.ended.as_fd()], client, self.patience)?;
+        wait(&[self.ended.as_fd()], &mut self.feed, client, self.patience)?;
         self.reaped = true;
         let status = kill_and_reap(&mut self.child)?;
         if status.success() { Ok(()) } else { Err(Failure::Status(status)) }
@@ -267,15 +292,20 @@ impl Drop for Running {
 
 /// Returns true if nothing can be read from the pipe, not even its end, for as long as [`LINGER`].
 fn is_silent(stdout: &ChildStdout, client: &mut impl Client) -> Result<bool, Failure> {
-    match wait(&[stdout.as_fd()], client, Some(LINGER)) {
+    match wait(&[stdout.as_fd()], &mut None, client, Some(LINGER)) {
         Ok(_) => Ok(false),
         Err(Failure::Silent) => Ok(true),
         Err(failure) => Err(failure),
     }
 }
 
-/// Waits until one of `fds` is readable and returns its index; the first if several are.
-fn wait(fds: &[BorrowedFd<'_>], client: &mut impl Client, patience: Option<Duration>) -> Result<usize, Failure> {
+/// Waits until one of `fds` is readable and returns its index; the first if several are. The program is fed meanwhile.
+fn wait(
+    fds: &[BorrowedFd<'_>],
+    feed: &mut Option<Feed>,
+    client: &mut impl Client,
+    patience: Option<Duration>,
+) -> Result<usize, Failure> {
     let deadline = patience.map(|patience| Instant::now() + patience);
     // POLLHUP and POLLERR, which the kernel always reports, mean that the connection is lost. POLLRDHUP means only that
     // the client will send no more; it may still want the message.
@@ -285,6 +315,8 @@ fn wait(fds: &[BorrowedFd<'_>], client: &mut impl Client, patience: Option<Durat
         let timeout = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
         let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         polled.extend(client.watch().map(|client| PollFd::from_borrowed_fd(client, interest)));
+        let pipe = feed.as_ref().and_then(Feed::pipe);
+        polled.extend(pipe.map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::OUT)));
         match poll(&mut polled, timeout.as_ref()) {
             Ok(0) => return Err(Failure::Silent),
             Ok(_) => {}
@@ -293,6 +325,13 @@ fn wait(fds: &[BorrowedFd<'_>], client: &mut impl Client, patience: Option<Durat
         }
         if let Some(ready) = polled[..fds.len()].iter().position(|fd| !fd.revents().is_empty()) {
             return Ok(ready);
+        }
+        if pipe.is_some() && polled.pop().is_some_and(|pipe| !pipe.revents().is_empty()) {
+            drop(polled);
+            if let Some(feed) = feed {
+                feed.push()?;
+            }
+            continue;
         }
         let events = polled.last().map_or(PollFlags::empty(), PollFd::revents);
         if events.intersects(PollFlags::HUP | PollFlags::ERR) || !events.is_empty() && client.left() {

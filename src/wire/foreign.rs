@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http_and_tls_are_told_from_commands() {
+    fn http_and_tls_are_recognized() {
         for line in ["GET / HTTP/1.0", "POST /a?b HTTP/1.1", "a /root HTTP/1.1", "Host: localhost", "Cookie: a=b"] {
             assert_eq!(Foreign::of(line.as_bytes()), Some(Foreign::Http), "{line}");
         }

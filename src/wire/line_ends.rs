@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lf_is_found_wherever_it_is() {
+    fn a_single_lf_is_found_at_any_position() {
         for length in 0..3 * CHUNK {
             let mut block = vec![b'a'; length];
             assert_eq!(line_ends(&block).count(), 0);

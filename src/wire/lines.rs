@@ -140,7 +140,7 @@ mod tests {
         found
     }
 
-    /// The same by splitting the whole input at once.
+    /// The same lines, found by splitting the whole input at once.
     fn reference(input: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
         let mut found: Vec<_> = input
             .split_inclusive(|&octet| octet == b'\n')
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_at_the_limit_passes_and_one_over_it_is_refused_once() {
+    fn a_line_of_the_limit_is_accepted_and_a_longer_one_is_refused_once() {
         assert_eq!(lines(b"12345678\r\n", 3, 10), [Some(b"12345678".to_vec())]);
         assert_eq!(lines(b"123456789\r\nNOOP\r\n", 3, 10), [None, Some(b"NOOP".to_vec())]);
     }

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The message's lines without their ends; the rules of the module's documentation, slowly.
+    /// The message's lines without their line ends, by a slow implementation of the rules in the module's documentation.
     fn wire_lines(stored: &[u8]) -> Vec<Vec<u8>> {
         let mut lines: Vec<Vec<u8>> = stored.split(|&octet| octet == b'\n').map(<[u8]>::to_vec).collect();
         let last = lines.pop().filter(|last| !last.is_empty());
@@ -264,8 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn every_split_of_the_odd_messages() {
-        let odd: [&[u8]; 16] = [
+    fn every_split_of_the_unusual_messages_agrees_with_the_slow_rules() {
+        let messages: [&[u8]; 16] = [
             b"",
             b"\n",
             b"\r",
@@ -283,7 +283,7 @@ mod tests {
             b"\n\n\n\n",
             b"\r\n.\r\n",
         ];
-        for stored in odd {
+        for stored in messages {
             for cut in 0..=stored.len() {
                 for other in cut..=stored.len() {
                     for body in 0..4 {
@@ -296,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_split_agrees_with_the_slow_rules(
+        fn every_split_of_random_messages_agrees_with_the_slow_rules(
             stored in proptest::collection::vec(
                 prop_oneof![
                     3 => Just(vec![b'\n']),

@@ -26,12 +26,13 @@
 //! flags -T 1                 the dialogue gets a server of its own with these flags
 //! ```
 //!
-//! C2, S2, `login 2`, `closed 2` and `hangup 2` belong to a second connection, and any other name to another one. CP and SP
-//! belong to a PEEP connection, as all names do that start with P. A connection is opened where it is used first, and again
-//! after `closed` or `hangup`. At the end of the dialogue, the server may have sent nothing more on any connection.
+//! C2, S2, `login 2`, `closed 2` and `hangup 2` belong to a second connection, and any other name to another one. CP
+//! and SP belong to a PEEP connection, as all names do that start with P. A connection is opened where it is used
+//! first, and again after `closed` or `hangup`. At the end of the dialogue, the server may have sent nothing more on
+//! any connection.
 //!
-//! In text that is sent or expected, `\r \n \t \0 \\ \xHH` stand for octets, `{a*998}` for 998 times `a`, and `$mrose` for
-//! the name of that account on the server.
+//! In text that is sent or expected, `\r \n \t \0 \\ \xHH` stand for octets, `{a*998}` for 998 times `a`, and `$mrose`
+//! for the name of that account on the server.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -76,7 +77,8 @@ pub(super) enum Step {
         connection: String,
         pattern: Pattern,
     },
-    /// Patterns for the lines of an answer: `true` for one that a line has to match, `false` for one that no line may match.
+    /// Patterns for the lines of an answer: `true` for one that a line has to match, `false` for one that no line may
+    /// match.
     Among {
         connection: String,
         patterns: Vec<(bool, Pattern)>,

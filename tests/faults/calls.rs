@@ -59,8 +59,8 @@ impl Scene {
         }
     }
 
-    /// Puts the four messages into the maildrop: a large one that needs byte-stuffing, a large one that is sent as it is
-    /// stored, and two small ones.
+    /// Puts the four messages into the maildrop: a large one that needs byte-stuffing, a large one that is sent as it
+    /// is stored, and two small ones.
     fn set_up(self, server: &Server) {
         let maildrop = server.maildrop();
         let _ = fs::remove_dir_all(maildrop.path(""));
@@ -87,7 +87,8 @@ impl Scene {
         }
     }
 
-    /// The same, and gives the Maildir's folders an old modification time, so that the server trusts the index for them.
+    /// The same, and gives the Maildir's folders an old modification time, so that the server trusts the index for
+    /// them.
     fn put_long_ago(self, maildrop: &Maildrop, which: Range<usize>) {
         self.put(maildrop, which);
         for folder in ["new", "cur"] {
@@ -192,7 +193,8 @@ impl Dialogue<'_> {
             for at in [0, 2] {
                 match self.ask(&format!("DELE {}", at + 1))? {
                     Ok(_) => record.marked.push(at),
-                    // The call that failed had to open or lock the lock file. The server removes nothing without a lock.
+                    // The call that failed had to open or lock the lock file. The server removes nothing without a
+                    // lock.
                     Err(refusal) => assert!(refusal.contains("the maildrop is read-only"), "{refusal}"),
                 }
             }

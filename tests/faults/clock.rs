@@ -1,4 +1,5 @@
-//! A server whose clock jumps while it runs. libfaketime changes the server's clock; the file system keeps the right time.
+//! A server whose clock jumps while it runs. libfaketime changes the server's clock; the file system keeps the right
+//! time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -50,8 +51,8 @@ fn years(server: &Server) -> Vec<String> {
     years
 }
 
-/// Checks that a session has exactly these messages, each with the unique-id that an earlier session has reported. Returns
-/// the unique-ids.
+/// Checks that a session has exactly these messages, each with the unique-id that an earlier session has reported.
+/// Returns the unique-ids.
 #[track_caller]
 fn check(session: &mut Client, messages: &[(String, Option<String>)]) -> Vec<String> {
     let listing = session.listing("UIDL");

@@ -117,7 +117,8 @@ fn mail_is_served_when_the_disk_is_too_full_for_the_index() {
     }
 }
 
-/// Sessions are served without a log. The lines that did not fit are lost, and the log goes on when there is space again.
+/// Sessions are served without a log. The lines that did not fit are lost, and the log goes on when there is space
+/// again.
 #[test]
 fn a_full_disk_for_the_log_does_not_disturb_sessions() {
     let directory = TempDir::new().unwrap();

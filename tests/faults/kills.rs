@@ -1,5 +1,6 @@
-//! A server that is killed at random moments while clients delete mail. Messages that a QUIT with +OK has removed are gone.
-//! Messages that no session has marked are there. A marked message whose QUIT was not answered is either whole or gone.
+//! A server that is killed at random moments while clients delete mail. Messages that a QUIT with +OK has removed are
+//! gone. Messages that no session has marked are there. A marked message whose QUIT was not answered is either whole or
+//! gone.
 //!
 //! `POP3D_KILLS=200` sets the number of kills (default: 20).
 

@@ -48,8 +48,8 @@ pub const ALL: [(&str, Target); 9] = [
 // ---------------------------------------------------------------------------------------------------------------------
 // Lines
 
-/// The octets are a POP3 client's. The lines do not depend on the segments in which they arrive. Each command is logged as
-/// one line without passwords.
+/// The octets are a POP3 client's. The lines do not depend on the segments in which they arrive. Each command is logged
+/// as one line without passwords.
 pub fn pop3_line(octets: &[u8]) {
     for line in lines(octets, pop3::LINE_LIMIT).into_iter().flatten() {
         let Ok(command) = pop3::Command::parse(&line) else { continue };
@@ -65,9 +65,9 @@ pub fn pop3_line(octets: &[u8]) {
     }
 }
 
-/// The octets are a PEEP client's. The lines do not depend on the segments, and each command that is written again is read
-/// as the same command. Then the octets are a PEEP server's: each answer is refused, or is the same when it is written and
-/// read again.
+/// The octets are a PEEP client's. The lines do not depend on the segments, and each command that is written again is
+/// read as the same command. Then the octets are a PEEP server's: each answer is refused, or is the same when it is
+/// written and read again.
 pub fn peep_line(octets: &[u8]) {
     for line in lines(octets, peep::LINE_LIMIT).into_iter().flatten() {
         for authenticated in [false, true] {
@@ -92,7 +92,8 @@ pub fn peep_line(octets: &[u8]) {
     }
 }
 
-/// The octets are lines of PEEP answers with fields. Each line is refused, or is the same when it is written and read again.
+/// The octets are lines of PEEP answers with fields. Each line is refused, or is the same when it is written and read
+/// again.
 pub fn peep_fields(octets: &[u8]) {
     fn read<T: FromStr + Display + PartialEq>(line: &str) {
         let Ok(fields) = line.parse::<T>() else { return };
@@ -288,9 +289,9 @@ fn client_of(service: Service) -> events::Client {
     events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), service)
 }
 
-/// Runs a session twice, with the input in segments and at once, and checks that the output is the same. The lower bits of
-/// the first octet are the size of the segments. If its highest bit is set, others can read the connection. The rest is the
-/// client's input. Returns the input and the output.
+/// Runs a session twice, with the input in segments and at once, and checks that the output is the same. The lower bits
+/// of the first octet are the size of the segments. If its highest bit is set, others can read the connection. The rest
+/// is the client's input. Returns the input and the output.
 fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<u8>)> {
     let (&how, input) = octets.split_first()?;
     let [output, other] = [usize::from(how & 0x7f).max(1), usize::MAX].map(|segment| {
@@ -302,7 +303,8 @@ fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<
     Some((input, output))
 }
 
-/// The lines of the output without the greeting's timestamp and without challenges, which differ from session to session.
+/// The lines of the output without the greeting's timestamp and without challenges, which differ from session to
+/// session.
 fn without_nonces(output: &[u8]) -> Vec<String> {
     let lines = output.split(|&octet| octet == b'\n').map(|line| line.escape_ascii().to_string());
     let cut = |line: String| match line.split_once('<') {
@@ -313,8 +315,8 @@ fn without_nonces(output: &[u8]) -> Vec<String> {
     lines.map(cut).collect()
 }
 
-/// Runs a POP3 session. Each command gets an answer of its form, which does not depend on the segments. A message is removed
-/// only after DELE and QUIT, and the other messages do not change.
+/// Runs a POP3 session. Each command gets an answer of its form, which does not depend on the segments. A message is
+/// removed only after DELE and QUIT, and the other messages do not change.
 pub fn pop3_session(octets: &[u8]) {
     static SCENE: LazyLock<(Mail, Shared)> = LazyLock::new(|| {
         let mail = Mail::new();
@@ -439,8 +441,9 @@ pub fn peep_session(octets: &[u8]) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Messages
 
-/// The first three octets are two sizes of pieces and the number of lines for TOP; the rest is a stored message. The message
-/// without byte-stuffing has the size that was measured. Once it is stored in that form, sending it does not change it.
+/// The first three octets are two sizes of pieces and the number of lines for TOP; the rest is a stored message. The
+/// message without byte-stuffing has the size that was measured. Once it is stored in that form, sending it does not
+/// change it.
 pub fn byte_stuffing(octets: &[u8]) {
     let [size, other, top, stored @ ..] = octets else { return };
     let (wire, octets) = stuffed(stored, usize::from(*size), None);
@@ -558,9 +561,9 @@ fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
     Ok(listed.into_iter().map(|(number, octets, unique_id)| (octets, unique_id, content(number))).collect())
 }
 
-/// The octets are an index file or edits of a good one, depending on the lowest bit of the first octet. The next bit says
-/// whether the checksum is made right, which only somebody with access to the maildrop can do. A damaged index does not
-/// change what a login finds. A forged index causes no panic and opens no other file.
+/// The octets are an index file or edits of a good one, depending on the lowest bit of the first octet. The next bit
+/// says whether the checksum is made right, which only somebody with access to the maildrop can do. A damaged index
+/// does not change what a login finds. A forged index causes no panic and opens no other file.
 pub fn index(octets: &[u8]) {
     static INDEXES: LazyLock<Indexes> = LazyLock::new(Indexes::new);
     let Indexes { mail, root, maildrops } = &*INDEXES;
@@ -581,8 +584,8 @@ pub fn index(octets: &[u8]) {
     }
 }
 
-/// Edits a good index. Of each three octets, the first two are an offset and the third is the new octet there. If octets are
-/// left over, the first of them is the number of octets to cut off at the end.
+/// Edits a good index. Of each three octets, the first two are an offset and the third is the new octet there. If
+/// octets are left over, the first of them is the number of octets to cut off at the end.
 fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {
     let mut file = good.to_vec();
     let edits = edits.chunks_exact(3);
@@ -598,8 +601,8 @@ fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {
 // ---------------------------------------------------------------------------------------------------------------------
 // Accounts
 
-/// The octets are a users file. All names in it are valid. Deleting a user removes that user's lines and keeps all other
-/// octets of the file.
+/// The octets are a users file. All names in it are valid. Deleting a user removes that user's lines and keeps all
+/// other octets of the file.
 pub fn passwd_file(octets: &[u8]) {
     static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
     let file = DIRECTORY.path().join("users");
@@ -637,8 +640,8 @@ pub fn passwd_file(octets: &[u8]) {
     }
 }
 
-/// The first octet selects the mechanism, whether the following lines have to be encoded in base64, and whether the first
-/// of them is an initial response. Only PLAIN with the right name and password is accepted.
+/// The first octet selects the mechanism, whether the following lines have to be encoded in base64, and whether the
+/// first of them is an initial response. Only PLAIN with the right name and password is accepted.
 pub fn sasl(octets: &[u8]) {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
         let users = Users::open(None).unwrap();

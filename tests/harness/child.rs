@@ -29,8 +29,8 @@ impl Drop for ChildGuard {
     }
 }
 
-/// Runs a command to its end and returns its output. A command that does not end within [`PATIENCE`] is killed, and has no
-/// exit code then.
+/// Runs a command to its end and returns its output. A command that does not end within [`PATIENCE`] is killed, and has
+/// no exit code then.
 pub(crate) fn bounded_output(command: &mut Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;

@@ -113,8 +113,8 @@ impl Client {
         self.stream.get_mut().flush()
     }
 
-    /// Reads the next line and removes its CRLF. Returns `None` if the server has closed the connection, and an error for
-    /// a line that ends in LF without CR.
+    /// Reads the next line and removes its CRLF. Returns `None` if the server has closed the connection, and an error
+    /// for a line that ends in LF without CR.
     pub(crate) fn try_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         match self.stream.read_until(b'\n', &mut line) {

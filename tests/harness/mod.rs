@@ -1,7 +1,8 @@
 //! What the tests share: a real server on free ports, clients that speak to it line by line, and mail for it to serve.
 //!
-//! Every wait is bounded by [`PATIENCE`], so a server that hangs fails its test instead of blocking it. No test sleeps to
-//! give the server time: [`eventually`] polls for a result, and [`throughout`] checks that something holds for a period.
+//! Every wait is bounded by [`PATIENCE`], so a server that hangs fails its test instead of blocking it. No test sleeps
+//! to give the server time: [`eventually`] polls for a result, and [`throughout`] checks that something holds for a
+//! period.
 
 mod builder;
 mod certificate;
@@ -12,6 +13,7 @@ mod namespaces;
 mod pipe;
 mod server;
 
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,4 +67,18 @@ pub(crate) fn settled<T: PartialEq>(what: &str, mut value: impl FnMut() -> T) {
         last = now;
         repeated >= 50
     });
+}
+
+/// Accepts one connection for a scripted server. Fails if no client connects within [`PATIENCE`].
+#[track_caller]
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    eventually("a client connects", || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (socket, _) = accepted.unwrap();
+    socket.set_nonblocking(false).unwrap();
+    socket
 }

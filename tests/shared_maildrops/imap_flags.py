@@ -1,9 +1,9 @@
-"""An IMAP client that sets and removes flags of an inbox's messages all the time, until its standard input ends.
+"""An IMAP client that sets and removes flags of the messages in an inbox until its standard input ends.
 
 usage: imap_flags.py COMMAND
 
-COMMAND runs an IMAP server on its standard input and output for a user who is logged in already. Prints a line when it
-has begun.
+COMMAND runs an IMAP server on its standard input and output for a user who is already logged in. The client prints a line
+when it has started.
 """
 
 import imaplib
@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 
-# In seconds: the client goes away also if it cannot begin, or if the test is killed.
+# In seconds. The client ends by itself if it cannot start, or if the test was killed.
 PATIENCE = 30
 LIFETIME = 3600
 
@@ -33,7 +33,7 @@ def change_flags(client):
     while not is_over():
         change = random.choice("+-") + "FLAGS.SILENT"
         client.uid("STORE", "1:*", change, f"({random.choice(FLAGS)})")
-        client.noop()  # what has been delivered and removed meanwhile
+        client.noop()  # lets the server report messages that were delivered or removed
 
 
 signal.alarm(PATIENCE)
@@ -44,5 +44,5 @@ while not is_over():
     try:
         change_flags(client)
     except imaplib.IMAP4.abort:
-        # Dovecot ends a session that a message it has just seen went away from in a way that it did not expect.
+        # Dovecot ends the session if another program removes a message in a way that Dovecot does not expect.
         client = connected()

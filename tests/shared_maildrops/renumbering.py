@@ -1,5 +1,5 @@
-"""Mounts the directory SOURCE at MOUNT by FUSE, until it is told to end. A file's inode number is another one each time
-that it is looked at, and with LISTING "unknown" all files have the same one in a listing.
+"""Mounts the directory SOURCE at MOUNT by FUSE until it gets a signal. Each stat(2) of a file returns another inode number.
+With "unknown", a listing of a directory has the same inode number for all files.
 
 usage: renumbering.py SOURCE MOUNT random|unknown
 """
@@ -11,7 +11,7 @@ import sys
 
 from fusepy import FUSE, Operations
 
-# Longer than any test takes: the mount goes away even if the test is killed.
+# In seconds, longer than any test takes. The mount goes away even if the test was killed.
 LIFETIME = 120
 ATTRIBUTES = "st_mode st_nlink st_uid st_gid st_size st_blocks".split()
 TIMES = "atime mtime ctime".split()
@@ -32,7 +32,7 @@ class Renumbering(Operations):
         stat = os.lstat(self.path(path))
         attributes = {name: getattr(stat, name) for name in ATTRIBUTES}
         attributes.update({f"st_{name}": getattr(stat, f"st_{name}_ns") for name in TIMES})
-        # The root is the mount itself, which has one number on every file system.
+        # The root of a file system has a fixed inode number.
         attributes["st_ino"] = 1 if path == "/" else next(self.numbers)
         return attributes
 

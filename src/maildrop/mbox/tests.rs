@@ -2,14 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::journal::{self, Journal};
 use super::list::Listing;
 use super::rewrite::{self, Plan};
-use crate::maildrop::{Locks, MailRoot, Maildrop, MessageNumber, OpenError, Update};
+use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop, MessageNumber, OpenError, Update};
 
 struct Mail {
     root: tempfile::TempDir,
@@ -232,13 +233,14 @@ fn the_lock_file_is_beside_the_mbox() {
     let mail = Mail::new(&mail("a"));
     let location = MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let (one, other) = (std::sync::Arc::new(Locks::default()), std::sync::Arc::new(Locks::default()));
-    let lock = one.lock(&location).unwrap().unwrap();
+    let holder = Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() };
+    let lock = one.lock(&location, holder).unwrap();
     assert!(mail.own("lock").exists() && lock.is_exclusive());
-    assert!(other.lock(&location).unwrap().is_none());
+    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere)));
     fs::write(mail.path(), "Subject: no mbox\n").unwrap();
     fs::remove_file(mail.own("lock")).unwrap();
     drop(lock);
-    assert!(one.lock(&location).is_err());
+    assert!(one.lock(&location, holder).is_err());
     assert!(!mail.own("lock").exists(), "nothing is written beside another file");
 }
 

@@ -6,7 +6,7 @@ use super::login::Claim;
 use super::{Authorization, End, NoCommand, Session, State};
 use crate::auth::sasl::{self, Exchange, Failure, Mechanism, Step};
 use crate::auth::{Denied, Hidden};
-use crate::events::{Method, What};
+use crate::events::{Method, Reason, What};
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::{Command, LINE_LIMIT};
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT};
@@ -25,7 +25,10 @@ impl<L: Link> Session<'_, L> {
             return Err(End::TooManyCommands);
         }
         match command {
-            Ok(Command::User(_) | Command::Pass(_)) if !self.takes_passwords() => self.err(Refusal::InClear),
+            Ok(Command::User(name)) if !self.takes_passwords() => {
+                self.refuse_login(&Claim::new(&name, Method::Pass), &Reason::NoTls)?;
+            }
+            Ok(Command::Pass(_)) if !self.takes_passwords() => self.err(Refusal::InClear), // as USER before it
             Ok(Command::User(name)) => {
                 self.ok("send PASS"); // the same reply for unknown users, so that it does not show which accounts exist
                 return Ok(State::Authorization(Authorization { user: Some(name) }));
@@ -54,7 +57,9 @@ impl<L: Link> Session<'_, L> {
                 Some(mechanism) if self.mechanisms().contains(&mechanism) => {
                     return self.authenticate(mechanism, auth.initial.as_ref());
                 }
-                Some(Mechanism::Plain) => self.err(Refusal::InClear),
+                Some(Mechanism::Plain) => {
+                    self.refuse_login(&Claim::without_name(Method::Auth(Mechanism::Plain)), &Reason::NoTls)?;
+                }
                 _ => self.err(Refusal::NoMechanism),
             },
             Ok(Command::Stls) => match self.output.link.tls() {
@@ -157,10 +162,10 @@ impl<L: Link> Session<'_, L> {
                     return self.end_login(&claim, Ok(user));
                 }
                 Step::Denied(name) => {
-                    return self.log_in(Claim::new(&name, method), None, |_| Err(Denied::Credentials));
+                    return self.log_in(Claim::new(&name, method), None, |_| Err(Denied::OtherUser));
                 }
                 Step::Failed(failure) => {
-                    self.err(Refusal::Exchange(failure));
+                    self.refuse_login(&Claim::without_name(method), &Reason::Exchange(failure))?;
                     return Ok(State::Authorization(Authorization::default()));
                 }
             }

@@ -25,6 +25,8 @@ pub enum End {
     Foreign(Foreign),
     /// The server is shutting down.
     ShuttingDown,
+    /// An admin has ended the session.
+    Kicked,
     /// The client's TLS handshake did not succeed.
     Handshake(io::Error),
     /// A message could not be sent to its end.
@@ -54,6 +56,7 @@ impl fmt::Display for End {
             Self::TooManyCommands => f.write_str("too many commands before login"),
             Self::Foreign(protocol) => write!(f, "client speaks {protocol}"),
             Self::ShuttingDown => f.write_str("server shutting down"),
+            Self::Kicked => f.write_str("ended by an admin"),
             Self::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
@@ -73,6 +76,7 @@ impl End {
             Self::TooManyCommands => EndResult::TooManyCommands,
             Self::Foreign(_) => EndResult::Foreign,
             Self::ShuttingDown => EndResult::ShuttingDown,
+            Self::Kicked => EndResult::Kicked,
             Self::Handshake(_) => EndResult::Handshake,
             Self::Failed(_) => EndResult::Failed,
         }

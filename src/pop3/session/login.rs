@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
-use crate::auth::{Denied, UserName, Users};
-use crate::events::{Lossy, Method, Reason, What};
-use crate::guard::AttemptRefused;
-use crate::maildrop::Maildrop;
+use crate::auth::{Denied, UserName, Users, Wrong};
+use crate::connections::Stage;
+use crate::events::{Client, Lossy, Method, Reason, What};
+use crate::guard::{Attempt, AttemptRefused};
+use crate::maildrop::{Holder, LockError, Maildrop};
 use crate::pop3::reply::{Fault, Refusal};
 use crate::wire::Link;
 
@@ -25,13 +26,18 @@ impl<'a> Claim<'a> {
         Self { name, method, since: Instant::now() }
     }
 
+    /// The claim of a client that has not given a name.
+    pub(super) fn without_name(method: Method) -> Self {
+        Self::new(b"", method)
+    }
+
     /// The claim of a client whose credentials were verified in an earlier step, which took `time`.
     pub(super) fn verified_in(self, time: Duration) -> Self {
         Self { since: self.since.checked_sub(time).unwrap_or(self.since), ..self }
     }
 }
 
-impl<L: Link> Session<'_, L> {
+impl<'a, L: Link> Session<'a, L> {
     /// Carries out a login whose credentials come in one step: `prove` verifies them. `secret` is the password, if the
     /// client sent one; repeating the same wrong password raises the penalty less than guessing.
     pub(super) fn log_in(
@@ -47,6 +53,7 @@ impl<L: Link> Session<'_, L> {
     /// Completes a login by any command: opens the maildrop and answers +OK, or answers -ERR.
     pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<UserName, Reason>) -> Result<State, End> {
         match proven.and_then(|user| self.open_maildrop(claim, user)) {
+            Ok(_) if !self.client.progress.enter(Stage::Transaction) => return self.end_kicked(),
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
@@ -74,14 +81,18 @@ impl<L: Link> Session<'_, L> {
                 self.limits.succeeded(attempt);
                 Ok(proven)
             }
-            Err(Denied::Credentials) => {
-                if let Some(penalty) = self.limits.failed(attempt) {
-                    self.emit(What::Penalty { penalty });
-                }
-                Err(Reason::Credentials)
-            }
+            Err(Denied::Credentials) => Err(self.failed(attempt, self.shared.users.explain(claim.name))),
+            Err(Denied::OtherUser) => Err(self.failed(attempt, Wrong::OtherUser)),
             Err(Denied::Busy) => Err(Reason::BusyVerifier),
         }
+    }
+
+    /// Counts a login whose credentials were wrong.
+    fn failed(&mut self, attempt: Attempt<'a>, wrong: Wrong) -> Reason {
+        if let Some(penalty) = self.limits.failed(attempt) {
+            self.emit(What::Penalty { penalty });
+        }
+        Reason::Credentials(wrong)
     }
 
     /// Locks and opens the maildrop of a user whose credentials are right.
@@ -89,9 +100,15 @@ impl<L: Link> Session<'_, L> {
         let mailbox = self.shared.users.mailbox(&user);
         let location =
             self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
-        let lock = self.shared.locks.lock(&location).map_err(Reason::Maildrop)?.ok_or(Reason::InUse)?;
+        let Client { session, address, since, .. } = *self.client;
+        let holder = Holder { session, address: address.ip(), since };
+        let lock = self.shared.locks.lock(&location, holder).map_err(|error| match error {
+            LockError::HeldBy(other) => Reason::InUse(other),
+            LockError::HeldElsewhere => Reason::InUseElsewhere,
+            LockError::Io(error) => Reason::Maildrop(error),
+        })?;
         let scan = Instant::now();
-        let maildrop = Maildrop::open(location).map_err(Reason::Maildrop)?;
+        let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
         self.client.set_user(user);
         self.emit(What::Login {
             method: claim.method,
@@ -104,9 +121,10 @@ impl<L: Link> Session<'_, L> {
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.
-    fn refuse_login(&mut self, claim: &Claim<'_>, reason: &Reason) -> Result<(), End> {
+    pub(super) fn refuse_login(&mut self, claim: &Claim<'_>, reason: &Reason) -> Result<(), End> {
         let Claim { name, method, since } = *claim;
-        self.emit(What::LoginRefused { user: Some(Lossy(name)), method, reason, took: since.elapsed() });
+        let user = (!name.is_empty()).then_some(Lossy(name));
+        self.emit(What::LoginRefused { user, method, reason, took: since.elapsed() });
         self.err(refusal(reason));
         if self.limits.failed_too_often() || matches!(reason, Reason::Penalty(_)) {
             self.output.flush()?;
@@ -119,12 +137,12 @@ impl<L: Link> Session<'_, L> {
 /// What a client is told of the reason.
 fn refusal(reason: &Reason) -> Refusal {
     match reason {
-        Reason::Credentials => Refusal::Credentials,
+        Reason::Credentials(_) => Refusal::Credentials,
         Reason::Penalty(penalty) => Refusal::Penalty(*penalty),
         Reason::BusyAddress | Reason::BusyVerifier => Refusal::Busy,
         Reason::NoTls => Refusal::InClear,
         Reason::Exchange(failure) => Refusal::Exchange(*failure),
-        Reason::InUse => Refusal::InUse,
+        Reason::InUse(_) | Reason::InUseElsewhere => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
     }
 }

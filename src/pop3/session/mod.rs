@@ -44,6 +44,11 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &
         counts: Counts::default(),
     };
     let Err(end) = session.run();
+    let end = match end {
+        End::Quit => End::Quit,
+        _ if client.progress.is_kicked() => End::Kicked, // which may have shown as a failed write
+        end => end,
+    };
     Summary { end, counts: session.counts }
 }
 
@@ -103,6 +108,9 @@ impl<L: Link> Session<'_, L> {
                     self.output.flush()?;
                     return Err(End::ShuttingDown);
                 }
+                if self.client.progress.is_kicked() {
+                    return self.end_kicked();
+                }
                 self.counts.commands += 1;
                 match &command {
                     Ok(command) => log::debug!("{} {command}", self.client),
@@ -150,6 +158,7 @@ impl<L: Link> Session<'_, L> {
             self.output.link.expect_command(since, deadline());
             match self.lines.fill(&mut self.output.link) {
                 Ok(0) if self.shared.connections.is_closing() => return Err(End::ShuttingDown),
+                Ok(0) if self.client.progress.is_kicked() => return self.end_kicked(),
                 // Input does not extend the deadline: it may arrive octet by octet, or never contain a login.
                 Ok(_) if overdue() => return Err(End::Timeout),
                 Ok(0) => return Err(End::HangUp),
@@ -163,6 +172,13 @@ impl<L: Link> Session<'_, L> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Tells the client that an admin has ended its session.
+    fn end_kicked<T>(&mut self) -> Result<T, End> {
+        self.err(Refusal::Kicked);
+        self.output.flush()?;
+        Err(End::Kicked)
     }
 
     /// Sends the last reply and ends the session.

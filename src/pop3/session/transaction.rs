@@ -9,7 +9,7 @@ use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
 use crate::pop3::Command;
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::transfer::{self, Body, TransferError, Transferred};
-use crate::transform::Subject;
+use crate::transform::{Input, Subject};
 use crate::wire::Link;
 
 impl<L: Link> Session<'_, L> {
@@ -21,7 +21,7 @@ impl<L: Link> Session<'_, L> {
     ) -> Result<State, End> {
         match command {
             Ok(Command::Quit) => {
-                self.update(state);
+                self.update(state)?;
                 return self.quit();
             }
             Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
@@ -37,6 +37,7 @@ impl<L: Link> Session<'_, L> {
             },
             Ok(Command::Retr(number)) => {
                 if let Some(octets) = self.send_message(&mut state, number, Body::Whole)? {
+                    self.client.progress.retrieved.add(1);
                     self.counts.retrieved += 1;
                     self.counts.octets += octets;
                 }
@@ -49,12 +50,14 @@ impl<L: Link> Session<'_, L> {
             }
             Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
                 self.counts.kept += 1;
+                self.client.progress.set_marked(state.maildrop.marked());
                 self.ok("marked as deleted");
             }
             Ok(Command::Dele(_)) => self.err(Refusal::NoSuchMessage),
             Ok(Command::Rset) => {
                 state.maildrop.reset();
                 self.counts.kept = 0;
+                self.client.progress.set_marked(0);
                 self.ok("no message is marked as deleted");
             }
             Ok(Command::Noop) => self.ok("still here"),
@@ -147,11 +150,17 @@ impl<L: Link> Session<'_, L> {
         let subject =
             Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
         let begun = Instant::now();
-        let (result, sent) = match transform.start(message.file, subject) {
+        let (result, sent) = match transform.start(input(message), subject) {
             Ok(running) => transfer::transformed(&mut self.output, running, !self.lines.is_empty(), body),
             Err(failure) => (TransformResult::NotStarted, Err(TransferError::transform(failure))),
         };
         self.emit(What::Transformed { result, took: begun.elapsed() });
         sent
     }
+}
+
+/// A message as the input of a transform. Of a file with one message, the program gets the file itself.
+fn input(message: OpenMessage) -> Input {
+    let OpenMessage { file, offset, stored, .. } = message;
+    if offset == 0 { Input::File(file) } else { Input::Part(file, offset..offset + stored) }
 }

@@ -1,6 +1,7 @@
 //! The UPDATE state (RFC 1939 section 6): removes the marked messages.
 
-use super::{Session, Transaction};
+use super::{End, Session, Transaction};
+use crate::connections::Stage;
 use crate::events::What;
 use crate::maildrop::Update;
 use crate::pop3::reply::Refusal;
@@ -8,8 +9,12 @@ use crate::wire::Link;
 
 impl<L: Link> Session<'_, L> {
     /// Removes the marked messages, unlocks the maildrop and answers QUIT. The maildrop is unlocked before the reply, so
-    /// the client can log in again as soon as it has the reply.
-    pub(super) fn update(&mut self, state: Transaction) {
+    /// the client can log in again as soon as it has the reply. An admin cannot end the session from here on, and if one
+    /// has ended it before, nothing is removed.
+    pub(super) fn update(&mut self, state: Transaction) -> Result<(), End> {
+        if !self.client.progress.enter(Stage::Update) {
+            return self.end_kicked();
+        }
         let Transaction { maildrop, lock } = state;
         let update = if maildrop.marked() == 0 || lock.is_exclusive() {
             maildrop.commit()
@@ -21,6 +26,11 @@ impl<L: Link> Session<'_, L> {
         self.counts.deleted = update.removed;
         self.counts.kept = 0;
         self.emit(What::Update { removed: update.removed, failed: update.failed });
-        if update.failed == 0 { self.ok("bye") } else { self.err(Refusal::NotRemoved) }
+        if update.failed == 0 {
+            self.ok("bye")
+        } else {
+            self.err(Refusal::NotRemoved)
+        }
+        Ok(())
     }
 }

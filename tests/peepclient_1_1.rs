@@ -1,4 +1,5 @@
-//! `peepclient` with the commands of PEEP 1.1, against a server that has an answer for each line.
+//! `peepclient` with the commands of PEEP 1.1, with JSON and with several servers. Most tests run it against a scripted
+//! server.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,11 +13,11 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Server, eventually};
+use crate::harness::{PATIENCE, Server, accept, eventually};
 use crate::peepclient::{BANNER, Ended, ON_A_TERMINAL, ended, peepclient, peepclient_with, run};
 
-/// A server that answers each line with the answer that it has for it, and any other with -0. It serves any number of
-/// clients, until the test program ends.
+/// A scripted server with a fixed answer for each line, and -0 for any other line. It serves any number of clients
+/// until the test program ends.
 #[derive(Clone, Default)]
 pub(crate) struct Answering {
     answers: Arc<Mutex<HashMap<String, String>>>,
@@ -31,7 +32,7 @@ impl Answering {
         server
     }
 
-    /// Changes an answer. Lines are separated by LF here.
+    /// Sets the answer to a line. The lines of `answer` are separated by LF.
     pub(crate) fn answer(&self, line: &str, answer: &str) {
         self.answers.lock().unwrap().insert(line.to_owned(), answer.replace('\n', "\r\n") + "\r\n");
     }
@@ -46,7 +47,7 @@ impl Answering {
         self.heard.lock().unwrap().clone()
     }
 
-    /// Listens on a port of its own, which is returned.
+    /// Listens on a free port, and returns it.
     pub(crate) fn on_a_port(&self) -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -105,7 +106,7 @@ pub(crate) fn json_of(ended: &Ended) -> Value {
 }
 
 #[test]
-fn each_command_has_its_answer() {
+fn each_command_prints_its_answer() {
     for (line, answer, words, stdout) in [
         (
             "w?",
@@ -150,7 +151,7 @@ fn errors_have_their_texts() {
 }
 
 #[test]
-fn a_line_that_is_not_of_the_command_is_given_up() {
+fn a_malformed_line_of_an_answer_ends_with_3() {
     let port = Answering::new(&[("w?", "+2\n17 pop3\nx")]).on_a_port();
     let failure = format!("peepclient: 127.0.0.1:{port}: the server's answer is not PEEP: \"17 pop3\"\n");
     assert_eq!(run(peepclient(port).arg("sessions"), ""), ended(3, "", failure));
@@ -203,7 +204,7 @@ fn a_filter_answers_each_command_with_a_value_of_json() {
 }
 
 #[test]
-fn a_filter_labels_the_newer_answers_too() {
+fn a_filter_labels_the_answers_of_peep_1_1() {
     let answers = [("w?", SESSIONS), ("k= 17", "+1"), ("q", "+")];
     let port = Answering::new(&answers).on_a_port();
     let answers = "OK! lines: 2\n17\tpop3s\t192.0.2.4\ttransaction\tana\t312\t4\t3\t10240\t1\tTLSv1.3\n\
@@ -212,7 +213,7 @@ fn a_filter_labels_the_newer_answers_too() {
 }
 
 #[test]
-fn a_command_is_repeated() {
+fn repeat_sends_a_command_again() {
     let server = Answering::new(&[("t?", "+7")]);
     let port = server.on_a_port();
     let repeated = run(peepclient(port).args(["-repeat", "3", "-interval", "10ms", "timeout"]), "");
@@ -221,7 +222,7 @@ fn a_command_is_repeated() {
 }
 
 #[test]
-fn rates_are_printed_again_and_again() {
+fn stat_prints_rates_repeatedly() {
     let counters = [("cc?", "+3"), ("hc?", "+9"), ("hu?", "+9"), ("re?", "+9"), ("xe?", "+0"), ("rb?", "+9")];
     let port = Answering::new(&counters).on_a_port();
     let ended_with = run(peepclient(port).args(["-stat", "-interval=10ms", "-repeat=2"]), "");
@@ -234,7 +235,7 @@ fn rates_are_printed_again_and_again() {
 // wait
 
 #[test]
-fn wait_ends_when_the_value_is_there() {
+fn wait_ends_when_the_condition_holds() {
     let server = Answering::new(&[("i? bob", "+1\nmessages 2"), ("cc?", "+1")]);
     let port = server.on_a_port();
     for (words, line, now) in [
@@ -243,7 +244,7 @@ fn wait_ends_when_the_value_is_there() {
     ] {
         let mut child = peepclient(port).args(words).stdout(Stdio::null()).spawn().unwrap();
         let asked = || server.heard().iter().filter(|heard| *heard == line).count();
-        eventually("it asks twice", || asked() >= 2);
+        eventually("the client asks twice", || asked() >= 2);
         assert!(child.try_wait().unwrap().is_none());
         server.answer(line, now);
         assert_eq!(child.wait().unwrap().code(), Some(0), "{words:?}");
@@ -251,7 +252,7 @@ fn wait_ends_when_the_value_is_there() {
 }
 
 #[test]
-fn wait_ends_with_1_when_it_is_too_late() {
+fn wait_ends_with_1_after_its_timeout() {
     let answers = [("i? bob", "+1\nmessages 2"), ("i? eve", "-4"), ("l?", "+info")];
     let port = Answering::new(&answers).on_a_port();
     for (words, code, stderr) in [
@@ -281,7 +282,7 @@ fn wait_sees_mail_arrive_in_a_real_server() {
 // ---------------------------------------------------------------------------------------------------------------------
 // follow
 
-/// A server that answers `f` with these events, and then as `Answering` does.
+/// Starts a server that answers `f` with these events, and returns its port.
 pub(crate) fn following(events: &str) -> u16 {
     Answering::new(&[("f", events), ("f ana", events), ("", "one more event\n+"), ("t?", "+7")]).on_a_port()
 }
@@ -299,7 +300,7 @@ pub(crate) fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn events_are_printed_as_they_come() {
+fn events_are_printed_as_they_arrive() {
     let port = following("+\n2026-11-28T02:00:00Z login user=ana\n2026-11-28T02:00:01Z quit\x1b user=ana");
     for (arguments, expected) in [
         (&["follow"][..], ["2026-11-28T02:00:00Z login user=ana", "2026-11-28T02:00:01Z quit\\u{1b} user=ana"]),
@@ -319,7 +320,7 @@ fn events_are_printed_as_they_come() {
 }
 
 #[test]
-fn in_a_filter_the_next_line_ends_the_events() {
+fn a_filter_prints_events_until_the_next_line() {
     let port = following("+\nan event");
     let mut child = peepclient(port).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut commands = child.stdin.take().unwrap();
@@ -337,7 +338,7 @@ fn a_server_that_dies_while_it_is_followed_ends_with_3() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = thread::spawn(move || {
-        let mut lines = BufReader::new(listener.accept().unwrap().0);
+        let mut lines = BufReader::new(accept(&listener));
         for answer in ["+\r\n", "+\r\nevent\r\n"] {
             lines.read_line(&mut String::new()).unwrap();
             lines.get_mut().write_all(answer.as_bytes()).unwrap();
@@ -436,7 +437,7 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
 }
 
 #[test]
-fn events_at_the_prompt_end_with_the_enter_key() {
+fn the_enter_key_ends_the_events_at_the_prompt() {
     let port = following("+\nan event> ");
     let state = tempfile::tempdir().unwrap();
     let dialogue = [("with 'help'\r\n", "follow\r"), ("an event", "\r"), ("", "timeout\r"), ("OK! 7\r\n", "\x04")];

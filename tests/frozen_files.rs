@@ -1,5 +1,5 @@
-//! File systems that are frozen, so that reads and writes of files never return. FIFOs without another end stand for such
-//! files. The server's timeouts and its end have to work all the same.
+//! File systems that are frozen, so that reads and writes of files never return. FIFOs without another end stand for
+//! such files. The server's timeouts and its end have to work all the same.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,8 @@ fn put_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Checks that a lowered timeout ends an idle session, which is the main thread's work, and that SIGTERM ends the server.
+/// Checks that a lowered timeout ends an idle session, which is the main thread's work, and that SIGTERM ends the
+/// server.
 #[track_caller]
 fn expect_timeout_and_end(mut server: Server, mut admin: Client) {
     let mut idle = server.pop3();

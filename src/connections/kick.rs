@@ -1,0 +1,77 @@
+//! Lists the open connections and ends some of them, as an admin asks for it.
+
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Connection, Connections};
+
+/// How long a session may take to tell its client that it was ended. One that waits for a command does so at once; one
+/// that does not may be blocked in a write, so its connection is closed after this time.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// How long an admin then waits for the sessions to end. They do at once, unless they wait for a disk.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Connection {
+    /// Ends the session before its next command, unless it is in the UPDATE state. Returns false if it is, or if it was
+    /// ended before.
+    fn kick(&self) -> bool {
+        let is_new = self.client.progress.kick();
+        if is_new {
+            self.end_reading();
+        }
+        is_new
+    }
+
+    /// How long the session has been waiting for its client's next command.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.waiting_since.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Connections {
+    /// The open connections in the order in which they were accepted.
+    #[must_use]
+    pub fn open(&self) -> Vec<Arc<Connection>> {
+        let mut open: Vec<_> = self.state.lock().open.iter().map(|(id, it)| (*id, Arc::clone(it))).collect();
+        open.sort_unstable_by_key(|(id, _)| *id);
+        open.into_iter().map(|(_, connection)| connection).collect()
+    }
+
+    /// Ends the session of this connection when it has answered its present command. Returns how many were ended, or
+    /// `None` if there is no such connection.
+    #[must_use]
+    pub fn kick_later(&self, id: u64) -> Option<usize> {
+        self.state.lock().open.get(&id).map(|connection| usize::from(connection.client.progress.kick()))
+    }
+
+    /// Ends the sessions of the open connections that are `meant`, without an UPDATE state. Sessions that are in the
+    /// UPDATE state are left to finish. Waits until all of these sessions have ended and released their maildrops, at
+    /// most for [`PATIENCE`]. Returns how many were ended, or `None` if no connection is meant.
+    #[must_use]
+    pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
+        let meant: Vec<_> = self.open().into_iter().filter(|connection| meant(connection)).collect();
+        let ended = meant.iter().filter(|connection| connection.kick()).count();
+        if !self.have_ended(&meant, GRACE) {
+            for connection in meant.iter().filter(|connection| connection.client.progress.is_kicked()) {
+                let _ = connection.stream.shutdown(Shutdown::Both);
+            }
+            self.have_ended(&meant, PATIENCE);
+        }
+        (!meant.is_empty()).then_some(ended)
+    }
+
+    /// Waits until these sessions have ended. Returns false if that takes longer than `limit`.
+    fn have_ended(&self, sessions: &[Arc<Connection>], limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        while sessions.iter().any(|it| it.client.session.is_some_and(|id| state.open.contains_key(&id))) {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+}

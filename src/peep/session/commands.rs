@@ -1,0 +1,111 @@
+//! Carries out a command of an admin.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Session;
+use crate::auth::{Unchanged, UserName};
+use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
+use crate::peep::{Command, ErrorCode, Reply};
+use crate::settings::TIMEOUT_RANGE;
+use crate::shared::Shared;
+use crate::wire::Link;
+
+impl Session<'_> {
+    /// Carries out a command that is known in the session's state.
+    pub(super) fn carry_out(&mut self, command: Command, link: &impl Link) -> Result<Reply, ErrorCode> {
+        let Shared { users, locks, stats, connections, .. } = self.shared;
+        let settings = self.shared.settings();
+        let value = |value: u64| Ok(Reply::Value(value.to_string()));
+        match command {
+            Command::Authenticate { name, password } => self.authenticate(&name, &password.0, link)?,
+            Command::Capabilities => return Ok(Reply::Lines(capabilities())),
+            Command::Quit => {}
+            Command::AddUser { name, password } => {
+                let name: UserName = name.parse().map_err(|_| ErrorCode::BadSyntax)?;
+                users.add(name.clone(), password.0.as_bytes()).map_err(|why| self.unchanged(why))?;
+                self.log_change(format_args!("user {:?} added", name.as_str()));
+            }
+            Command::DeleteUser { name } => {
+                users.remove(&name).map_err(|why| self.unchanged(why))?;
+                self.log_change(format_args!("user {name:?} deleted"));
+            }
+            Command::Users => return Ok(Reply::Lines(users.names())),
+            Command::SetMaxConnections { limit } => {
+                let limit = in_range(limit, MAX_CONNECTIONS_RANGE).ok_or(ErrorCode::BadMaxConnections)?;
+                connections.set_limit(usize::try_from(limit).map_err(|_| ErrorCode::BadMaxConnections)?);
+                self.log_change(format_args!("maximum connections = {limit}"));
+            }
+            Command::MaxConnections => return value(connections.limit() as u64),
+            Command::SetMaildir { path } => {
+                let root = settings.mail_root.elsewhere(PathBuf::from(&path)).map_err(|error| {
+                    log::warn!("{} mail directory {path:?} refused: {error}", self.client);
+                    ErrorCode::BadMaildir
+                })?;
+                self.shared.change_settings(|settings| settings.mail_root = Arc::new(root));
+                self.log_change(format_args!("mail directory = {path:?}"));
+            }
+            Command::Maildir => return Ok(Reply::Value(settings.mail_root.path().to_string_lossy().into_owned())),
+            Command::SetTimeout { seconds } => {
+                let seconds = in_range(seconds, TIMEOUT_RANGE).ok_or(ErrorCode::BadTimeout)?;
+                let timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+                self.shared.change_settings(|settings| settings.timeout = timeout);
+                self.log_change(format_args!("timeout = {seconds} s"));
+            }
+            Command::Timeout => return value(settings.timeout.map_or(0, |timeout| timeout.as_secs())),
+            Command::RetrievedBytes => return value(stats.sent.value()),
+            Command::RetrievedEmails => return value(stats.retrieved.value()),
+            Command::RemovedEmails => return value(stats.removed.value()),
+            Command::CurrentConnections => return value(connections.count(Protocol::Pop3) as u64),
+            Command::CurrentUsers => return Ok(Reply::Lines(locks.users())),
+            Command::AllConnections => return value(stats.connections.value()),
+            Command::AllLogins => return value(stats.logins.value()),
+            Command::Reload => {
+                let needs_restart = self.shared.reloader.ask_and_wait().ok_or(ErrorCode::BadConfiguration)?;
+                self.log_change(format_args!("configuration read again"));
+                if !needs_restart.is_empty() {
+                    return Ok(Reply::Lines(needs_restart.into_iter().map(str::to_owned).collect()));
+                }
+            }
+            Command::Sessions => return Ok(self.connections()),
+            Command::Kick { id } => return self.kick(id),
+            Command::KickUser { name } => return self.kick_user(&name.0),
+            Command::KickAddress { network } => return self.kick_address(network),
+            Command::Ban { network, seconds } => self.ban(network, seconds),
+            Command::Unban { network } => self.unban(network)?,
+            Command::Bans => return Ok(self.bans()),
+            Command::SetDraining { on } => {
+                connections.set_draining(on);
+                self.log_change(format_args!("draining = {}", u8::from(on)));
+            }
+            Command::Draining => return value(u64::from(connections.is_draining())),
+            _ => return Err(ErrorCode::UnknownCommand), // version 1.1
+        }
+        Ok(Reply::Done)
+    }
+
+    fn unchanged(&self, why: Unchanged) -> ErrorCode {
+        match why {
+            Unchanged::Exists => ErrorCode::UserExists,
+            Unchanged::Missing => ErrorCode::NoSuchUser,
+            Unchanged::File(error) => {
+                log::error!("{} the users file cannot be changed: {error}", self.client);
+                ErrorCode::UsersNotWritten
+            }
+        }
+    }
+}
+
+/// The lines of `cap?`: every authentication command, every command that takes an integer with its range, and every
+/// command beyond the table of version 1.0.
+fn capabilities() -> Vec<String> {
+    let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
+    let first = ["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)];
+    let later = ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "d=", "d?", "r"].map(str::to_owned);
+    first.into_iter().chain(later).collect()
+}
+
+fn in_range(value: i64, (low, high): (u64, u64)) -> Option<u64> {
+    u64::try_from(value).ok().filter(|value| (low..=high).contains(value))
+}
