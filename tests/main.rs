@@ -62,7 +62,7 @@ mod package;
 mod peep;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
-// `peepclient` with the commands of PEEP 1.1, JSON and several servers.
+// `peepclient` with the commands of PEEP 1.1, JSON and profiles.
 mod peepclient_1_1;
 // POP3 where a dialogue is not enough.
 mod pop3;
@@ -74,6 +74,8 @@ mod programs;
 mod reload;
 // Scripts that people start by hand.
 mod scripts;
+// `peepclient` with several servers.
+mod several_servers;
 // Maildrops that other programs use, and file systems without stable inode numbers.
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.

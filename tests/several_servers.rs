@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::peepclient::{ended, peepclient_with, run};
 use crate::peepclient_1_1::{Answering, SESSIONS, bare_client, first_lines, following, json_of};
 
-/// The port of a server that is not there: it is bound but not listened on, so that it refuses connections.
+/// A port that refuses connections, because it is bound and nothing listens on it. The socket keeps it bound.
 fn refusing() -> (u16, socket2::Socket) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -35,7 +35,7 @@ fn several_servers_answer_in_one_table_with_sums() {
 }
 
 #[test]
-fn a_server_that_is_missing_is_a_line_and_the_others_are_answered() {
+fn a_missing_server_is_reported_and_the_others_are_asked() {
     let (missing, _socket) = refusing();
     let one = Answering::new(&[("hu?", "+3")]).on_a_port();
     let ended = run(fleet(&[one, missing]).args(["all", "time", "logged", "amount"]), "");

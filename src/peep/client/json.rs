@@ -40,6 +40,16 @@ pub(super) fn typed(word: &str) -> Value {
     }
 }
 
+/// The same for fields of events, among which decimal fractions are numbers too.
+pub(super) fn typed_in_event(word: &str) -> Value {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    let is_decimal = word.split_once('.').is_some_and(|(whole, part)| digits(whole) && digits(part));
+    match word.parse::<f64>() {
+        Ok(number) if is_decimal => number.into(),
+        _ => typed(word),
+    }
+}
+
 /// An answer of one line. `key` is the name of its value.
 pub(super) fn answer(command: &Command, key: &str, answer: &Answer) -> String {
     match answer {
@@ -94,6 +104,15 @@ mod tests {
             ("", "\"\""),
         ] {
             assert_eq!(text(&typed(word)), json);
+        }
+    }
+
+    #[test]
+    fn fractions_in_events_are_numbers() {
+        for (word, json) in
+            [("0.884233", "0.884233"), ("0", "0"), ("0.1.0", "\"0.1.0\""), ("1e5", "\"1e5\""), (".5", "\".5\"")]
+        {
+            assert_eq!(text(&typed_in_event(word)), json);
         }
     }
 

@@ -153,7 +153,8 @@ impl Listing {
 /// An event as one object. A line that has no fields is an event without a time.
 fn event(line: &str) -> String {
     let Ok(EventLine { time, name, fields }) = line.parse() else { return json::object([("event", line.into())]) };
-    let fields = fields.iter().map(|(key, value)| (key.as_str(), value.as_deref().map_or(Value::Null, json::typed)));
+    let fields =
+        fields.iter().map(|(key, value)| (key.as_str(), value.as_deref().map_or(Value::Null, json::typed_in_event)));
     json::object([("time", time.into()), ("event", name.into())].into_iter().chain(fields))
 }
 
