@@ -88,9 +88,23 @@ issue_certificate() {
     RENEWED_LINEAGE=/root/live /usr/share/pop3d/certbot/pop3d /etc/pop3d/tls
 }
 
-change_configuration() {
-    sed -i -e 's/^tls-self-signed/# &/' -e 's/^# \(tls-cert\|tls-key\|log-file\)/\1/' -e 's/^# timeout = 600/timeout = 700/' "$config"
+# Checks and reloads the configuration as an admin does after a change.
+reload_configuration() {
     pop3d check --config "$config"
+    systemctl reload pop3d
+}
+
+name_certificate() {
+    sed -i -e 's/^tls-self-signed/# &/' -e 's/^# \(tls-cert\|tls-key\)/\1/' -e 's/^# timeout = 600/timeout = 700/' "$config"
+    reload_configuration
+}
+
+# The log file needs a restart, as the log says.
+name_log_file() {
+    sed -i -e 's/^# log-file/log-file/' "$config"
+    reload_configuration
+    eventually bash -c 'journalctl --unit=pop3d --lines=5 | grep "log-file.*restart"'
+    systemctl restart pop3d
 }
 
 certificate_is() {

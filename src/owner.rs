@@ -49,7 +49,7 @@ pub(crate) fn is_shared_like(directory: &Stat, file: &Stat) -> bool {
 /// Logs a warning if every user of this machine can read a file with secrets. Permission for a group may be intended.
 pub(crate) fn warn_of_others(path: &Path) {
     if fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0) {
-        log::warn!("{} can be read or written by others: chmod o= it", path.display());
+        log::warn!("other users can read or write {}: take their permissions away with chmod o=", path.display());
     }
 }
 

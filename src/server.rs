@@ -82,12 +82,12 @@ impl Server {
             && config.ports.pop3.addresses.iter().any(|address| !address.is_loopback())
         {
             log::warn!(
-                "without TLS no password is taken from beyond this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
+                "without TLS, passwords are accepted only from this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
         if config.settings.admin.is_roots {
             log::warn!(
-                "running as root with the default admin, which is taken from programs of root alone: see --peep-admin, --run-as"
+                "running as root with the default admin, so only programs of root may log in as admin: see --peep-admin, --run-as"
             );
         } else if config.settings.admin.is_default {
             log::warn!(

@@ -44,6 +44,8 @@ pub struct Settings {
 pub struct Admin {
     /// The admin's name and secret.
     pub credentials: Credentials,
+    /// The names and secrets of those who may ask and follow, but change nothing.
+    pub viewers: Vec<Credentials>,
     /// True if it is the default admin, root:root.
     pub is_default: bool,
     /// True if only programs of root may log in as the admin.

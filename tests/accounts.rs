@@ -138,7 +138,7 @@ fn a_users_file_that_others_can_read_gets_a_warning() {
     let own = file.serve();
     fs::set_permissions(&file.path, fs::Permissions::from_mode(0o644)).unwrap();
     let server = file.serve();
-    eventually("the log has the warning", || server.stderr().contains("can be read or written by others"));
+    eventually("the log has the warning", || server.stderr().contains("other users can read or write"));
     assert!(!own.stderr().contains("by others"));
 }
 

@@ -146,7 +146,7 @@ fn check_reports_every_error() {
             &format!("ok       accounts: 1 in {}", users.display()),
             "error    certificate: cannot use the TLS certificate: cannot read no: No such file",
             "error    transform: the program \"no-such-program\" was not found",
-            "warning  admin: root:root is the admin",
+            "warning  admin: the admin is root:root",
             "ok       POP3: 127.0.0.1:",
             &format!("error    POP3S: cannot listen on 127.0.0.1:{port}: "),
         ],
@@ -190,7 +190,7 @@ fn the_admin_file_may_have_a_password_or_a_hash() {
         admin.expect("+");
     }
     for (line, why) in [
-        ("", "it has to be NAME:PASSWORD"),
+        ("", "it has to have the form NAME:PASSWORD"),
         ("boss:two words", "PEEP takes a password of 1 to 128 octets"),
         ("boss:{PLAIN}two words", "PEEP takes a password of 1 to 128 octets"),
         ("boss:{SHA256}no hash", "the password is not in the form of SHA256"),
@@ -210,7 +210,7 @@ fn an_admin_file_that_others_can_read_gets_one_warning() {
     fs::write(&path, "boss:secret").unwrap();
     fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     let path = path.to_str().unwrap();
-    let warning = format!("{path} can be read or written by others: chmod o= it");
+    let warning = format!("other users can read or write {path}: take their permissions away with chmod o=");
     let server = Server::builder().flags(["--peep-admin-file", path]).start();
     server.peep();
     server.expect_log("INFO", "connected to PEEP");

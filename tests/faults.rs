@@ -9,4 +9,5 @@ mod calls;
 mod clock;
 mod disk;
 mod kills;
+mod mbox;
 mod users_file;

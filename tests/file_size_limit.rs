@@ -58,7 +58,7 @@ fn a_line_of_counters_after_a_failed_write_is_whole() {
     eventually("the file has lines", || lines(&path).len() >= 2);
     // This leaves room for a line or two and a part of the next.
     limit_files(&server, Some(fs::metadata(&path).unwrap().len() + 50));
-    server.expect_log("ERROR", "counters cannot be logged: File too large");
+    server.expect_log("ERROR", "the counters cannot be written: File too large");
     let before = lines(&path).len();
     limit_files(&server, None);
     eventually("the server writes further lines", || lines(&path).len() > before + 1);

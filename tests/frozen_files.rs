@@ -45,7 +45,7 @@ fn a_fifo_without_a_reader_for_counters_does_not_stop_the_server() {
     let log = directory.path().join("stats.csv");
     put_fifo(&log);
     let server = Server::builder().flags(["--stats-log", &format!("{}:1", log.display())]).start();
-    server.expect_log("ERROR", "counters cannot be logged: it is a FIFO that no program reads");
+    server.expect_log("ERROR", "the counters cannot be written: it is a FIFO that no program reads");
     let admin = server.admin();
     expect_timeout_and_end(server, admin);
 }

@@ -292,3 +292,77 @@ fn popbench_counts_errors_of_too_many_kinds_together() {
     assert!(ended.stdout.contains("    1 × -ERR [X-7]; the first: "), "{}", ended.stdout);
     assert!(ended.stdout.contains("    200 × other errors; the first: "), "{}", ended.stdout);
 }
+
+#[test]
+fn peepclient_bounds_and_escapes_the_events_of_a_server() {
+    let endless = peep_server(b"+\r\n", &[b'1'; 64 * 1024], Duration::ZERO);
+    expect_given_up(
+        &run(&mut peepclient(endless, &["follow"]), ""),
+        "the server's answer has a line of more than 4096 octets",
+    );
+    let dripping = peep_server(b"+\r\n", b"1", DRIP);
+    expect_given_up(
+        &run(&mut peepclient(dripping, &["-timeout=1", "follow"]), ""),
+        "the server's answer takes longer than --timeout allows",
+    );
+    let event = format!("now login user=a{UNSAFE}b reason=%1B[2J%E2%80%AE");
+    for (flag, shown) in
+        [("-timeout=9", format!("user=a{ESCAPED}b ")), ("-json", "\\u001b[2J\\u009b1A\\u202e".to_owned())]
+    {
+        let event = event.clone();
+        let port = server(move |socket| {
+            let mut lines = BufReader::new(socket);
+            for answer in ["+\r\n".to_owned(), format!("+\r\n{event}\r\n")] {
+                lines.read_line(&mut String::new())?;
+                lines.get_mut().write_all(answer.as_bytes())?;
+            }
+            Ok(())
+        });
+        let ended = run(&mut peepclient(port, &[flag, "follow"]), "");
+        expect_given_up(&ended, "the server closed the connection");
+        assert!(ended.stdout.contains(&shown), "{}", ended.stdout);
+        assert!(
+            !ended.stdout.contains(|c: char| c != '\n' && UNSAFE.contains(c) && !c.is_ascii_graphic()),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn peepclient_prints_json_as_it_arrives_and_escapes_it() {
+    // In all 200 MB, more than the client may have.
+    const COUNT: usize = 500_000;
+    let port = server(|socket| {
+        let mut lines = BufReader::new(socket);
+        lines.read_line(&mut String::new())?;
+        lines.get_mut().write_all(b"+\r\n")?;
+        lines.read_line(&mut String::new())?;
+        let line = format!("name{UNSAFE}{} value%1B[2J\r\n", "x".repeat(300));
+        write!(lines.get_mut(), "+{COUNT}\r\n")?;
+        let piece = line.repeat(1000);
+        (0..COUNT / 1000).try_for_each(|_| lines.get_mut().write_all(piece.as_bytes()))
+    });
+    let mut client = peepclient(port, &["-json", "stats"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap());
+    let (mut count, mut line) = (0, String::new());
+    while lines.read_line(&mut line).unwrap() > 0 {
+        assert!(!line.contains(|c: char| c != '\n' && !c.is_ascii_graphic() && c != ' '), "{line:?}");
+        line.clear();
+        count += 1;
+    }
+    assert_eq!((count, client.wait().unwrap().code()), (COUNT, Some(0)));
+}
+
+#[test]
+fn peepclient_bounds_the_answers_of_several_servers() {
+    let port = peep_server(b"+9999999\r\n", b"name\r\n", Duration::ZERO);
+    let other = peep_server(b"+9999999\r\n", b"name\r\n", Duration::ZERO);
+    let both = format!("-address=127.0.0.1:{port},127.0.0.1:{other}");
+    let ended = run(bounded(env!("CARGO_BIN_EXE_peepclient")).args([&both, "users"]), "");
+    assert_eq!(
+        (ended.code, ended.stderr.matches("which is more than 50000").count()),
+        (Some(3), 2),
+        "{}",
+        ended.stderr
+    );
+}

@@ -50,11 +50,11 @@ fn only_programs_of_root_may_use_the_default_admin() {
             continue;
         }
         let server = of_root().address(address).start();
-        server.expect_log("WARN", "default admin, which is taken from programs of root alone");
+        server.expect_log("WARN", "default admin, so only programs of root may log in as admin");
         assert_eq!(answer(server.peep_address(), 0, "a root root\\n"), "+", "{address}");
         assert_eq!(answer(server.peep_address(), NOBODY, "a root root\\n"), "-2", "{address}");
         server.expect_log("WARN", "admin login refused: name=\"root\"");
-        server.expect_log("WARN", "this one is of user 65534");
+        server.expect_log("WARN", "the client belongs to user 65534");
         assert_eq!(answer(server.peep_address(), NOBODY, "a root wrong\\n"), "-2", "{address}");
     }
 }

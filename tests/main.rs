@@ -2,7 +2,7 @@
 
 // The users file, `pop3d passwd`, AUTH and APOP.
 mod accounts;
-// What an admin sees of a running server, and does to it, by PEEP 1.1.
+// Sessions, bans and draining by PEEP 1.1.
 mod admin;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
@@ -78,6 +78,8 @@ mod scripts;
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
+// `peepclient` with several servers at once.
+mod several_servers;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.
@@ -94,5 +96,5 @@ mod transcript;
 mod transform;
 // What a transform cannot do to the server and to other programs.
 mod transform_confinement;
-// What an operator sees: the reasons of refused logins, formats of the log, metrics.
+// The log as an operator reads it: reasons of refused logins, formats, levels.
 mod watched;

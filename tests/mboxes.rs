@@ -1,4 +1,4 @@
-//! Maildrops that are mbox files, beside a real program that delivers to them.
+//! Maildrops that are mbox files, also while a real program delivers mail to them.
 
 use std::fs::{self, File};
 use std::io::{Seek, Write};
@@ -18,7 +18,7 @@ fn message(name: &str) -> String {
     format!("Subject: {name}\r\n\r\n{name}\r\n")
 }
 
-/// The same in an mbox.
+/// The same message as it is stored in an mbox.
 fn stored(name: &str) -> String {
     format!("From {name}@example.com Thu Jan  1 00:00:00 2026\n{}\n", message(name).replace("\r\n", "\n"))
 }

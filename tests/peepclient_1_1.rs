@@ -92,7 +92,7 @@ impl Answering {
     }
 }
 
-const SESSIONS: &str =
+pub(crate) const SESSIONS: &str =
     "+2\n17 pop3s 192.0.2.4 transaction ana 312 4 3 10240 1 TLSv1.3\n2 peep - admin - 0 0 0 0 0 - new";
 
 const ABOUT_BOB: &str = "+3\nmessages 2\nmaildir /var/mail/b%20ob\nlast_login -";
@@ -101,7 +101,7 @@ fn once(answers: &[(&str, &str)], arguments: &[&str]) -> Ended {
     run(peepclient(Answering::new(answers).on_a_port()).args(arguments), "")
 }
 
-fn json_of(ended: &Ended) -> Value {
+pub(crate) fn json_of(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
@@ -283,30 +283,33 @@ fn wait_sees_mail_arrive_in_a_real_server() {
 // follow
 
 /// Starts a server that answers `f` with these events, and returns its port.
-fn following(events: &str) -> u16 {
+pub(crate) fn following(events: &str) -> u16 {
     Answering::new(&[("f", events), ("f ana", events), ("", "one more event\n+"), ("t?", "+7")]).on_a_port()
 }
 
 /// The client without a program around it, so that it can be killed.
-fn bare_client(ports: &[u16]) -> Command {
+pub(crate) fn bare_client(ports: &[u16]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peepclient"));
     let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     command.env_remove("PEEP_PASSWORD").env("XDG_CONFIG_HOME", "/nowhere").args(["-address", &addresses.join(",")]);
     command
 }
 
-fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
+pub(crate) fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
     BufReader::new(child.stdout.take().unwrap()).lines().take(count).map(Result::unwrap).collect()
 }
 
 #[test]
 fn events_are_printed_as_they_arrive() {
-    let port = following("+\n2026-11-28T02:00:00Z login ana\n2026-11-28T02:00:01Z quit\x1b ana");
+    let port = following("+\n2026-11-28T02:00:00Z login user=ana\n2026-11-28T02:00:01Z quit\x1b user=ana");
     for (arguments, expected) in [
-        (&["follow"][..], ["2026-11-28T02:00:00Z login ana", "2026-11-28T02:00:01Z quit\\u{1b} ana"]),
+        (&["follow"][..], ["2026-11-28T02:00:00Z login user=ana", "2026-11-28T02:00:01Z quit\\u{1b} user=ana"]),
         (
             &["-json", "follow", "ana"],
-            ["{\"event\":\"2026-11-28T02:00:00Z login ana\"}", "{\"event\":\"2026-11-28T02:00:01Z quit\\u001b ana\"}"],
+            [
+                "{\"time\":\"2026-11-28T02:00:00Z\",\"event\":\"login\",\"user\":\"ana\"}",
+                "{\"time\":\"2026-11-28T02:00:01Z\",\"event\":\"quit\\u001b\",\"user\":\"ana\"}",
+            ],
         ),
     ] {
         let mut child = bare_client(&[port]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
@@ -386,77 +389,6 @@ fn a_profile_names_server_user_and_password_file() {
     assert_eq!(ask(&["--profile=prod", "-address", &format!("127.0.0.1:{one}"), "-user", "root"]), ended(0, "1\n", ""));
     let unknown = ask(&["-@", "test"]);
     assert_eq!((unknown.code, unknown.stderr.contains("there is no profile \"test\"")), (Some(2), true), "{unknown:?}");
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Several servers
-
-/// A port that refuses connections, because it is bound and nothing listens on it. The socket keeps it bound.
-fn refusing() -> (u16, socket2::Socket) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    (socket.local_addr().unwrap().as_socket().unwrap().port(), socket)
-}
-
-fn fleet(ports: &[u16]) -> Command {
-    let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    peepclient_with(["-address", &addresses.join(",")])
-}
-
-#[test]
-fn several_servers_answer_in_one_table_with_sums() {
-    let answers = [("hu?", "+3"), ("u?", "+1\nana"), ("w?", SESSIONS)];
-    let (one, two) = (Answering::new(&answers).on_a_port(), Answering::new(&answers).on_a_port());
-    let sums = format!("127.0.0.1:{one}\t3\n127.0.0.1:{two}\t3\nsum\t6\n");
-    assert_eq!(run(fleet(&[one, two]).args(["all", "time", "logged", "amount"]), ""), ended(0, sums, ""));
-    let users = format!("127.0.0.1:{one}\tana\n127.0.0.1:{two}\tana\n");
-    assert_eq!(run(fleet(&[one, two]).arg("users"), ""), ended(0, users, ""));
-    let sessions = run(fleet(&[one, two]).arg("sessions"), "").stdout;
-    assert!(sessions.ends_with("sum\t-\t-\t-\t-\t-\t-\t-\t6\t20480\t2\t-\n"), "{sessions}");
-    let json = json_of(&run(fleet(&[one, two]).args(["-json", "sessions"]), ""));
-    assert_eq!((&json[1]["answer"][0]["id"], json.as_array().unwrap().len()), (&json!(17), 2));
-}
-
-#[test]
-fn a_missing_server_is_reported_and_the_others_are_asked() {
-    let (missing, _socket) = refusing();
-    let one = Answering::new(&[("hu?", "+3")]).on_a_port();
-    let ended = run(fleet(&[one, missing]).args(["all", "time", "logged", "amount"]), "");
-    assert_eq!((ended.code, ended.stdout), (Some(3), format!("127.0.0.1:{one}\t3\nsum\t3\n")));
-    let line = format!("peepclient: cannot connect to 127.0.0.1:{missing}: Connection refused");
-    assert!(ended.stderr.starts_with(&line) && ended.stderr.lines().count() == 1, "{}", ended.stderr);
-}
-
-#[test]
-fn a_change_is_made_on_all_servers_or_on_none() {
-    let (missing, _socket) = refusing();
-    let servers = [Answering::new(&[("d= 1", "+")]), Answering::new(&[("d= 1", "+")])];
-    let [one, two] = servers.each_ref().map(Answering::on_a_port);
-    let unasked = run(fleet(&[one, two]).arg("drain"), "");
-    assert_eq!((unasked.code, unasked.stderr.contains("--all")), (Some(2), true), "{unasked:?}");
-    let incomplete = run(fleet(&[one, two, missing]).args(["-all", "drain"]), "");
-    assert_eq!((incomplete.code, incomplete.stderr.contains("nothing was changed")), (Some(3), true), "{incomplete:?}");
-    assert!(servers.iter().all(|server| server.heard().is_empty()));
-    let done = format!("127.0.0.1:{one}\tOK\n127.0.0.1:{two}\tOK\n");
-    assert_eq!(run(fleet(&[one, two]).args(["-all", "drain"]), ""), ended(0, done, ""));
-    assert!(servers.iter().all(|server| server.heard() == ["d= 1"]));
-}
-
-#[test]
-fn several_servers_are_followed_together_and_asked_by_a_filter() {
-    let (one, two) = (following("+\nevent one"), following("+\nevent two"));
-    let mut child = bare_client(&[one, two]).arg("follow").stdout(Stdio::piped()).spawn().unwrap();
-    let mut events = first_lines(&mut child, 2);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    events.sort();
-    let mut expected = [format!("127.0.0.1:{one}\tevent one"), format!("127.0.0.1:{two}\tevent two")];
-    expected.sort();
-    assert_eq!(events, expected);
-    let asked = run(&mut fleet(&[one, two]), "timeout\nusers\nquit\ntimeout\n");
-    let answers = format!("127.0.0.1:{one}\t7\n127.0.0.1:{two}\t7\n");
-    assert_eq!((asked.code, asked.stdout.ends_with(&answers)), (Some(1), true), "{asked:?}");
-    assert_eq!(asked.stderr.matches("Unknown server command").count(), 2, "{asked:?}");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

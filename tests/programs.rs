@@ -234,7 +234,7 @@ fn an_invalid_flag_or_value_is_refused() {
     for (flags, why) in [
         (&["--unknown"][..], &["--unknown"][..]),
         (&["-x"], &["-x"]),
-        (&["stray"], &["a word that no flag takes"]),
+        (&["stray"], &["an argument that belongs to no flag"]),
         (&["-vvv"], &["--verbose"]),
         (&["-qqq"], &["--quiet"]),
         (&["--trusted", "10.1.2.3/8"], &["--trusted", "10.0.0.0/8"]),

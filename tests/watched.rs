@@ -1,4 +1,4 @@
-//! What an operator sees of a running server: the reasons of refused logins, the log's formats and levels.
+//! The log as an operator reads it: the reasons of refused logins, formats and levels.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::harness::{MailRoot, PASSWORD, Server, USER, eventually};
 
-/// Waits for the line of the log that has `text`, and returns what stands behind it.
+/// Waits for a line of the log that contains `text`, and returns the rest of the line.
 #[track_caller]
 fn logged(server: &Server, text: &str) -> String {
     let find = || server.stderr().lines().find_map(|line| line.split_once(text).map(|(_, rest)| rest.to_owned()));
@@ -14,7 +14,7 @@ fn logged(server: &Server, text: &str) -> String {
     find().unwrap()
 }
 
-/// Tries to log in, and returns what the client is told.
+/// Tries to log in, and returns the refusal.
 fn try_to_log_in(server: &Server, name: &str, password: &str) -> String {
     let mut client = server.pop3();
     client.call(&format!("USER {name}"));
@@ -22,7 +22,7 @@ fn try_to_log_in(server: &Server, name: &str, password: &str) -> String {
 }
 
 #[test]
-fn the_log_says_why_a_login_was_refused_and_the_client_is_told_no_more() {
+fn only_the_log_says_why_a_login_was_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("users");
     fs::write(&file, "ana:{PLAIN}a\n# a comment\nbob:{NONE}b\n").unwrap();
@@ -89,7 +89,7 @@ fn the_log_says_why_an_admin_was_refused() {
     assert_eq!(logged(&server, " admin login failed: name=\"root\" "), "reason=\"wrong name or password\"");
 }
 
-/// Has failed and successful sessions make lines of all kinds, with names that want to end them.
+/// Runs failed and successful sessions that log lines of every kind, with names that try to break a line.
 fn make_lines(server: &Server) {
     let mut client = server.pop3();
     for name in ["a\"b\\", "x\u{2028}\u{7f}", "{}", USER] {
@@ -168,7 +168,7 @@ fn a_log_file_in_json_is_json_from_its_first_line_to_its_last() {
     assert!(objects.iter().any(|object| object["event"] == "login"));
 }
 
-/// What systemd does for a unit whose output goes to the journal.
+/// A launcher that sets the variable by which systemd tells a service that its output goes to the journal.
 const JOURNAL: [&str; 4] =
     ["sh", "-c", "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"", "sh"];
 
@@ -193,7 +193,7 @@ fn the_journal_gets_levels_and_no_times() {
 }
 
 #[test]
-fn another_stream_than_the_journals_has_times() {
+fn a_stream_other_than_the_journals_has_times() {
     for stream in ["1:2", "", "nonsense"] {
         let server = Server::builder().environment("JOURNAL_STREAM", stream).start();
         server.session().quit();

@@ -37,7 +37,7 @@ pub fn user_of_local_client(client: SocketAddr, server: SocketAddr) -> io::Resul
             owner(&response.header, client, server).ok_or_else(|| io::Error::other("its program has closed it"))
         }
         NetlinkPayload::Error(error) => Err(error.to_io()),
-        _ => Err(io::Error::other("the kernel gives another answer")),
+        _ => Err(io::Error::other("the kernel's answer is not the expected one")),
     }
 }
 

@@ -33,13 +33,13 @@ impl FromStr for Account {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, password) = text.split_once(':').ok_or("it has to be NAME:PASSWORD")?;
+        let (name, password) = text.split_once(':').ok_or("it has to have the form NAME:PASSWORD")?;
         let name = name.parse().map_err(|error| format!("{error}"))?;
         if password.is_empty() {
             return Err("the password is empty".to_owned());
         }
         if password.contains(['\r', '\n', '\0']) {
-            return Err("a password with a line end or a NUL cannot be sent".to_owned());
+            return Err("a password cannot contain a line end or a NUL".to_owned());
         }
         Ok(Self { name, password: Hidden(password.to_owned()) })
     }

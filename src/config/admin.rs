@@ -23,6 +23,10 @@ pub(super) struct AdminArgs {
     /// Read the admin's NAME:PASSWORD from the first line of this file, which keeps it out of the list of processes
     #[arg(long, value_name = "FILE", conflicts_with = "peep_admin")]
     peep_admin_file: Option<PathBuf>,
+
+    /// The name and password of a viewer, who may ask and follow by PEEP but change nothing; can be repeated
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = admin)]
+    peep_viewer: Vec<Account>,
 }
 
 /// The admin of a server.
@@ -33,6 +37,8 @@ pub(super) struct Admin {
     pub(super) credentials: Credentials,
     /// True if the admin is [`DEFAULT_ADMIN`].
     pub(super) is_default: bool,
+    /// What each viewer has to know to log in.
+    pub(super) viewers: Vec<Credentials>,
 }
 
 impl AdminArgs {
@@ -57,10 +63,11 @@ impl AdminArgs {
             }
         };
         let is_default = is_default(&account);
-        let Account { name, password } = account;
-        let credentials = Credentials::new(name.as_str(), &password.0);
-        let credentials = credentials.map_err(|error| ConfigError::Admin(error.to_string()))?;
-        Ok(Admin { name: name.to_string(), credentials, is_default })
+        let credentials = |Account { name, password }: &Account| {
+            Credentials::new(name.as_str(), &password.0).map_err(|error| ConfigError::Admin(error.to_string()))
+        };
+        let viewers = self.peep_viewer.iter().map(credentials).collect::<Result<_, _>>()?;
+        Ok(Admin { name: account.name.to_string(), credentials: credentials(&account)?, is_default, viewers })
     }
 }
 

@@ -105,19 +105,19 @@ impl Rereading {
         Opening { configuration: self, running, args, needs_restart }.open()
     }
 
-    /// The configuration has been applied, and is what the next one is compared with.
+    /// Notes that the configuration has been applied. The next one is compared with it.
     pub fn set_applied(&mut self, next: Next) {
         self.last = next.args;
     }
 
-    /// Whether an error is one of a permission that the server has given up at its start.
+    /// Returns true if an error is due to rights that the server has given up at its start.
     fn is_denied(&self, error: io::ErrorKind) -> bool {
         error == io::ErrorKind::PermissionDenied && self.started.confinement.gives_up_rights()
     }
 }
 
-/// A configuration whose files are being opened. If one may not be opened any more, what the server has stays, and so
-/// does the setting as it was read last: the next reload tries it again.
+/// A configuration whose files are being opened. If the server is no longer allowed to open one, it keeps what it has open.
+/// The setting keeps its last value, so that the next reload tries it again.
 struct Opening<'a> {
     configuration: &'a Rereading,
     running: &'a Running<'a>,
@@ -157,7 +157,7 @@ impl Opening<'_> {
         if !error.kind().is_some_and(|kind| self.configuration.is_denied(kind)) {
             return Err(error);
         }
-        log::error!("{error}; that needs a restart, as this server may not open it any more");
+        log::error!("{error}; that needs a restart, because this server is no longer allowed to open it");
         self.needs_restart.extend(names);
         Ok(())
     }

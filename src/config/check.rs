@@ -35,7 +35,7 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     report.line("mail directory", mail_directory(args))?;
     report.line("accounts", accounts(args))?;
     if args.tls.is_self_signed() {
-        report.line("certificate", Ok::<_, String>("the server makes it for itself".to_owned()))?;
+        report.line("certificate", Ok::<_, String>("the server creates it".to_owned()))?;
     }
     for pair in args.tls.pairs() {
         report.line("certificate", certificate(&pair))?;
@@ -76,7 +76,7 @@ fn accounts(args: &Args) -> Result<String, String> {
     };
     let count = users.names().len();
     if count + args.users.len() == 0 {
-        log::warn!("there are none, so nobody can log in until one is added by PEEP");
+        log::warn!("there are no accounts, so nobody can log in until one is added by PEEP");
     }
     Ok(format!("{typed}{count}{shown}"))
 }
@@ -84,9 +84,9 @@ fn accounts(args: &Args) -> Result<String, String> {
 fn certificate(pair: &Pair<'_>) -> Result<String, ConfigError> {
     let certificate = pair.open()?;
     let validity = match certificate.expiry().and_then(|time| i64::try_from(time.as_secs()).ok()) {
-        None => "its last day is not known".to_owned(),
+        None => "its expiry date is unknown".to_owned(),
         Some(expiry) => match OffsetDateTime::from_unix_timestamp(expiry) {
-            Err(_) => "its last day is beyond all calendars".to_owned(),
+            Err(_) => "its expiry date is out of range".to_owned(),
             Ok(last) => {
                 let days = (last - OffsetDateTime::now_utc()).whole_days();
                 if (0..SOON).contains(&days) {
@@ -104,7 +104,7 @@ fn certificate(pair: &Pair<'_>) -> Result<String, ConfigError> {
 fn admin(args: &Args) -> Result<String, ConfigError> {
     let admin = args.admin.read()?;
     if admin.is_default {
-        log::warn!("{DEFAULT_ADMIN} is the admin as long as no --peep-admin is set");
+        log::warn!("the admin is {DEFAULT_ADMIN}, because no --peep-admin is set");
     }
     args.check_admin(admin.is_default)?;
     Ok(admin.name)
@@ -129,7 +129,7 @@ fn ports(endpoint: &Endpoint) -> Result<String, String> {
     }
     if named("systemd").is_some() {
         log::warn!(
-            "a socket unit of systemd has port {}; the server gets it if the unit is the server's",
+            "systemd has bound port {}; it passes the socket to the server if the socket unit is the server's",
             endpoint.port
         );
         return Ok(format!("port {} is in use by systemd", endpoint.port));
@@ -144,7 +144,7 @@ fn confinement(args: &Args) -> Result<String, String> {
     let confinement = args.confinement().map_err(|error| error.to_string())?;
     let described = confinement.to_string();
     if args.state.state.as_ref().is_some_and(|directory| !directory.exists()) {
-        return Ok(format!("{described}; not tried, as the state directory is yet to be made"));
+        return Ok(format!("{described}; not tested, because the state directory does not exist yet"));
     }
     confinement.without_own_directory().enforce().map_err(|error| error.to_string())?;
     Ok(described)

@@ -215,7 +215,7 @@ fn in_one_line(error: &clap::Error) -> String {
     };
     if !stray.is_empty() && !stray.starts_with('-') && CommandLine::command().find_subcommand(&stray).is_none() {
         // The word may be a password that was separated from its flag by a superfluous space, so it is not shown.
-        return "there is a word that no flag takes".to_owned();
+        return "there is an argument that belongs to no flag".to_owned();
     }
     without_passwords(error)
 }

@@ -55,17 +55,17 @@ impl fmt::Display for ConfigError {
         match self {
             Self::UserTwice(name) => write!(f, "user {name} is given twice"),
             Self::TooOften(flag) => write!(f, "{flag} can be given twice at the most"),
-            Self::LimitTwice(limit) => write!(f, "--transform-limit {limit}: there is a limit of that already"),
+            Self::LimitTwice(limit) => write!(f, "--transform-limit {limit}: this resource is limited twice"),
             Self::Transform(command) => write!(f, "cannot split the transform into words: {command:?}"),
             Self::DefaultAdmin(address) => {
-                write!(f, "PEEP on {address} can be reached from elsewhere: set an admin with --peep-admin first")
+                write!(f, "other machines can reach PEEP on {address}: set an admin with --peep-admin first")
             }
             Self::Admin(why) => write!(f, "the admin's password cannot be used: {why}"),
             Self::AdminFile(path, error) => {
                 write!(f, "the admin's password cannot be read: {}: {error}", path.display())
             }
             Self::PeepInClear(address) => {
-                write!(f, "PEEP on {address} would take passwords in clear: add --peep-tls (or --allow-cleartext)")
+                write!(f, "PEEP on {address} would accept passwords without TLS: add --peep-tls (or --allow-cleartext)")
             }
             Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
@@ -76,7 +76,7 @@ impl fmt::Display for ConfigError {
                  {keys} and {names}"
             ),
             Self::Tls(error) => write!(f, "cannot use TLS: {error}"),
-            Self::SelfSigned(error) => write!(f, "--tls-self-signed has no certificate: {error}"),
+            Self::SelfSigned(error) => write!(f, "cannot create the certificate of --tls-self-signed: {error}"),
             Self::State(path, error) => write!(f, "cannot use {} as state directory: {error}", path.display()),
         }
     }

@@ -69,7 +69,7 @@ impl Args {
         // The default admin's password is public, and the admin of a server that runs as root could have any file of this
         // machine served as mail.
         let is_roots = admin.is_default && !self.confinement.becomes_user() && geteuid().is_root();
-        Ok(Admin { credentials: admin.credentials, is_default: admin.is_default, is_roots })
+        Ok(Admin { credentials: admin.credentials, viewers: admin.viewers, is_default: admin.is_default, is_roots })
     }
 
     fn open_users(&self, state: Option<&StateDir>) -> Result<Users, ConfigError> {

@@ -36,7 +36,7 @@ impl FromStr for StatsLogArg {
         let (path, seconds) = text.rsplit_once(':').unzip();
         let path = path.unwrap_or(text);
         if path.is_empty() {
-            return Err("there is no file's name".to_owned());
+            return Err("the file name is missing".to_owned());
         }
         let (low, high) = INTERVAL_RANGE;
         let seconds = seconds.map_or(Ok(DEFAULT_INTERVAL), str::parse);

@@ -12,6 +12,7 @@ mod client;
 mod event;
 mod fields;
 mod follow;
+mod logins;
 mod reason;
 mod text;
 
@@ -23,12 +24,14 @@ pub use crate::connections::Service;
 pub use client::{Client, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
 pub use follow::{Batch, Follower};
+pub use logins::Logins;
 pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::stats::Stats;
 use follow::Recent;
+use logins::AllLogins;
 
 /// Takes events and gives them to their consumers.
 #[derive(Debug, Default)]
@@ -37,6 +40,7 @@ pub struct Events {
     /// Set once metrics are switched on.
     metrics: OnceLock<Metrics>,
     recent: Arc<Recent>,
+    logins: AllLogins,
 }
 
 impl Events {
@@ -55,6 +59,13 @@ impl Events {
             metrics.count(&event);
         }
         self.recent.add(&event);
+        self.logins.add(&event);
+    }
+
+    /// Returns the logins of a user since the server's start, if there were any.
+    #[must_use]
+    pub fn logins_of(&self, user: &str) -> Option<Logins> {
+        self.logins.of(user)
     }
 
     /// Returns the last 100 warnings and errors as the log in text has them, oldest first.

@@ -8,7 +8,7 @@ use log::Level;
 use crate::auth::Wrong;
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::guard::Penalty;
-use crate::maildrop::Holder;
+use crate::maildrop::{Holder, LockError};
 
 /// How a client tries to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,16 @@ pub enum Reason {
     InUseElsewhere,
     /// The maildrop cannot be opened.
     Maildrop(io::Error),
+}
+
+impl From<LockError> for Reason {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::HeldBy(holder) => Self::InUse(holder),
+            LockError::HeldElsewhere => Self::InUseElsewhere,
+            LockError::Io(error) => Self::Maildrop(error),
+        }
+    }
 }
 
 impl Reason {
@@ -113,7 +123,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Credentials(wrong) => wrong.fmt(f),
             Self::Penalty(penalty) => write!(f, "too many failed logins, for {penalty}"),
-            Self::BusyAddress => f.write_str("too many at once from the client's address"),
+            Self::BusyAddress => f.write_str("too many logins at once from the client's address"),
             Self::BusyVerifier => f.write_str("too many passwords are being verified"),
             Self::NoTls => f.write_str("no TLS"),
             Self::Exchange(failure) => failure.fmt(f),
@@ -180,7 +190,7 @@ impl fmt::Display for AdminReason {
             Self::Penalty(penalty) => Reason::Penalty(*penalty).fmt(f),
             Self::Busy => Reason::BusyAddress.fmt(f),
             Self::NotRoot(why) => {
-                write!(f, "the default admin is for programs of root alone (see --peep-admin), and {why}")
+                write!(f, "only programs of root may log in as the default admin (see --peep-admin), and {why}")
             }
         }
     }

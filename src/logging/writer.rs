@@ -61,7 +61,7 @@ impl Output {
         let Self::File(file) = self else { return };
         match file.reopen() {
             Ok(()) => log::info!("the log file has been opened again"),
-            Err(error) => log::error!("the log stays in its old file, a new one cannot be opened: {error}"),
+            Err(error) => log::error!("a new log file cannot be opened, so the log stays in the old one: {error}"),
         }
     }
 

@@ -143,7 +143,10 @@ impl Certificate {
         let (chain, key) = self_signed::make(name).map_err(io::Error::other)?;
         let own = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(io::Error::other)?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?;
-        log::info!("TLS certificate of this run (with --state it would be kept), SHA-256 {}", fingerprint(&own));
+        log::info!(
+            "created a TLS certificate for this run (with --state it would be kept), SHA-256 {}",
+            fingerprint(&own)
+        );
         certified(vec![own], key).map(Self::new).map_err(io::Error::other)
     }
 

@@ -178,6 +178,42 @@ impl NameValue {
     }
 }
 
+/// A line of `f`: an event, which is `TIME NAME KEY=VALUE…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLine {
+    /// When it was, as RFC 3339 has it.
+    pub time: String,
+    /// What it was.
+    pub name: String,
+    /// What is known of it. Each event has the fields that it needs.
+    pub fields: Vec<(String, Option<String>)>,
+}
+
+impl fmt::Display for EventLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.time.write(), self.name.write())?;
+        self.fields
+            .iter()
+            .try_for_each(|(key, value)| write!(f, " {}={}", key.write().replace('=', "%3D"), value.write()))
+    }
+}
+
+impl FromStr for EventLine {
+    type Err = Malformed;
+
+    fn from_str(line: &str) -> Result<Self, Malformed> {
+        let mut words = line.split(' ');
+        let mut next = || words.next().and_then(String::read).ok_or(Malformed);
+        let (time, name) = (next()?, next()?);
+        let field = |word: &str| {
+            let (key, value) = word.split_once('=')?;
+            Some((String::read(key)?, Option::read(value)?))
+        };
+        let fields = words.map(|word| field(word).ok_or(Malformed)).collect::<Result<_, _>>()?;
+        Ok(Self { time, name, fields })
+    }
+}
+
 /// A field without a value.
 const NONE: &str = "-";
 
@@ -281,6 +317,18 @@ mod tests {
         let newer: SessionLine = "1 pop4 ::1 asleep zo%C3%AB 1 1 1 1 1 - more fields".parse().unwrap();
         assert_eq!(newer.user.as_deref(), Some("zoë"));
         assert_eq!((newer.protocol.to_string(), newer.state.to_string()), ("pop4".into(), "asleep".into()));
+    }
+
+    #[test]
+    fn an_event_has_the_fields_that_it_needs() {
+        let line = "2026-11-28T02:00:00.000Z login-refused session=17 user=a%20b reason=no%20TLS mechanism=-";
+        let event: EventLine = line.parse().unwrap();
+        assert_eq!((event.name.as_str(), event.fields.len()), ("login-refused", 4));
+        assert_eq!(event.fields[2], ("reason".to_owned(), Some("no TLS".to_owned())));
+        assert_eq!((&event.fields[3].1, event.to_string().as_str()), (&None, line));
+        for line in ["", "now", "now  a=b", "now login a", "now login =b", "now login a="] {
+            assert_eq!(line.parse::<EventLine>(), Err(Malformed), "{line}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! PEEP, the protocol with which an admin watches and changes the server while it runs: the server's side and a client.
 //!
 //! - [`Command`] and [`Reply`] are the grammar, used by both sides; [`ErrorCode`] has the errors. [`SessionLine`],
-//!   [`BanLine`] and [`NameValue`] are lines of answers of version 1.1.
+//!   [`BanLine`], [`NameValue`] and [`EventLine`] are lines of answers of version 1.1.
 //! - [`serve`] runs an admin's session; a thread of [`crate::pool`] calls it. The settings and counters that it changes
 //!   and reads are in [`crate::shared`].
 //! - [`client`] is `peepclient`; [`Answer`] is a reply as a client reads it.
@@ -67,7 +67,7 @@ pub use answer::{Answer, UnreadableAnswer, read_line};
 pub use argument::Encoded;
 pub(crate) use argument::is_argument;
 pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
-pub use lines::{BanLine, Malformed, NameValue, SessionLine, Spoken, State};
+pub use lines::{BanLine, EventLine, Malformed, NameValue, SessionLine, Spoken, State};
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
 pub use text::time;

@@ -120,18 +120,23 @@ impl Reply {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Done => out.extend_from_slice(b"+\r\n"),
-            Self::Value(value) => line(out, "+", value),
+            Self::Value(value) => signed(out, "+", value),
             Self::Lines(lines) => {
-                line(out, "+", &lines.len().to_string());
-                lines.iter().for_each(|text| line(out, "", text));
+                signed(out, "+", &lines.len().to_string());
+                lines.iter().for_each(|text| line(out, text));
             }
-            Self::Error(code) => line(out, "-", &code.number().to_string()),
+            Self::Error(code) => signed(out, "-", &code.number().to_string()),
         }
     }
 }
 
+/// Appends a line that is not the first of an answer.
+pub(super) fn line(out: &mut Vec<u8>, text: &str) {
+    signed(out, "", text);
+}
+
 /// Appends one answer line, its text made safe: no control characters, cut to the line limit.
-fn line(out: &mut Vec<u8>, sign: &str, text: &str) {
+fn signed(out: &mut Vec<u8>, sign: &str, text: &str) {
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let room = text.floor_char_boundary(LINE_LIMIT - sign.len() - 2);
     out.extend_from_slice(sign.as_bytes());

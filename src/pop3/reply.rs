@@ -163,7 +163,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::LoginFirst => f.write_str("log in first"),
             Self::LoggedIn => f.write_str("already logged in"),
-            Self::InClear => f.write_str("[AUTH] a password is taken by TLS only"),
+            Self::InClear => f.write_str("[AUTH] passwords are accepted only over TLS"),
             Self::NoTls => f.write_str("this server has no TLS"),
             Self::TlsActive => f.write_str("TLS is active already"),
             Self::UserFirst => f.write_str("send USER first"),

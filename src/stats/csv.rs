@@ -68,7 +68,7 @@ impl StatsLog {
         if let Err(error) = &written
             && !self.failing
         {
-            log::error!("{}: counters cannot be logged: {error}", self.path.display());
+            log::error!("{}: the counters cannot be written: {error}", self.path.display());
         }
         self.failing = written.is_err();
     }

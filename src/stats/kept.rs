@@ -59,7 +59,7 @@ impl Kept {
             Ok(()) => self.failing = false,
             Err(error) => {
                 if !self.failing {
-                    log::error!("{}: counters cannot be kept: {error}", self.directory.file(FILE).display());
+                    log::error!("{}: the counters cannot be written: {error}", self.directory.file(FILE).display());
                 }
                 self.failing = true;
                 self.written = Stats::default();

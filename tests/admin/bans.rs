@@ -32,7 +32,7 @@ fn a_banned_address_is_refused_until_the_ban_is_lifted() {
 }
 
 #[test]
-fn bans_are_listed_in_order_with_what_is_left() {
+fn bans_are_listed_in_order_with_their_remaining_seconds() {
     let server = Server::start();
     let mut admin = server.admin();
     assert_eq!(answer(&mut admin, "b?"), "+0");
@@ -45,7 +45,7 @@ fn bans_are_listed_in_order_with_what_is_left() {
     assert!(bans[0].starts_with("192.0.2.0/24 ") && (1790..=1800).contains(&left(&bans[0])), "{bans:?}");
     assert!(bans[1].starts_with("192.0.2.1 ") && left(&bans[1]) > u32::MAX - 100, "{bans:?}");
     assert_eq!(bans[2], "2001:db8::/32 - banned%20by%20an%20admin");
-    // Nobody else is concerned.
+    // Other addresses are not affected.
     server.session().quit();
     play(
         &mut admin,
@@ -54,7 +54,7 @@ fn bans_are_listed_in_order_with_what_is_left() {
 }
 
 #[test]
-fn a_ban_ends_in_time() {
+fn a_ban_ends_after_its_seconds() {
     let server = Server::start();
     let mut admin = server.admin();
     play(&mut admin, [("b+ 127.0.0.1 1", "+")]);
@@ -64,7 +64,7 @@ fn a_ban_ends_in_time() {
 }
 
 #[test]
-fn penalties_are_among_them_and_can_be_lifted() {
+fn penalties_are_listed_as_bans_and_can_be_lifted() {
     let server = Server::builder().flags(["--limit-loopback"]).start();
     let mut admin = server.admin();
     let guess = |number: u32| {

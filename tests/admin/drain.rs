@@ -30,7 +30,7 @@ fn a_draining_server_turns_new_clients_away() {
 
 /// A health check must not wait for a slot.
 #[test]
-fn nobody_waits_for_a_slot_to_be_turned_away() {
+fn a_draining_server_refuses_clients_without_a_slot() {
     let server = Server::builder().flags(["-c", "2"]).start();
     let mut admin = server.admin();
     let _open = server.pop3();

@@ -1,8 +1,11 @@
-//! PEEP 1.1: what an admin sees of a running server and does to it.
+//! PEEP 1.1: how an admin watches a running server and intervenes.
 
+mod about;
 mod bans;
 mod drain;
+mod follow;
 mod sessions;
+mod viewers;
 
 use pop3d::peep::SessionLine;
 
@@ -37,7 +40,7 @@ fn play<'a>(client: &mut Client, dialogue: impl IntoIterator<Item = (&'a str, &'
     }
 }
 
-/// Sends everything on one connection and returns all answers behind that to the login.
+/// Sends everything on one connection and returns all answers after that to the login.
 #[track_caller]
 fn answers(server: &Server, lines: &str) -> String {
     let mut client = server.admin();

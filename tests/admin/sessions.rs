@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::{answer, answers, play, sessions, with_pop3s};
 use crate::harness::{Certificate, Client, Server, USER, eventually, reset};
 
-/// The one POP3 session.
+/// Returns the only POP3 session.
 #[track_caller]
 fn session(admin: &mut Client) -> SessionLine {
     let mut all: Vec<_> = sessions(admin).into_iter().filter(|it| it.protocol != Spoken::Peep).collect();
@@ -95,7 +95,8 @@ fn a_session_shows_its_tls() {
     });
 }
 
-/// The client is told why, nothing of what it has marked is removed, and the maildrop is free when the answer is out.
+/// The client gets the reason, no message that it has marked is removed, and the maildrop is free when the admin has the
+/// answer.
 #[test]
 fn a_kicked_session_removes_nothing() {
     let server = Server::start();
@@ -116,7 +117,7 @@ fn a_kicked_session_removes_nothing() {
 }
 
 #[test]
-fn a_session_that_is_blocked_in_a_write_is_ended_too() {
+fn a_session_that_is_blocked_in_a_write_can_be_ended() {
     let server = Server::start();
     let mut admin = server.admin();
     let client = blocked_in_retr(&server, &mut admin);
@@ -129,7 +130,7 @@ fn a_session_that_is_blocked_in_a_write_is_ended_too() {
 }
 
 #[test]
-fn a_kick_meets_every_kind_of_session() {
+fn every_kind_of_session_can_be_ended() {
     let certificate = Certificate::new();
     let server = with_pop3s(&certificate);
     let mut admin = server.admin();
@@ -145,7 +146,7 @@ fn a_kick_meets_every_kind_of_session() {
         let all = sessions(&mut admin);
         all.len() == 6 && all.iter().filter(|it| it.protocol != Spoken::Peep).count() == 4
     });
-    // The connection that asks is spared.
+    // `ka=` does not end the connection on which it is sent.
     assert_eq!(answer(&mut admin, "ka= 0.0.0.0/0"), "+5");
     for client in [&mut before_login, &mut in_auth, &mut by_tls] {
         assert!(client.err().starts_with("[SYS/TEMP] "));
@@ -170,9 +171,9 @@ fn a_transform_is_ended_with_its_session() {
     assert_eq!(server.maildrop().messages(), ["1"]);
 }
 
-/// An admin may end the own session: after the answer.
+/// The server answers first and then closes the connection.
 #[test]
-fn an_admin_may_kick_itself() {
+fn an_admin_may_end_its_own_session() {
     let server = Server::start();
     let mut admin = server.admin();
     let id = sessions(&mut admin)[0].id;
@@ -189,9 +190,10 @@ fn malformed_kicks_are_bad_syntax() {
     assert_eq!(answers(&server, lines), "-1\r\n-1\r\n-1\r\n-1\r\n-1\r\n-10\r\n-10\r\n");
 }
 
-/// Sessions that end while an admin ends them, in every state: each removes all that it has marked and told, or nothing.
+/// An admin ends a session while its QUIT is carried out. Either QUIT is answered by +OK and the marked message is removed,
+/// or neither happens.
 #[test]
-fn kicks_race_with_quit() {
+fn a_session_that_is_ended_during_quit_removes_its_messages_or_none() {
     let server = Server::start();
     let mut admin = server.admin();
     for round in 0..60u32 {
@@ -199,7 +201,7 @@ fn kicks_race_with_quit() {
         let mut client = server.session();
         client.call("DELE 1");
         client.send("QUIT");
-        let moment = Instant::now() + Duration::from_micros(u64::from(round) * 5); // another one in each round
+        let moment = Instant::now() + Duration::from_micros(u64::from(round) * 5); // a different moment in each round
         while Instant::now() < moment {
             std::hint::spin_loop();
         }

@@ -229,10 +229,19 @@ pub(super) struct Tracer {
 impl Tracer {
     /// Makes the `which`-th `call` of the thread fail with `error`.
     pub(super) fn attach(thread: u32, call: &str, error: &str, which: usize) -> Self {
+        Self::inject(thread, call, &format!("error={error}"), which)
+    }
+
+    /// Kills the server at the `which`-th `call` of the thread.
+    pub(super) fn attach_to_kill(thread: u32, call: &str, which: usize) -> Self {
+        Self::inject(thread, call, "signal=KILL", which)
+    }
+
+    fn inject(thread: u32, call: &str, fault: &str, which: usize) -> Self {
         let output = NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace")
             .args(["-p", &thread.to_string(), "-e", &format!("trace={call},recvfrom"), "-e", "signal=none"])
-            .args(["-e", &format!("inject={call}:error={error}:when={which}"), "-o"])
+            .args(["-e", &format!("inject={call}:{fault}:when={which}"), "-o"])
             .arg(output.path())
             .stderr(Stdio::piped())
             .spawn()

@@ -106,6 +106,7 @@ pub fn peep_fields(octets: &[u8]) {
         read::<peep::SessionLine>(line);
         read::<peep::BanLine>(line);
         read::<peep::NameValue>(line);
+        read::<peep::EventLine>(line);
     }
 }
 

@@ -7,7 +7,7 @@ fn parse(arguments: &[&str]) -> Result<Task, UsageError> {
     Task::parse([&["pop3d"], arguments].concat().into_iter().map(OsString::from).collect())
 }
 
-/// What the server is told by these arguments, and by a configuration file with this text.
+/// Parses these arguments together with a configuration file with this text.
 fn parse_with(file: &str, arguments: &[&str]) -> Result<String, String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pop3d.toml");
@@ -20,8 +20,8 @@ fn parse_with(file: &str, arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// What the server is told by these arguments alone.
-fn told(arguments: &[&str]) -> String {
+/// Parses these arguments alone.
+fn parse_alone(arguments: &[&str]) -> String {
     match parse(arguments).unwrap() {
         Task::Serve(args) => format!("{args:?}"),
         other => panic!("{other:?}"),
@@ -52,6 +52,7 @@ fn each_flag_is_a_key() {
         ("maildir = '/var/mail'", &["-m", "/var/mail"]),
         ("peep-admin = 'boss:x'", &["-a", "boss:x"]),
         ("[peep]\nadmin-file = '/etc/admin'", &["--peep-admin-file", "/etc/admin"]),
+        ("[peep]\nviewer = ['eva:x', 'ben:y']", &["--peep-viewer", "eva:x", "--peep-viewer", "ben:y"]),
         ("pop3-port = 110\npeep-port = 0", &["-p", "110", "-P", "0"]),
         ("[transform]\ncommand = 'tr a b'\ntimeout = 5", &["-t", "tr a b", "--transform-timeout", "5"]),
         ("transform = 'cat'\ntransform-path = ['/opt']", &["-t", "cat", "--transform-path", "/opt"]),
@@ -98,7 +99,7 @@ fn each_flag_is_a_key() {
     ];
     let mut seen = String::new();
     for (file, arguments) in samples {
-        assert_eq!(parse_with(file, &[]).as_deref(), Ok(told(arguments).as_str()), "{file}");
+        assert_eq!(parse_with(file, &[]).as_deref(), Ok(parse_alone(arguments).as_str()), "{file}");
         seen += &file
             .replace("[transform]\n", "transform-")
             .replace("[peep]\n", "peep-")
@@ -114,7 +115,7 @@ fn each_flag_is_a_key() {
 #[test]
 fn the_command_line_wins() {
     let wins = |file: &str, arguments: &[&str]| {
-        assert_eq!(parse_with(file, arguments).as_deref(), Ok(told(arguments).as_str()), "{file}");
+        assert_eq!(parse_with(file, arguments).as_deref(), Ok(parse_alone(arguments).as_str()), "{file}");
     };
     wins("pop3-port = 110", &["-p", "0"]);
     wins("user = ['ana:x', 'bob:y']", &["-u", "ana:z"]);
@@ -127,7 +128,7 @@ fn the_command_line_wins() {
 #[test]
 fn what_the_command_line_lacks_may_be_in_the_file() {
     let with_both = parse_with("[tls]\ncert = 'c'\nkey = 'k'", &["--pop3s-port", "0"]);
-    assert_eq!(with_both.unwrap(), told(&["--tls-cert", "c", "--tls-key", "k", "--pop3s-port", "0"]));
+    assert_eq!(with_both.unwrap(), parse_alone(&["--tls-cert", "c", "--tls-key", "k", "--pop3s-port", "0"]));
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn what_is_wrong_in_the_file_has_its_line_and_column() {
     for (file, expected) in [
         (
             "colour = 1",
-            "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags, whose names the keys have",
+            "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags; keys have the same names",
         ),
         ("\nmax-connection = 1", "FILE:2:1: there is no setting \"max-connection\"; there is \"max-connections\""),
         ("config = 'x'", "FILE:1:1: there is no setting \"config\"; there is \"confine\""),
@@ -168,7 +169,7 @@ fn what_is_wrong_in_the_file_has_its_line_and_column() {
 }
 
 #[test]
-fn no_password_is_told() {
+fn no_password_is_shown() {
     for file in ["user = ['ana:hunter2\n']", "user = ['a/b:hunter2']", "user = 'hunter2'", "peep-admin = 'a:hunter2 2'"]
     {
         let error = parse_with(file, &[]).unwrap_err();
@@ -177,14 +178,14 @@ fn no_password_is_told() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_one_line_without_passwords() {
+fn errors_are_reported_in_one_line_without_passwords() {
     let line = |arguments: &[&str]| parse(arguments).unwrap_err().to_string();
     for (arguments, expected) in [
-        (&["hunter2"][..], "there is a word that no flag takes (see --help)"),
-        (&["-u", "ana:x", "hunter2"], "there is a word that no flag takes (see --help)"),
-        (&["--", "hunter2"], "there is a word that no flag takes (see --help)"),
-        (&["passwd", "hunter2"], "there is a word that no flag takes (see --help)"),
-        (&["-u", "ana:", "hunter2"], "there is a word that no flag takes (see --help)"),
+        (&["hunter2"][..], "there is an argument that belongs to no flag (see --help)"),
+        (&["-u", "ana:x", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
+        (&["--", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
+        (&["passwd", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
+        (&["-u", "ana:", "hunter2"], "there is an argument that belongs to no flag (see --help)"),
         (&["-u", "ana:"], "invalid value for '--user <NAME:PASSWORD>': the password is empty (see --help)"),
         (
             &["-u", "ana:hunter2", "passwd"],
@@ -213,7 +214,7 @@ fn the_settings_shown_are_the_settings_meant() {
     let shown = show(file, &["-u", "ana:hunter2", "-m", "/a \"b\""]);
     assert!(!shown.contains("hunter2") && shown.contains("# user = [\"ana:(hidden)\"]"), "{shown}");
     assert!(shown.contains("# max-connections = 998\n") && shown.contains("\ntimeout = 5\n"), "{shown}");
-    let told = told(&[
+    let expected = parse_alone(&[
         "-T",
         "5",
         "--address",
@@ -227,5 +228,7 @@ fn the_settings_shown_are_the_settings_meant() {
         "-m",
         "/a \"b\"",
     ]);
-    assert_eq!(parse_with(&shown, &[]).unwrap(), told);
+    assert_eq!(parse_with(&shown, &[]).unwrap(), expected);
+    let of_two = "[[tls]]\ncert = 'c'\nkey = 'k'\nnames = ['a.example', '*.b.example']\n[[tls]]\ncert = 'd'\nkey = 'l'";
+    assert_eq!(parse_with(&show(of_two, &[]), &[]), parse_with(of_two, &[]));
 }

@@ -141,7 +141,10 @@ impl Mbox {
             if let Ok(state) = FileState::of(&file) {
                 Index::save_mbox(root, &own, state, &kept);
             }
-            journal.remove()?;
+            if let Err(error) = journal.remove() {
+                // The next login sees that the removal is complete.
+                log::error!("{} cannot be removed: {error}", root::display(&own.path(journal::FILE)));
+            }
         }
         Ok(Update { removed, failed: 0 })
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::json;
 use super::output;
 use super::table::Table;
-use crate::peep::{BanLine, Command, Form, Malformed, NameValue, SessionLine};
+use crate::peep::{BanLine, Command, EventLine, Form, Malformed, NameValue, SessionLine};
 use crate::printable::printable;
 
 /// How answers are printed.
@@ -109,8 +109,10 @@ impl Listing {
     /// A line of a server.
     pub(super) fn row(&mut self, server: Option<&str>, line: &str) -> Result<String, Malformed> {
         let values = self.layout.values(line)?;
-        if self.style == Style::Json {
-            return Ok(self.json(&values));
+        match (self.style, self.layout) {
+            (Style::Json, Layout::Events) => return Ok(event(line) + "\n"),
+            (Style::Json, _) => return Ok(self.json(&values)),
+            (Style::Table | Style::Tabs, _) => {}
         }
         let cells = server.map(|server| printable(server).into_owned()).into_iter().chain(values.iter().map(cell));
         Ok(self.cells(cells.collect()))
@@ -128,7 +130,6 @@ impl Listing {
         let names = self.layout.names().iter().copied();
         let element = match (self.layout, values) {
             (Layout::Text, [line, ..]) => json::text(line),
-            (Layout::Events, _) => return json::object(names.zip(values.iter().cloned())) + "\n",
             (Layout::Pairs, [Value::String(name), value]) => {
                 let value = value.as_str().map_or(Value::Null, json::typed);
                 json::member(name, &value)
@@ -147,6 +148,13 @@ impl Listing {
             (Style::Table | Style::Tabs, _) => self.table.as_mut().map(Table::finish).unwrap_or_default(),
         }
     }
+}
+
+/// An event as one object. A line that has no fields is an event without a time.
+fn event(line: &str) -> String {
+    let Ok(EventLine { time, name, fields }) = line.parse() else { return json::object([("event", line.into())]) };
+    let fields = fields.iter().map(|(key, value)| (key.as_str(), value.as_deref().map_or(Value::Null, json::typed)));
+    json::object([("time", time.into()), ("event", name.into())].into_iter().chain(fields))
 }
 
 /// A value as a field of a line.
@@ -208,8 +216,9 @@ mod tests {
         assert_eq!(printed(&Command::Users, Style::Json, &[]), "[]\n");
         assert_eq!(printed(&Command::Users, Style::Table, &["ana"]), "ana\n");
         assert_eq!(
-            printed(&Command::Follow { name: None }, Style::Json, &["x", "y"]),
-            "{\"event\":\"x\"}\n{\"event\":\"y\"}\n"
+            printed(&Command::Follow { name: None }, Style::Json, &["x", "now login session=17 user=a%20b tls=-"]),
+            "{\"event\":\"x\"}\n\
+             {\"time\":\"now\",\"event\":\"login\",\"session\":17,\"user\":\"a b\",\"tls\":null}\n"
         );
     }
 

@@ -19,6 +19,7 @@ mod json;
 mod listing;
 mod options;
 mod output;
+mod phrase_table;
 mod phrases;
 mod profile;
 mod prompt;

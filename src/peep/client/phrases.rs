@@ -4,74 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::phrase_table::{HELP, OF_VERSION_1_0, PHRASES, Phrase};
 use crate::peep::text::sparingly_encoded;
 use crate::peep::{Command, VERSION_1_1, is_argument};
 
-/// The phrase for one command.
-pub(super) struct Phrase {
-    /// The fixed words, then the names of the arguments.
-    pub(super) text: &'static str,
-    /// How the command begins on the wire; [`HELP`] for the phrase that is not sent.
-    wire: &'static str,
-    /// What the command does, in a few words for `help`.
-    meaning: &'static str,
-}
-
-/// All phrases: first those of version 1.0, in the order of `help` in the report.
-const PHRASES: [Phrase; 39] = [
-    phrase("capa", "cap?", "list the server's extensions and limits"),
-    phrase("quit", "q", "end the session (also: exit)"),
-    phrase("maildir", "m?", "show the mail directory"),
-    phrase("timeout", "t?", "show the idle timeout in seconds, 0 is none"),
-    phrase("users", "u?", "list the accounts"),
-    phrase("help", HELP, "list the commands, or: help <command>"),
-    phrase("retrieved bytes", "rb?", "octets sent to POP3 clients"),
-    phrase("retrieved emails", "re?", "messages retrieved"),
-    phrase("max connections", "c?", "show the limit of open connections"),
-    phrase("set maildir <path>", "m=", "change the mail directory"),
-    phrase("set timeout <value>", "t=", "change the idle timeout in seconds"),
-    phrase("delete user <username>", "u-", "remove an account, its mail stays"),
-    phrase("current connections amount", "cc?", "POP3 connections that are open now"),
-    phrase("current logged users", "cu?", "list the users who are logged in now"),
-    phrase("removed emails amount", "xe?", "messages removed"),
-    phrase("add user <username> <password>", "u+", "add an account"),
-    phrase("set max connections <value>", "c=", "change the limit of open connections"),
-    phrase("all time connection amount", "hc?", "POP3 connections since the start"),
-    phrase("all time logged amount", "hu?", "logins since the start"),
-    phrase("sessions", "w?", "list the open connections"),
-    phrase("kick <id>", "k=", "end a connection, nothing is removed"),
-    phrase("kick user <username>", "ku=", "end the connections of a user"),
-    phrase("kick address <net>", "ka=", "end the connections from a network"),
-    phrase("ban <net> <seconds>", "b+", "keep a network out; 0 is without end"),
-    phrase("unban <net>", "b-", "keep a network out no longer"),
-    phrase("bans", "b?", "list the bans and penalties"),
-    phrase("stats", "s?", "list all counters and settings"),
-    phrase("user <username>", "i?", "what is known of an account"),
-    phrase("test login <username> <password>", "at", "would this login succeed, or why not"),
-    phrase("errors", "e?", "the last warnings and errors of the log"),
-    phrase("log level", "l?", "show how much is logged"),
-    phrase("set log level <level>", "l=", "error, warn, info, debug or trace"),
-    phrase("drain", "d= 1", "turn new POP3 clients away"),
-    phrase("resume", "d= 0", "let new POP3 clients in again"),
-    phrase("draining", "d?", "1 if new POP3 clients are turned away"),
-    phrase("reload", "r", "read the server's configuration again"),
-    phrase("follow", "f", "show events as they happen"),
-    phrase("follow <username>", "f", "show the events of one user"),
-    phrase("metrics", "mt?", "all counters as OpenMetrics text"),
-];
-
-/// How many phrases version 1.0 has.
-const OF_VERSION_1_0: usize = 19;
-
-const fn phrase(text: &'static str, wire: &'static str, meaning: &'static str) -> Phrase {
-    Phrase { text, wire, meaning }
-}
-
 /// Other words for a phrase. The report's list does not have them.
 const ALIASES: [(&str, &str); 2] = [("exit", "quit"), ("?", "help")];
-
-/// The commencement in the table of the one phrase that is not sent to the server.
-const HELP: &str = "";
 
 /// The error for words that are not a phrase.
 const UNKNOWN: &str = "Unknown client command, see available commands with 'help'";

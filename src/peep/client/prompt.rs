@@ -18,7 +18,8 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use super::connection::Connection;
 use super::input::{Input, is_ready};
-use super::phrases::{self, Phrase, Request};
+use super::phrase_table::Phrase;
+use super::phrases::{self, Request};
 use crate::peep::{Command, SessionLine, is_argument};
 use crate::printable::printable;
 

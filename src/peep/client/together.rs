@@ -17,8 +17,19 @@ pub(super) type Answered = (Answer, Vec<String>);
 const SUM: &str = "sum";
 
 /// Integers of `s?` and `i?` whose sum means nothing, by the end of their names.
-const NOT_SUMMED: [&str; 10] =
-    ["pid", "uptime", "version", "timeout", "draining", "_limit", "_max", "_seconds", "_time", "_timestamp"];
+const NOT_SUMMED: [&str; 11] = [
+    "pid",
+    "uptime",
+    "timeout",
+    "draining",
+    "transform",
+    "tls",
+    "cleartext",
+    "session",
+    "_seconds",
+    "min_rate_octets",
+    "version",
+];
 
 /// The answers as text. Servers that have not answered, and those that answered with an error, are left out; in JSON they
 /// have an error. Fails with a line that is not what the command answers.

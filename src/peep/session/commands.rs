@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Session;
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
+use crate::logging;
 use crate::peep::{Command, ErrorCode, Reply};
 use crate::settings::TIMEOUT_RANGE;
 use crate::shared::Shared;
@@ -80,6 +81,15 @@ impl Session<'_> {
                 self.log_change(format_args!("draining = {}", u8::from(on)));
             }
             Command::Draining => return value(u64::from(connections.is_draining())),
+            Command::Statistics => return Ok(self.statistics()),
+            Command::AboutUser { name } => return self.about_user(&name.0),
+            Command::TestLogin { name, password } => return Ok(self.test_login(&name.0, &password.0)),
+            Command::Errors => return Ok(Reply::Lines(self.shared.events.recent_problems())),
+            Command::SetLogLevel { level } => {
+                logging::set_level(level.to_level_filter());
+                self.log_change(format_args!("log level = {}", level.as_str().to_lowercase()));
+            }
+            Command::LogLevel => return Ok(Reply::Value(log::max_level().as_str().to_lowercase())),
             _ => return Err(ErrorCode::UnknownCommand), // version 1.1
         }
         Ok(Reply::Done)
@@ -102,7 +112,8 @@ impl Session<'_> {
 fn capabilities() -> Vec<String> {
     let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
     let first = ["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)];
-    let later = ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "d=", "d?", "r"].map(str::to_owned);
+    let later = ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f"]
+        .map(str::to_owned);
     first.into_iter().chain(later).collect()
 }
 

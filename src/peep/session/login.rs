@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Session;
+use super::{Role, Session};
+use crate::auth::Credentials;
 use crate::connections::Stage;
 use crate::events::{AdminReason, What};
 use crate::guard::AttemptRefused;
@@ -22,26 +23,37 @@ impl Session<'_> {
             ErrorCode::TooMany
         })?;
         let admin = Arc::clone(&self.shared.settings().admin);
-        let reason = if !admin.credentials.match_with(name.as_bytes(), password.as_bytes()) {
-            AdminReason::Credentials
-        } else if let Some(why) = self.is_refused_to_the_client(&admin, link) {
-            AdminReason::NotRoot(why)
-        } else {
-            self.limits.succeeded(attempt);
-            self.authenticated = true;
-            if let Ok(name) = name.parse() {
-                self.client.set_user(name);
+        let matches = |credentials: &Credentials| credentials.match_with(name.as_bytes(), password.as_bytes());
+        // All are compared, so that the time does not tell which names there are.
+        let (is_admin, is_viewer) =
+            (matches(&admin.credentials), admin.viewers.iter().filter(|viewer| matches(viewer)).count() > 0);
+        let reason = match is_admin.then(|| self.is_refused_to_the_client(&admin, link)) {
+            Some(Some(why)) => AdminReason::NotRoot(why),
+            None if !is_viewer => AdminReason::Credentials,
+            _ => {
+                self.limits.succeeded(attempt);
+                self.has_logged_in(name, if is_admin { Role::Admin } else { Role::Viewer });
+                return Ok(());
             }
-            // If it was ended by an admin meanwhile, the session ends after this answer.
-            let _ = self.client.progress.enter(Stage::Admin);
-            self.emit(What::AdminLogin { name });
-            return Ok(());
         };
         self.emit(What::AdminRefused { name, reason: &reason });
         if let Some(penalty) = self.limits.failed(attempt) {
             self.emit(What::Penalty { penalty });
         }
         Err(ErrorCode::WrongCredentials)
+    }
+
+    fn has_logged_in(&mut self, name: &str, role: Role) {
+        self.role = Some(role);
+        if let Ok(name) = name.parse() {
+            self.client.set_user(name);
+        }
+        // If an admin has ended the session meanwhile, it ends after this answer.
+        let _ = self.client.progress.enter(match role {
+            Role::Admin => Stage::Admin,
+            Role::Viewer => Stage::Viewer,
+        });
+        self.emit(What::AdminLogin { name });
     }
 
     /// Why this client may not be the admin in spite of the right password.
@@ -51,8 +63,8 @@ impl Session<'_> {
         }
         match link.client_user() {
             Ok(0) => None,
-            Ok(user) => Some(format!("this one is of user {user}")),
-            Err(error) => Some(format!("whose this one is cannot be told: {error}")),
+            Ok(user) => Some(format!("the client belongs to user {user}")),
+            Err(error) => Some(format!("the client's user cannot be determined: {error}")),
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! - [`serve`] is the loop. `login` is the only command before it, `commands` carries out those of version 1.0 and passes
 //!   the others on.
+//! - `about` tells about the server and its accounts, `follow` sends events.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
 
+mod about;
 mod clients;
 mod commands;
+mod follow;
 mod login;
 
 use std::io;
@@ -25,7 +28,7 @@ pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 /// # Errors
 /// Those of the connection.
 pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &Client) -> io::Result<()> {
-    let mut session = Session { shared, client, limits: PreLoginLimits::new(admission), authenticated: false };
+    let mut session = Session { shared, client, limits: PreLoginLimits::new(admission), role: None };
     let mut lines = Lines::new(LINE_LIMIT);
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
@@ -33,8 +36,16 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &
         while let Some(command) = session.next_command(&mut lines) {
             // Before authentication a line that is no command may belong to another protocol, whose next line may have
             // been chosen by an attacker: see `Foreign`. Nothing that follows it is read.
-            let is_foreign = !session.authenticated && command.is_err();
+            let is_foreign = session.role.is_none() && command.is_err();
             let last = is_foreign || command == Ok(Command::Quit);
+            if let Ok(Command::Follow { name }) = command {
+                let events = shared.events.follow(name.map(|name| name.0));
+                Reply::Done.write(output.pending());
+                if !session.follow(events, &mut lines, &mut output)? {
+                    return output.flush();
+                }
+                continue;
+            }
             let reply =
                 command.and_then(|command| session.carry_out(command, &output.link)).unwrap_or_else(Reply::Error);
             reply.write(output.pending());
@@ -44,18 +55,18 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &
                 return output.flush();
             }
         }
-        if session.authenticated {
+        if session.role.is_some() {
             output.link.set_logged_in();
         }
         output.flush()?;
         output.release();
-        output.link.expect_command(Instant::now(), (!session.authenticated).then_some(login_by));
+        output.link.expect_command(Instant::now(), (session.role.is_none()).then_some(login_by));
         match lines.fill(&mut output.link) {
             Ok(0) => return Ok(()),
-            Ok(_) if !session.authenticated && Instant::now() >= login_by => return Ok(()),
+            Ok(_) if session.role.is_none() && Instant::now() >= login_by => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_timeout(&error) && (session.authenticated || Instant::now() < login_by) => {}
+            Err(error) if is_timeout(&error) && (session.role.is_some() || Instant::now() < login_by) => {}
             Err(error) if is_timeout(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -66,27 +77,47 @@ struct Session<'a> {
     shared: &'a Shared,
     client: &'a Client,
     limits: PreLoginLimits<'a>,
-    authenticated: bool,
+    /// `None` before the login.
+    role: Option<Role>,
+}
+
+/// Who has logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// May do everything.
+    Admin,
+    /// May ask and follow.
+    Viewer,
 }
 
 impl Session<'_> {
     /// The next command of the session's state, if a complete line has arrived.
     fn next_command(&mut self, lines: &mut Lines) -> Option<Result<Command, ErrorCode>> {
-        if !self.authenticated && lines.begin_tls() {
+        if self.role.is_none() && lines.begin_tls() {
             return Some(Err(ErrorCode::UnknownCommand));
         }
         let line = lines.next()?;
-        if !self.authenticated && !self.limits.allow_command() {
+        if self.role.is_none() && !self.limits.allow_command() {
             return Some(Err(ErrorCode::TooMany));
         }
         Some(match line {
             // A line of HTTP can look like a login: `a /name HTTP/1.1`.
-            Line::Complete(line) if !self.authenticated && Foreign::of(line).is_some() => {
+            Line::Complete(line) if self.role.is_none() && Foreign::of(line).is_some() => {
                 Err(ErrorCode::UnknownCommand)
             }
-            Line::Complete(line) => Command::parse(line, self.authenticated),
+            Line::Complete(line) => {
+                Command::parse(line, self.role.is_some()).and_then(|command| self.permitted(command))
+            }
             Line::TooLong => Err(ErrorCode::BadSyntax),
         })
+    }
+
+    /// Returns the command if the role allows it.
+    fn permitted(&self, command: Command) -> Result<Command, ErrorCode> {
+        if self.role == Some(Role::Viewer) && !command.is_for_viewers() {
+            return Err(ErrorCode::NotForViewers);
+        }
+        Ok(command)
     }
 
     fn log_change(&self, change: std::fmt::Arguments<'_>) {

@@ -8,7 +8,7 @@ use crate::auth::{Denied, UserName, Users, Wrong};
 use crate::connections::Stage;
 use crate::events::{Client, Lossy, Method, Reason, What};
 use crate::guard::{Attempt, AttemptRefused};
-use crate::maildrop::{Holder, LockError, Maildrop};
+use crate::maildrop::{Holder, Maildrop};
 use crate::pop3::reply::{Fault, Refusal};
 use crate::wire::Link;
 
@@ -102,11 +102,7 @@ impl<'a, L: Link> Session<'a, L> {
             self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
         let Client { session, address, since, .. } = *self.client;
         let holder = Holder { session, address: address.ip(), since };
-        let lock = self.shared.locks.lock(&location, holder).map_err(|error| match error {
-            LockError::HeldBy(other) => Reason::InUse(other),
-            LockError::HeldElsewhere => Reason::InUseElsewhere,
-            LockError::Io(error) => Reason::Maildrop(error),
-        })?;
+        let lock = self.shared.locks.lock(&location, holder)?;
         let scan = Instant::now();
         let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
         self.client.set_user(user);

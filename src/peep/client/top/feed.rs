@@ -78,8 +78,8 @@ impl Feed {
         let (requests, wanted) = bounded(1);
         let interval = options.interval;
         let events = updates.clone();
-        thread::spawn(move || finish(ask(asking, &wanted, &updates, interval), &updates));
-        thread::spawn(move || finish(follow(following, &events), &events));
+        thread::spawn(move || finish(|| ask(asking, &wanted, &updates, interval), &updates));
+        thread::spawn(move || finish(|| follow(following, &events), &events));
         Ok(Self { server, updates: received, requests })
     }
 
@@ -102,7 +102,21 @@ impl From<Failure> for Ended {
     }
 }
 
-fn finish(ended: Result<(), Ended>, updates: &Sender<Update>) {
+/// Tells the main thread when the thread that has it panics, so that the program does not go on without it.
+struct Guard<'a>(&'a Sender<Update>);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.try_send(Update::Lost(Failure::Printed(3)));
+        }
+    }
+}
+
+/// Runs one of the threads.
+fn finish(work: impl FnOnce() -> Result<(), Ended>, updates: &Sender<Update>) {
+    let _guard = Guard(updates);
+    let ended = work();
     if let Err(Ended::Server(failure)) = ended {
         let _ = updates.send(Update::Lost(failure)); // the program may have ended
     }

@@ -1,0 +1,131 @@
+//! The commands that tell about the server (`s?`) and about one account (`i?`, `at`).
+
+use std::fmt::Display;
+use std::process;
+use std::time::SystemTime;
+
+use super::Session;
+use crate::auth::{Denied, UserName, Wrong};
+use crate::connections::{Protocol, Service, Stage};
+use crate::events::{Client, Reason};
+use crate::maildrop::{Holder, Location, Maildrop};
+use crate::peep::{ErrorCode, NameValue, Reply, time};
+
+/// Lines of names and values.
+#[derive(Default)]
+struct Pairs(Vec<String>);
+
+impl Pairs {
+    fn add(&mut self, name: &str, value: impl Display) {
+        self.0.push(NameValue::new(name, value).to_string());
+    }
+
+    /// Adds a value that there may not be.
+    fn add_some(&mut self, name: &str, value: Option<impl Display>) {
+        let value = value.map(|value| value.to_string());
+        self.0.push(NameValue { name: name.to_owned(), value }.to_string());
+    }
+}
+
+impl Session<'_> {
+    /// `s?`: every counter, gauge and setting.
+    pub(super) fn statistics(&self) -> Reply {
+        let shared = self.shared;
+        let (settings, stats, connections) = (shared.settings(), &shared.stats, &shared.connections);
+        let mut pairs = Pairs::default();
+        pairs.add("version", env!("CARGO_PKG_VERSION"));
+        pairs.add("pid", process::id());
+        pairs.add("started", time(SystemTime::now() - shared.started.elapsed()));
+        pairs.add("uptime", shared.started.elapsed().as_secs());
+        // Gauges.
+        let open = connections.open();
+        let count_of = |service| open.iter().filter(|connection| connection.client.service == service).count();
+        let in_state = |stage| open.iter().filter(|connection| connection.client.progress.stage() == stage).count();
+        pairs.add("current_connections", connections.count(Protocol::Pop3));
+        pairs.add("current_pop3_connections", count_of(Service::Pop3));
+        pairs.add("current_pop3s_connections", count_of(Service::Pop3s));
+        pairs.add("current_peep_connections", count_of(Service::Peep));
+        pairs.add("sessions_authorization", in_state(Stage::Authorization));
+        pairs.add("sessions_transaction", in_state(Stage::Transaction));
+        pairs.add("sessions_update", in_state(Stage::Update));
+        pairs.add("current_logged_users", shared.locks.users().len());
+        pairs.add("users", shared.users.names().len());
+        pairs.add("bans_and_penalties", shared.guard.exclusions().len());
+        pairs.add("draining", u8::from(connections.is_draining()));
+        // Counters.
+        pairs.add("retrieved_bytes", stats.sent.value());
+        pairs.add("retrieved_emails", stats.retrieved.value());
+        pairs.add("removed_emails", stats.removed.value());
+        pairs.add("all_connections", stats.connections.value());
+        pairs.add("all_logins", stats.logins.value());
+        // Settings.
+        pairs.add("max_connections", connections.limit());
+        pairs.add("maildir", settings.mail_root.path().display());
+        pairs.add("timeout", settings.timeout.map_or(0, |timeout| timeout.as_secs()));
+        pairs.add_some("min_rate_octets", settings.min_rate.map(|rate| rate.octets));
+        pairs.add_some("min_rate_seconds", settings.min_rate.map(|rate| rate.span.as_secs()));
+        pairs.add("transform", u8::from(settings.transform.is_some()));
+        pairs.add("tls", u8::from(settings.certificates.is_some()));
+        pairs.add("peep_tls", u8::from(settings.peep_tls));
+        pairs.add("allow_cleartext", u8::from(settings.allow_cleartext));
+        pairs.add("log_level", log::max_level().as_str().to_lowercase());
+        Reply::Lines(pairs.0)
+    }
+
+    /// `i?`: an account and its maildrop.
+    pub(super) fn about_user(&self, name: &str) -> Result<Reply, ErrorCode> {
+        let user: UserName = name.parse().map_err(|_| ErrorCode::NoSuchUser)?;
+        if !self.shared.users.names().iter().any(|known| known == name) {
+            return Err(ErrorCode::NoSuchUser);
+        }
+        let mut pairs = Pairs::default();
+        pairs.add("user", name);
+        match self.location(user).and_then(|location| Maildrop::open(location).map_err(Reason::Maildrop)) {
+            Ok(maildrop) => {
+                pairs.add("messages", maildrop.count());
+                pairs.add("octets", maildrop.octets());
+            }
+            Err(reason) => pairs.add("problem", reason),
+        }
+        let open = self.shared.connections.open();
+        let has_maildrop = |stage| matches!(stage, Stage::Transaction | Stage::Update);
+        let session = open.iter().map(|connection| &connection.client);
+        let session =
+            session.filter(|client| has_maildrop(client.progress.stage())).find(|client| client.user() == Some(name));
+        pairs.add_some("session", session.and_then(|client| client.session));
+        pairs.add_some("session_address", session.map(|client| client.address));
+        pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
+        let logins = self.shared.events.logins_of(name);
+        pairs.add("logins", logins.map_or(0, |logins| logins.count));
+        pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
+        pairs.add_some("last_login_address", logins.map(|logins| logins.address));
+        Ok(Reply::Lines(pairs.0))
+    }
+
+    /// `at`: returns whether a login would succeed, and if not, why. It counts neither as a login nor as a failed one.
+    pub(super) fn test_login(&self, name: &str, password: &str) -> Reply {
+        let result = self.try_login(name, password);
+        self.log_change(format_args!("login of {name:?} tested"));
+        Reply::Value(result.map_or_else(|reason| reason.to_string(), |()| "ok".to_owned()))
+    }
+
+    /// Does what a login does, and releases the maildrop at once.
+    fn try_login(&self, name: &str, password: &str) -> Result<(), Reason> {
+        let users = &self.shared.users;
+        let user = users.authenticate(name.as_bytes(), password.as_bytes()).map_err(|denied| match denied {
+            Denied::Credentials => Reason::Credentials(users.explain(name.as_bytes())),
+            Denied::OtherUser => Reason::Credentials(Wrong::OtherUser),
+            Denied::Busy => Reason::BusyVerifier,
+        })?;
+        let location = self.location(user)?;
+        let Client { session, address, since, .. } = *self.client;
+        let _lock = self.shared.locks.lock(&location, Holder { session, address: address.ip(), since })?;
+        Maildrop::open(location).map(drop).map_err(Reason::Maildrop)
+    }
+
+    /// The user's maildrop, as a login finds it.
+    fn location(&self, user: UserName) -> Result<Location, Reason> {
+        let mailbox = self.shared.users.mailbox(&user);
+        self.shared.settings().mail_root.location_of(user, &mailbox).map_err(Reason::Maildrop)
+    }
+}

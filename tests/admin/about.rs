@@ -1,0 +1,132 @@
+//! What is known of the server and of an account (`s?`, `i?`), testing a login (`at`), and the log's level (`l=`, `l?`).
+
+use std::collections::BTreeMap;
+
+use super::{answer, play};
+use crate::harness::{Client, PASSWORD, Server, USER};
+
+/// An answer of names and values.
+#[track_caller]
+fn values(admin: &mut Client, command: &str) -> BTreeMap<String, String> {
+    let pair = |line: &String| line.split_once(' ').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
+    let lines = admin.values(command);
+    let pairs: BTreeMap<_, _> = lines.iter().map(pair).collect();
+    assert_eq!(pairs.len(), lines.len(), "a name is there twice");
+    pairs
+}
+
+#[test]
+fn the_server_tells_all_of_itself() {
+    let server = Server::builder().flags(["-T", "77", "-c", "55"]).start();
+    server.maildrop().put("1", "Subject: x\r\n\r\n");
+    let mut client = server.session();
+    client.fetch("RETR 1");
+    let mut admin = server.admin();
+    let shown = values(&mut admin, "s?");
+    let expected = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("pid", server.pid().to_string()),
+        ("current_connections", "1".to_owned()),
+        ("current_peep_connections", "1".to_owned()),
+        ("sessions_transaction", "1".to_owned()),
+        ("current_logged_users", "1".to_owned()),
+        ("retrieved_emails", "1".to_owned()),
+        ("removed_emails", "0".to_owned()),
+        ("all_connections", "1".to_owned()),
+        ("all_logins", "1".to_owned()),
+        ("retrieved_bytes", admin.value("rb?")),
+        ("max_connections", "55".to_owned()),
+        ("timeout", "77".to_owned()),
+        ("maildir", admin.value("m?")),
+        ("log_level", "info".to_owned()),
+        ("draining", "0".to_owned()),
+        ("tls", "0".to_owned()),
+        ("min_rate_octets", values(&mut admin, "s?")["min_rate_octets"].clone()),
+    ];
+    for (name, value) in expected {
+        assert_eq!(shown.get(name), Some(&value), "{name}");
+    }
+    assert!(shown["uptime"].parse::<u64>().unwrap() < 600);
+    client.call("DELE 1");
+    client.quit();
+    assert_eq!(values(&mut admin, "s?")["removed_emails"], "1");
+}
+
+#[test]
+fn an_account_is_shown_with_its_maildrop_and_session() {
+    let server = Server::builder().user(USER, PASSWORD).user("a%b", "x").start();
+    server.maildrop().put("1", "Subject: x\r\n\r\n");
+    let mut admin = server.admin();
+    let before = values(&mut admin, "i? mrose");
+    for (name, value) in [("user", USER), ("messages", "1"), ("octets", "14"), ("session", "-"), ("logins", "0")] {
+        assert_eq!(before[name], value, "{name}");
+    }
+    assert_eq!((&*before["last_login"], &*before["session_address"]), ("-", "-"));
+    let client = server.session();
+    server.maildrop().put("2", "Subject: y\r\n\r\n");
+    let during = values(&mut admin, "i? mrose");
+    assert_eq!((&*during["messages"], &*during["octets"], &*during["logins"]), ("2", "28", "1"));
+    assert!(during["session"].parse::<u64>().is_ok() && during["session_address"].starts_with("127.0.0.1:"));
+    assert!(during["last_login"].ends_with('Z') && during["last_login_address"] == during["session_address"]);
+    client.quit();
+    let after = values(&mut admin, "i? mrose");
+    assert_eq!((&*after["session"], &after["last_login"]), ("-", &during["last_login"]));
+    assert_eq!(values(&mut admin, "i? a%25b")["user"], "a%25b");
+    play(&mut admin, [("i? nobody", "-4"), ("i? ../mrose", "-4"), ("i?", "-1"), ("u- mrose", "+"), ("i? mrose", "-4")]);
+}
+
+#[test]
+fn a_maildrop_that_cannot_be_opened_is_told() {
+    let server = Server::start();
+    std::fs::write(server.mail().path().join(USER), "no directory").unwrap();
+    let mut admin = server.admin();
+    assert!(values(&mut admin, "i? mrose")["problem"].starts_with("the%20maildrop%20cannot%20be%20opened:%20"));
+    assert!(answer(&mut admin, &format!("at {USER} {PASSWORD}")).starts_with("+the maildrop cannot be opened: "));
+}
+
+/// A tested login is no login: nothing is counted, there is no penalty, and the maildrop is free.
+#[test]
+fn a_login_is_tested() {
+    let server = Server::builder().flags(["--limit-loopback"]).start();
+    let mut admin = server.admin();
+    let right = format!("at {USER} {PASSWORD}");
+    assert_eq!(answer(&mut admin, &right), "+ok");
+    for (line, why) in [("at mrose wrong", "+wrong password"), ("at nobody wrong", "+unknown user")].repeat(10) {
+        assert_eq!(answer(&mut admin, line), why);
+    }
+    play(&mut admin, [("hu?", "+0"), ("cu?", "+0"), ("b?", "+0"), ("hc?", "+0")]);
+    let client = server.session();
+    let why = answer(&mut admin, &right);
+    assert!(why.starts_with("+the maildrop is locked by session ") && why.contains(" of 127.0.0.1 for "), "{why}");
+    client.quit();
+    play(&mut admin, [(&*right, "+ok"), ("at", "-1"), ("at x", "-1")]);
+    assert!(!server.stderr().contains("wrong\""), "the log has a password");
+}
+
+#[test]
+fn the_last_warnings_and_errors_are_told() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let mut client = server.pop3();
+    client.call("USER nobody");
+    client.refused("PASS x");
+    let problems = admin.values("e?");
+    let last = problems.last().unwrap();
+    assert!(last.contains("Z [WARN] #") && last.contains("login failed: user=\"nobody\""), "{problems:?}");
+    server.expect_log("WARN", last.split_once("] ").unwrap().1);
+    play(&mut admin, [("e? x", &*format!("+{}", problems.len()))]);
+}
+
+#[test]
+fn the_log_level_changes_at_once() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    play(&mut admin, [("l?", "+info"), ("l= debug", "+"), ("l?", "+debug")]);
+    server.pop3().call("CAPA");
+    server.expect_log("DEBUG", "CAPA");
+    play(&mut admin, [("l= error", "+"), ("l?", "+error"), ("l= off", "-1"), ("l= INFO", "-1"), ("l=", "-1")]);
+    server.session().quit();
+    play(&mut admin, [("l= info", "+")]);
+    server.expect_log("INFO", "set: log level = info");
+    assert!(!server.stderr().contains(" login: user="));
+}
