@@ -103,7 +103,7 @@ name_certificate() {
 name_log_file() {
     sed -i -e 's/^# log-file/log-file/' "$config"
     reload_configuration
-    eventually bash -c 'journalctl --unit=pop3d --lines=5 | grep "log-file.*restart"'
+    eventually bash -c 'journalctl --unit=pop3d --lines=5 | grep "need a restart: .*log-file"'
     systemctl restart pop3d
 }
 
