@@ -31,11 +31,11 @@ const PASSWORD_FILE_LIMIT: u64 = 1024;
 #[derive(Parser)]
 #[command(name = "peepclient", version, after_help = MORE_HELP)]
 pub struct Options {
-    /// The server's name or address, perhaps with a port; of several servers, with commas between them.
+    /// The server's name or address, optionally with a port; several servers are separated by commas.
     #[arg(long, value_name = "HOST[:PORT],…", default_value = "localhost", value_delimiter = ',', action = ArgAction::Set)]
     address: Vec<Address>,
 
-    /// The server's UNIX socket, in place of an address. Who may open it is admin, without a password.
+    /// The server's UNIX socket, instead of an address. Who may open it is admin, without a password.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["address", "port", BY_TLS])]
     socket: Option<PathBuf>,
 
@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86400))]
     timeout: u64,
 
-    /// The profile of the file ~/.config/pop3d/peepclient.toml to take flags from.
+    /// Take flags from this profile in ~/.config/pop3d/peepclient.toml.
     #[arg(long, short = '@', value_name = "NAME")]
     #[allow(dead_code)] // `arguments` reads it, before clap does
     profile: Option<String>,
@@ -75,7 +75,7 @@ pub struct Options {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// Send the command so many times (0: until interrupted).
+    /// Send the command N times (0: until interrupted).
     #[arg(long, value_name = "N")]
     pub(super) repeat: Option<u64>,
 
@@ -83,11 +83,11 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = span)]
     pub(super) interval: Duration,
 
-    /// Print a line of rates again and again.
+    /// Print a line with rates at each --interval.
     #[arg(long, conflicts_with = "words")]
     pub(super) stat: bool,
 
-    /// With several servers: send a command that changes something to all of them without a question.
+    /// With several servers: send commands that change something to all of them without asking.
     #[arg(long)]
     pub(super) all: bool,
 
