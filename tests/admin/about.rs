@@ -118,6 +118,16 @@ fn the_last_warnings_and_errors_are_told() {
 }
 
 #[test]
+fn the_metrics_are_open_metrics_text() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let metrics = admin.values("mt?");
+    assert_eq!(metrics.last().unwrap(), "# EOF");
+    assert!(metrics.iter().any(|line| line.starts_with("# TYPE ")), "{metrics:?}");
+    play(&mut admin, [("c?", "+998")]);
+}
+
+#[test]
 fn the_log_level_changes_at_once() {
     let server = Server::start();
     let mut admin = server.admin();

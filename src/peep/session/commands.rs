@@ -8,7 +8,8 @@ use super::Session;
 use crate::auth::{Unchanged, UserName};
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::logging;
-use crate::peep::{Command, ErrorCode, Reply};
+use crate::metrics;
+use crate::peep::{Command, ErrorCode, Reply, VERSION_1_1};
 use crate::settings::TIMEOUT_RANGE;
 use crate::shared::Shared;
 use crate::wire::Link;
@@ -90,7 +91,11 @@ impl Session<'_> {
                 self.log_change(format_args!("log level = {}", level.as_str().to_lowercase()));
             }
             Command::LogLevel => return Ok(Reply::Value(log::max_level().as_str().to_lowercase())),
-            _ => return Err(ErrorCode::UnknownCommand), // version 1.1
+            Command::Metrics => {
+                return Ok(Reply::Lines(metrics::text(self.shared).lines().map(str::to_owned).collect()));
+            }
+            // The session's loop carries this out, because it is not answered at once.
+            Command::Follow { .. } => return Err(ErrorCode::UnknownCommand),
         }
         Ok(Reply::Done)
     }
@@ -112,8 +117,7 @@ impl Session<'_> {
 fn capabilities() -> Vec<String> {
     let range = |command: &str, (low, high): (u64, u64)| format!("{command}{low}-{high}");
     let first = ["a".to_owned(), range("c=", MAX_CONNECTIONS_RANGE), range("t=", TIMEOUT_RANGE)];
-    let later = ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f"]
-        .map(str::to_owned);
+    let later = VERSION_1_1.into_iter().chain(["v1.1"]).map(str::to_owned);
     first.into_iter().chain(later).collect()
 }
 
