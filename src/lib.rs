@@ -5,7 +5,7 @@
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals,
 //!   shutdown), [`acceptors`] (listening sockets), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
-//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`reload`] (reads the
+//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`metrics`] (counters and histograms for Prometheus), [`reload`] (reads the
 //!   configuration again), [`systemd`] (sockets from the service manager, and what it is told), [`malloc`] (settings
 //!   of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
@@ -39,6 +39,7 @@ pub mod logging;
 pub mod maildrop;
 pub mod malloc;
 pub mod manual;
+pub mod metrics;
 pub mod net;
 mod owner;
 pub mod peep;

@@ -21,6 +21,7 @@ use crate::events::{Client, EndResult, Ended, What, WhyRefused};
 use crate::guard::Admission;
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
+use crate::metrics::Exporter;
 use crate::net::{self, Socket};
 use crate::pool::Pool;
 use crate::pop3::Summary;
@@ -53,6 +54,8 @@ pub struct Server {
     listeners: Listeners,
     records: Records,
     state: Option<Arc<StateDir>>,
+    /// Serves metrics over HTTP, if it is asked for.
+    exporter: Option<Exporter>,
 }
 
 /// A request of the operator to a running server.
@@ -92,11 +95,15 @@ impl Server {
             );
         }
         let (state, log) = (config.state.take(), config.stats_log.take());
+        let exporter = config.metrics.map(Exporter::bind).transpose()?;
         let shared = config.into_shared();
+        if exporter.is_some() {
+            shared.events.enable_metrics();
+        }
         shared.connections.set_ceiling(raise_descriptor_limit());
         let kept = state.clone().map(|directory| Kept::open(directory, &shared.stats)).transpose();
         let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
-        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log }, state })
+        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log }, state, exporter })
     }
 
     /// The protocol and address of each listening socket, as lines for people to read.
@@ -116,7 +123,7 @@ impl Server {
     /// # Errors
     /// If threads cannot be started.
     pub fn run(self, requests: &Receiver<Request>, configuration: Rereading, log: Reopener) -> io::Result<()> {
-        let Self { shared, listeners, records, state } = self;
+        let Self { shared, listeners, records, state, exporter } = self;
         let sessions = {
             let shared = Arc::clone(&shared);
             Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
@@ -139,6 +146,7 @@ impl Server {
             log,
         };
         reload.start(reloads).map_err(no_thread)?;
+        exporter.map_or(Ok(()), |exporter| exporter.start(&shared)).map_err(no_thread)?;
         enforce_timeout(&shared);
         systemd::tell_ready();
         let pulse = Arc::new(Pulse::default());
@@ -157,7 +165,9 @@ impl Server {
                     if let Some(least) = shared.settings().min_rate {
                         shared.connections.end_slow(least);
                     }
-                    if acceptors.have_pop3_backlog() {
+                    let clients_wait = acceptors.have_pop3_backlog();
+                    shared.connections.set_clients_wait(clients_wait);
+                    if clients_wait {
                         end_unauthenticated(&shared.connections);
                     }
                 }

@@ -2,7 +2,7 @@
 //! makes one [`Shared`] from the configuration; the sessions of both protocols get a reference to it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -29,6 +29,8 @@ pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 /// One server's state.
 #[derive(Debug)]
 pub struct Shared {
+    /// When the server was started.
+    pub started: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Accounts.
     pub users: Users,
@@ -52,6 +54,7 @@ impl Shared {
     pub fn new(settings: Settings, users: Users, max_connections: usize, limits: Limits) -> Self {
         let stats = Arc::<Stats>::default();
         Self {
+            started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             users,
             locks: Arc::default(),

@@ -54,6 +54,8 @@ mod model;
 mod namespaces;
 // Messages, compared octet by octet with a naive reference.
 mod octets;
+// Metrics over HTTP.
+mod metrics;
 // The systemd units of the Debian package.
 mod package;
 // PEEP, its counters and its settings.
@@ -78,6 +80,8 @@ mod several_servers;
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
+// `peepclient` with several servers at once.
+mod several_servers;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.

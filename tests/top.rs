@@ -242,3 +242,13 @@ fn top_needs_a_terminal() {
     let ended = crate::peepclient::run(crate::peepclient::peepclient(1).arg("top"), "");
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(2), "peepclient: top needs a terminal\n"));
 }
+
+#[test]
+fn the_program_ends_when_its_terminal_is_closed() {
+    let terminal = Terminal::with_top(server().on_a_port());
+    terminal.shows(&["slots 3/998"]);
+    let program = format!("/proc/{}/exe", terminal.program().as_raw_nonzero());
+    drop(terminal);
+    // A zombie has no program any more.
+    eventually("the program has ended", || fs::read_link(&program).is_err());
+}

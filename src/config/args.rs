@@ -1,7 +1,7 @@
 //! The server's flags, each declared with its default and its limits. Those of one topic are in a file of their own.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,8 +98,12 @@ pub struct Args {
     log_file: Option<PathBuf>,
 
     /// How the lines of the log look
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", group = NEEDS_RESTART)]
     log_format: LogFormat,
+
+    /// Serve metrics for Prometheus over HTTP on this address and port, under /metrics; and /healthz (port 0: any free port)
+    #[arg(long, value_name = "ADDRESS:PORT", group = NEEDS_RESTART)]
+    pub(super) metrics: Option<SocketAddr>,
 
     #[command(flatten)]
     pub(super) tls: TlsArgs,
@@ -185,11 +189,21 @@ impl Args {
         Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
     }
 
+    pub(super) fn metrics_endpoint(&self) -> Option<Endpoint> {
+        self.metrics.map(|address| Endpoint {
+            addresses: vec![address.ip().into()],
+            port: address.port(),
+            required: true,
+        })
+    }
+
     /// Takes the settings that need a restart from `started`. Returns the names of those that were different.
     pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
         let mut names = self.confinement.keep_fixed(&started.confinement);
         names.extend(keep("state", &mut self.state.state, &started.state.state));
         names.extend(keep("log-file", &mut self.log_file, &started.log_file));
+        names.extend(keep("log-format", &mut self.log_format, &started.log_format));
+        names.extend(keep("metrics", &mut self.metrics, &started.metrics));
         names
     }
 

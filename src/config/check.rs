@@ -53,6 +53,9 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
         report.line("POP3S", ports(&endpoint))?;
     }
     report.line("PEEP", ports(&args.peep_endpoint()))?;
+    if let Some(endpoint) = args.metrics_endpoint() {
+        report.line("metrics", ports(&endpoint))?;
+    }
     // This comes last, because it gives up rights that the other checks need.
     report.line("confinement", confinement(args))?;
     Ok(report.good)

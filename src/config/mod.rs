@@ -28,6 +28,7 @@ mod state;
 mod tests;
 mod tls;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::auth::Users;
@@ -66,6 +67,8 @@ pub struct Config {
     pub state: Option<Arc<StateDir>>,
     /// The statistics log.
     pub stats_log: Option<StatsLog>,
+    /// Where metrics are served over HTTP, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Config {

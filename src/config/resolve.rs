@@ -39,6 +39,7 @@ impl Args {
             ports: self.ports(),
             state,
             stats_log: self.stats_log(),
+            metrics: self.metrics,
         })
     }
 

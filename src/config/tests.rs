@@ -117,6 +117,10 @@ fn what_needs_a_restart_is_declared_beside_the_flag() {
         "/",
         "--transform-network",
         "--confine",
+        "--log-format",
+        "json",
+        "--metrics",
+        "127.0.0.1:9110",
         "-t",
         "cat",
     ];

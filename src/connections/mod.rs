@@ -62,6 +62,8 @@ pub struct Connections {
     /// Notified when a slot becomes free, when the limit changes and when the server begins to close.
     changed: Condvar,
     closing: AtomicBool,
+    /// POP3 clients were waiting for a slot when the server last looked.
+    clients_wait: AtomicBool,
     draining: AtomicBool,
     /// The number of the connection that was accepted last.
     last_id: AtomicU64,
@@ -77,12 +79,30 @@ impl Connections {
             state: Mutex::new(State::new(limit)),
             changed: Condvar::new(),
             closing: AtomicBool::new(false),
+            clients_wait: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             last_id: AtomicU64::default(),
             write_stall: AtomicU64::default(),
         };
         connections.set_write_stall(WRITE_STALL);
         Arc::new(connections)
+    }
+
+    /// The number of slots that are reserved or occupied.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.state.lock().used
+    }
+
+    /// Notes whether POP3 clients are waiting for a slot.
+    pub fn set_clients_wait(&self, wait: bool) {
+        self.clients_wait.store(wait, Ordering::Relaxed);
+    }
+
+    /// Returns true if POP3 clients were waiting for a slot a moment ago.
+    #[must_use]
+    pub fn clients_wait(&self) -> bool {
+        self.clients_wait.load(Ordering::Relaxed)
     }
 
     /// Reserves a slot, waiting until one is free. Returns `None` when the server is closing. For PEEP, call this only

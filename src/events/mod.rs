@@ -2,7 +2,7 @@
 //!
 //! - [`Event`] is a [`Client`] and [`What`] has happened to it. [`Reason`] says why a login is refused.
 //! - [`Events`] takes each event from the session in which it happens and gives it to those who want to know: the log,
-//!   the counters of [`crate::stats`] and followers. A new consumer is added here and touches no session.
+//!   the counters of [`crate::stats`], [`crate::metrics`] and followers. A new consumer is added here and touches no session.
 //! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
 //! - [`Follower`] reads the events as lines, for PEEP's `f`.
 //!
@@ -15,7 +15,7 @@ mod follow;
 mod reason;
 mod text;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use log::Record;
 
@@ -26,6 +26,7 @@ pub use follow::{Batch, Follower};
 pub use reason::{AdminReason, Method, Reason, WhyRefused};
 
 use crate::logging;
+use crate::metrics::Metrics;
 use crate::stats::Stats;
 use follow::Recent;
 
@@ -33,6 +34,8 @@ use follow::Recent;
 #[derive(Debug, Default)]
 pub struct Events {
     stats: Arc<Stats>,
+    /// Set once metrics are switched on.
+    metrics: OnceLock<Metrics>,
     recent: Arc<Recent>,
 }
 
@@ -48,6 +51,9 @@ impl Events {
         let event = Event { client, what };
         log(&event);
         self.stats.count(&event);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.count(&event);
+        }
         self.recent.add(&event);
     }
 
@@ -55,6 +61,17 @@ impl Events {
     #[must_use]
     pub fn recent_problems(&self) -> Vec<String> {
         logging::recent_problems()
+    }
+
+    /// Has events counted in metrics from now on.
+    pub fn enable_metrics(&self) {
+        self.metrics.get_or_init(Metrics::default);
+    }
+
+    /// The metrics, if they are switched on.
+    #[must_use]
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.metrics.get()
     }
 
     /// Follows the events from now on: those that concern `user`, or all.

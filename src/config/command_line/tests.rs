@@ -61,6 +61,8 @@ fn each_flag_is_a_key() {
         ("verbose = 2", &["-vv"]),
         ("quiet = 1", &["-q"]),
         ("log-file = 'log'", &["--log-file", "log"]),
+        ("log-format = 'json'", &["--log-format", "json"]),
+        ("metrics = '127.0.0.1:9110'", &["--metrics", "127.0.0.1:9110"]),
         (
             "tls = { cert = 'c', key = 'k' }\npop3s-port = 995",
             &["--tls-cert", "c", "--tls-key", "k", "--pop3s-port", "995"],
@@ -133,7 +135,7 @@ fn what_is_wrong_in_the_file_has_its_line_and_column() {
     for (file, expected) in [
         (
             "colour = 1",
-            "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags, whose names the keys have",
+            "FILE:1:1: there is no setting \"colour\": see pop3d --help for the flags; keys have the same names",
         ),
         ("\nmax-connection = 1", "FILE:2:1: there is no setting \"max-connection\"; there is \"max-connections\""),
         ("config = 'x'", "FILE:1:1: there is no setting \"config\"; there is \"confine\""),

@@ -9,14 +9,17 @@ mod model;
 mod view;
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
+use parking_lot::Mutex;
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::execute;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::{Failure, Options};
@@ -26,33 +29,46 @@ use model::Model;
 /// How long the program waits for a key before it looks at what the server has sent.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a signal waits for the program to finish a write to the terminal. A stopped terminal can block the write.
+const LONGEST_DRAWING: Duration = Duration::from_secs(1);
+
 /// Shows the server until the admin has seen enough, a signal ends the program, or the server is lost.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         return Err(Failure::Usage("top needs a terminal".to_owned()));
     }
     let feed = Feed::start(options)?;
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [SIGHUP, SIGINT, SIGTERM] {
-        let value = usize::try_from(number).unwrap_or_default();
-        signal_hook::flag::register_usize(number, Arc::clone(&signal), value).map_err(Failure::Terminal)?;
-    }
-    let outcome = {
-        let mut screen = Screen::new().map_err(Failure::Terminal)?;
-        watch(&mut screen.0, &mut Model::new(&feed.server), &feed, &signal)
-    };
-    let caught = signal.load(Ordering::Relaxed);
-    if let Some(number) = i32::try_from(caught).ok().filter(|&number| number != 0) {
-        // The terminal is as it was, so the program can end as if it had not caught the signal.
-        let _ = emulate_default_handler(number);
-    }
-    outcome
+    let mut screen = Screen::new().map_err(Failure::Terminal)?;
+    end_at_signals().map_err(Failure::Terminal)?;
+    watch(&mut screen.0, &mut Model::new(&feed.server), &feed)
 }
 
-fn watch(terminal: &mut DefaultTerminal, model: &mut Model, feed: &Feed, signal: &AtomicUsize) -> Result<(), Failure> {
-    while signal.load(Ordering::Relaxed) == 0 {
-        terminal.draw(|frame| view::draw(frame, model)).map_err(Failure::Terminal)?;
-        // A signal interrupts the wait.
+/// Held while the program writes to the terminal.
+static DRAWING: Mutex<()> = Mutex::new(());
+
+/// Starts a thread that restores the terminal and ends the program when a signal arrives. The main thread cannot do that:
+/// once the terminal has been closed, crossterm's `poll` reads from it for ever.
+fn end_at_signals() -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let end = move || {
+        for signal in signals.forever() {
+            let _drawing = DRAWING.try_lock_for(LONGEST_DRAWING);
+            let _ = execute!(io::stdout(), Show);
+            let _ = ratatui::try_restore();
+            // The terminal is as it was, so the program can end as if it had not caught the signal.
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(end)?;
+    Ok(())
+}
+
+fn watch(terminal: &mut DefaultTerminal, model: &mut Model, feed: &Feed) -> Result<(), Failure> {
+    loop {
+        {
+            let _drawing = DRAWING.lock();
+            terminal.draw(|frame| view::draw(frame, model)).map_err(Failure::Terminal)?;
+        }
         let has_key = event::poll(LOOK).or_else(|error| match error.kind() {
             io::ErrorKind::Interrupted => Ok(false),
             _ => Err(Failure::Terminal(error)),
@@ -68,7 +84,6 @@ fn watch(terminal: &mut DefaultTerminal, model: &mut Model, feed: &Feed, signal:
         }
         take_updates(model, &feed.updates)?;
     }
-    Ok(())
 }
 
 /// Puts everything that the server has sent into the model.

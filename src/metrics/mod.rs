@@ -1,0 +1,15 @@
+//! Metrics in the format of OpenMetrics, for Prometheus and for PEEP's `mt?`.
+//!
+//! - [`text`] has all of them at this moment. Counters that the server always keeps and gauges are always there.
+//! - [`Metrics`] counts what [`crate::events`] tells in more detail, from when it is switched on by `--metrics`.
+//! - [`Exporter`] serves the text over HTTP (`--metrics`).
+//!
+//! No label has a user's name or an address: they would be too many, and nobody's business.
+
+mod counted;
+mod exporter;
+mod exposition;
+
+pub use counted::Metrics;
+pub use exporter::Exporter;
+pub use exposition::{for_prometheus, text};
