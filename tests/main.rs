@@ -80,8 +80,6 @@ mod several_servers;
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
-// `peepclient` with several servers at once.
-mod several_servers;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.
