@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::super::connection::Connection;
 use super::super::stat::{self, Counters};
 use super::super::{Failure, Options};
-use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine};
+use crate::peep::{Answer, Command, ErrorCode, EventLine, NameValue, SessionLine};
 use crate::printable::printable;
 
 /// The most lines of an answer: more than a server has connections or counters.
@@ -186,6 +186,23 @@ fn pairs(lines: &[String]) -> Vec<(String, String)> {
     pairs.map(|pair| (safe(&pair.name), safe(pair.value.as_deref().unwrap_or("-")))).collect()
 }
 
+/// An event for a person: the time of the day, the name, and the fields, of which the user and the reason come first
+/// because the line may be cut.
+fn event(line: &str) -> String {
+    const FIRST: [&str; 3] = ["user", "reason", "result"];
+    let text = match line.parse::<EventLine>() {
+        Err(_) => line.to_owned(),
+        Ok(EventLine { time, name, mut fields }) => {
+            let time = time.get(11..19).unwrap_or(&time);
+            fields.sort_by_key(|(key, _)| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
+            let shown = fields.iter().filter_map(|(key, value)| Some(format!("  {key} {}", value.as_deref()?)));
+            format!("{time} {name}{}", shown.collect::<String>())
+        }
+    };
+    let cut: String = text.chars().take(EVENT_LENGTH).collect();
+    printable(&cut).into_owned()
+}
+
 /// Sends the server's events, if it has any.
 fn follow(mut server: Connection, updates: &Sender<Update>) -> Result<(), Ended> {
     if let Answer::Error(code) = server.call(&Command::Follow { name: None })? {
@@ -193,8 +210,21 @@ fn follow(mut server: Connection, updates: &Sender<Update>) -> Result<(), Ended>
     }
     loop {
         if let Some(line) = server.event(Duration::from_secs(1))? {
-            let cut: String = line.chars().take(EVENT_LENGTH).collect();
-            send(updates, Update::Event(printable(&cut).into_owned()))?;
+            send(updates, Update::Event(event(&line)))?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_begins_with_what_matters() {
+        let line =
+            "2026-11-28T03:39:19.723Z end session=1 protocol=pop3 user=a%1Bb tls=- reason=ended%20by%20an%20admin";
+        assert_eq!(event(line), "03:39:19 end  user a\\u{1b}b  reason ended by an admin  session 1  protocol pop3");
+        assert_eq!(event("no \u{1b} event"), "no \\u{1b} event");
+        assert!(event(&"x".repeat(4000)).len() <= EVENT_LENGTH);
     }
 }
