@@ -114,18 +114,14 @@ fn a_follower_that_does_not_read_slows_no_one() {
         follower.expect("+");
     }
     let mut reader = followers.remove(1);
-    let reading = std::thread::spawn(move || {
-        let mut ends = 0;
-        while ends < SESSIONS {
-            let line = event(&mut reader, "end");
-            ends += usize::from(line.contains("protocol=pop3"));
-        }
-    });
+    // On a busy machine it may lose events, too; the login is the last one.
+    let reading = std::thread::spawn(move || event(&mut reader, "login"));
     let started = Instant::now();
     for _ in 0..SESSIONS {
         server.pop3().quit();
     }
     println!("{SESSIONS} sessions took {:?}", started.elapsed());
+    server.session().quit();
     reading.join().unwrap();
     // The slow one begins to read.
     let slow = &mut followers[0];
@@ -139,5 +135,5 @@ fn a_follower_that_does_not_read_slows_no_one() {
     assert!(rest.ends_with("\r\n+\r\n"));
     println!("{lines} lines were read and {lost} lost");
     assert!(lines + lost >= 2 * SESSIONS); // each has a beginning and an end
-    assert_eq!(server.admin().value("hc?"), SESSIONS.to_string());
+    assert_eq!(server.admin().value("hc?"), (SESSIONS + 1).to_string());
 }

@@ -25,11 +25,12 @@ impl Session<'_> {
     ) -> io::Result<bool> {
         let since = Instant::now();
         loop {
-            if lines.next().is_some() {
+            let is_ended = lines.next().is_some();
+            send(events.take(), output)?; // also what has happened before the client ended this
+            if is_ended {
                 Reply::Done.write(output.pending());
                 return Ok(true);
             }
-            send(events.take(), output)?;
             if self.shared.connections.is_closing() || self.client.progress.is_kicked() {
                 return Ok(false);
             }
