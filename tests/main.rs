@@ -36,6 +36,8 @@ mod hostile;
 mod limits;
 // The default admin of a server that runs as root.
 mod local_admin;
+// Unique-ids that Dovecot and Courier gave.
+mod given_ids;
 // Paths of maildrops: templates, home directories, symbolic links, rules for names.
 mod locations;
 // The log and the list of addresses when they cannot be written.

@@ -19,7 +19,7 @@ use crate::confine::Confinement;
 use crate::connections::Service;
 use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::logging::LogFormat;
-use crate::maildrop::{LayoutChoice, fixed_part};
+use crate::maildrop::{LayoutChoice, UniqueIdFormat, UniqueIds, fixed_part};
 use crate::net::ListenAddress;
 use crate::settings::TIMEOUT_RANGE;
 use crate::transform::Transform;
@@ -48,6 +48,14 @@ pub struct Args {
     /// or auto (maildir if there is a new/ or cur/, otherwise flat; home directories are refused)
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     pub(super) layout: LayoutChoice,
+
+    /// Which unique-ids the messages of a Maildir have
+    #[arg(long, value_enum, value_name = "WHOSE", default_value = "name")]
+    pub(super) unique_ids: UniqueIds,
+
+    /// Dovecot's pop3_uidl_format, for --unique-ids dovecot and auto
+    #[arg(long, value_name = "FORMAT", default_value = "%08Xu%08Xv")]
+    pub(super) dovecot_uidl_format: UniqueIdFormat,
 
     #[command(flatten)]
     pub(super) admin: AdminArgs,

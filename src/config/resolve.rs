@@ -10,7 +10,7 @@ use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
 use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
-use crate::maildrop::{Layouts, MailRoot};
+use crate::maildrop::{Layouts, MailRoot, UniqueIdRules};
 use crate::net::Certificates;
 use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
@@ -93,7 +93,8 @@ impl Args {
 
     /// Opens `path` as the mail directory.
     pub(super) fn open_mail_root(&self, path: PathBuf) -> Result<MailRoot, ConfigError> {
-        let layouts = Arc::new(Layouts::new(self.layout));
+        let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
+        let layouts = Arc::new(Layouts::new(self.layout).with_unique_ids(unique_ids));
         MailRoot::with_layouts(path.clone(), layouts).map_err(|error| ConfigError::MailRoot(path, error))
     }
 

@@ -9,6 +9,7 @@ use std::io;
 use clap::ValueEnum;
 
 use super::directory::Directory;
+use super::given_ids::UniqueIdRules;
 use super::homes::{Homes, Named};
 use super::is_missing;
 use super::location::Location;
@@ -33,6 +34,7 @@ pub enum LayoutChoice {
 pub struct Layouts {
     choice: LayoutChoice,
     homes: Homes,
+    unique_ids: UniqueIdRules,
 }
 
 impl Default for Layouts {
@@ -45,7 +47,17 @@ impl Layouts {
     /// Reads the system's accounts, so it must be called before the server is confined.
     #[must_use]
     pub fn new(choice: LayoutChoice) -> Self {
-        Self { choice, homes: Homes::of_system() }
+        Self { choice, homes: Homes::of_system(), unique_ids: UniqueIdRules::default() }
+    }
+
+    /// The same with other unique-ids.
+    #[must_use]
+    pub fn with_unique_ids(self, unique_ids: UniqueIdRules) -> Self {
+        Self { unique_ids, ..self }
+    }
+
+    pub(super) fn unique_ids(&self) -> &UniqueIdRules {
+        &self.unique_ids
     }
 
     /// Returns true if directories are never taken for Maildirs.

@@ -10,6 +10,7 @@
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
 //!   login to login.
+//! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
@@ -19,6 +20,7 @@
 mod directory;
 mod files;
 mod format;
+mod given_ids;
 mod homes;
 mod identity;
 mod index;
@@ -42,6 +44,7 @@ mod template;
 mod tests;
 mod update;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -49,6 +52,7 @@ use std::io;
 use std::num::NonZeroU32;
 
 use format::Format;
+pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
 use index::Index;
 pub use layout::{LayoutChoice, Layouts};
 pub use location::Location;
@@ -123,6 +127,8 @@ pub struct Maildrop {
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
     corrections: BTreeMap<usize, u64>,
+    /// The unique-ids that another server gave to messages, by ascending index.
+    given_ids: Box<[(usize, Vec<u8>)]>,
 }
 
 impl Maildrop {
@@ -134,7 +140,9 @@ impl Maildrop {
         let mut format = format::of(&location)?;
         let messages = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        Ok(Self { location, format, messages, marks: Marks::default(), octets, corrections: BTreeMap::new() })
+        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), &messages);
+        let (marks, corrections) = (Marks::default(), BTreeMap::new());
+        Ok(Self { location, format, messages, marks, octets, corrections, given_ids })
     }
 
     /// How many messages are not marked as deleted.
@@ -159,6 +167,24 @@ impl Maildrop {
     #[must_use]
     pub fn message(&self, number: MessageNumber) -> Option<&Message> {
         self.messages.get(number.index()).filter(|_| !self.marks.contains(number.index()))
+    }
+
+    /// The unique-id of the message with that number, unless it is marked as deleted.
+    #[must_use]
+    pub fn unique_id(&self, number: MessageNumber) -> Option<Cow<'_, [u8]>> {
+        Some(self.id_of(number.index(), self.message(number)?))
+    }
+
+    /// The unique-ids of the messages that are not marked as deleted, with their numbers.
+    pub fn unique_ids(&self) -> impl Iterator<Item = (usize, Cow<'_, [u8]>)> {
+        self.messages().map(|(number, message)| (number, self.id_of(number - 1, message)))
+    }
+
+    fn id_of<'a>(&'a self, index: usize, message: &'a Message) -> Cow<'a, [u8]> {
+        match self.given_ids.binary_search_by_key(&index, |&(index, _)| index) {
+            Ok(at) => Cow::Borrowed(&self.given_ids[at].1),
+            Err(_) => message.unique_id(),
+        }
     }
 
     /// The messages that are not marked as deleted, with their numbers.

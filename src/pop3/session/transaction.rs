@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{End, NoCommand, Session, State, Transaction};
 use crate::events::{Sent, TransformResult, What};
-use crate::maildrop::{Maildrop, Message, MessageNumber, OpenError, OpenMessage};
+use crate::maildrop::{Maildrop, MessageNumber, OpenError, OpenMessage};
 use crate::pop3::Command;
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::transfer::{self, Body, TransferError, Transferred};
@@ -31,8 +31,8 @@ impl<L: Link> Session<'_, L> {
                 None => self.err(Refusal::NoSuchMessage),
             },
             Ok(Command::Uidl(None)) => self.unique_id_listings(&state.maildrop)?,
-            Ok(Command::Uidl(Some(number))) => match state.maildrop.message(number) {
-                Some(message) => self.ok(format_args!("{number} {}", String::from_utf8_lossy(&message.unique_id()))),
+            Ok(Command::Uidl(Some(number))) => match state.maildrop.unique_id(number) {
+                Some(id) => self.ok(format_args!("{number} {}", String::from_utf8_lossy(&id))),
                 None => self.err(Refusal::NoSuchMessage),
             },
             Ok(Command::Retr(number)) => {
@@ -84,8 +84,8 @@ impl<L: Link> Session<'_, L> {
     /// Answers UIDL without a message number.
     fn unique_id_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
         self.ok("unique-id listing follows");
-        for (number, message) in maildrop.messages() {
-            reply::unique_id_listing(self.output.pending(), number, &message.unique_id());
+        for (number, id) in maildrop.unique_ids() {
+            reply::unique_id_listing(self.output.pending(), number, &id);
             self.output.flush_if_large()?;
         }
         reply::end(self.output.pending());
@@ -146,7 +146,7 @@ impl<L: Link> Session<'_, L> {
             }
             return Ok(sent);
         };
-        let unique_id = state.maildrop.message(number).map(Message::unique_id).unwrap_or_default();
+        let unique_id = state.maildrop.unique_id(number).unwrap_or_default();
         let subject =
             Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
         let begun = Instant::now();
