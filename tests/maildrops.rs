@@ -165,7 +165,8 @@ fn expect_refused_maildrop(server: &Server, why: &str) {
     client.call("QUIT");
     eventually("the log has the reason and the remedy", || {
         let log = server.stderr();
-        log.contains(why) && log.contains("serve them all the same with --layout flat")
+        // The reason is quoted in the log, so quotes in it are escaped.
+        log.contains(&why.replace('"', "\\\"")) && log.contains("serve them all the same with --layout flat")
     });
 }
 
