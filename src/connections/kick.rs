@@ -49,7 +49,7 @@ impl Connections {
 
     /// Ends the sessions of the open connections that are `meant`, without an UPDATE state. Sessions that are in the
     /// UPDATE state are left to finish. Waits until all of these sessions have ended and released their maildrops, at
-    /// most for [`PATIENCE`]. Returns how many were ended, or `None` if no connection is meant.
+    /// most for 5 s. Returns how many were ended, or `None` if no connection is meant.
     #[must_use]
     pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
         let meant: Vec<_> = self.open().into_iter().filter(|connection| meant(connection)).collect();

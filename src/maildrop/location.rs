@@ -10,7 +10,7 @@ use crate::auth::UserName;
 /// What distinguishes a maildrop from others: the directory beneath which it is opened, and its path there.
 pub(super) type Key = (RootId, Vec<u8>);
 
-/// The location of a user's maildrop. Everything in the maildrop is opened beneath [`Location::root`].
+/// The location of a user's maildrop. Everything in the maildrop is opened beneath its root directory.
 #[derive(Debug, Clone)]
 pub struct Location(Arc<Parts>);
 

@@ -77,7 +77,7 @@ impl From<io::Error> for LockError {
 
 impl Locks {
     /// Locks the maildrop at `location`, or behind a link there that the operator has made, for the session `holder`. Waits
-    /// up to [`PATIENCE`] for a session that is ending.
+    /// up to 2 s for a session that is ending.
     ///
     /// # Errors
     /// [`LockError`], also when another session keeps the maildrop.

@@ -26,13 +26,13 @@ const PER_THREAD: usize = 64;
 /// first one, so the disk can read neighbouring files together.
 const GROUP: usize = 32;
 
-/// Enough descriptors for all connections, for two scans with groups of [`GROUP`] files, and for other open files.
+/// Enough descriptors for all connections, for two scans with groups of `GROUP` files, and for other open files.
 pub const PLENTY_OF_DESCRIPTORS: u64 = MAX_DESCRIPTORS + 2 * (THREADS * GROUP) as u64;
 
 /// How many files a thread has open if the limit on descriptors is lower than that.
 const SMALL_GROUP: usize = 2;
 
-/// Descriptors that are set aside for groups of [`SMALL_GROUP`] files.
+/// Descriptors that are set aside for groups of `SMALL_GROUP` files.
 pub const SCAN_DESCRIPTORS: u64 = (THREADS * SMALL_GROUP) as u64;
 
 /// Held by the one scan that may use several threads. This bounds threads and descriptors when many users log in for

@@ -1,6 +1,6 @@
 //! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
 //!
-//! - [`bind`] and [`Listener`] make listening sockets and take connections from them.
+//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them.
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
 //! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.

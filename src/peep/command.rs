@@ -1,7 +1,7 @@
 //! A PEEP command as a value. The server parses it and the client writes it, so both have the same grammar.
 //!
 //! Each command is declared once, in the table of `commands!`: its variant, its arguments, how it begins on the wire and
-//! the form of its answer. [`argument`](super::argument) has the types of arguments.
+//! the form of its answer. [`argument`] has the types of arguments.
 
 use std::fmt;
 
