@@ -96,6 +96,10 @@ fn each_flag_is_a_key() {
         ("no-landlock = true", &["--no-landlock"]),
         ("confine = true", &["--confine"]),
         ("layout = 'flat'", &["--layout", "flat"]),
+        (
+            "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",
+            &["--unique-ids", "dovecot", "--dovecot-uidl-format", "%v.%u"],
+        ),
     ];
     let mut seen = String::new();
     for (file, arguments) in samples {
