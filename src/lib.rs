@@ -3,18 +3,18 @@
 //! This page is the map. The programs in `bin/` parse their arguments and call one function here. The modules form
 //! three layers; a module uses only modules of its own layer or of a layer below.
 //!
-//! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals,
-//!   shutdown), [`acceptors`] (listening sockets), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins), [`confine`] (gives
-//!   up rights), [`logging`] (the log), [`records`] (writes the counters to files), [`metrics`] (counters and histograms for Prometheus), [`reload`] (reads the
-//!   configuration again), [`systemd`] (sockets from the service manager, and what it is told), [`malloc`] (settings
-//!   of the C library's allocator).
+//! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals, shutdown),
+//!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
+//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`logging`] (the log), [`metrics`]
+//!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
+//!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
-//!   [`connections`] (connection slots), [`events`] (what happens, for the log and others), [`guard`] (limits by address and before login), [`stats`] (counters),
-//!   [`state`] (the state directory), [`descriptors`] (the limit of open files), [`append`] (opens files that
-//!   lines are appended to).
+//!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
+//!   [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state directory),
+//!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to).
 //!
 //! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). Both use [`trust`] to check
 //! certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
