@@ -1,6 +1,6 @@
 //! The events themselves: each has the client that it concerns and the values that belong to it.
 //!
-//! Sessions build an event from references, so that one that nobody listens to costs no allocation.
+//! Sessions build an event from references, so an event without a consumer costs no allocation.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -55,7 +55,7 @@ pub enum What<'a> {
     },
     /// A user has logged in.
     Login {
-        /// How the user has proven to be who it is.
+        /// How the client proved its identity.
         method: Method,
         /// The messages in the maildrop.
         messages: usize,
@@ -208,7 +208,7 @@ pub struct Counts {
     pub commands: u64,
 }
 
-/// How a session ended, for those who count.
+/// How a session ended, as metrics count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndResult {
     /// The client has sent QUIT, or the admin's client has left.
@@ -321,7 +321,7 @@ impl Event<'_> {
         }
     }
 
-    /// The user that the event concerns: who has logged in, or the name that was given.
+    /// The user that the event concerns: the user who has logged in, or the name that the client sent.
     #[must_use]
     pub fn user(&self) -> Option<Cow<'_, str>> {
         match &self.what {

@@ -1,7 +1,7 @@
 //! What happens in the server, as one stream of typed events.
 //!
 //! - [`Event`] is a [`Client`] and [`What`] has happened to it. [`Reason`] says why a login is refused.
-//! - [`Events`] takes each event from the session in which it happens and gives it to those who want to know: the log,
+//! - [`Events`] takes each event from the session in which it happens and passes it to its consumers: the log,
 //!   the counters of [`crate::stats`], [`crate::metrics`] and followers. A new consumer is added here and touches no session.
 //! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
 //! - [`Follower`] reads the events as lines, for PEEP's `f`.

@@ -4,7 +4,7 @@
 //! - [`Metrics`] counts what [`crate::events`] tells in more detail, from when it is switched on by `--metrics`.
 //! - [`Exporter`] serves the text over HTTP (`--metrics`).
 //!
-//! No label has a user's name or an address: they would be too many, and nobody's business.
+//! No label has a user's name or an address: there would be too many values, and they are private.
 
 mod counted;
 mod exporter;

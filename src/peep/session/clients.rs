@@ -1,4 +1,4 @@
-//! The commands about connections and addresses: who is connected, and who is not to be.
+//! The commands about connections and addresses: lists of connections, kicks, bans and draining.
 
 use std::time::Duration;
 
