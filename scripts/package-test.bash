@@ -47,7 +47,7 @@ page_is_readable() {
     local text
     text=$(MANWIDTH=100 man --warnings "$@" 2>/tmp/warnings)
     # A table that is wider than the terminal is no fault of the page.
-    if ((${#text} < 1000)) || grep -v "cannot adjust line" /tmp/warnings; then
+    if ((${#text} < 1000)) || grep -v -e "cannot adjust line" -e "can.t break line" /tmp/warnings; then
         return 1
     fi
 }
