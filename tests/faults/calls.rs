@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USER, eventually, lines_of};
+use crate::harness::{Client, MailRoot, Maildrop, PASSWORD, PATIENCE, Server, USER, eventually, lines_of, settled};
 use crate::octets::{top_of, wire_form};
 
 /// The system calls of a session, and the errors with which each can fail.
@@ -282,6 +282,13 @@ pub(super) fn descriptors(server: &Server) -> BTreeSet<u32> {
     open.map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
+/// Returns the server's descriptors when no client is connected. The server may still be opening and closing files of its
+/// own when its ports are bound, so this waits until the descriptors stay the same.
+pub(super) fn descriptors_at_rest(server: &Server) -> BTreeSet<u32> {
+    settled("the server is at rest", || descriptors(server));
+    descriptors(server)
+}
+
 /// The server's thread that is inside a system call on `descriptor`.
 pub(super) fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
     let argument = format!("{descriptor:#x}");
@@ -308,7 +315,7 @@ struct Trials {
 impl Trials {
     fn new(scene: Scene) -> Self {
         let server = Server::builder().mail(&MailRoot::new()).start();
-        let at_rest = descriptors(&server);
+        let at_rest = descriptors_at_rest(&server);
         scene.set_up(&server);
         let listing = server.session().listing("UIDL");
         let unique_ids = (1..).zip(listing).map(|(number, line)| value(number, &line)).collect();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use super::calls::{Tracer, descriptors, thread_at};
+use super::calls::{Tracer, descriptors, descriptors_at_rest, thread_at};
 use crate::harness::{Client, MailRoot, PASSWORD, Server, USER, eventually};
 
 /// The system calls with which a session changes or reads the mbox, its index and its journal.
@@ -103,7 +103,7 @@ fn check(server: &Server, answer: Option<bool>, what: &str) {
 #[test]
 fn no_failing_call_loses_mail_in_an_mbox() {
     let server = Server::start();
-    let at_rest = descriptors(&server);
+    let at_rest = descriptors_at_rest(&server);
     let mut count = 0;
     for (call, error) in CALLS {
         for which in 1..MOST_CALLS {
@@ -132,7 +132,7 @@ fn a_server_killed_at_any_call_loses_no_mail_in_an_mbox() {
     for call in ["pwrite64", "ftruncate", "fdatasync", "renameat", "unlinkat", "fallocate"] {
         for which in 1..MOST_CALLS {
             let mut server = Server::start();
-            let at_rest = descriptors(&server);
+            let at_rest = descriptors_at_rest(&server);
             set_up(server.mail());
             let client = server.pop3();
             let tracer = Tracer::attach_to_kill(thread_of(&server, &at_rest), call, which);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::calls::{Tracer, descriptors, thread_at};
+use super::calls::{Tracer, descriptors, descriptors_at_rest, thread_at};
 use crate::harness::{Server, eventually};
 
 /// The system calls that change the users file, and the errors with which each can fail. A call may have several names;
@@ -51,7 +51,7 @@ impl Trials {
         let users = directory.path().join("users");
         fs::write(&users, BEFORE).unwrap();
         let server = Server::builder().users_file(&users).start();
-        let at_rest = descriptors(&server);
+        let at_rest = descriptors_at_rest(&server);
         Self { _directory: directory, users, server, at_rest }
     }
 
