@@ -117,6 +117,10 @@ fn a_symbolic_link_of_the_operator_is_followed() {
     client.quit();
     assert!(elsewhere.maildrop("ana/Maildir").messages().is_empty());
     assert_eq!(stat(&server, "relative"), "1 40");
+    // PEEP finds the maildrop as a login does.
+    let mut admin = server.admin();
+    assert_eq!(admin.value("at relative pass"), "ok");
+    assert!(admin.values("i? relative").contains(&"messages 1".to_owned()));
     for name in ["below", "twice"] {
         assert!(refusal(&server, name).starts_with("[SYS/"), "{name}");
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::message::{FilePath, Folder};
 use super::root::{Root, RootId};
 use crate::auth::UserName;
@@ -84,6 +86,11 @@ impl Location {
         }
         OwnFiles { directory: self.folder(folder), prefix: b".pop3d-".to_vec() }
     }
+}
+
+/// Returns true for the error of opening a maildrop that is, or is below, a symbolic link.
+pub(super) fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// The files that the server keeps for a maildrop: dot-files in one directory.

@@ -13,9 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::io::Errno;
 
-use super::location::{Key, Location};
+use super::location::{Key, Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
 use super::message::Folder;
 use super::root;
@@ -170,10 +169,6 @@ impl Drop for Lock {
         self.locks.held.lock().remove(&self.location.key());
         self.locks.freed.notify_all();
     }
-}
-
-fn is_link(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// Locks the maildrop against other servers.

@@ -56,6 +56,7 @@ pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
 use index::Index;
 pub use layout::{LayoutChoice, Layouts};
 pub use location::Location;
+use location::is_link;
 pub use lock::{Holder, Lock, LockError, Locks};
 use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
@@ -132,11 +133,18 @@ pub struct Maildrop {
 }
 
 impl Maildrop {
-    /// Lists and measures the user's messages.
+    /// Lists and measures the messages of the maildrop at `location`, or behind a link there that the operator has made.
     ///
     /// # Errors
     /// When the maildrop exists and cannot be read.
     pub fn open(location: Location) -> io::Result<Self> {
+        match Self::open_at(location.clone()) {
+            Err(error) if is_link(&error) => Self::open_at(location.behind_link()?),
+            result => result,
+        }
+    }
+
+    fn open_at(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
         let messages = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
