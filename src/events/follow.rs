@@ -41,7 +41,7 @@ struct Ring {
 #[derive(Debug)]
 struct Line {
     user: Option<String>,
-    text: String,
+    text: Arc<str>,
 }
 
 impl Recent {
@@ -50,7 +50,8 @@ impl Recent {
         if self.followers.load(Ordering::Acquire) == 0 {
             return;
         }
-        let line = Arc::new(Line { user: event.user().map(Into::into), text: text(OffsetDateTime::now_utc(), event) });
+        let line =
+            Arc::new(Line { user: event.user().map(Into::into), text: text(OffsetDateTime::now_utc(), event).into() });
         let mut ring = self.ring.lock();
         ring.added += 1;
         if ring.lines.len() == CAPACITY {
@@ -76,7 +77,7 @@ pub struct Batch {
     /// user.
     pub lost: u64,
     /// A line for each event: the time, the event's name, and `name=value` for each of its fields.
-    pub lines: Vec<String>,
+    pub lines: Vec<Arc<str>>,
 }
 
 impl Follower {
@@ -97,7 +98,7 @@ impl Follower {
             (lost, ring.lines.iter().skip(read).cloned().collect())
         };
         let wanted = lines.into_iter().filter(|line| self.user.is_none() || self.user == line.user);
-        Batch { lost, lines: wanted.map(|line| line.text.clone()).collect() }
+        Batch { lost, lines: wanted.map(|line| Arc::clone(&line.text)).collect() }
     }
 }
 
