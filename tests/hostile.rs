@@ -43,6 +43,15 @@ fn server(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> u
     port
 }
 
+/// Reads the login of a PEEP client, accepts it, and reads the client's first command, which the caller answers.
+fn after_login(socket: TcpStream) -> io::Result<BufReader<TcpStream>> {
+    let mut lines = BufReader::new(socket);
+    lines.read_line(&mut String::new())?;
+    lines.get_mut().write_all(b"+\r\n")?;
+    lines.read_line(&mut String::new())?;
+    Ok(lines)
+}
+
 /// Starts a POP3 server and returns its port. It answers each line with the result of `answer`, which gets the line and
 /// the number of lines before it. After an answer without a line end or of several lines, it sends `more` again and
 /// again.
@@ -91,10 +100,7 @@ fn popbench(port: u16, arguments: &str) -> Ended {
 /// sends `more` again and again.
 fn peep_server(first: &'static [u8], more: &'static [u8], pause: Duration) -> u16 {
     server(move |socket| {
-        let mut lines = BufReader::new(socket);
-        lines.read_line(&mut String::new())?;
-        lines.get_mut().write_all(b"+\r\n")?;
-        lines.read_line(&mut String::new())?;
+        let mut lines = after_login(socket)?;
         lines.get_mut().write_all(first)?;
         repeat(lines.get_mut(), more, pause)
     })
@@ -145,10 +151,7 @@ fn peepclient_prints_a_long_listing_as_it_arrives() {
     const LINE: &[u8] = &[b'u'; 400];
     const COUNT: usize = 500_000;
     let port = server(|socket| {
-        let mut lines = BufReader::new(socket);
-        lines.read_line(&mut String::new())?;
-        lines.get_mut().write_all(b"+\r\n")?;
-        lines.read_line(&mut String::new())?;
+        let mut lines = after_login(socket)?;
         let piece = [LINE, b"\r\n"].concat().repeat(1000);
         write!(lines.get_mut(), "+{COUNT}\r\n")?;
         (0..COUNT / 1000).try_for_each(|_| lines.get_mut().write_all(&piece))
@@ -333,10 +336,7 @@ fn peepclient_prints_json_as_it_arrives_and_escapes_it() {
     // In all 200 MB, more than the client may have.
     const COUNT: usize = 500_000;
     let port = server(|socket| {
-        let mut lines = BufReader::new(socket);
-        lines.read_line(&mut String::new())?;
-        lines.get_mut().write_all(b"+\r\n")?;
-        lines.read_line(&mut String::new())?;
+        let mut lines = after_login(socket)?;
         let line = format!("name{UNSAFE}{} value%1B[2J\r\n", "x".repeat(300));
         write!(lines.get_mut(), "+{COUNT}\r\n")?;
         let piece = line.repeat(1000);

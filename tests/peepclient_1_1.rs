@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -51,23 +51,26 @@ impl Answering {
     pub(crate) fn on_a_port(&self) -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = self.clone();
-        thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                socket.set_read_timeout(Some(2 * PATIENCE)).unwrap();
-                let server = server.clone();
-                thread::spawn(move || server.serve(socket));
-            }
+        self.serve_each(move || {
+            let (socket, _) = listener.accept()?;
+            socket.set_read_timeout(Some(2 * PATIENCE)).map(|()| socket)
         });
         port
     }
 
     fn on_a_socket(&self, path: &Path) {
         let listener = UnixListener::bind(path).unwrap();
+        self.serve_each(move || {
+            let (socket, _) = listener.accept()?;
+            socket.set_read_timeout(Some(2 * PATIENCE)).map(|()| socket)
+        });
+    }
+
+    /// Serves each connection that `accept` returns in a thread of its own.
+    fn serve_each<S: Read + Write + Send + 'static>(&self, mut accept: impl FnMut() -> io::Result<S> + Send + 'static) {
         let server = self.clone();
         thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                socket.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+            while let Ok(socket) = accept() {
                 let server = server.clone();
                 thread::spawn(move || server.serve(socket));
             }
