@@ -224,8 +224,8 @@ fn bind_added<'a>(
     Ok(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)).collect())
 }
 
-/// Returns true if a server that has given up rights cannot bind a port because of that: it may lack the permission, or
-/// may not replace a socket that another user, who has started it, has bound.
+/// Returns true if a server that has given up rights cannot bind a port because of that. It may lack the permission, or the
+/// port may be in use by a socket of its own that was bound before the server changed its user.
 fn needs_restart(error: &io::Error, endpoint: &Endpoint, removed: &[Open]) -> bool {
     match error.kind() {
         io::ErrorKind::PermissionDenied => true,

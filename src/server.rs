@@ -24,7 +24,7 @@ use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::metrics::Exporter;
 use crate::net::{self, Socket};
 use crate::pool::Pool;
-use crate::pop3::Summary;
+use crate::pop3::{End, Summary};
 use crate::records::Records;
 use crate::reload::Reload;
 use crate::settings::Settings;
@@ -292,6 +292,7 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
     let ended = |result, reason: Option<fmt::Arguments<'_>>, counts| {
         shared.events.emit(client, What::Ended(Ended { result, reason, counts }));
     };
+    let ended_by = |end: End, counts| ended(end.result(), Some(format_args!("{end}")), counts);
     let session = AssertUnwindSafe(|| {
         shared.events.emit(client, What::Connected);
         let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
@@ -306,20 +307,16 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
                     client.set_tls(&agreed);
                     shared.events.emit(client, What::Tls { agreed: &agreed });
                 }
-                Err(error) => {
-                    return ended(EndResult::Handshake, Some(format_args!("TLS handshake failed: {error}")), None);
-                }
+                Err(error) => return ended_by(End::Handshake(error), None),
             }
         }
         match slot.protocol() {
             Protocol::Pop3 => {
                 let Summary { end, counts } = pop3::serve(socket, shared, &admission, client);
-                ended(end.result(), Some(format_args!("{end}")), Some(counts));
+                ended_by(end, Some(counts));
             }
             Protocol::Peep => match peep::serve(socket, shared, &admission, client) {
-                _ if client.progress.is_kicked() => {
-                    ended(EndResult::Kicked, Some(format_args!("ended by an admin")), None);
-                }
+                _ if client.progress.is_kicked() => ended_by(End::Kicked, None),
                 Ok(()) => ended(EndResult::Quit, None, None),
                 Err(error) => ended(EndResult::Failed, Some(format_args!("{error}")), None),
             },

@@ -1,16 +1,17 @@
 //! What all sessions share: settings, accounts, locks, counters and limits. Each part hides its own lock. The server
 //! makes one [`Shared`] from the configuration; the sessions of both protocols get a reference to it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use crate::auth::Users;
+use crate::auth::{UserName, Users};
 use crate::connections::{Connections, Protocol};
 use crate::events::Events;
 use crate::guard::{Guard, Limits};
-use crate::maildrop::Locks;
+use crate::maildrop::{Location, Locks};
 use crate::reload::Reloader;
 use crate::settings::Settings;
 use crate::stats::{Sample, Stats};
@@ -64,6 +65,15 @@ impl Shared {
             guard: Guard::new(limits),
             reloader: Reloader::default(),
         }
+    }
+
+    /// The location of the user's maildrop, by the account and the settings in force.
+    ///
+    /// # Errors
+    /// If the user has no maildrop there, or the mail directory cannot be opened.
+    pub fn location_of(&self, user: UserName) -> io::Result<Location> {
+        let mailbox = self.users.mailbox(&user);
+        self.settings().mail_root.location_of(user, &mailbox)
     }
 
     /// The settings in force at this moment.

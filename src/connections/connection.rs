@@ -16,7 +16,7 @@ use crate::guard::Pace;
 pub struct Connection {
     /// The socket. Reading and writing it needs no exclusive access.
     pub stream: TcpStream,
-    /// Who is connected, and what its session is doing.
+    /// The client, and the state of its session.
     pub client: Client,
     pub(super) protocol: Protocol,
     /// When the session began to wait for the client's next command or part of the TLS handshake, if it is waiting.
@@ -24,7 +24,7 @@ pub struct Connection {
     /// True once the server itself has ended the reading.
     reading_ended: AtomicBool,
     logged_in: AtomicBool,
-    /// How fast the client reads what it is sent.
+    /// How fast the client reads the replies of the server.
     pub(super) pace: Mutex<Pace>,
     /// True once the server has closed the connection because the client reads too slowly.
     closed_as_slow: AtomicBool,

@@ -7,7 +7,7 @@ use super::{Connection, Connections, Protocol, WRITE_STALL};
 use crate::guard::MinRate;
 
 impl Connections {
-    /// Sets how long a POP3 client may read nothing of what it is being sent. This also applies to writes in progress.
+    /// Sets how long a write to a POP3 client may make no progress. This also applies to writes in progress.
     pub fn set_write_stall(&self, stall: Duration) {
         let milliseconds = stall.min(WRITE_STALL).as_millis();
         self.write_stall.store(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -70,7 +70,7 @@ impl Slot {
         &self.connection.client
     }
 
-    /// How long the client may read nothing at all of what it is being sent.
+    /// How long a write to the client may make no progress.
     #[must_use]
     pub fn write_stall(&self) -> Duration {
         match self.protocol() {

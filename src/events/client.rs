@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::auth::UserName;
 use crate::connections::{Progress, Service};
+use crate::maildrop::Holder;
 
 /// A client, as events name it.
 #[derive(Debug)]
@@ -69,6 +70,12 @@ impl Client {
     /// Notes what the TLS handshake has agreed on.
     pub fn set_tls(&self, agreed: &str) {
         let _ = self.tls.set(if agreed.starts_with("TLSv1_2") { TlsVersion::V1_2 } else { TlsVersion::V1_3 });
+    }
+}
+
+impl From<&Client> for Holder {
+    fn from(&Client { session, address, since, .. }: &Client) -> Self {
+        Self { session, address: address.ip(), since }
     }
 }
 

@@ -5,8 +5,8 @@ use std::io;
 
 use log::Level;
 
-use crate::auth::Wrong;
 use crate::auth::sasl::{Failure, Mechanism};
+use crate::auth::{Denied, Users, Wrong};
 use crate::guard::Penalty;
 use crate::maildrop::{Holder, LockError};
 
@@ -72,6 +72,16 @@ impl From<LockError> for Reason {
 }
 
 impl Reason {
+    /// Why `users` have refused the credentials of a client that gave this name.
+    #[must_use]
+    pub fn denied(denied: Denied, users: &Users, name: &[u8]) -> Self {
+        match denied {
+            Denied::Credentials => Self::Credentials(users.explain(name)),
+            Denied::OtherUser => Self::Credentials(Wrong::OtherUser),
+            Denied::Busy => Self::BusyVerifier,
+        }
+    }
+
     /// The names that [`Reason::class`] has.
     pub const CLASSES: [&'static str; 10] = [
         "unknown-user",

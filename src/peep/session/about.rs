@@ -5,10 +5,10 @@ use std::process;
 use std::time::SystemTime;
 
 use super::Session;
-use crate::auth::{Denied, UserName, Wrong};
+use crate::auth::UserName;
 use crate::connections::{Protocol, Service, Stage};
-use crate::events::{Client, Reason};
-use crate::maildrop::{Holder, Location, Maildrop};
+use crate::events::Reason;
+use crate::maildrop::Maildrop;
 use crate::peep::{ErrorCode, NameValue, Reply, time};
 
 /// Lines of names and values.
@@ -80,7 +80,7 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        match self.location(user).and_then(|location| Maildrop::open(location).map_err(Reason::Maildrop)) {
+        match self.shared.location_of(user).and_then(Maildrop::open).map_err(Reason::Maildrop) {
             Ok(maildrop) => {
                 pairs.add("messages", maildrop.count());
                 pairs.add("octets", maildrop.octets());
@@ -112,20 +112,11 @@ impl Session<'_> {
     /// Does what a login does, and releases the maildrop at once.
     fn try_login(&self, name: &str, password: &str) -> Result<(), Reason> {
         let users = &self.shared.users;
-        let user = users.authenticate(name.as_bytes(), password.as_bytes()).map_err(|denied| match denied {
-            Denied::Credentials => Reason::Credentials(users.explain(name.as_bytes())),
-            Denied::OtherUser => Reason::Credentials(Wrong::OtherUser),
-            Denied::Busy => Reason::BusyVerifier,
-        })?;
-        let location = self.location(user)?;
-        let Client { session, address, since, .. } = *self.client;
-        let _lock = self.shared.locks.lock(&location, Holder { session, address: address.ip(), since })?;
+        let user = users
+            .authenticate(name.as_bytes(), password.as_bytes())
+            .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
+        let location = self.shared.location_of(user).map_err(Reason::Maildrop)?;
+        let _lock = self.shared.locks.lock(&location, self.client.into())?;
         Maildrop::open(location).map(drop).map_err(Reason::Maildrop)
-    }
-
-    /// The user's maildrop, as a login finds it.
-    fn location(&self, user: UserName) -> Result<Location, Reason> {
-        let mailbox = self.shared.users.mailbox(&user);
-        self.shared.settings().mail_root.location_of(user, &mailbox).map_err(Reason::Maildrop)
     }
 }

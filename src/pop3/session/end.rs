@@ -64,7 +64,7 @@ impl fmt::Display for End {
 }
 
 impl End {
-    /// The same without details, for those who count.
+    /// The same without details, as metrics count it.
     #[must_use]
     pub fn result(&self) -> EndResult {
         match self {

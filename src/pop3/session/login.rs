@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
-use crate::auth::{Denied, UserName, Users, Wrong};
+use crate::auth::{Denied, UserName, Users};
 use crate::connections::Stage;
-use crate::events::{Client, Lossy, Method, Reason, What};
-use crate::guard::{Attempt, AttemptRefused};
-use crate::maildrop::{Holder, Maildrop};
+use crate::events::{Lossy, Method, Reason, What};
+use crate::guard::AttemptRefused;
+use crate::maildrop::Maildrop;
 use crate::pop3::reply::{Fault, Refusal};
 use crate::wire::Link;
 
@@ -37,7 +37,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-impl<'a, L: Link> Session<'a, L> {
+impl<L: Link> Session<'_, L> {
     /// Carries out a login whose credentials come in one step: `prove` verifies them. `secret` is the password, if the
     /// client sent one; repeating the same wrong password raises the penalty less than guessing.
     pub(super) fn log_in(
@@ -81,28 +81,22 @@ impl<'a, L: Link> Session<'a, L> {
                 self.limits.succeeded(attempt);
                 Ok(proven)
             }
-            Err(Denied::Credentials) => Err(self.failed(attempt, self.shared.users.explain(claim.name))),
-            Err(Denied::OtherUser) => Err(self.failed(attempt, Wrong::OtherUser)),
-            Err(Denied::Busy) => Err(Reason::BusyVerifier),
+            Err(denied) => {
+                let reason = Reason::denied(denied, &self.shared.users, claim.name);
+                if matches!(reason, Reason::Credentials(_))
+                    && let Some(penalty) = self.limits.failed(attempt)
+                {
+                    self.emit(What::Penalty { penalty });
+                }
+                Err(reason)
+            }
         }
-    }
-
-    /// Counts a login whose credentials were wrong.
-    fn failed(&mut self, attempt: Attempt<'a>, wrong: Wrong) -> Reason {
-        if let Some(penalty) = self.limits.failed(attempt) {
-            self.emit(What::Penalty { penalty });
-        }
-        Reason::Credentials(wrong)
     }
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
-        let mailbox = self.shared.users.mailbox(&user);
-        let location =
-            self.shared.settings().mail_root.location_of(user.clone(), &mailbox).map_err(Reason::Maildrop)?;
-        let Client { session, address, since, .. } = *self.client;
-        let holder = Holder { session, address: address.ip(), since };
-        let lock = self.shared.locks.lock(&location, holder)?;
+        let location = self.shared.location_of(user.clone()).map_err(Reason::Maildrop)?;
+        let lock = self.shared.locks.lock(&location, self.client.into())?;
         let scan = Instant::now();
         let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
         self.client.set_user(user);
