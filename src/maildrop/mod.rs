@@ -133,18 +133,23 @@ pub struct Maildrop {
 }
 
 impl Maildrop {
-    /// Lists and measures the messages of the maildrop at `location`, or behind a link there that the operator has made.
+    /// Opens the maildrop at `location`, or behind a link there that the operator has made. A session opens the location of
+    /// its [`Lock`] instead, which is behind the link already.
     ///
     /// # Errors
-    /// When the maildrop exists and cannot be read.
-    pub fn open(location: Location) -> io::Result<Self> {
-        match Self::open_at(location.clone()) {
-            Err(error) if is_link(&error) => Self::open_at(location.behind_link()?),
+    /// When the maildrop exists and cannot be read, or a link is not the operator's.
+    pub fn open_without_lock(location: Location) -> io::Result<Self> {
+        match Self::open(location.clone()) {
+            Err(error) if is_link(&error) => Self::open(location.behind_link()?),
             result => result,
         }
     }
 
-    fn open_at(location: Location) -> io::Result<Self> {
+    /// Lists and measures the user's messages.
+    ///
+    /// # Errors
+    /// When the maildrop exists and cannot be read.
+    pub fn open(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
         let messages = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();

@@ -80,7 +80,7 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        match self.shared.location_of(user).and_then(Maildrop::open).map_err(Reason::Maildrop) {
+        match self.shared.location_of(user).and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
             Ok(maildrop) => {
                 pairs.add("messages", maildrop.count());
                 pairs.add("octets", maildrop.octets());
@@ -116,7 +116,7 @@ impl Session<'_> {
             .authenticate(name.as_bytes(), password.as_bytes())
             .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
         let location = self.shared.location_of(user).map_err(Reason::Maildrop)?;
-        let _lock = self.shared.locks.lock(&location, self.client.into())?;
-        Maildrop::open(location).map(drop).map_err(Reason::Maildrop)
+        let lock = self.shared.locks.lock(&location, self.client.into())?;
+        Maildrop::open(lock.location().clone()).map(drop).map_err(Reason::Maildrop)
     }
 }
