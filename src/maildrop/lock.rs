@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::location::{Key, Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
+use super::lock_record::Elsewhere;
 use super::message::Folder;
 use super::root;
 use crate::auth::UserName;
@@ -62,8 +63,8 @@ impl fmt::Display for Holder {
 pub enum LockError {
     /// Another session of this server keeps it.
     HeldBy(Holder),
-    /// Another server or program keeps it.
-    HeldElsewhere,
+    /// Another server or program keeps it, and this session if it is a server that tells.
+    HeldElsewhere(Option<Elsewhere>),
     /// It cannot be found out whether another server holds the lock, or the user's directory is refused as a maildrop.
     Io(io::Error),
 }
@@ -94,14 +95,35 @@ impl Locks {
         let mut lock = self.lock_here(location, holder, deadline)?;
         let Some(folder) = folder else { return Ok(lock) };
         match lock_everywhere(location, folder, deadline)? {
-            Attempt::Taken(file) => lock.file = Some(file),
-            Attempt::Busy => return Err(LockError::HeldElsewhere),
+            Attempt::Taken(file) => {
+                file.name_holder(&holder);
+                lock.file = Some(file);
+            }
+            Attempt::Busy(folder) => return Err(LockError::HeldElsewhere(lock_file::named_holder(location, folder))),
             Attempt::Unavailable(error) => {
                 let path = root::display(&location.folder(folder));
                 log::warn!("{path} cannot be locked, so its messages can be read and not deleted: {error}");
             }
         }
         Ok(lock)
+    }
+
+    /// Returns which session of another server has the maildrop at `location`, or behind a link there that the operator has
+    /// made, if one does and its server tells.
+    #[must_use]
+    pub fn holder_elsewhere(&self, location: &Location) -> Option<Elsewhere> {
+        let behind_link;
+        let location = match lock_file::folder(location) {
+            Err(error) if is_link(&error) => {
+                behind_link = location.behind_link().ok()?;
+                &behind_link
+            }
+            _ => location,
+        };
+        match self.held.lock().contains_key(&location.key()) {
+            true => None,
+            false => lock_file::holder_elsewhere(location),
+        }
     }
 
     /// Locks the maildrop against the other sessions of this server.
@@ -175,7 +197,7 @@ impl Drop for Lock {
 fn lock_everywhere(location: &Location, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
     loop {
         match LockFile::take(location, folder)? {
-            Attempt::Busy if Instant::now() < deadline => thread::sleep(POLL),
+            Attempt::Busy(_) if Instant::now() < deadline => thread::sleep(POLL),
             attempt => return Ok(attempt),
         }
         // The layout may have changed meanwhile.
@@ -229,11 +251,30 @@ mod tests {
         let (directory, ana) = mail();
         let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
         let lock = one.lock(&ana, holder()).unwrap();
-        assert!(matches!(other.lock(&ana, holder()), Err(LockError::HeldElsewhere)));
+        let told = |result: Result<Lock, LockError>| match result {
+            Err(LockError::HeldElsewhere(told)) => told.map(|told| (told.session, told.process)),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(other.lock(&ana, holder())), Some((Some(17), std::process::id())));
+        assert_eq!(other.holder_elsewhere(&ana).unwrap().session, Some(17));
+        assert_eq!(one.holder_elsewhere(&ana), None, "it has the maildrop itself");
         assert!(other.users().is_empty());
+        // A file that another program has written to tells nothing.
+        fs::write(directory.path().join("ana/.pop3d-lock"), "host=\x1b[2J\n").unwrap();
+        assert_eq!(told(other.lock(&ana, holder())), None);
         drop(lock);
-        let _lock = other.lock(&ana, holder()).unwrap();
-        assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 0);
+        let _lock = other.lock(&ana, Holder { session: Some(3), ..holder() }).unwrap();
+        assert_eq!(one.holder_elsewhere(&ana).unwrap().session, Some(3));
+        assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 160);
+    }
+
+    #[test]
+    fn a_free_maildrop_has_no_holder() {
+        let (_directory, ana) = mail();
+        let locks = Arc::new(Locks::default());
+        assert_eq!(locks.holder_elsewhere(&ana), None);
+        drop(locks.lock(&ana, holder()).unwrap());
+        assert_eq!(locks.holder_elsewhere(&ana), None, "the file names the last session");
     }
 
     #[test]

@@ -236,7 +236,7 @@ fn the_lock_file_is_beside_the_mbox() {
     let holder = Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() };
     let lock = one.lock(&location, holder).unwrap();
     assert!(mail.own("lock").exists() && lock.is_exclusive());
-    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere)));
+    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere(Some(_)))));
     fs::write(mail.path(), "Subject: no mbox\n").unwrap();
     fs::remove_file(mail.own("lock")).unwrap();
     drop(lock);

@@ -86,7 +86,9 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        match self.shared.location_of(user).and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
+        let location = self.shared.location_of(user);
+        let elsewhere = location.as_ref().ok().and_then(|location| self.shared.locks.holder_elsewhere(location));
+        match location.and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
             Ok(maildrop) => {
                 pairs.add("messages", maildrop.count());
                 pairs.add("octets", maildrop.octets());
@@ -101,6 +103,10 @@ impl Session<'_> {
         pairs.add_some("session", session.and_then(|client| client.session));
         pairs.add_some("session_address", session.map(|client| client.address));
         pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
+        pairs.add_some("holder_host", elsewhere.as_ref().map(|holder| &holder.host));
+        pairs.add_some("holder_pid", elsewhere.as_ref().map(|holder| holder.process));
+        pairs.add_some("holder_session", elsewhere.as_ref().and_then(|holder| holder.session));
+        pairs.add_some("holder_seconds", elsewhere.as_ref().map(|holder| holder.age().as_secs()));
         let logins = self.shared.events.logins_of(name);
         pairs.add("logins", logins.map_or(0, |logins| logins.count));
         pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
