@@ -1,5 +1,5 @@
 //! Followers: each reads the events as lines, at its own pace. A follower that is too slow loses the events that the ring
-//! has no room for, and is told how many.
+//! has no room for, and all followers lose some when there are too many. They are told how many.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ pub struct Follower {
 /// Events that a follower has taken.
 #[derive(Debug)]
 pub struct Batch {
-    /// The number of events before these that were lost because the follower was too slow. They are events of any user.
+    /// The number of events before and among these that were lost, because the follower was too slow or there were too
+    /// many. They are events of any user.
     pub lost: u64,
     /// The events.
     pub block: Arc<Block>,
@@ -28,24 +29,25 @@ pub struct Batch {
 
 impl Follower {
     pub(super) fn new(recent: Arc<Recent>, user: Option<String>) -> Self {
-        let read = recent.join();
+        let read = recent.join(user.as_deref());
         Self { recent, user, read, last: None }
     }
 
     /// Returns events that have not been taken, the oldest first, without waiting; `None` if there are none. Events of the
     /// last moment are not among them, so that many can be sent together. A follower calls it several times a second.
     pub fn take(&mut self) -> Option<Batch> {
-        let mut ring = self.recent.ring();
-        ring.close_if_old();
-        let block = ring.block_from(self.read).filter(|block| self.last.is_none_or(|last| block.first() < last))?;
-        let lost = block.first() - self.read;
+        let block =
+            self.recent.block_from(self.read).filter(|block| self.last.is_none_or(|last| block.first() < last))?;
+        // The events of a user who is followed are in the block, however many others there were.
+        let left_out = if self.user.is_none() { block.lost() } else { 0 };
+        let lost = block.first() - self.read + left_out;
         self.read = block.end();
         Some(Batch { lost, block })
     }
 
     /// Ends the following: events that happen from now on are not taken, and all others can be taken at once.
     pub fn finish(&mut self) {
-        self.last = Some(self.recent.ring().close());
+        self.last = Some(self.recent.close());
     }
 
     /// The lines of those events that the follower has asked for: each has its CRLF, the time, the event's name, and
@@ -61,7 +63,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.recent.leave();
+        self.recent.leave(self.user.as_deref());
     }
 }
 
@@ -84,7 +86,7 @@ mod tests {
 
     /// The number of events lost and the lines of all events that happened until now.
     fn taken(follower: &mut Follower) -> (u64, Vec<String>) {
-        follower.recent.ring().close();
+        follower.recent.close();
         let (mut lost, mut lines) = (0, Vec::new());
         while let Some(batch) = follower.take() {
             lost += batch.lost;
@@ -134,7 +136,7 @@ mod tests {
         let mut read = 0;
         for session in 1..=100_000 {
             add(&recent, &client(session));
-            if session % 1000 == 0 {
+            if session % 100 == 0 {
                 read += sessions(&mut quick).len();
             }
         }
@@ -143,6 +145,25 @@ mod tests {
         assert!(lost > 0 && lost + lines.len() as u64 == 100_000, "{lost}");
         assert!(lines[0].contains(&format!(" session={} ", lost + 1)), "{}", lines[0]);
         assert!(slow.take().is_none() && quick.take().is_none());
+    }
+
+    #[test]
+    fn if_there_are_too_many_events_only_those_of_a_followed_user_are_kept() {
+        let recent = Arc::default();
+        let (mut all, mut of_ana) = (follower(&recent, None), follower(&recent, Some("ana")));
+        let ana = client(7);
+        ana.set_user("ana".parse().unwrap());
+        for _ in 0..50_000 {
+            add(&recent, &client(1));
+        }
+        add(&recent, &ana);
+        let (lost, lines) = taken(&mut all);
+        assert!(lost > 0 && lost + lines.len() as u64 == 50_001, "{lost}");
+        assert!(lines.last().unwrap().contains(" user=ana"));
+        assert_eq!(sessions(&mut of_ana), ["session=7"]);
+        // The next block has room again.
+        add(&recent, &client(8));
+        assert_eq!(sessions(&mut all), ["session=8"]);
     }
 
     #[test]
