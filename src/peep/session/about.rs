@@ -80,10 +80,14 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        match self.shared.location_of(user).and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
-            Ok(maildrop) => {
-                pairs.add("messages", maildrop.count());
-                pairs.add("octets", maildrop.octets());
+        let look = |(_acting, location)| {
+            let maildrop = Maildrop::open_without_lock(location)?;
+            Ok((maildrop.count(), maildrop.octets()))
+        };
+        match self.shared.act_for(user).and_then(look).map_err(Reason::Maildrop) {
+            Ok((messages, octets)) => {
+                pairs.add("messages", messages);
+                pairs.add("octets", octets);
             }
             Err(reason) => pairs.add("problem", reason),
         }
@@ -115,7 +119,7 @@ impl Session<'_> {
         let user = users
             .authenticate(name.as_bytes(), password.as_bytes())
             .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
-        let location = self.shared.location_of(user).map_err(Reason::Maildrop)?;
+        let (_acting, location) = self.shared.act_for(user).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location, self.client.into())?;
         Maildrop::open(lock.location().clone()).map(drop).map_err(Reason::Maildrop)
     }
