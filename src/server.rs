@@ -33,7 +33,7 @@ use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{cores, descriptors, peep, pop3};
+use crate::{acting, cores, descriptors, peep, pop3};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -126,7 +126,13 @@ impl Server {
         let Self { shared, listeners, records, state, exporter } = self;
         let sessions = {
             let shared = Arc::clone(&shared);
-            Pool::start(MAX_CONNECTIONS, move |accepted| serve(accepted, &shared))?
+            let acts_for_users = shared.settings().owners.is_some();
+            let work = move |accepted| serve(accepted, &shared);
+            if acts_for_users {
+                Pool::replacing(MAX_CONNECTIONS, work, acting::has_own_ids)?
+            } else {
+                Pool::start(MAX_CONNECTIONS, work)?
+            }
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
         let reloads = shared.reloader.open();

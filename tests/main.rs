@@ -26,6 +26,8 @@ mod file_size_limit;
 mod frozen_files;
 // The fuzz targets with their seeds.
 mod fuzz;
+// Sessions that act with their users' ids.
+mod owners;
 // Limits by address and before login, and slow readers.
 mod guard;
 // The real server, clients and mail for the other modules.

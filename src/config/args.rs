@@ -129,7 +129,7 @@ pub struct Args {
     pub(super) confinement: ConfinementArgs,
 }
 
-fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
+pub(super) fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(low..=high)
 }
 

@@ -56,6 +56,7 @@ impl Args {
             admin,
             transform,
             certificates,
+            owners: self.confinement.owners().map(Arc::new),
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,

@@ -56,6 +56,10 @@ impl Layouts {
         Self { unique_ids, ..self }
     }
 
+    pub(super) fn start_look_ups(&self) -> io::Result<()> {
+        self.homes.start_look_ups()
+    }
+
     pub(super) fn unique_ids(&self) -> &UniqueIdRules {
         &self.unique_ids
     }

@@ -8,7 +8,7 @@ use super::Session;
 use crate::auth::UserName;
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
-use crate::maildrop::Maildrop;
+use crate::maildrop::{Location, Maildrop};
 use crate::metrics;
 use crate::peep::{ErrorCode, NameValue, Reply, time};
 use crate::shared::Shared;
@@ -86,12 +86,16 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        let location = self.shared.location_of(user);
-        let elsewhere = location.as_ref().ok().and_then(|location| self.shared.locks.holder_elsewhere(location));
-        match location.and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
-            Ok(maildrop) => {
-                pairs.add("messages", maildrop.count());
-                pairs.add("octets", maildrop.octets());
+        let mut elsewhere = None;
+        let look = |(_acting, location): (_, Location)| {
+            elsewhere = self.shared.locks.holder_elsewhere(&location);
+            let maildrop = Maildrop::open_without_lock(location)?;
+            Ok((maildrop.count(), maildrop.octets()))
+        };
+        match self.shared.act_for(user).and_then(look).map_err(Reason::Maildrop) {
+            Ok((messages, octets)) => {
+                pairs.add("messages", messages);
+                pairs.add("octets", octets);
             }
             Err(reason) => pairs.add("problem", reason),
         }
@@ -127,7 +131,7 @@ impl Session<'_> {
         let user = users
             .authenticate(name.as_bytes(), password.as_bytes())
             .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
-        let location = self.shared.location_of(user).map_err(Reason::Maildrop)?;
+        let (_acting, location) = self.shared.act_for(user).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location, self.client.into())?;
         Maildrop::open(lock.location().clone()).map(drop).map_err(Reason::Maildrop)
     }

@@ -15,7 +15,7 @@ impl<L: Link> Session<'_, L> {
         if !self.client.progress.enter(Stage::Update) {
             return self.end_kicked();
         }
-        let Transaction { maildrop, lock } = state;
+        let Transaction { maildrop, lock, acting } = state;
         let update = if maildrop.marked() == 0 || lock.is_exclusive() {
             maildrop.commit()
         } else {
@@ -23,6 +23,7 @@ impl<L: Link> Session<'_, L> {
             Update { removed: 0, failed: maildrop.marked() as u64 }
         };
         drop(lock);
+        drop(acting);
         self.counts.deleted = update.removed;
         self.counts.kept = 0;
         self.emit(What::Update { removed: update.removed, failed: update.failed });
