@@ -36,6 +36,7 @@ pub mod descriptors;
 pub mod events;
 pub mod guard;
 pub mod logging;
+mod look_up;
 pub mod maildrop;
 pub mod malloc;
 pub mod manual;
