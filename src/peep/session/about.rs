@@ -105,7 +105,7 @@ impl Session<'_> {
         let session =
             session.filter(|client| has_maildrop(client.progress.stage())).find(|client| client.user() == Some(name));
         pairs.add_some("session", session.and_then(|client| client.session));
-        pairs.add_some("session_address", session.map(|client| client.address));
+        pairs.add_some("session_address", session.map(|client| client.origin));
         pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
         pairs.add_some("holder_host", elsewhere.as_ref().map(|holder| &holder.host));
         pairs.add_some("holder_pid", elsewhere.as_ref().map(|holder| holder.process));
@@ -114,7 +114,7 @@ impl Session<'_> {
         let logins = self.shared.events.logins_of(name);
         pairs.add("logins", logins.map_or(0, |logins| logins.count));
         pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
-        pairs.add_some("last_login_address", logins.map(|logins| logins.address));
+        pairs.add_some("last_login_address", logins.map(|logins| logins.origin));
         Ok(Reply::Lines(pairs.0))
     }
 
