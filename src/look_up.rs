@@ -35,6 +35,14 @@ impl<Q: Send + 'static, A: Send + 'static> LookUps<Q, A> {
         Self { look_up, questions: Mutex::new(None) }
     }
 
+    /// Starts the thread, unless it runs already.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        self.sender().map(drop)
+    }
+
     /// Returns the answer to a question.
     ///
     /// # Errors

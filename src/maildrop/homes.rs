@@ -62,6 +62,11 @@ impl Homes {
         Self { at_start, cleared: Mutex::default(), look_ups: LookUps::new(look_up) }
     }
 
+    /// Starts the thread that looks accounts up, unless it runs already.
+    pub(super) fn start_look_ups(&self) -> io::Result<()> {
+        self.look_ups.start()
+    }
+
     /// Returns the account whose home a directory is, if there is one.
     ///
     /// # Errors

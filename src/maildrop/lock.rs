@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use super::lock_record::Elsewhere;
 use super::message::Folder;
 use super::root;
 use crate::auth::UserName;
+use crate::net::Origin;
 
 /// How long a login waits for a maildrop. The session that holds it may just be ending, for example if the client has
 /// closed the connection and connects again.
@@ -41,20 +41,24 @@ pub struct Locks {
 pub struct Holder {
     /// The session's number.
     pub session: Option<u64>,
-    /// The address of its client.
-    pub address: IpAddr,
+    /// Where its client comes from.
+    pub origin: Origin,
     /// When the session began.
     pub since: Instant,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { session, address, since } = self;
+        let Self { session, origin, since } = self;
         f.write_str("session ")?;
         if let Some(session) = session {
             write!(f, "{session} ")?;
         }
-        write!(f, "of {address} for {} s", since.elapsed().as_secs())
+        match origin.ip() {
+            Some(address) => write!(f, "of {address}")?,
+            None => write!(f, "of {origin}")?,
+        }
+        write!(f, " for {} s", since.elapsed().as_secs())
     }
 }
 
@@ -213,7 +217,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn holder() -> Holder {
-        Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() }
+        Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() }
     }
 
     fn location(directory: &tempfile::TempDir, user: &str) -> Location {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+mod folders;
 mod index;
+mod neighbours;
 mod update;
 
 use super::index::Index;

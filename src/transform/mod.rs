@@ -29,6 +29,7 @@ use rustix::fs::{Access, access};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::acting;
 use crate::maildrop::{MessageNumber, Source};
 use feed::Feed;
 pub use feed::Input;
@@ -166,7 +167,8 @@ impl Transform {
     pub fn start(&self, message: impl Into<Input>, subject: Subject<'_>) -> Result<Running, Failure> {
         let (stdin, source) = message.into().into_stdin();
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
-        let mut child = launch::command(&self.program, self.path.as_deref(), &self.restrictions)
+        let mut command = launch::command(&self.program, self.path.as_deref(), &self.restrictions);
+        command
             .args(&self.arguments)
             .env_clear()
             .envs(inherited)
@@ -175,8 +177,8 @@ impl Transform {
             .env("POP3_MESSAGE", subject.number.to_string())
             .stdin(stdin)
             .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let mut child = acting::spawn(&mut command)?;
         match Pipes::of(&mut child, source) {
             Ok(Pipes { stdout, feed, ended }) => {
                 let patience = self.patience;

@@ -8,7 +8,7 @@ use super::Session;
 use crate::auth::UserName;
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
-use crate::maildrop::Maildrop;
+use crate::maildrop::{Location, Maildrop};
 use crate::metrics;
 use crate::peep::{ErrorCode, NameValue, Reply, time};
 use crate::shared::Shared;
@@ -86,12 +86,16 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        let location = self.shared.location_of(user);
-        let elsewhere = location.as_ref().ok().and_then(|location| self.shared.locks.holder_elsewhere(location));
-        match location.and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
-            Ok(maildrop) => {
-                pairs.add("messages", maildrop.count());
-                pairs.add("octets", maildrop.octets());
+        let mut elsewhere = None;
+        let look = |(_acting, location): (_, Location)| {
+            elsewhere = self.shared.locks.holder_elsewhere(&location);
+            let maildrop = Maildrop::open_without_lock(location)?;
+            Ok((maildrop.count(), maildrop.octets()))
+        };
+        match self.shared.act_for(user).and_then(look).map_err(Reason::Maildrop) {
+            Ok((messages, octets)) => {
+                pairs.add("messages", messages);
+                pairs.add("octets", octets);
             }
             Err(reason) => pairs.add("problem", reason),
         }
@@ -101,7 +105,7 @@ impl Session<'_> {
         let session =
             session.filter(|client| has_maildrop(client.progress.stage())).find(|client| client.user() == Some(name));
         pairs.add_some("session", session.and_then(|client| client.session));
-        pairs.add_some("session_address", session.map(|client| client.address));
+        pairs.add_some("session_address", session.map(|client| client.origin));
         pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
         pairs.add_some("holder_host", elsewhere.as_ref().map(|holder| &holder.host));
         pairs.add_some("holder_pid", elsewhere.as_ref().map(|holder| holder.process));
@@ -110,7 +114,7 @@ impl Session<'_> {
         let logins = self.shared.events.logins_of(name);
         pairs.add("logins", logins.map_or(0, |logins| logins.count));
         pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
-        pairs.add_some("last_login_address", logins.map(|logins| logins.address));
+        pairs.add_some("last_login_address", logins.map(|logins| logins.origin));
         Ok(Reply::Lines(pairs.0))
     }
 
@@ -127,7 +131,7 @@ impl Session<'_> {
         let user = users
             .authenticate(name.as_bytes(), password.as_bytes())
             .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
-        let location = self.shared.location_of(user).map_err(Reason::Maildrop)?;
+        let (_acting, location) = self.shared.act_for(user).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location, self.client.into())?;
         Maildrop::open(lock.location().clone()).map(drop).map_err(Reason::Maildrop)
     }
