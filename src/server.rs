@@ -264,7 +264,7 @@ fn begins_with_tls(service: Service, settings: &Settings) -> bool {
 /// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command
 /// and to those whose client reads nothing of what it is sent.
 fn enforce_timeout(shared: &Shared) {
-    let timeout = shared.settings().timeout;
+    let timeout = shared.timeout();
     shared.connections.set_write_stall(timeout.unwrap_or(WRITE_STALL));
     if let Some(timeout) = timeout {
         shared.connections.end_overdue(timeout);

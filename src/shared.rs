@@ -95,6 +95,12 @@ impl Shared {
         Arc::clone(&self.settings.read())
     }
 
+    /// The autologout timer in force. Sessions ask for it at each wait, so it is read without a copy of the settings.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.settings.read().timeout
+    }
+
     /// Replaces the settings in force by a changed copy. Changes at the same time follow each other.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
         let mut current = self.settings.write();

@@ -20,8 +20,6 @@ pub struct Client {
     pub service: Service,
     /// When the session began.
     pub since: Instant,
-    /// `#17 192.0.2.4:5555`, formatted once, because most lines of the log begin with it.
-    name: String,
     user: OnceLock<UserName>,
     tls: OnceLock<TlsVersion>,
     /// What the session is doing.
@@ -32,7 +30,7 @@ impl Client {
     /// The client of the session with this number.
     #[must_use]
     pub fn new(session: u64, address: SocketAddr, service: Service) -> Self {
-        Self { session: Some(session), name: format!("#{session} {address}"), ..Self::refused(address, service) }
+        Self { session: Some(session), ..Self::refused(address, service) }
     }
 
     /// A client that gets no session.
@@ -43,7 +41,6 @@ impl Client {
             address,
             service,
             since: Instant::now(),
-            name: String::new(),
             user: OnceLock::new(),
             tls: OnceLock::new(),
             progress: Progress::default(),
@@ -79,9 +76,13 @@ impl From<&Client> for Holder {
     }
 }
 
+/// `#17 192.0.2.4:5555`, or the address alone.
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name.is_empty() { self.address.fmt(f) } else { f.write_str(&self.name) }
+        if let Some(session) = self.session {
+            write!(f, "#{session} ")?;
+        }
+        self.address.fmt(f)
     }
 }
 

@@ -29,10 +29,12 @@ impl AllLogins {
     pub(super) fn add(&self, event: &Event<'_>) {
         let (What::Login { .. }, Some(user)) = (&event.what, event.client.user()) else { return };
         let mut logins = self.0.lock();
-        let count = logins.get(user).map_or(0, |logins| logins.count) + 1;
-        let this = Logins { count, last: SystemTime::now(), address: event.client.address };
+        let mut this = Logins { count: 1, last: SystemTime::now(), address: event.client.address };
         match logins.get_mut(user) {
-            Some(logins) => *logins = this,
+            Some(earlier) => {
+                this.count += earlier.count;
+                *earlier = this;
+            }
             None => drop(logins.insert(user.to_owned(), this)),
         }
     }

@@ -102,6 +102,12 @@ impl Guard {
         Arc::new(Self { limits: RwLock::new(limits), ..Self::default() })
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits.read().clone()
+    }
+
     /// Replaces the limits, for connections from now on.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.write() = limits;

@@ -1,5 +1,6 @@
 //! The two formats in which each message is a file of its own: flat maildrops and Maildirs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 
@@ -8,12 +9,12 @@ use rustix::io::Errno;
 use super::format::Format;
 use super::identity::Identity;
 use super::index::Index;
-use super::location::{Location, OwnFiles};
+use super::location::Location;
 use super::message::{Folder, Message};
 use super::moved::{Listing, Search};
 use super::scan::Folders;
 use super::update::Removal;
-use super::{OpenError, OpenMessage, Update, is_missing};
+use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 
 /// What a login has found before the messages are listed.
 #[derive(Debug)]
@@ -63,8 +64,12 @@ impl Format for Flat {
         removal.finish()
     }
 
-    fn own_files(&self) -> OwnFiles {
-        self.location.own_files(Folder::Top)
+    fn forget_index(&self, _: usize) {
+        Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
+    }
+
+    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
+        Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
     }
 }
 
@@ -133,8 +138,12 @@ impl Format for Maildir {
         removal.finish()
     }
 
-    fn own_files(&self) -> OwnFiles {
-        self.location.own_files(Folder::Top)
+    fn forget_index(&self, _: usize) {
+        Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
+    }
+
+    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
+        Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
     }
 }
 
@@ -166,7 +175,8 @@ fn open(location: &Location, messages: &[Message], index: usize) -> Result<OpenM
         return Err(OpenError::Changed);
     }
     let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
-    Ok(OpenMessage { file, offset: 0, stored: identity.size, octets: content.octets, wire_form })
+    let range = FileRange { file, offset: 0, left: identity.size, wire_form };
+    Ok(OpenMessage { octets: content.octets, source: Source::File(range) })
 }
 
 /// Returns true if a file with the message's base name is the message. [`super::update`] explains how a file is

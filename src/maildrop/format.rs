@@ -1,12 +1,14 @@
 //! The formats of maildrops. No code outside this module and the formats' own knows which formats there are.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
 use super::files::{Flat, Maildir};
 use super::identity::nanoseconds_since_1970;
 use super::index::Index;
-use super::location::{Location, OwnFiles};
+use super::location::Location;
 use super::mbox::Mbox;
 use super::message::{Folder, Message};
 use super::missing;
@@ -18,14 +20,22 @@ pub(super) trait Format: fmt::Debug + Send {
     /// Lists the messages in the maildrop's order, and brings the index up to date. It is called once.
     fn list(&mut self) -> io::Result<Vec<Message>>;
 
-    /// Opens a message as a range of a file. If another program has moved messages, their paths are updated.
+    /// The message's unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session, and no other message's.
+    fn unique_id<'a>(&self, _index: usize, message: &'a Message) -> Cow<'a, [u8]> {
+        message.unique_id()
+    }
+
+    /// Opens a message for sending. If another program has moved messages, their paths are updated.
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError>;
 
     /// Removes the marked messages, which are given by their ascending indices.
     fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update;
 
-    /// The files that the server keeps for the maildrop, such as the index.
-    fn own_files(&self) -> OwnFiles;
+    /// Removes the index that has this message, because it is wrong.
+    fn forget_index(&self, index: usize);
+
+    /// Stores the true octets of messages that were listed with a wrong size in the index.
+    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>);
 }
 
 /// Finds out which format a maildrop has.

@@ -36,6 +36,7 @@ mod missing;
 mod moved;
 mod name;
 mod names;
+mod opened;
 mod root;
 mod scan;
 mod system;
@@ -47,13 +48,11 @@ mod update;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 
 use format::Format;
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
-use index::Index;
 pub use layout::{LayoutChoice, Layouts};
 pub use location::Location;
 use location::is_link;
@@ -61,6 +60,7 @@ pub use lock::{Holder, Lock, LockError, Locks};
 use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
+pub use opened::{FileRange, OpenMessage, Source, shortened};
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
 pub use update::Update;
@@ -93,21 +93,6 @@ impl fmt::Display for MessageNumber {
     }
 }
 
-/// A message opened for sending, as a range of a file.
-#[derive(Debug)]
-pub struct OpenMessage {
-    /// The file that holds the message.
-    pub file: File,
-    /// The offset at which the message begins in the file.
-    pub offset: u64,
-    /// The size of the stored message in octets. It is the same as at login.
-    pub stored: u64,
-    /// The size that LIST gave to the client.
-    pub octets: u64,
-    /// True if the message can be sent as it is stored: all its lines end in CRLF and none begins with a dot.
-    pub wire_form: bool,
-}
-
 /// Why a message cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
@@ -120,7 +105,6 @@ pub enum OpenError {
 /// A user's messages as they were at login, and which of them are marked as deleted.
 #[derive(Debug)]
 pub struct Maildrop {
-    location: Location,
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
@@ -155,7 +139,7 @@ impl Maildrop {
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
         let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), &messages);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { location, format, messages, marks, octets, corrections, given_ids })
+        Ok(Self { format, messages, marks, octets, corrections, given_ids })
     }
 
     /// How many messages are not marked as deleted.
@@ -196,7 +180,7 @@ impl Maildrop {
     fn id_of<'a>(&'a self, index: usize, message: &'a Message) -> Cow<'a, [u8]> {
         match self.given_ids.binary_search_by_key(&index, |&(index, _)| index) {
             Ok(at) => Cow::Borrowed(&self.given_ids[at].1),
-            Err(_) => message.unique_id(),
+            Err(_) => self.format.unique_id(index, message),
         }
     }
 
@@ -230,7 +214,7 @@ impl Maildrop {
         let opened = self.format.open(&mut self.messages, number.index());
         if matches!(opened, Err(OpenError::Changed)) {
             // The index is wrong, so the next login has to read the messages again.
-            Index::forget(self.location.root(), &self.format.own_files());
+            self.format.forget_index(number.index());
         }
         opened
     }
@@ -255,8 +239,7 @@ impl Drop for Maildrop {
     /// Writes all corrections to the index at once, because each write replaces the whole index.
     fn drop(&mut self) {
         if !self.corrections.is_empty() {
-            let corrections = self.corrections.iter().map(|(&index, &octets)| (&self.messages[index], octets));
-            Index::correct(self.location.root(), &self.format.own_files(), corrections);
+            self.format.correct_index(&self.messages, &self.corrections);
         }
     }
 }

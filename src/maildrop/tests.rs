@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 mod index;
 mod update;
 
+use super::index::Index;
 use super::message::Folder;
 use super::*;
 

@@ -552,7 +552,7 @@ fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
     let mut content = |number| {
         let mut octets = Vec::new();
         if let Ok(mut message) = maildrop.open_message(number) {
-            message.file.read_to_end(&mut octets).unwrap();
+            message.source.read_to_end(&mut octets).unwrap();
             // An index never makes the server open a file that is not a message of the maildrop.
             assert!(MESSAGES.iter().any(|(_, message)| octets == *message));
         }

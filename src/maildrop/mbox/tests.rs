@@ -70,10 +70,9 @@ fn ids(maildrop: &Maildrop) -> Vec<String> {
 }
 
 fn sent(maildrop: &mut Maildrop, n: u32) -> Result<String, OpenError> {
-    let opened = maildrop.open_message(number(n))?;
-    let mut octets = vec![0; opened.stored as usize];
-    opened.file.read_exact_at(&mut octets, opened.offset).unwrap();
-    Ok(String::from_utf8(octets).unwrap())
+    let mut text = String::new();
+    maildrop.open_message(number(n))?.source.read_to_string(&mut text).unwrap();
+    Ok(text)
 }
 
 /// The subjects of all messages as a session sends them.

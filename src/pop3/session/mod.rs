@@ -154,7 +154,7 @@ impl<L: Link> Session<'_, L> {
     /// not reset it. The setting is read again after each wait, because PEEP may have changed it.
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
         let deadline = || {
-            let logout = self.shared.settings().timeout.map(|timeout| since + timeout);
+            let logout = self.shared.timeout().map(|timeout| since + timeout);
             [logout, login_by].into_iter().flatten().min()
         };
         let overdue = || deadline().is_some_and(|deadline| Instant::now() >= deadline);
