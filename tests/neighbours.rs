@@ -105,7 +105,8 @@ fn a_message_with_an_unsupported_compression_is_left_out_and_logged() {
     maildrop.put("new/1.a.h,S=900,W=930", b"Dovecot-LZ4\x0d\x2a\x9b\xc5 and so on");
     let mut session = server.session();
     assert_eq!(session.listing("UIDL"), ["1 2.a.h"]);
-    server.expect_log("WARN", "/new/1.a.h,S=900,W=930\" is left out: it is compressed with lz4, which is not supported");
+    server
+        .expect_log("WARN", "/new/1.a.h,S=900,W=930\" is left out: it is compressed with lz4, which is not supported");
     session.quit();
     assert!(fs::exists(maildrop.path("new/1.a.h,S=900,W=930")).unwrap());
 }
