@@ -7,7 +7,8 @@
 //!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
 //!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`logging`] (the log), [`metrics`]
 //!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
-//!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator).
+//!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator), [`doctor`] (examines
+//!   maildrops instead of serving them).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
@@ -33,6 +34,7 @@ pub mod confine;
 pub mod connections;
 pub mod cores;
 pub mod descriptors;
+pub mod doctor;
 pub mod events;
 pub mod guard;
 pub mod logging;

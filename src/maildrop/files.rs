@@ -5,9 +5,10 @@ use std::mem;
 
 use rustix::io::Errno;
 
-use super::format::Format;
+use super::format::{self, Format};
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::message::{Folder, Message};
 use super::moved::{Listing, Search};
@@ -25,10 +26,10 @@ enum Found {
 }
 
 impl Found {
-    fn list(&mut self, now: i64) -> io::Result<Vec<Message>> {
+    fn list(&mut self, now: i64) -> io::Result<format::Listing> {
         match mem::replace(self, Self::Messages(Vec::new())) {
             Self::Folders(folders, index) => folders.refresh(index, now),
-            Self::Messages(messages) => Ok(messages),
+            Self::Messages(messages) => Ok(format::Listing { messages, left_out: Vec::new() }),
         }
     }
 }
@@ -49,7 +50,7 @@ impl Flat {
 }
 
 impl Format for Flat {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.found.list(self.now)
     }
 
@@ -65,6 +66,10 @@ impl Format for Flat {
 
     fn own_files(&self) -> OwnFiles {
         self.location.own_files(Folder::Top)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Flat
     }
 }
 
@@ -113,7 +118,7 @@ impl Maildir {
 }
 
 impl Format for Maildir {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.found.list(self.now)
     }
 
@@ -135,6 +140,10 @@ impl Format for Maildir {
 
     fn own_files(&self) -> OwnFiles {
         self.location.own_files(Folder::Top)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Maildir
     }
 }
 

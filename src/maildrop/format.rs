@@ -6,9 +6,10 @@ use std::io;
 use super::files::{Flat, Maildir};
 use super::identity::nanoseconds_since_1970;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::mbox::Mbox;
-use super::message::{Folder, Message};
+use super::message::{FilePath, Folder, Message};
 use super::missing;
 use super::scan::{self, Folders};
 use super::{OpenError, OpenMessage, Update};
@@ -16,7 +17,7 @@ use super::{OpenError, OpenMessage, Update};
 /// A format of maildrops: how messages are stored. A value of it belongs to one session.
 pub(super) trait Format: fmt::Debug + Send {
     /// Lists the messages in the maildrop's order, and brings the index up to date. It is called once.
-    fn list(&mut self) -> io::Result<Vec<Message>>;
+    fn list(&mut self) -> io::Result<Listing>;
 
     /// Opens a message as a range of a file. If another program has moved messages, their paths are updated.
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError>;
@@ -26,6 +27,24 @@ pub(super) trait Format: fmt::Debug + Send {
 
     /// The files that the server keeps for the maildrop, such as the index.
     fn own_files(&self) -> OwnFiles;
+
+    /// How the maildrop is stored, for people to read.
+    fn layout(&self) -> Layout;
+}
+
+/// The messages of a maildrop.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) messages: Vec<Message>,
+    /// The files that would be messages if they could be read.
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// A file that cannot be read.
+#[derive(Debug)]
+pub(super) struct LeftOut {
+    pub(super) path: FilePath,
+    pub(super) error: io::Error,
 }
 
 /// Finds out which format a maildrop has.

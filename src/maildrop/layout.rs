@@ -35,6 +35,8 @@ pub struct Layouts {
     choice: LayoutChoice,
     homes: Homes,
     unique_ids: UniqueIdRules,
+    /// True if nothing may be written to a maildrop.
+    read_only: bool,
 }
 
 impl Default for Layouts {
@@ -47,13 +49,24 @@ impl Layouts {
     /// Reads the system's accounts, so it must be called before the server is confined.
     #[must_use]
     pub fn new(choice: LayoutChoice) -> Self {
-        Self { choice, homes: Homes::of_system(), unique_ids: UniqueIdRules::default() }
+        Self { choice, homes: Homes::of_system(), unique_ids: UniqueIdRules::default(), read_only: false }
     }
 
     /// The same with other unique-ids.
     #[must_use]
     pub fn with_unique_ids(self, unique_ids: UniqueIdRules) -> Self {
         Self { unique_ids, ..self }
+    }
+
+    /// The same for a program that only looks at maildrops. Opening one then writes no index, and leaves a removal of
+    /// messages that was interrupted as it is.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(super) fn unique_ids(&self) -> &UniqueIdRules {
@@ -65,7 +78,7 @@ impl Layouts {
         self.choice == LayoutChoice::Flat
     }
 
-    fn is_always_maildir(&self) -> bool {
+    pub(super) fn is_always_maildir(&self) -> bool {
         self.choice == LayoutChoice::Maildir
     }
 

@@ -34,6 +34,15 @@ pub(super) fn folder(location: &Location) -> io::Result<Option<Folder>> {
     layout::lock_folder(location, FILE)
 }
 
+/// Returns the path of a maildrop's lock file below the root, whether or not there is one; `None` if the maildrop does not
+/// exist.
+///
+/// # Errors
+/// As of [`folder`].
+pub(super) fn path_of(location: &Location) -> io::Result<Option<Vec<u8>>> {
+    Ok(folder(location)?.map(|folder| path(location, folder)))
+}
+
 /// A locked lock file. It is unlocked when it is closed, and child processes do not inherit it.
 #[derive(Debug)]
 pub(super) struct LockFile {

@@ -11,6 +11,7 @@
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
 //!   login to login.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
+//! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
@@ -24,6 +25,7 @@ mod given_ids;
 mod homes;
 mod identity;
 mod index;
+mod inspect;
 mod layout;
 mod location;
 mod lock;
@@ -51,9 +53,10 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 
-use format::Format;
+use format::{Format, LeftOut, Listing};
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
 use index::Index;
+pub use inspect::{Fault, Finding, Findings, Held, HeldBy, Inspection, Layout, inspect};
 pub use layout::{LayoutChoice, Layouts};
 pub use location::Location;
 use location::is_link;
@@ -130,6 +133,8 @@ pub struct Maildrop {
     corrections: BTreeMap<usize, u64>,
     /// The unique-ids that another server gave to messages, by ascending index.
     given_ids: Box<[(usize, Vec<u8>)]>,
+    /// The files that would be messages if they could be read.
+    left_out: Vec<LeftOut>,
 }
 
 impl Maildrop {
@@ -151,11 +156,11 @@ impl Maildrop {
     /// When the maildrop exists and cannot be read.
     pub fn open(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
-        let messages = format.list()?;
+        let Listing { messages, left_out } = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
         let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), &messages);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { location, format, messages, marks, octets, corrections, given_ids })
+        Ok(Self { location, format, messages, marks, octets, corrections, given_ids, left_out })
     }
 
     /// How many messages are not marked as deleted.

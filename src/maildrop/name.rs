@@ -14,11 +14,17 @@ pub(super) fn base(name: &[u8]) -> &[u8] {
 
 /// The stored size and the size on the wire that a Maildir name gives: `,S=` and `,W=` of Maildir++.
 pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
+    let (stored, octets) = told_sizes(name);
+    Some((stored?, octets?))
+}
+
+/// The same two sizes, each if the name gives it.
+pub(super) fn told_sizes(name: &[u8]) -> (Option<u64>, Option<u64>) {
     let field = |key: &[u8]| {
         let value = &base(name)[memchr::memmem::find(base(name), key)? + key.len()..];
         std::str::from_utf8(digits(value).0).ok()?.parse().ok()
     };
-    Some((field(b",S=")?, field(b",W=")?))
+    (field(b",S="), field(b",W="))
 }
 
 /// The order of a Maildir: by delivery time, which is the number at the beginning of the name, then by name.
@@ -73,11 +79,12 @@ fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
 /// else a hash of the base name.
 pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     let base = base(name);
-    if (1..=70).contains(&base.len()) && base.iter().all(|octet| (0x21..=0x7e).contains(octet)) {
-        Cow::Borrowed(base)
-    } else {
-        Cow::Owned(hash(base))
-    }
+    if is_unique_id(base) { Cow::Borrowed(base) } else { Cow::Owned(hash(base)) }
+}
+
+/// Returns true if a text can be a unique-id: 1 to 70 octets of 0x21–0x7E (RFC 1939 section 7).
+pub(super) fn is_unique_id(text: &[u8]) -> bool {
+    (1..=70).contains(&text.len()) && text.iter().all(|octet| (0x21..=0x7e).contains(octet))
 }
 
 /// The unique-id of a message in a flat maildrop. A later message may have the same name, so its size and modification
