@@ -5,7 +5,7 @@
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals, shutdown),
 //!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
-//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`logging`] (the log), [`metrics`]
+//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), [`logging`] (the log), [`metrics`]
 //!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
 //!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator), [`doctor`] (examines
 //!   maildrops instead of serving them).
@@ -26,6 +26,7 @@
 //! the [`manual`] also has everything that users see.
 
 pub mod acceptors;
+pub mod acting;
 pub mod append;
 pub mod auth;
 pub mod bench;
@@ -38,6 +39,7 @@ pub mod doctor;
 pub mod events;
 pub mod guard;
 pub mod logging;
+mod look_up;
 pub mod maildrop;
 pub mod malloc;
 pub mod manual;

@@ -1,4 +1,5 @@
-//! The threads that run sessions. All are started with the server; none is started later.
+//! The threads that run sessions. All are started with the server. None is started later, except in place of a thread that
+//! has become unfit (see [`Pool::replacing`]).
 //!
 //! [`Pool::submit`] gives a session to the thread that became idle last on the core where the session is to begin. The
 //! stack and the memory of that thread are still in the processor's caches, and a thread that is never needed keeps the
@@ -9,7 +10,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::thread;
 
+use crossbeam_channel::{Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::cores::{self, Core, Cores};
@@ -68,6 +71,42 @@ impl<T: Send + 'static> Pool<T> {
     /// # Errors
     /// When the system does not allow so many threads.
     pub fn start(threads: usize, work: impl Fn(T) + Clone + Send + 'static) -> io::Result<Self> {
+        Self::start_with(threads, work, None)
+    }
+
+    /// The same, but a thread for which `is_fit` is false after its work ends, and another one takes its place. A new thread
+    /// inherits the ids and rights of the one that starts it, so an additional thread starts it.
+    ///
+    /// # Errors
+    /// As of [`Pool::start`].
+    pub fn replacing(
+        threads: usize,
+        work: impl Fn(T) + Clone + Send + 'static,
+        is_fit: fn() -> bool,
+    ) -> io::Result<Self> {
+        let (ended, replace) = unbounded();
+        let pool = Self::start_with(threads, work.clone(), Some(Fitness { is_fit, ended }))?;
+        let queue = Arc::downgrade(&pool.queue);
+        let keep = move || {
+            for fitness in replace {
+                let Some(queue) = queue.upgrade() else { return };
+                let work = work.clone();
+                let run = move || run(&queue, &work, Some(&fitness));
+                let started = thread::Builder::new().name("session".to_owned()).stack_size(STACK).spawn(run);
+                if let Err(error) = started {
+                    log::error!("a thread for sessions has ended and cannot be replaced: {error}");
+                }
+            }
+        };
+        thread::Builder::new().name("sessions".to_owned()).spawn(keep)?;
+        Ok(pool)
+    }
+
+    fn start_with(
+        threads: usize,
+        work: impl Fn(T) + Clone + Send + 'static,
+        fitness: Option<Fitness>,
+    ) -> io::Result<Self> {
         let builder =
             threadpool::Builder::new().num_threads(threads).thread_name("session".to_owned()).thread_stack_size(STACK);
         // `build` panics if a thread cannot be started. Here that is an error, so the panic is not printed.
@@ -88,20 +127,9 @@ impl<T: Send + 'static> Pool<T> {
             closed: false,
         }));
         for _ in 0..threads {
-            let (queue, work) = (Arc::clone(&queue), work.clone());
-            pool.execute(move || {
-                prefer_throughput();
-                let thread = Arc::new(IdleThread { task: Mutex::new(None), given: Condvar::new() });
-                let mut done = None;
-                while let Task::Run(it, core) = next(&queue, &thread, done) {
-                    if let Some(core) = core {
-                        cores::go_to(core);
-                    }
-                    // The panic hook logs a panic, and the thread goes on.
-                    let _ = panic::catch_unwind(AssertUnwindSafe(|| work(it)));
-                    done = core;
-                }
-            });
+            let (queue, work, fitness) = (Arc::clone(&queue), work.clone(), fitness.clone());
+            // The pool of the crate is dropped below, so each of its threads ends when this returns.
+            pool.execute(move || run(&queue, &work, fitness.as_ref()));
         }
         Ok(Self { queue })
     }
@@ -148,6 +176,36 @@ impl<T> IdleThread<T> {
     }
 }
 
+/// Whether a thread may go on.
+#[derive(Clone)]
+struct Fitness {
+    is_fit: fn() -> bool,
+    /// A thread that ends sends this to the one that replaces it.
+    ended: Sender<Fitness>,
+}
+
+/// What a thread of the pool does.
+fn run<T>(queue: &Mutex<Queue<T>>, work: &impl Fn(T), fitness: Option<&Fitness>) {
+    prefer_throughput();
+    let thread = Arc::new(IdleThread { task: Mutex::new(None), given: Condvar::new() });
+    let mut done = None;
+    while let Task::Run(it, core) = next(queue, &thread, done) {
+        if let Some(core) = core {
+            cores::go_to(core);
+        }
+        // The panic hook logs a panic, and the thread goes on.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| work(it)));
+        done = core;
+        if let Some(fitness) = fitness.filter(|fitness| !(fitness.is_fit)()) {
+            if let Some(core) = core {
+                queue.lock().cores.leave(core);
+            }
+            let _ = fitness.ended.send(fitness.clone()); // fails only when the server ends
+            return;
+        }
+    }
+}
+
 /// Returns the next task of a thread, waiting for one if necessary. `done` is the core of the task that it has
 /// finished.
 fn next<T>(queue: &Mutex<Queue<T>>, thread: &Arc<IdleThread<T>>, done: Option<Core>) -> Task<T> {
@@ -183,13 +241,13 @@ fn prefer_throughput() {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::HashSet;
     use std::sync::Barrier;
-    use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+    use crossbeam_channel::{Receiver, RecvTimeoutError};
     use rustix::process::setpriority_process;
 
     /// The longest that a test waits.
@@ -307,6 +365,33 @@ mod tests {
         pool.submit(true, None);
         pool.submit(false, None);
         receiver.recv_timeout(LIMIT).unwrap();
+    }
+
+    #[test]
+    fn an_unfit_thread_ends_and_another_takes_its_place() {
+        thread_local! {
+            static IS_FIT: Cell<bool> = const { Cell::new(true) };
+        }
+        let (sender, receiver) = unbounded();
+        let work = move |is_last: bool| {
+            assert!(IS_FIT.get(), "the thread should have ended");
+            IS_FIT.set(!is_last);
+            sender.send(thread::current().id()).unwrap();
+            assert!(!is_last, "a fault does not keep it from ending");
+        };
+        let pool = Pool::replacing(2, work, || IS_FIT.get()).unwrap();
+        let mut ended = HashSet::new();
+        for _ in 0..20 {
+            wait_until_idle(&pool, 2);
+            pool.submit(true, Some(cores::current()));
+            assert!(ended.insert(receiver.recv_timeout(LIMIT).unwrap()));
+        }
+        wait_until_idle(&pool, 2);
+        assert!(pool.queue.lock().cores.are_free());
+        pool.submit(false, None);
+        assert!(!ended.contains(&receiver.recv_timeout(LIMIT).unwrap()));
+        drop(pool);
+        assert_eq!(receive_all(&receiver), [], "a thread goes on after the pool");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::acting::Owners;
 use crate::auth::Credentials;
 use crate::guard::MinRate;
 use crate::maildrop::MailRoot;
@@ -23,6 +24,8 @@ pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
 pub struct Settings {
     /// The mail directory, for new logins.
     pub mail_root: Arc<MailRoot>,
+    /// The ids that sessions take; `None` if they keep the server's.
+    pub owners: Option<Arc<Owners>>,
     /// The autologout timer: how long a POP3 client may send no command.
     pub timeout: Option<Duration>,
     /// The lowest rate at which a client may read.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use crate::acting::ActingAs;
 use crate::auth::{UserName, Users};
 use crate::connections::{Connections, Protocol};
 use crate::events::Events;
@@ -67,19 +68,37 @@ impl Shared {
         }
     }
 
-    /// The location of the user's maildrop, by the account and the settings in force.
+    /// Lets this thread act for a user, as the settings in force say, and returns the location of the user's maildrop. The
+    /// maildrop may be used only as long as the [`ActingAs`] exists.
     ///
     /// # Errors
-    /// If the user has no maildrop there, or the mail directory cannot be opened.
-    pub fn location_of(&self, user: UserName) -> io::Result<Location> {
-        let mailbox = self.users.mailbox(&user);
-        self.settings().mail_root.location_of(user, &mailbox)
+    /// If the user has no maildrop there, the mail directory cannot be opened, or the user's ids cannot be taken.
+    pub fn act_for(&self, user: UserName) -> io::Result<(ActingAs, Location)> {
+        let settings = self.settings();
+        let mut mailbox = self.users.mailbox(&user);
+        let acting = match &settings.owners {
+            None => ActingAs::server(),
+            Some(owners) => {
+                // A thread has the ids of the one that starts it, so these are started before this one changes its own.
+                owners.start()?;
+                settings.mail_root.start_look_ups()?;
+                ActingAs::user(&owners.ids_of(&user, &mut mailbox)?)?
+            }
+        };
+        let location = settings.mail_root.location_of(user, &mailbox)?;
+        Ok((acting, location))
     }
 
     /// The settings in force at this moment.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
+    }
+
+    /// The autologout timer in force. Sessions ask for it at each wait, so it is read without a copy of the settings.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.settings.read().timeout
     }
 
     /// Replaces the settings in force by a changed copy. Changes at the same time follow each other.

@@ -206,10 +206,11 @@ fn a_session_that_holds_the_maildrop_is_named() {
         session.login(user, "x");
         let pid = server.pid();
         let (code, report) = examined(server.mail(), user, &[]);
-        let locks = json!([{"lock": "session", "programs": [{"name": "pop3d", "process": pid}]}]);
-        assert_eq!((code, &report["locks"]), (Some(0), &locks));
+        let lock = &report["locks"][0];
+        assert_eq!((code, &lock["lock"], &lock["process"]), (Some(0), &json!("session"), &json!(pid)));
+        assert_eq!(lock["programs"], json!([{"name": "pop3d", "process": pid}]));
         let (_, output, _) = doctor(&["-m", server.mail().path().to_str().unwrap(), user]);
-        assert!(output.contains(&format!(", locked (session: pop3d {pid})\n")), "{output}");
+        assert!(output.contains(&format!(" (process {pid}) for ")), "{output}");
         session.quit();
         drop(session_end(&server, user));
         assert_eq!(examined(server.mail(), user, &[]).1["locks"], json!([]));
@@ -298,4 +299,21 @@ fn the_users_file_says_whose_mail_is_where() {
     assert_eq!(seen, [(&json!("ana"), &json!(1)), (&json!("bob"), &json!(1))]);
     assert_eq!(code, Some(0));
     assert_eq!(report["summary"], json!({"maildrops": 2, "messages": 2, "octets": 6, "need_a_hand": 0}));
+}
+
+#[test]
+fn folders_and_links_are_examined_as_a_session_sees_them() {
+    let mail = MailRoot::new();
+    let elsewhere = MailRoot::new();
+    let maildrop = elsewhere.maildrop("Maildir");
+    maildrop.put("cur/1.a.h:2,", "a\n");
+    fs::create_dir_all(maildrop.path(".Junk/cur")).unwrap();
+    maildrop.put(".Junk/cur/2.a.h:2,", "no end");
+    maildrop.put(".Junk/cur/3.a.h:2,T", "a\n");
+    std::os::unix::fs::symlink(elsewhere.path().join("Maildir"), mail.path().join(USER)).unwrap();
+    let before = (state(mail.path()), state(elsewhere.path()));
+    let (code, report) = examined(&mail, USER, &["--folders", "INBOX,Junk", "--hide-trashed"]);
+    assert_eq!((code, &report["messages"]), (Some(0), &json!(2)));
+    assert_eq!(findings(&report), [found("no_line_end", &[".Junk/cur/2.a.h:2,"])]);
+    assert_eq!((state(mail.path()), state(elsewhere.path())), before);
 }

@@ -10,4 +10,5 @@ mod clock;
 mod disk;
 mod kills;
 mod mbox;
+mod owners;
 mod users_file;

@@ -28,6 +28,8 @@ mod file_size_limit;
 mod frozen_files;
 // The fuzz targets with their seeds.
 mod fuzz;
+// Sessions that act with their users' ids.
+mod owners;
 // Limits by address and before login, and slow readers.
 mod guard;
 // The real server, clients and mail for the other modules.
@@ -48,6 +50,8 @@ mod log;
 mod logins;
 // Maildrops on disk, and files that change during a session.
 mod maildrops;
+// Maildirs that other programs use, too.
+mod neighbours;
 // The commands and tables of the manual, and `pop3d help`.
 mod manual;
 // Maildrops that are mbox files, beside procmail.

@@ -2,7 +2,7 @@
 //! octet.
 //!
 //! The format is that of Dovecot's passwd-file: `NAME:{SCHEME}HASH:uid:gid:gecos:home:shell:extra`. The fields after the
-//! password may be missing; of these, only the home directory and some extra fields are used. Lines that begin with `#`
+//! password may be missing; of these, the ids, the home directory and some extra fields are used. Lines that begin with `#`
 //! are comments.
 
 use std::collections::BTreeMap;
@@ -26,11 +26,15 @@ pub(super) struct Account {
     pub(super) mailbox: Mailbox,
 }
 
-/// Where the users file says that an account's mail is.
+/// Where the users file says that an account's mail is, and whose it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mailbox {
     /// The account's home directory.
     pub home: Option<PathBuf>,
+    /// The account's uid, as a number or as the name of an account of the system.
+    pub uid: Option<String>,
+    /// The account's gid, as a number or as the name of a group.
+    pub gid: Option<String>,
     /// The location that the field `userdb_mail` gives, as a template.
     pub location: Option<PathBuf>,
 }
@@ -136,8 +140,13 @@ impl Accounts {
         if secret.readable().is_some_and(<[u8]>::is_empty) {
             return Err(Fault::NoPassword);
         }
-        let home = fields.nth(3).filter(|home| !home.as_ref().is_empty());
-        let mut mailbox = Mailbox { home: home.map(|home| path(home.as_ref())), location: None };
+        let mut given = |at| {
+            let field = fields.nth(at).map(|field| field.as_ref().to_vec());
+            field.filter(|field| !field.is_empty())
+        };
+        let [uid, gid] = [given(0), given(0)].map(|id| Some(String::from_utf8_lossy(&id?).into_owned()));
+        let home = given(1).map(|home| path(&home));
+        let mut mailbox = Mailbox { home, uid, gid, location: None };
         let mut extras = Vec::new();
         for extra in fields.skip(1) {
             if let Some(restriction) = restriction(extra.as_ref()) {
@@ -277,12 +286,17 @@ mod tests {
             e:{PLAIN}e:1:2:::/bin/sh:userdb_mail=maildir:/srv/%d/%n:LAYOUT=fs\nf:{PLAIN}f::::::userdb_mail=sdbox:/x\n";
         let accounts = Accounts::read(text);
         let found = |name: &str| {
-            let Mailbox { home, location } = accounts.by_name[&user(name)].mailbox.clone();
+            let Mailbox { home, location, .. } = accounts.by_name[&user(name)].mailbox.clone();
             [home, location].map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
         };
         let expected = |home: Option<&str>, location: Option<&str>| [home, location].map(|it| it.map(str::to_owned));
         assert_eq!(found("a"), expected(None, None));
         assert_eq!(found("b"), expected(Some("/home/b"), None));
+        let owner = |name: &str| {
+            let Mailbox { uid, gid, .. } = accounts.by_name[&user(name)].mailbox.clone();
+            [uid, gid].map(Option::unwrap_or_default)
+        };
+        assert_eq!([owner("a"), owner("b"), owner("c")], [["", ""], ["1", "1"], ["", ""]]);
         assert_eq!(found("c"), expected(None, Some("%h/Maildir")));
         assert_eq!(found("d"), expected(Some("/d"), Some("/var/mail/%u")));
         assert_eq!(found("e"), expected(None, Some("/srv/%d/%n")));

@@ -12,6 +12,7 @@ use super::accounts::{Account, AccountsArgs};
 use super::admin::AdminArgs;
 use super::confinement::{ConfinementArgs, Used};
 use super::limits::LimitArgs;
+use super::maildirs::MaildirArgs;
 use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
@@ -123,13 +124,16 @@ pub struct Args {
     pub(super) state: StateArgs,
 
     #[command(flatten)]
+    pub(super) maildirs: MaildirArgs,
+
+    #[command(flatten)]
     pub(super) accounts: AccountsArgs,
 
     #[command(flatten)]
     pub(super) confinement: ConfinementArgs,
 }
 
-fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
+pub(super) fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(low..=high)
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::keep;
+use super::args::{keep, within};
 use super::{ConfigError, NEEDS_RESTART};
+use crate::acting::{MailGroup, Owners};
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
 use crate::transform::{Fences, Limit, Transform};
 
@@ -29,6 +30,19 @@ pub(super) struct ConfinementArgs {
     /// Let the transform use the network and the sockets of other programs on this machine
     #[arg(long, requires = "transform", group = NEEDS_RESTART)]
     transform_network: bool,
+
+    /// Let each session act with the uid, gid and groups of its user: those that the users file has, or those of the
+    /// system's account of that name
+    #[arg(long, group = NEEDS_RESTART)]
+    as_owner: bool,
+
+    /// With --as-owner, refuse users whose uid is lower than this one
+    #[arg(long, value_name = "UID", default_value_t = 1000, value_parser = within((1, u64::from(u32::MAX) - 1)), requires = "as_owner")]
+    first_uid: u64,
+
+    /// With --as-owner, let sessions also use the rights of this group, such as mail to lock files in /var/mail
+    #[arg(long, value_name = "GROUP", requires = "as_owner")]
+    mail_group: Option<MailGroup>,
 
     /// Limit what the transform may use, as in cpu=10,memory=512M: cpu (seconds), memory and file-size (octets; K, M and G
     /// are units), files (open at once), processes
@@ -79,10 +93,17 @@ impl ConfinementArgs {
             keep("allow-dir", &mut self.allow_dir, &started.allow_dir),
             keep("transform-path", &mut self.transform_path, &started.transform_path),
             keep("transform-network", &mut self.transform_network, &started.transform_network),
+            keep("as-owner", &mut self.as_owner, &started.as_owner),
             keep("confine", &mut self.confine, &started.confine),
             keep("no-landlock", &mut self.no_landlock, &started.no_landlock),
         ];
         kept.into_iter().flatten().collect()
+    }
+
+    /// Whose ids sessions take.
+    pub(super) fn owners(&self) -> Option<Owners> {
+        let first_uid = u32::try_from(self.first_uid).unwrap_or(u32::MAX);
+        self.as_owner.then(|| Owners::new(first_uid, self.mail_group))
     }
 
     /// Returns true if the server gives up the right to open some files.
@@ -127,6 +148,9 @@ impl ConfinementArgs {
         written.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Files));
         read_again.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Read));
         add("--allow-dir", self.allow_dir.clone(), Reach::All);
+        if self.as_owner {
+            add("--as-owner", account_files(), Reach::Read);
+        }
         if let Some(transform) = transform {
             transform.log_gaps();
             add("--transform", transform.files(), Reach::Run);
@@ -139,6 +163,7 @@ impl ConfinementArgs {
         let landlock = Landlock { reach, programs, files, network: self.transform_network, ports };
         Confinement {
             run_as: self.run_as.clone(),
+            as_owner: self.as_owner,
             mail_root,
             own: state,
             launcher: transform.and_then(Transform::launcher),
@@ -146,6 +171,12 @@ impl ConfinementArgs {
             landlock: (!self.no_landlock).then_some(landlock),
         }
     }
+}
+
+/// Returns what the C library reads to look an account up. /etc/passwd is replaced when an account is added, so the rule has
+/// to be for its directory.
+fn account_files() -> Vec<PathBuf> {
+    ["/etc", "/lib", "/lib64", "/usr/lib"].into_iter().map(PathBuf::from).filter(|path| path.is_dir()).collect()
 }
 
 /// Returns the directory in the path of a file, and the directory of its target if the file is a symbolic link.

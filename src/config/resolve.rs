@@ -56,6 +56,7 @@ impl Args {
             admin,
             transform,
             certificates,
+            owners: self.confinement.owners().map(Arc::new),
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
@@ -102,7 +103,7 @@ impl Args {
 
     fn layouts(&self) -> Layouts {
         let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
-        Layouts::new(self.layout).with_unique_ids(unique_ids)
+        Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules())
     }
 
     /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.

@@ -117,6 +117,7 @@ fn what_needs_a_restart_is_declared_beside_the_flag() {
         "/",
         "--transform-network",
         "--confine",
+        "--as-owner",
         "--log-format",
         "json",
         "--metrics",

@@ -19,6 +19,8 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 use rustix::thread::set_no_new_privs;
 
+use crate::acting;
+
 pub use landlock::{Landlock, Reach};
 pub use user::RunAs;
 
@@ -27,6 +29,8 @@ pub use user::RunAs;
 pub struct Confinement {
     /// The user to run as.
     pub run_as: Option<RunAs>,
+    /// True if sessions act with their users' ids. The server keeps the right to change ids then.
+    pub as_owner: bool,
     /// The mail directory.
     pub mail_root: PathBuf,
     /// A directory of the server's own (`--state`). The user of `run_as` becomes its owner.
@@ -59,6 +63,8 @@ pub enum ConfineError {
     NotFinal(RunAs),
     /// The state directory cannot be given to the user.
     Own(PathBuf, RunAs, io::Error),
+    /// Sessions cannot act as their users.
+    Owners(io::Error),
     /// The user cannot use the mail directory.
     MailRoot(PathBuf, RunAs, io::Error),
     /// The user cannot start transforms.
@@ -78,6 +84,11 @@ impl fmt::Display for ConfineError {
             }
             Self::NotFinal(user) => write!(f, "will not run as {user}: it could become root again"),
             Self::Own(path, user, error) => write!(f, "cannot give {} to {user}: {error}", path.display()),
+            Self::Owners(error) => write!(
+                f,
+                "sessions cannot act as their users (--as-owner): {error}; the server needs the capabilities CAP_SETUID and \
+                 CAP_SETGID, which root has (systemd gives them by AmbientCapabilities=)"
+            ),
             Self::MailRoot(path, user, error) => {
                 write!(f, "{user} cannot use {} as mail directory: {error}", path.display())
             }
@@ -120,6 +131,9 @@ impl Confinement {
             }
             None => {}
         }
+        if self.as_owner {
+            acting::give_up_other_rights().map_err(ConfineError::Owners)?;
+        }
         set_no_new_privs(true).map_err(|error| ConfineError::Kernel(error.to_string()))?;
         match rules {
             Some(rules) => rules.enforce()?,
@@ -132,12 +146,15 @@ impl Confinement {
         if let Some(path) = &self.own {
             user.take(path).map_err(|error| ConfineError::Own(path.clone(), user.clone(), error))?;
         }
-        user.become_it().map_err(|error| ConfineError::User(user.clone(), error))?;
+        user.become_it(self.as_owner).map_err(|error| ConfineError::User(user.clone(), error))?;
         if user.could_be_undone() {
             return Err(ConfineError::NotFinal(user.clone()));
         }
-        access(&self.mail_root, Access::EXEC_OK)
-            .map_err(|error| ConfineError::MailRoot(self.mail_root.clone(), user.clone(), error.into()))?;
+        // With --as-owner, the users themselves use it.
+        if !self.as_owner {
+            access(&self.mail_root, Access::EXEC_OK)
+                .map_err(|error| ConfineError::MailRoot(self.mail_root.clone(), user.clone(), error.into()))?;
+        }
         if let Some(launcher) = self.launcher {
             access(launcher, Access::EXEC_OK).map_err(|error| ConfineError::Launcher(user.clone(), error.into()))?;
         }

@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
 use std::str::FromStr;
 
+use rustix::thread::set_keep_capabilities;
+
 use nix::unistd::{
     Gid, Group, Uid, User, geteuid, getgroups, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setuid,
 };
@@ -75,8 +77,12 @@ impl RunAs {
         give(directory)
     }
 
-    /// Sets the real, effective and saved user and group, and gives up all other groups.
-    pub(super) fn become_it(&self) -> io::Result<()> {
+    /// Sets the real, effective and saved user and group, and gives up all other groups. With `keep_rights`, the capabilities
+    /// stay, but are not in effect.
+    pub(super) fn become_it(&self, keep_rights: bool) -> io::Result<()> {
+        if keep_rights {
+            set_keep_capabilities(true)?; // until the next execve(2)
+        }
         setgroups(&[])?;
         setresgid(self.group, self.group, self.group)?;
         Ok(setresuid(self.user, self.user, self.user)?)

@@ -109,10 +109,14 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// A lock, for example `session: pop3d 4711`.
+/// A lock, for example `session: pop3d 4711`, or as the lock file tells it.
 fn lock(held: &Held) -> String {
-    let programs: Vec<_> = held.programs.iter().map(|(name, id)| format!(" {} {id}", printable(name))).collect();
-    format!("{}:{}", held.by, if programs.is_empty() { " unknown program".to_owned() } else { programs.join(",") })
+    let programs: Vec<_> = held.programs.iter().map(|(name, id)| format!("{} {id}", printable(name))).collect();
+    match &held.session {
+        Some(session) => session.to_string(),
+        None if programs.is_empty() => format!("{}: unknown program", held.by),
+        None => format!("{}: {}", held.by, programs.join(", ")),
+    }
 }
 
 fn line(f: &mut fmt::Formatter<'_>, fault: Fault, finding: &Finding) -> fmt::Result {
@@ -164,7 +168,15 @@ fn safe(value: &Value) -> String {
 
 fn lock_object(held: &Held) -> Value {
     let programs: Vec<_> = held.programs.iter().map(|(name, id)| json!({"name": name, "process": id})).collect();
-    json!({"lock": held.by.to_string(), "programs": programs})
+    let session = held.session.as_ref();
+    json!({
+        "lock": held.by.to_string(),
+        "programs": programs,
+        "host": session.map(|it| &it.host),
+        "process": session.map(|it| it.process),
+        "session": session.and_then(|it| it.session),
+        "seconds": session.map(|it| it.age().as_secs()),
+    })
 }
 
 fn finding_object(fault: Fault, finding: &Finding) -> Value {

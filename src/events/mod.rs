@@ -4,7 +4,7 @@
 //! - [`Events`] takes each event from the session in which it happens and passes it to its consumers: the log,
 //!   the counters of [`crate::stats`], [`crate::metrics`] and followers. A new consumer is added here and touches no session.
 //! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
-//! - [`Follower`] reads the events as lines, for PEEP's `f`.
+//! - [`Follower`] reads the events as lines, for PEEP's `f`. `line` formats them and `ring` keeps them for a moment.
 //!
 //! Events are not emitted for each command: what a session does often, it adds up and tells with its end.
 
@@ -12,8 +12,10 @@ mod client;
 mod event;
 mod fields;
 mod follow;
+mod line;
 mod logins;
 mod reason;
+mod ring;
 mod text;
 
 use std::sync::{Arc, OnceLock};
@@ -26,12 +28,13 @@ pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, W
 pub use follow::{Batch, Follower};
 pub use logins::Logins;
 pub use reason::{AdminReason, Method, Reason, WhyRefused};
+pub use ring::Block;
 
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::stats::Stats;
-use follow::Recent;
 use logins::AllLogins;
+use ring::Recent;
 
 /// Takes events and gives them to their consumers.
 #[derive(Debug, Default)]

@@ -1,5 +1,7 @@
 //! The formats of maildrops. No code outside this module and the formats' own knows which formats there are.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
@@ -7,11 +9,12 @@ use super::files::{Flat, Maildir};
 use super::identity::nanoseconds_since_1970;
 use super::index::Index;
 use super::inspect::Layout;
-use super::location::{Location, OwnFiles};
+use super::location::Location;
 use super::mbox::Mbox;
-use super::message::{FilePath, Folder, Message};
+use super::message::{Folder, Message};
 use super::missing;
 use super::scan::{self, Folders};
+use super::with_folders::WithFolders;
 use super::{OpenError, OpenMessage, Update};
 
 /// A format of maildrops: how messages are stored. A value of it belongs to one session.
@@ -19,17 +22,38 @@ pub(super) trait Format: fmt::Debug + Send {
     /// Lists the messages in the maildrop's order, and brings the index up to date. It is called once.
     fn list(&mut self) -> io::Result<Listing>;
 
-    /// Opens a message as a range of a file. If another program has moved messages, their paths are updated.
+    /// The messages of the INBOX, which come first; in most formats all of them.
+    fn inbox<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
+        messages
+    }
+
+    /// The message's unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session, and no other message's.
+    fn unique_id<'a>(&self, _index: usize, message: &'a Message) -> Cow<'a, [u8]> {
+        message.unique_id()
+    }
+
+    /// Opens a message for sending. If another program has moved messages, their paths are updated.
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError>;
 
     /// Removes the marked messages, which are given by their ascending indices.
     fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update;
 
-    /// The files that the server keeps for the maildrop, such as the index.
-    fn own_files(&self) -> OwnFiles;
+    /// Marks messages as seen, which are given by their indices. Only in a Maildir other programs look at such marks.
+    fn mark_seen(&mut self, _messages: &[Message], _retrieved: Vec<usize>) {}
+
+    /// Removes the index that has this message, because it is wrong.
+    fn forget_index(&self, index: usize);
+
+    /// Stores the true octets of messages that were listed with a wrong size in the index.
+    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>);
 
     /// How the maildrop is stored, for people to read.
     fn layout(&self) -> Layout;
+
+    /// The path of a message below the maildrop's own, for people to read. In an mbox it is the message's unique-id.
+    fn shown_path(&self, _index: usize, message: &Message) -> Vec<u8> {
+        message.path.shown()
+    }
 }
 
 /// The messages of a maildrop.
@@ -43,7 +67,8 @@ pub(super) struct Listing {
 /// A file that cannot be read.
 #[derive(Debug)]
 pub(super) struct LeftOut {
-    pub(super) path: FilePath,
+    /// Its path as [`Format::shown_path`] would show it.
+    pub(super) path: Vec<u8>,
     pub(super) error: io::Error,
 }
 
@@ -54,9 +79,9 @@ pub(super) struct LeftOut {
 pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
     let now = nanoseconds_since_1970();
     let location = location.clone();
-    match Index::load(location.root(), &location.own_files(Folder::Top)) {
+    let maildir = match Index::load(location.root(), &location.own_files(Folder::Top)) {
         Some(Index { stamps: Some(stamps), entries, .. }) if scan::are_unchanged(&location, stamps, now) => {
-            Ok(Box::new(Maildir::unchanged(location, entries, now)))
+            Maildir::unchanged(location.clone(), entries, now)
         }
         index => {
             let folders = match Folders::open(&location) {
@@ -67,10 +92,13 @@ pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
                 missing::warn(&location);
             }
             if folders.is_flat() {
-                Ok(Box::new(Flat::new(location, folders, index, now)))
-            } else {
-                Ok(Box::new(Maildir::new(location, folders, index, now)))
+                return Ok(Box::new(Flat::new(location, folders, index, now)));
             }
+            Maildir::new(location.clone(), folders, index, now)
         }
+    };
+    match &location.root().layouts().maildirs().folders[..] {
+        [] => Ok(Box::new(maildir)),
+        folders => Ok(Box::new(WithFolders::open(maildir, &location, folders, now)?)),
     }
 }

@@ -1,25 +1,18 @@
 //! Recognises home directories of the system's accounts, which are not taken for directories of mail.
-//!
-//! If accounts come from LDAP or a similar service, looking one up may take long or never end. So a separate thread
-//! does it, and a login waits at most [`PATIENCE`] for the answer. The thread has a large stack, because the C library
-//! may load modules for the look-up. An answer is kept for a minute.
+//! The accounts are looked up by [`LookUps`], and an answer is kept for a minute.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::unistd::{Uid, User};
 use parking_lot::Mutex;
 use rustix::fs::stat;
 
 use super::RootId;
-
-/// How long a login waits until an account has been looked up.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::look_up::LookUps;
 
 /// How long the answer that a directory is not a home directory is kept.
 const GOOD_FOR: Duration = Duration::from_secs(60);
@@ -30,24 +23,13 @@ const MOST_ANSWERS: usize = 4096;
 /// The name of an account and its home directory.
 type Home = (String, std::path::PathBuf);
 
-/// Looks up the accounts whose home a directory could be: the account with the user's name and the directory's owner.
-type LookUp = fn(&str, u32) -> Vec<Home>;
-
 /// The home directories of accounts.
 pub(super) struct Homes {
     /// The homes in /etc/passwd when the server started. A confined server may be unable to read that file later.
     at_start: HashMap<RootId, String>,
     /// Directories that are not an account's home, and when that was found out.
     cleared: Mutex<HashMap<RootId, Instant>>,
-    look_up: LookUp,
-    /// The channel to the thread that looks accounts up, once that thread has been started.
-    questions: Mutex<Option<Sender<Question>>>,
-}
-
-/// The question whose home a directory is.
-struct Question {
-    directory: Named,
-    answer: Sender<Option<String>>,
+    look_ups: LookUps<Named, Option<String>>,
 }
 
 /// A user's directory, with what is needed to look up whose home it is.
@@ -71,19 +53,24 @@ impl Homes {
     /// The homes of this system's accounts.
     pub(super) fn of_system() -> Self {
         let passwd = fs::read("/etc/passwd").unwrap_or_default();
-        Self::new(homes_in(&String::from_utf8_lossy(&passwd)), accounts)
+        Self::new(homes_in(&String::from_utf8_lossy(&passwd)), |directory| owner_of(directory, accounts))
     }
 
-    fn new(at_start: impl IntoIterator<Item = Home>, look_up: LookUp) -> Self {
+    fn new(at_start: impl IntoIterator<Item = Home>, look_up: fn(&Named) -> Option<String>) -> Self {
         let known = |(account, home): Home| Some((RootId::new(&stat(home).ok()?), account));
         let at_start = at_start.into_iter().filter_map(known).collect();
-        Self { at_start, cleared: Mutex::default(), look_up, questions: Mutex::default() }
+        Self { at_start, cleared: Mutex::default(), look_ups: LookUps::new(look_up) }
+    }
+
+    /// Starts the thread that looks accounts up, unless it runs already.
+    pub(super) fn start_look_ups(&self) -> io::Result<()> {
+        self.look_ups.start()
     }
 
     /// Returns the account whose home a directory is, if there is one.
     ///
     /// # Errors
-    /// When the look-up takes longer than [`PATIENCE`].
+    /// When the look-up takes too long.
     pub(super) fn account_of(&self, directory: &Named) -> io::Result<Option<String>> {
         if let Some(account) = self.at_start.get(&directory.id) {
             return Ok(Some(account.clone()));
@@ -91,10 +78,7 @@ impl Homes {
         if self.cleared.lock().get(&directory.id).is_some_and(|when| when.elapsed() < GOOD_FOR) {
             return Ok(None);
         }
-        let (answer, answered) = bounded(1);
-        self.ask(Question { directory: directory.clone(), answer })?;
-        let slow = "the system's accounts could not be looked up in time";
-        let account = answered.recv_timeout(PATIENCE).map_err(|_| io::Error::new(io::ErrorKind::TimedOut, slow))?;
+        let account = self.look_ups.ask(directory.clone())?;
         if account.is_none() {
             let mut cleared = self.cleared.lock();
             if cleared.len() >= MOST_ANSWERS {
@@ -104,27 +88,13 @@ impl Homes {
         }
         Ok(account)
     }
-
-    fn ask(&self, question: Question) -> io::Result<()> {
-        let mut questions = self.questions.lock();
-        if questions.is_none() {
-            let (ask, asked) = unbounded();
-            let look_up = self.look_up;
-            thread::Builder::new().name("accounts".to_owned()).spawn(move || answer(&asked, look_up))?;
-            *questions = Some(ask);
-        }
-        let sent = questions.as_ref().map(|ask| ask.send(question));
-        sent.and_then(Result::ok).ok_or_else(|| io::Error::other("the thread that looks accounts up has ended"))
-    }
 }
 
-/// Answers questions until the [`Homes`] that asks them is dropped.
-fn answer(questions: &Receiver<Question>, look_up: LookUp) {
-    for Question { directory: Named { id, user, owner }, answer } in questions {
-        let is_it = |(_, home): &Home| stat(home).is_ok_and(|stat| RootId::new(&stat) == id);
-        // Sending fails if the login has stopped waiting.
-        let _ = answer.send(look_up(&user, owner).into_iter().find(is_it).map(|(account, _)| account));
-    }
+/// Returns the account whose home a directory is. `look_up` finds the accounts whose home it could be: the account with the
+/// user's name and the directory's owner.
+fn owner_of(Named { id, user, owner }: &Named, look_up: fn(&str, u32) -> Vec<Home>) -> Option<String> {
+    let is_it = |(_, home): &Home| stat(home).is_ok_and(|stat| RootId::new(&stat) == *id);
+    look_up(user, *owner).into_iter().find(is_it).map(|(account, _)| account)
 }
 
 /// The system's accounts with this name or this uid.
@@ -167,7 +137,7 @@ mod tests {
         let (home, link) = (temporary.path().join("home"), temporary.path().join("link"));
         fs::create_dir(&home).unwrap();
         std::os::unix::fs::symlink(&home, &link).unwrap();
-        let homes = Homes::new([("bob".to_owned(), link), ("eve".to_owned(), "/no/such".into())], |_, _| Vec::new());
+        let homes = Homes::new([("bob".to_owned(), link), ("eve".to_owned(), "/no/such".into())], |_| None);
         assert_eq!(homes.account_of(&directory(&home)).unwrap().as_deref(), Some("bob"));
         for _ in 0..2 {
             assert_eq!(homes.account_of(&directory(temporary.path())).unwrap(), None);
@@ -176,11 +146,12 @@ mod tests {
 
     #[test]
     fn accounts_made_after_the_start_are_looked_up() {
-        let look_up: LookUp = |user, owner| {
-            assert_eq!((user, owner), ("ana", 1000));
-            vec![("other".to_owned(), "/no/such".into()), ("ana".to_owned(), std::env::temp_dir())]
-        };
-        let homes = Homes::new([], look_up);
+        let homes = Homes::new([], |directory| {
+            owner_of(directory, |user, owner| {
+                assert_eq!((user, owner), ("ana", 1000));
+                vec![("other".to_owned(), "/no/such".into()), ("ana".to_owned(), std::env::temp_dir())]
+            })
+        });
         assert_eq!(homes.account_of(&directory(&std::env::temp_dir())).unwrap().as_deref(), Some("ana"));
         assert_eq!(homes.account_of(&directory(Path::new("/"))).unwrap(), None);
     }

@@ -17,8 +17,7 @@
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order. The names come first so that a
 //! large index can be read in pieces: the names into the memory where they stay, the entries through a small buffer.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufReader, Read, Write};
 
 use crc32fast::Hasher;
@@ -137,12 +136,13 @@ impl Index {
     }
 
     /// Stores the true sizes of messages that were listed with a wrong size.
-    pub(super) fn correct<'a>(root: &Root, files: &OwnFiles, corrections: impl Iterator<Item = (&'a Message, u64)>) {
+    pub(super) fn correct(root: &Root, files: &OwnFiles, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         let Some(mut index) = Self::load(root, files) else { return };
         // The index may have an older path of a message that a mail program has moved. So messages are matched by base
         // name and inode.
         let file = |message: &Message| (message.path.base().to_vec(), message.content.identity.inode);
-        let corrections: HashMap<_, _> = corrections.map(|(message, octets)| (file(message), octets)).collect();
+        let corrections: HashMap<_, _> =
+            corrections.iter().map(|(&index, &octets)| (file(&messages[index]), octets)).collect();
         let mut is_changed = false;
         for entry in &mut index.entries {
             if let Some(&octets) = corrections.get(&file(entry)) {

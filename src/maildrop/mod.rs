@@ -10,6 +10,8 @@
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
 //!   login to login.
+//! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
+//!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
@@ -30,6 +32,7 @@ mod layout;
 mod location;
 mod lock;
 mod lock_file;
+mod lock_record;
 mod marks;
 mod mbox;
 mod measure;
@@ -38,35 +41,40 @@ mod missing;
 mod moved;
 mod name;
 mod names;
+mod opened;
+mod quota;
 mod root;
 mod scan;
+mod seen;
 mod system;
 mod template;
 #[cfg(test)]
 mod tests;
 mod update;
+mod with_folders;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 
 use format::{Format, LeftOut, Listing};
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
-use index::Index;
 pub use inspect::{Fault, Finding, Findings, Held, HeldBy, Inspection, Layout, inspect};
-pub use layout::{LayoutChoice, Layouts};
+pub use layout::{LayoutChoice, Layouts, MaildirRules};
 pub use location::Location;
 use location::is_link;
 pub use lock::{Holder, Lock, LockError, Locks};
+pub use lock_record::Elsewhere;
 use marks::Marks;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
+pub use opened::{FileRange, OpenMessage, Source, shortened};
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
 pub use update::Update;
+pub use with_folders::FolderName;
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,21 +104,6 @@ impl fmt::Display for MessageNumber {
     }
 }
 
-/// A message opened for sending, as a range of a file.
-#[derive(Debug)]
-pub struct OpenMessage {
-    /// The file that holds the message.
-    pub file: File,
-    /// The offset at which the message begins in the file.
-    pub offset: u64,
-    /// The size of the stored message in octets. It is the same as at login.
-    pub stored: u64,
-    /// The size that LIST gave to the client.
-    pub octets: u64,
-    /// True if the message can be sent as it is stored: all its lines end in CRLF and none begins with a dot.
-    pub wire_form: bool,
-}
-
 /// Why a message cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
@@ -123,10 +116,11 @@ pub enum OpenError {
 /// A user's messages as they were at login, and which of them are marked as deleted.
 #[derive(Debug)]
 pub struct Maildrop {
-    location: Location,
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
+    /// The messages that the client has retrieved, if they are to be marked as seen.
+    retrieved: Option<Marks>,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
@@ -158,9 +152,10 @@ impl Maildrop {
         let mut format = format::of(&location)?;
         let Listing { messages, left_out } = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), &messages);
+        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), format.inbox(&messages));
+        let retrieved = location.root().layouts().maildirs().seen.then(Marks::default);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { location, format, messages, marks, octets, corrections, given_ids, left_out })
+        Ok(Self { format, messages, marks, retrieved, octets, corrections, given_ids, left_out })
     }
 
     /// How many messages are not marked as deleted.
@@ -201,7 +196,7 @@ impl Maildrop {
     fn id_of<'a>(&'a self, index: usize, message: &'a Message) -> Cow<'a, [u8]> {
         match self.given_ids.binary_search_by_key(&index, |&(index, _)| index) {
             Ok(at) => Cow::Borrowed(&self.given_ids[at].1),
-            Err(_) => message.unique_id(),
+            Err(_) => self.format.unique_id(index, message),
         }
     }
 
@@ -235,7 +230,7 @@ impl Maildrop {
         let opened = self.format.open(&mut self.messages, number.index());
         if matches!(opened, Err(OpenError::Changed)) {
             // The index is wrong, so the next login has to read the messages again.
-            Index::forget(self.location.root(), &self.format.own_files());
+            self.format.forget_index(number.index());
         }
         opened
     }
@@ -246,13 +241,33 @@ impl Maildrop {
         self.corrections.insert(number.index(), octets);
     }
 
-    /// The UPDATE state: removes the marked messages, and those only.
+    /// Notes that the client has retrieved all of a message.
+    pub fn note_retrieved(&mut self, number: MessageNumber) {
+        if let Some(retrieved) = &mut self.retrieved {
+            retrieved.insert(number.index());
+        }
+    }
+
+    /// Returns true if [`Self::commit`] has anything to do.
+    #[must_use]
+    pub fn needs_update(&self) -> bool {
+        self.marks.len() > 0 || self.retrieved.as_ref().is_some_and(|retrieved| retrieved.len() > 0)
+    }
+
+    /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
+    /// the operator wants that.
     #[must_use]
     pub fn commit(mut self) -> Update {
-        if self.marks.len() == 0 {
-            return Update::default();
+        let update = match self.marks.len() {
+            0 => Update::default(),
+            _ => self.format.remove(&self.messages, &self.marks.in_order()),
+        };
+        let mut retrieved = self.retrieved.take().unwrap_or_default().in_order();
+        retrieved.retain(|&index| !self.marks.contains(index));
+        if !retrieved.is_empty() {
+            self.format.mark_seen(&self.messages, retrieved);
         }
-        self.format.remove(&self.messages, &self.marks.in_order())
+        update
     }
 }
 
@@ -260,8 +275,7 @@ impl Drop for Maildrop {
     /// Writes all corrections to the index at once, because each write replaces the whole index.
     fn drop(&mut self) {
         if !self.corrections.is_empty() {
-            let corrections = self.corrections.iter().map(|(&index, &octets)| (&self.messages[index], octets));
-            Index::correct(self.location.root(), &self.format.own_files(), corrections);
+            self.format.correct_index(&self.messages, &self.corrections);
         }
     }
 }

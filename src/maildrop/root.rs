@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::getuid;
 
 use super::directory::Directory;
 use super::homes::Named;
@@ -68,6 +68,14 @@ impl MailRoot {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Starts the thread that looks home directories up, unless it runs already.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_look_ups(&self) -> io::Result<()> {
+        self.layouts.start_look_ups()
     }
 
     /// The location of the maildrop of `user`, whose account has no home and no location of its own.
@@ -178,7 +186,8 @@ impl Root {
     pub(super) fn follow(&self, name: &[u8]) -> io::Result<(Self, Vec<u8>)> {
         let link = fs::openat(&self.directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = fs::fstat(&link)?;
-        let is_operators = stat.st_uid == 0 || stat.st_uid == geteuid().as_raw();
+        // The effective uid may be that of the maildrop's user (see `crate::acting`).
+        let is_operators = stat.st_uid == 0 || stat.st_uid == getuid().as_raw();
         if !FileType::from_raw_mode(stat.st_mode).is_symlink() || !is_operators {
             return Err(Errno::LOOP.into());
         }
@@ -263,6 +272,12 @@ impl Root {
         regular(open_beneath(&self.directory, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?)
     }
 
+    /// Opens the regular file at `path` below the root for appending to it.
+    pub(super) fn file_to_append(&self, path: &[u8]) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
+        regular(open_beneath(&self.directory, path, flags)?).map(|(file, _)| file)
+    }
+
     /// Opens the server's lock file at `path` below the root.
     pub(super) fn lock_file(&self, path: &[u8]) -> io::Result<OwnedFd> {
         open_beneath(&self.directory, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
@@ -315,7 +330,7 @@ pub(super) fn named(stat: &Stat, user: &str) -> Named {
 /// Returns true if Landlock, rather than file permissions, denies access to the directory.
 fn is_fenced_off(directory: &OwnedFd) -> bool {
     let opened = fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    matches!(opened, Err(Errno::ACCESS)) && fs::accessat(directory, ".", Access::READ_OK, AtFlags::empty()).is_ok()
+    matches!(opened, Err(Errno::ACCESS)) && fs::accessat(directory, ".", Access::READ_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// Flags for opening a directory below which other files are opened.

@@ -245,7 +245,7 @@ impl Folders {
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&self.location.file(&path)));
-                    found.left_out.push(LeftOut { path, error });
+                    found.left_out.push(LeftOut { path: path.shown(), error });
                 }
             }
         }

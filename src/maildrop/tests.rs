@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+mod folders;
 mod index;
+mod neighbours;
 mod update;
 
+use super::index::Index;
 use super::message::Folder;
 use super::*;
 

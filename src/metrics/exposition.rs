@@ -52,6 +52,9 @@ fn register_gauges(registry: &mut Registry, shared: &Shared) {
         ("slots_used", "Connection slots that are in use", connections.used()),
         ("clients_waiting", "1 if POP3 clients are waiting for a slot", connections.clients_wait().into()),
         ("users_logged_in", "Users who are logged in", shared.locks.users().len()),
+        ("users", "Accounts", shared.users.names().len()),
+        ("bans_and_penalties", "Bans and penalties in force", shared.guard.exclusions().len()),
+        ("draining", "1 if the server takes no more POP3 clients", connections.is_draining().into()),
     ] {
         registry.register(name, help, ConstGauge::new(number(value)));
     }

@@ -4,12 +4,11 @@
 //! RESP-CODES is announced.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 
 use rustix::io::Errno;
 
 use crate::auth::sasl::{self, Failure, Mechanism};
-
 use crate::guard::Penalty;
 use crate::wire::Foreign;
 
@@ -203,7 +202,8 @@ pub(super) fn err(out: &mut Vec<u8>, text: impl fmt::Display) {
 }
 
 fn status(out: &mut Vec<u8>, indicator: &str, text: impl fmt::Display) {
-    out.extend_from_slice(format!("{indicator}{text}\r\n").as_bytes());
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{indicator}{text}\r\n");
 }
 
 /// Appends a scan listing: number, space, octets (RFC 1939 section 5).

@@ -1,16 +1,14 @@
 //! Sends a message to the client, from its file or from a transform that reads the file.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io;
-use std::ops::Range;
+use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use super::reply::{self, Fault, Refusal};
 use crate::events::TransformResult;
-use crate::maildrop::OpenMessage;
+use crate::maildrop::{FileRange, OpenMessage, Source, shortened};
 use crate::transform::{self, Failure, Running};
 use crate::wire::{BLOCK, Block, Link, Output, Stuffer, Top};
 
@@ -84,15 +82,19 @@ pub(super) fn stored<L: Link>(
     message: OpenMessage,
     body: Body,
 ) -> Result<Transferred, TransferError> {
-    if message.wire_form && body == Body::Whole && message.stored > BLOCK as u64 {
-        return wire_form(output, &message);
+    let OpenMessage { octets, source } = message;
+    if let Source::File(range) = &source
+        && range.wire_form
+        && body == Body::Whole
+        && range.left > BLOCK as u64
+    {
+        return wire_form(output, range, octets);
     }
-    let OpenMessage { file, offset, stored, octets, .. } = message;
     let status: &dyn Display = match body {
         Body::Whole => &format_args!("{octets} octets"),
         Body::Lines(_) => &"top of message follows",
     };
-    send(output, &mut Stored { file, rest: offset..offset + stored }, status, body)
+    send(output, &mut Stored(source), status, body)
 }
 
 /// Sends the output of a transform, and says what became of it. `input_pending` is true if the client has already sent
@@ -115,11 +117,11 @@ pub(super) fn transformed<L: Link>(
 /// Sends a message whose stored octets are those on the wire.
 // Not inlined, so that a waiting session needs no stack for the tail.
 #[inline(never)]
-fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<Transferred, TransferError> {
+fn wire_form<L: Link>(output: &mut Output<L>, message: &FileRange, octets: u64) -> Result<Transferred, TransferError> {
     let mut tail = [0; TAIL];
-    let tail_start = message.offset + message.stored - TAIL as u64;
+    let tail_start = message.offset + message.left - TAIL as u64;
     message.file.read_exact_at(&mut tail, tail_start).map_err(TransferError::unreadable)?;
-    reply::ok(output.pending(), format_args!("{} octets", message.octets));
+    reply::ok(output.pending(), format_args!("{octets} octets"));
     let ready = Instant::now();
     output.flush()?;
     output.link.send_file(&message.file, message.offset..tail_start).map_err(|error| match error.kind() {
@@ -128,18 +130,13 @@ fn wire_form<L: Link>(output: &mut Output<L>, message: &OpenMessage) -> Result<T
     })?;
     output.pending().extend_from_slice(&tail);
     reply::end(output.pending());
-    Ok(Transferred { octets: message.stored, ready })
-}
-
-/// The error when a file has become shorter since login.
-fn shortened() -> io::Error {
-    io::Error::other("the file has become shorter meanwhile")
+    Ok(Transferred { octets: message.left, ready })
 }
 
 /// Reads blocks, converts them to wire form and sends them. An error before the first block is answered by -ERR.
 fn send<L: Link>(
     output: &mut Output<L>,
-    source: &mut impl Source,
+    source: &mut impl Octets,
     status: &dyn Display,
     body: Body,
 ) -> Result<Transferred, TransferError> {
@@ -170,7 +167,7 @@ fn send<L: Link>(
 }
 
 /// The source of a message's octets.
-trait Source {
+trait Octets {
     /// Reads the next octets; 0 at the end. The message is refused if the first call fails.
     fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError>;
 
@@ -178,28 +175,12 @@ trait Source {
     fn is_slow(&self) -> bool;
 }
 
-/// The octets that the file had at login. Octets appended since then are not sent, and it is an error if some are
-/// missing.
-struct Stored {
-    file: File,
-    /// The part of the message's range that has not been read yet.
-    rest: Range<u64>,
-}
+/// A message as it is stored.
+struct Stored(Source);
 
-impl Source for Stored {
+impl Octets for Stored {
     fn read<L: Link>(&mut self, block: &mut [u8], _: &mut L) -> Result<usize, TransferError> {
-        let left = self.rest.end - self.rest.start;
-        if left == 0 {
-            return Ok(0);
-        }
-        let room = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
-        let read = match self.file.read_at(&mut block[..room], self.rest.start) {
-            Ok(0) => Err(shortened()),
-            result => result,
-        };
-        let read = read.map_err(TransferError::unreadable)?;
-        self.rest.start += read as u64;
-        Ok(read)
+        self.0.read(block).map_err(TransferError::unreadable)
     }
 
     fn is_slow(&self) -> bool {
@@ -214,7 +195,7 @@ struct Transformed {
     result: TransformResult,
 }
 
-impl Source for Transformed {
+impl Octets for Transformed {
     fn read<L: Link>(&mut self, block: &mut [u8], link: &mut L) -> Result<usize, TransferError> {
         let mut client = Waiting { link, input_pending: self.input_pending };
         let read = self.running.read(block, &mut client);

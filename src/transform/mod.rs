@@ -17,9 +17,7 @@ mod system_calls;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +29,8 @@ use rustix::fs::{Access, access};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::maildrop::MessageNumber;
+use crate::acting;
+use crate::maildrop::{MessageNumber, Source};
 use feed::Feed;
 pub use feed::Input;
 pub use launch::{Fences, launch};
@@ -72,7 +71,7 @@ pub struct Running {
     child: Child,
     /// The program's output; `None` once it has been closed because the output is no longer wanted.
     stdout: Option<ChildStdout>,
-    /// What the program still has to read, if the message is a part of its file.
+    /// What the program still has to read, if the message is not the whole of its file.
     feed: Option<Feed>,
     /// A descriptor that becomes readable when the child has ended. The child still has to be reaped.
     ended: OwnedFd,
@@ -166,9 +165,10 @@ impl Transform {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(&self, message: impl Into<Input>, subject: Subject<'_>) -> Result<Running, Failure> {
-        let (stdin, part) = message.into().into_stdin();
+        let (stdin, source) = message.into().into_stdin();
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
-        let mut child = launch::command(&self.program, self.path.as_deref(), &self.restrictions)
+        let mut command = launch::command(&self.program, self.path.as_deref(), &self.restrictions);
+        command
             .args(&self.arguments)
             .env_clear()
             .envs(inherited)
@@ -177,9 +177,9 @@ impl Transform {
             .env("POP3_MESSAGE", subject.number.to_string())
             .stdin(stdin)
             .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        match Pipes::of(&mut child, part) {
+            .process_group(0);
+        let mut child = acting::spawn(&mut command)?;
+        match Pipes::of(&mut child, source) {
             Ok(Pipes { stdout, feed, ended }) => {
                 let patience = self.patience;
                 Ok(Running { child, stdout: Some(stdout), feed, ended, rest: None, reaped: false, patience })
@@ -200,10 +200,10 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn of(child: &mut Child, part: Option<(File, Range<u64>)>) -> io::Result<Self> {
+    fn of(child: &mut Child, source: Option<Source>) -> io::Result<Self> {
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"))?;
-        let feed = match (part, child.stdin.take()) {
-            (Some((file, range)), Some(stdin)) => Some(Feed::new(file, range, stdin)?),
+        let feed = match (source, child.stdin.take()) {
+            (Some(source), Some(stdin)) => Some(Feed::new(source, stdin)?),
             _ => None,
         };
         Ok(Self { stdout, feed, ended: pidfd_open(Pid::from_child(child), PidfdFlags::empty())? })
@@ -357,6 +357,7 @@ fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
 mod tests {
     use super::*;
     use rustix::process::kill_process;
+    use std::fs::File;
     use std::io::{Seek, Write};
 
     fn subject() -> Subject<'static> {

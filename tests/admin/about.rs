@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{answer, play};
-use crate::harness::{Client, PASSWORD, Server, USER};
+use crate::harness::{Certificate, Client, PASSWORD, Server, USER};
 
 /// An answer of names and values.
 #[track_caller]
@@ -27,8 +27,14 @@ fn the_server_tells_all_of_itself() {
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("pid", server.pid().to_string()),
         ("current_connections", "1".to_owned()),
-        ("current_peep_connections", "1".to_owned()),
-        ("sessions_transaction", "1".to_owned()),
+        ("open_connections", "2".to_owned()),
+        ("users_logged_in", "1".to_owned()),
+        ("users", "1".to_owned()),
+        ("slots", "55".to_owned()),
+        ("slots_used", "2".to_owned()),
+        ("bans_and_penalties", "0".to_owned()),
+        ("connections", "1".to_owned()),
+        ("sent_octets", admin.value("rb?")),
         ("current_logged_users", "1".to_owned()),
         ("retrieved_emails", "1".to_owned()),
         ("removed_emails", "0".to_owned()),
@@ -46,10 +52,46 @@ fn the_server_tells_all_of_itself() {
     for (name, value) in expected {
         assert_eq!(shown.get(name), Some(&value), "{name}");
     }
+    // Nothing is counted in more detail without --metrics.
+    assert_eq!(shown.get("login_attempts"), None);
     assert!(shown["uptime"].parse::<u64>().unwrap() < 600);
     client.call("DELE 1");
     client.quit();
     assert_eq!(values(&mut admin, "s?")["removed_emails"], "1");
+}
+
+/// Each counter and gauge of the metrics, by its name without prefix, unit and labels.
+#[test]
+fn the_server_tells_its_metrics_by_short_names() {
+    let server = Server::builder().flags(["--metrics", "127.0.0.1:0"]).start();
+    let mut client = server.pop3();
+    client.call("USER nobody");
+    client.refused("PASS x");
+    server.session().quit();
+    let mut admin = server.admin();
+    let shown = values(&mut admin, "s?");
+    assert_eq!((&*shown["login_attempts"], &*shown["admin_login_attempts"]), ("2", "1"));
+    let metrics = admin.values("mt?");
+    let mut wanted = 0;
+    for metric in metrics.iter().filter_map(|line| line.strip_prefix("# TYPE pop3d_")) {
+        let (name, kind) = metric.split_once(' ').unwrap();
+        let is_wanted = ["counter", "gauge"].contains(&kind);
+        let name = name.strip_suffix("_seconds").filter(|_| is_wanted).unwrap_or(name);
+        assert_eq!(shown.contains_key(name), is_wanted, "{metric}");
+        wanted += u32::from(is_wanted);
+    }
+    assert!(wanted > 20, "{metrics:?}");
+}
+
+#[test]
+fn a_certificates_expiry_is_a_time() {
+    let certificate = Certificate::new();
+    let server = Server::builder().tls(&certificate).start();
+    let mut admin = server.peep().tls(&certificate);
+    assert_eq!(answer(&mut admin, "a root root"), "+");
+    let shown = values(&mut admin, "s?");
+    let expiry = &shown["certificate_expiry_timestamp"];
+    assert!(expiry.ends_with('Z') && expiry.contains('T'), "{expiry}");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use pop3d::config::Args;
 use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
+use pop3d::net::Origin;
 use pop3d::shared::Shared;
 use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
 use pop3d::{peep, pop3};
@@ -281,12 +282,16 @@ fn shared(root: &Path) -> Shared {
     Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
 }
 
+fn origin() -> Origin {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into()
+}
+
 fn admission(shared: &Shared) -> Admission {
-    shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap()
+    shared.guard.admit(origin()).unwrap()
 }
 
 fn client_of(service: Service) -> events::Client {
-    events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), service)
+    events::Client::new(1, origin(), service)
 }
 
 /// Runs a session twice, with the input in segments and at once, and checks that the output is the same. The lower bits
@@ -552,7 +557,7 @@ fn log_in(root: &MailRoot, user: &str) -> io::Result<Found> {
     let mut content = |number| {
         let mut octets = Vec::new();
         if let Ok(mut message) = maildrop.open_message(number) {
-            message.file.read_to_end(&mut octets).unwrap();
+            message.source.read_to_end(&mut octets).unwrap();
             // An index never makes the server open a file that is not a message of the maildrop.
             assert!(MESSAGES.iter().any(|(_, message)| octets == *message));
         }

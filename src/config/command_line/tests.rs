@@ -95,10 +95,18 @@ fn each_flag_is_a_key() {
         ),
         ("no-landlock = true", &["--no-landlock"]),
         ("confine = true", &["--confine"]),
+        (
+            "as-owner = true\nfirst-uid = 500\nmail-group = '8'",
+            &["--as-owner", "--first-uid", "500", "--mail-group", "8"],
+        ),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",
             &["--unique-ids", "dovecot", "--dovecot-uidl-format", "%v.%u"],
+        ),
+        (
+            "seen = true\nhide-trashed = true\nfolders = ['INBOX', 'Junk']",
+            &["--seen", "--hide-trashed", "--folders", "INBOX,Junk"],
         ),
     ];
     let mut seen = String::new();

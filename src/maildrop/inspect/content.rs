@@ -1,10 +1,7 @@
 //! Reads a message once, in pieces, and finds what is unusual in it.
 
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 
-use super::keep_access_time;
-use crate::maildrop::OpenMessage;
 use crate::wire::{Block, Meter};
 
 /// The longest line that RFC 5322 (section 2.1.1) allows, its line end not counted.
@@ -16,6 +13,8 @@ const MAGICS: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x04\x22
 /// What a message's text is like.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
+    /// The size as it is stored, before it was compressed.
+    pub(super) stored: u64,
     /// The size on the wire.
     pub(super) octets: u64,
     pub(super) has_nul: bool,
@@ -26,28 +25,23 @@ pub(super) struct Content {
     pub(super) is_compressed: bool,
 }
 
-/// Reads an open message.
-///
-/// # Errors
-/// Those of reading, and when the file has become shorter.
-pub(super) fn read(opened: &OpenMessage) -> io::Result<Content> {
-    keep_access_time(opened);
-    let mut block = Block::new();
-    let mut scan = Scan::default();
-    let mut at = 0;
-    while at < opened.stored {
-        let room = usize::try_from(opened.stored - at).map_or(block.len(), |left| left.min(block.len()));
-        match opened.file.read_at(&mut block[..room], opened.offset + at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                scan.push(&block[..read]);
-                at += read as u64;
+impl Content {
+    /// Reads a message to its end.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(super) fn read(message: &mut impl Read) -> io::Result<Self> {
+        let mut block = Block::new();
+        let mut scan = Scan::default();
+        loop {
+            match message.read(&mut block) {
+                Ok(0) => return Ok(scan.finish()),
+                Ok(read) => scan.push(&block[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
-    Ok(scan.finish())
 }
 
 /// Takes a message in pieces of any size.
@@ -66,6 +60,7 @@ impl Scan {
         if self.last.is_none() {
             self.content.is_compressed = MAGICS.iter().any(|magic| piece.starts_with(magic));
         }
+        self.content.stored += piece.len() as u64;
         self.content.has_nul |= memchr::memchr(0, piece).is_some();
         self.meter.push(piece);
         let mut start = 0;
@@ -106,12 +101,12 @@ mod tests {
 
     #[test]
     fn the_unusual_is_found() {
-        let plain = |octets| Content { octets, ..Content::default() };
-        assert_eq!(scanned(b"", 1), plain(0));
-        assert_eq!(scanned(b"a\r\nb\n", 1), plain(6));
-        assert_eq!(scanned(b"a", 1), Content { is_unended: true, ..plain(3) });
-        assert_eq!(scanned(b"a\0\n", 1), Content { has_nul: true, ..plain(4) });
-        assert_eq!(scanned(b"\x1f\x8b\n", 3), Content { is_compressed: true, ..plain(4) });
+        let plain = |stored, octets| Content { stored, octets, ..Content::default() };
+        assert_eq!(scanned(b"", 1), plain(0, 0));
+        assert_eq!(scanned(b"a\r\nb\n", 1), plain(5, 6));
+        assert_eq!(scanned(b"a", 1), Content { is_unended: true, ..plain(1, 3) });
+        assert_eq!(scanned(b"a\0\n", 1), Content { has_nul: true, ..plain(3, 4) });
+        assert_eq!(scanned(b"\x1f\x8b\n", 3), Content { is_compressed: true, ..plain(3, 4) });
     }
 
     #[test]

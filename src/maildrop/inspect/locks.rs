@@ -13,7 +13,7 @@ use rustix::fs::{fstat, stat};
 use super::{Fault, Findings, Layout};
 use crate::maildrop::location::Location;
 use crate::maildrop::mbox::{self, DotLockState};
-use crate::maildrop::{RootId, lock_file};
+use crate::maildrop::{Elsewhere, RootId, lock_file};
 
 /// A lock that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Held {
     pub by: HeldBy,
     /// The programs that hold it, as far as this process may see them: their names and process numbers.
     pub programs: Vec<(String, i32)>,
+    /// The session that the lock file names. It may be of a server on another machine.
+    pub session: Option<Elsewhere>,
 }
 
 /// The kinds of locks.
@@ -49,10 +51,8 @@ impl fmt::Display for HeldBy {
 pub(super) fn held(location: &Location, layout: Layout, findings: &mut Findings) -> Vec<Held> {
     let root = location.root();
     let mut held = Vec::new();
-    if let Ok(Some(path)) = lock_file::path_of(location)
-        && let Ok((file, _)) = root.file(&path)
-    {
-        held.extend(lock_on(&file, HeldBy::Session));
+    if let Some((file, session)) = lock_file::held_elsewhere(location) {
+        held.extend(lock_on(&file, HeldBy::Session).map(|it| Held { session, ..it }));
     }
     if layout != Layout::Mbox {
         return held;
@@ -66,10 +66,8 @@ pub(super) fn held(location: &Location, layout: Layout, findings: &mut Findings)
         }
         Some(DotLockState { process, .. }) => {
             let named = |id| Process::new(id).and_then(|process| process.stat()).map(|stat| (stat.comm, id));
-            held.push(Held {
-                by: HeldBy::DotLock,
-                programs: process.and_then(|id| named(id).ok()).into_iter().collect(),
-            });
+            let programs = process.and_then(|id| named(id).ok()).into_iter().collect();
+            held.push(Held { by: HeldBy::DotLock, programs, session: None });
         }
         None => {}
     }
@@ -97,7 +95,7 @@ fn lock_on(file: &File, by: HeldBy) -> Option<Held> {
         // A lock of an open file belongs to no process, so the processes that have it open are looked through.
         _ => programs_that_lock(file),
     };
-    Some(Held { by, programs: programs.unwrap_or_default() })
+    Some(Held { by, programs: programs.unwrap_or_default(), session: None })
 }
 
 fn programs_that_lock(file: &File) -> procfs::ProcResult<Vec<(String, i32)>> {

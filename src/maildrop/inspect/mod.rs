@@ -12,6 +12,7 @@ mod tmp;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
 use std::io;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
@@ -19,7 +20,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use super::location::{Location, is_link};
 use super::message::{Folder, Message};
 use super::name;
-use super::{Maildrop, MessageNumber, OpenError, OpenMessage, is_missing};
+use super::{FileRange, Maildrop, MessageNumber, OpenError, OpenMessage, Source, is_missing};
+use content::Content;
 pub use finding::{Fault, Finding, Findings};
 pub use locks::{Held, HeldBy};
 
@@ -71,10 +73,13 @@ pub fn inspect(location: &Location) -> (Inspection, Option<Maildrop>) {
 }
 
 /// Opens the maildrop, or the one behind the operator's link.
-fn open(location: &Location) -> io::Result<Maildrop> {
+fn open(location: &Location) -> io::Result<(Maildrop, Location)> {
     match Maildrop::open(location.clone()) {
-        Err(error) if is_link(&error) => Maildrop::open(location.behind_link()?),
-        result => result,
+        Err(error) if is_link(&error) => {
+            let location = location.behind_link()?;
+            Ok((Maildrop::open(location.clone())?, location))
+        }
+        result => Ok((result?, location.clone())),
     }
 }
 
@@ -104,8 +109,8 @@ impl Inspection {
 
     fn run(&mut self, location: &Location) -> Option<Maildrop> {
         let owner = |location: &Location| Some(location.root().file_stat(location.path()).ok()?.st_uid);
-        let mut maildrop = match open(location) {
-            Ok(maildrop) => maildrop,
+        let (mut maildrop, location) = match open(location) {
+            Ok(opened) => opened,
             Err(error) => {
                 self.owner = owner(location);
                 self.findings.add(Fault::Refused, Cow::Borrowed(location.path()));
@@ -113,7 +118,6 @@ impl Inspection {
                 return None;
             }
         };
-        let location = maildrop.location.clone();
         self.owner = owner(&location);
         if is_nothing(&location) {
             self.findings.add(Fault::Missing, Cow::Borrowed(location.path()));
@@ -135,7 +139,7 @@ impl Inspection {
 
     fn note_unreadable(&mut self, maildrop: &Maildrop) {
         for left_out in &maildrop.left_out {
-            self.findings.add(Fault::Unreadable, Cow::Owned(shown(left_out.path.folder, &left_out.path.name)));
+            self.findings.add(Fault::Unreadable, Cow::Borrowed(&left_out.path[..]));
             self.findings.explain(Fault::Unreadable, left_out.error.to_string());
         }
     }
@@ -144,13 +148,13 @@ impl Inspection {
     fn examine(&mut self, maildrop: &mut Maildrop, index: usize) {
         let Some(number) = u32::try_from(index + 1).ok().and_then(MessageNumber::new) else { return };
         let read = match maildrop.open_message(number) {
-            Ok(opened) => content::read(&opened).map(|content| (opened, content)),
+            Ok(opened) => read(opened),
             Err(OpenError::Io(error)) => Err(error),
             Err(OpenError::Changed) => Err(io::Error::other("it has changed since it was listed")),
         };
         let message = &maildrop.messages[index];
-        let name = || Cow::Owned(shown(message.path.folder, &message.path.name));
-        let (opened, content) = match read {
+        let name = || Cow::Owned(maildrop.format.shown_path(index, message));
+        let (content, owner) = match read {
             Ok(read) => read,
             Err(error) if is_missing(&error) => return,
             Err(error) => {
@@ -160,37 +164,50 @@ impl Inspection {
         };
         self.messages += 1;
         self.octets = self.octets.saturating_add(content.octets);
-        let mut note = |fault, is_so: bool| {
-            if is_so {
-                self.findings.add(fault, name());
-            }
-        };
-        note(Fault::Compressed, content.is_compressed);
-        let is_plain = !content.is_compressed;
-        note(Fault::NoLineEnd, is_plain && content.is_unended);
-        note(Fault::Nul, is_plain && content.has_nul);
-        note(Fault::LongLine, is_plain && content.has_long_line);
-        note(Fault::WrongListedSize, is_plain && message.octets() != content.octets);
-        let is_in_maildir = matches!(message.path.folder, Folder::New | Folder::Cur);
-        if is_in_maildir {
-            let (stored, on_wire) = name::told_sizes(&message.path.name);
-            note(Fault::WrongStoredSize, is_plain && stored.is_some_and(|told| told != opened.stored));
-            // Programs that write `W=` do not count the line end that a server adds to the last line.
-            let counted = content.octets - if content.is_unended { 2 } else { 0 };
-            let is_wrong = |told| told != content.octets && told != counted;
-            note(Fault::WrongWireSize, is_plain && on_wire.is_some_and(is_wrong));
-            note(Fault::InvalidName, !name::is_unique_id(message.path.base()));
-            note(Fault::Duplicate, message.content.namesake);
+        for fault in faults(message, &content) {
+            self.findings.add(fault, name());
         }
-        note(Fault::EqualMessages, is_counted(message));
-        if message.path.folder != Folder::Mbox {
-            let owner = fstat(&opened.file).ok().map(|stat| stat.st_uid);
-            let of_maildrop = self.owner;
-            if owner != of_maildrop {
-                self.findings.add(Fault::OtherOwner, name());
-            }
+        if message.path.folder != Folder::Mbox && owner.is_some() && owner != self.owner {
+            self.findings.add(Fault::OtherOwner, name());
         }
     }
+}
+
+/// Reads an open message. Returns its content and the owner of its file.
+fn read(mut opened: OpenMessage) -> io::Result<(Content, Option<u32>)> {
+    let owner = match &opened.source {
+        Source::File(FileRange { file, .. }) => {
+            keep_access_time(file);
+            fstat(file).ok().map(|stat| stat.st_uid)
+        }
+    };
+    Ok((Content::read(&mut opened.source)?, owner))
+}
+
+/// What is wrong with a message that has been read.
+fn faults(message: &Message, content: &Content) -> impl Iterator<Item = Fault> {
+    let is_plain = !content.is_compressed;
+    let is_in_maildir = matches!(message.path.folder, Folder::New | Folder::Cur);
+    let told = |size: fn(&[u8]) -> Option<u64>| size(&message.path.name).filter(|_| is_in_maildir && is_plain);
+    // Programs that write `W=` do not count the line end that a server adds to the last line.
+    let counted = content.octets - if content.is_unended { 2 } else { 0 };
+    [
+        (Fault::Duplicate, message.content.namesake),
+        (Fault::WrongStoredSize, told(name::told_size).is_some_and(|size| size != content.stored)),
+        (
+            Fault::WrongWireSize,
+            told(name::told_wire_size).is_some_and(|size| size != content.octets && size != counted),
+        ),
+        (Fault::WrongListedSize, is_plain && message.octets() != content.octets),
+        (Fault::InvalidName, is_in_maildir && !name::is_unique_id(message.path.base())),
+        (Fault::EqualMessages, is_counted(message)),
+        (Fault::Compressed, content.is_compressed),
+        (Fault::NoLineEnd, is_plain && content.is_unended),
+        (Fault::Nul, is_plain && content.has_nul),
+        (Fault::LongLine, is_plain && content.has_long_line),
+    ]
+    .into_iter()
+    .filter_map(|(fault, is_so)| is_so.then_some(fault))
 }
 
 /// Returns true for a message of an mbox that has the same content as another one: its unique-id has a counter.
@@ -198,18 +215,9 @@ fn is_counted(message: &Message) -> bool {
     message.path.folder == Folder::Mbox && message.path.name.contains(&b'-')
 }
 
-/// The path of a message in its maildrop. In an mbox a message is named by its unique-id.
-fn shown(folder: Folder, name: &[u8]) -> Vec<u8> {
-    match folder {
-        Folder::Top | Folder::Mbox => name.to_vec(),
-        Folder::New => [b"new/", name].concat(),
-        Folder::Cur => [b"cur/", name].concat(),
-    }
-}
-
 /// Asks the kernel to leave the time of the last access as it is, which it allows to the file's owner and to root.
-fn keep_access_time(opened: &OpenMessage) {
-    if let Ok(flags) = fcntl_getfl(&opened.file) {
-        let _ = fcntl_setfl(&opened.file, flags | OFlags::NOATIME);
+fn keep_access_time(file: &File) {
+    if let Ok(flags) = fcntl_getfl(file) {
+        let _ = fcntl_setfl(file, flags | OFlags::NOATIME);
     }
 }

@@ -109,10 +109,10 @@ fn used(location: &Location) -> Use {
 
 fn add(directory: &Directory, is_trash: bool, used: &mut Use) {
     for (name, _) in directory.messages(|_| Ok(())).unwrap_or_default() {
-        let told = name::told_sizes(&name).0;
+        let told = name::told_size(&name);
         let octets = told.or_else(|| directory.identity(&name).ok().map(|identity| identity.size));
         let Some(octets) = octets.and_then(|octets| i64::try_from(octets).ok()) else { continue };
-        let is_flagged = name[name::base(&name).len()..].iter().skip(3).any(|&flag| flag == b'T');
+        let is_flagged = name::is_trashed(&name);
         let sum = match (is_trash, is_flagged) {
             (true, _) => &mut used.trash,
             (false, true) => &mut used.flagged,

@@ -13,7 +13,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 
@@ -24,7 +24,7 @@ use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::message::{Content, FilePath, Folder, Message};
 use super::root;
-use super::{OpenError, OpenMessage, Update, is_missing};
+use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 pub(super) use list::FileState;
 use list::Listing;
 pub(super) use lock::DotLockState;
@@ -99,13 +99,17 @@ impl Mbox {
         Ok(())
     }
 
+    fn own_files(&self) -> OwnFiles {
+        self.location.own_files(Folder::Mbox)
+    }
+
     fn section(&self, file: File, message: &Message) -> Result<OpenMessage, OpenError> {
         let section = Section::of(message);
         if section.start == u64::MAX {
             return Err(OpenError::Io(io::ErrorKind::NotFound.into()));
         }
-        let (offset, stored, octets) = (section.start, section.length, message.octets());
-        Ok(OpenMessage { file, offset, stored, octets, wire_form: false })
+        let range = FileRange { file, offset: section.start, left: section.length, wire_form: false };
+        Ok(OpenMessage { octets: message.octets(), source: Source::File(range) })
     }
 
     /// Removes messages under the locks for writing.
@@ -202,8 +206,12 @@ impl Format for Mbox {
         })
     }
 
-    fn own_files(&self) -> OwnFiles {
-        self.location.own_files(Folder::Mbox)
+    fn forget_index(&self, _: usize) {
+        Index::forget(self.location.root(), &self.own_files());
+    }
+
+    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
+        Index::correct(self.location.root(), &self.own_files(), messages, corrections);
     }
 
     fn layout(&self) -> Layout {

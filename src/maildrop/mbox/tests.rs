@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -70,10 +70,9 @@ fn ids(maildrop: &Maildrop) -> Vec<String> {
 }
 
 fn sent(maildrop: &mut Maildrop, n: u32) -> Result<String, OpenError> {
-    let opened = maildrop.open_message(number(n))?;
-    let mut octets = vec![0; opened.stored as usize];
-    opened.file.read_exact_at(&mut octets, opened.offset).unwrap();
-    Ok(String::from_utf8(octets).unwrap())
+    let mut text = String::new();
+    maildrop.open_message(number(n))?.source.read_to_string(&mut text).unwrap();
+    Ok(text)
 }
 
 /// The subjects of all messages as a session sends them.
@@ -233,10 +232,11 @@ fn the_lock_file_is_beside_the_mbox() {
     let mail = Mail::new(&mail("a"));
     let location = MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let (one, other) = (std::sync::Arc::new(Locks::default()), std::sync::Arc::new(Locks::default()));
-    let holder = Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() };
+    let holder =
+        Holder { session: Some(17), origin: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), since: Instant::now() };
     let lock = one.lock(&location, holder).unwrap();
     assert!(mail.own("lock").exists() && lock.is_exclusive());
-    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere)));
+    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere(Some(_)))));
     fs::write(mail.path(), "Subject: no mbox\n").unwrap();
     fs::remove_file(mail.own("lock")).unwrap();
     drop(lock);

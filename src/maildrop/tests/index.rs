@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use super::super::index::Index;
 use super::super::message::Folder;
 use super::super::*;
 use super::{Mail, number, set_modified};

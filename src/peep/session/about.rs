@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use super::Session;
 use crate::auth::UserName;
-use crate::connections::{Protocol, Service, Stage};
+use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
-use crate::maildrop::Maildrop;
+use crate::maildrop::{Location, Maildrop};
+use crate::metrics;
 use crate::peep::{ErrorCode, NameValue, Reply, time};
+use crate::shared::Shared;
 
 /// Lines of names and values.
 #[derive(Default)]
@@ -30,36 +32,40 @@ impl Pairs {
 impl Session<'_> {
     /// `s?`: every counter, gauge and setting.
     pub(super) fn statistics(&self) -> Reply {
-        let shared = self.shared;
-        let (settings, stats, connections) = (shared.settings(), &shared.stats, &shared.connections);
         let mut pairs = Pairs::default();
         pairs.add("version", env!("CARGO_PKG_VERSION"));
         pairs.add("pid", process::id());
-        pairs.add("started", time(SystemTime::now() - shared.started.elapsed()));
-        pairs.add("uptime", shared.started.elapsed().as_secs());
-        // Gauges.
-        let open = connections.open();
-        let count_of = |service| open.iter().filter(|connection| connection.client.service == service).count();
-        let in_state = |stage| open.iter().filter(|connection| connection.client.progress.stage() == stage).count();
+        pairs.add("started", time(SystemTime::now() - self.shared.started.elapsed()));
+        self.add_values_of_version_1_0(&mut pairs);
+        for (name, value) in metrics::names_and_values(self.shared) {
+            match name.ends_with("_timestamp") {
+                true => pairs.add_some(&name, metrics::timestamp(value).map(time)),
+                false => pairs.add(&name, value),
+            }
+        }
+        self.add_settings(&mut pairs);
+        Reply::Lines(pairs.0)
+    }
+
+    /// The counters of version 1.0 by the names that `peepclient` gives their commands. The metrics have most of them, too,
+    /// by other names.
+    fn add_values_of_version_1_0(&self, pairs: &mut Pairs) {
+        let Shared { stats, connections, locks, .. } = self.shared;
         pairs.add("current_connections", connections.count(Protocol::Pop3));
-        pairs.add("current_pop3_connections", count_of(Service::Pop3));
-        pairs.add("current_pop3s_connections", count_of(Service::Pop3s));
-        pairs.add("current_peep_connections", count_of(Service::Peep));
-        pairs.add("sessions_authorization", in_state(Stage::Authorization));
-        pairs.add("sessions_transaction", in_state(Stage::Transaction));
-        pairs.add("sessions_update", in_state(Stage::Update));
-        pairs.add("current_logged_users", shared.locks.users().len());
-        pairs.add("users", shared.users.names().len());
-        pairs.add("bans_and_penalties", shared.guard.exclusions().len());
-        pairs.add("draining", u8::from(connections.is_draining()));
-        // Counters.
+        pairs.add("current_logged_users", locks.users().len());
         pairs.add("retrieved_bytes", stats.sent.value());
         pairs.add("retrieved_emails", stats.retrieved.value());
         pairs.add("removed_emails", stats.removed.value());
         pairs.add("all_connections", stats.connections.value());
         pairs.add("all_logins", stats.logins.value());
-        // Settings.
-        pairs.add("max_connections", connections.limit());
+    }
+
+    /// The settings in force, without secrets.
+    fn add_settings(&self, pairs: &mut Pairs) {
+        let settings = self.shared.settings();
+        let limits = self.shared.guard.limits();
+        pairs.add("max_connections", self.shared.connections.limit());
+        pairs.add_some("per_address", limits.per_address);
         pairs.add("maildir", settings.mail_root.path().display());
         pairs.add("timeout", settings.timeout.map_or(0, |timeout| timeout.as_secs()));
         pairs.add_some("min_rate_octets", settings.min_rate.map(|rate| rate.octets));
@@ -67,9 +73,9 @@ impl Session<'_> {
         pairs.add("transform", u8::from(settings.transform.is_some()));
         pairs.add("tls", u8::from(settings.certificates.is_some()));
         pairs.add("peep_tls", u8::from(settings.peep_tls));
+        pairs.add("peep_viewers", settings.admin.viewers.len());
         pairs.add("allow_cleartext", u8::from(settings.allow_cleartext));
         pairs.add("log_level", log::max_level().as_str().to_lowercase());
-        Reply::Lines(pairs.0)
     }
 
     /// `i?`: an account and its maildrop.
@@ -80,10 +86,16 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        match self.shared.location_of(user).and_then(Maildrop::open_without_lock).map_err(Reason::Maildrop) {
-            Ok(maildrop) => {
-                pairs.add("messages", maildrop.count());
-                pairs.add("octets", maildrop.octets());
+        let mut elsewhere = None;
+        let look = |(_acting, location): (_, Location)| {
+            elsewhere = self.shared.locks.holder_elsewhere(&location);
+            let maildrop = Maildrop::open_without_lock(location)?;
+            Ok((maildrop.count(), maildrop.octets()))
+        };
+        match self.shared.act_for(user).and_then(look).map_err(Reason::Maildrop) {
+            Ok((messages, octets)) => {
+                pairs.add("messages", messages);
+                pairs.add("octets", octets);
             }
             Err(reason) => pairs.add("problem", reason),
         }
@@ -93,12 +105,16 @@ impl Session<'_> {
         let session =
             session.filter(|client| has_maildrop(client.progress.stage())).find(|client| client.user() == Some(name));
         pairs.add_some("session", session.and_then(|client| client.session));
-        pairs.add_some("session_address", session.map(|client| client.address));
+        pairs.add_some("session_address", session.map(|client| client.origin));
         pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
+        pairs.add_some("holder_host", elsewhere.as_ref().map(|holder| &holder.host));
+        pairs.add_some("holder_pid", elsewhere.as_ref().map(|holder| holder.process));
+        pairs.add_some("holder_session", elsewhere.as_ref().and_then(|holder| holder.session));
+        pairs.add_some("holder_seconds", elsewhere.as_ref().map(|holder| holder.age().as_secs()));
         let logins = self.shared.events.logins_of(name);
         pairs.add("logins", logins.map_or(0, |logins| logins.count));
         pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
-        pairs.add_some("last_login_address", logins.map(|logins| logins.address));
+        pairs.add_some("last_login_address", logins.map(|logins| logins.origin));
         Ok(Reply::Lines(pairs.0))
     }
 
@@ -115,7 +131,7 @@ impl Session<'_> {
         let user = users
             .authenticate(name.as_bytes(), password.as_bytes())
             .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
-        let location = self.shared.location_of(user).map_err(Reason::Maildrop)?;
+        let (_acting, location) = self.shared.act_for(user).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location, self.client.into())?;
         Maildrop::open(lock.location().clone()).map(drop).map_err(Reason::Maildrop)
     }

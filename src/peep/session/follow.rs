@@ -8,8 +8,11 @@ use crate::events::{Batch, Follower};
 use crate::peep::{Reply, reply, time};
 use crate::wire::{Lines, Link, Output, is_timeout};
 
-/// The time between two looks for events.
+/// The time between two looks for events. Each look wakes this session's thread, and each write its client.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long events are sent, if there are always more, before the session looks for a line of its client.
+const LONGEST: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
     /// Sends a line for each event until the client sends any line, which is answered by `+`. Returns false if the
@@ -26,7 +29,10 @@ impl Session<'_> {
         let since = Instant::now();
         loop {
             let is_ended = lines.next().is_some();
-            send(events.take(), output)?; // also what has happened before the client ended this
+            if is_ended {
+                events.finish();
+            }
+            send(&mut events, output, (!is_ended).then_some(LONGEST))?;
             if is_ended {
                 Reply::Done.write(output.pending());
                 return Ok(true);
@@ -34,6 +40,7 @@ impl Session<'_> {
             if self.shared.connections.is_closing() || self.client.progress.is_kicked() {
                 return Ok(false);
             }
+            output.release();
             output.link.expect_command(since, Some(Instant::now() + PAUSE));
             match lines.fill(&mut output.link) {
                 Ok(0) => return Ok(false),
@@ -45,15 +52,20 @@ impl Session<'_> {
     }
 }
 
-fn send<L: Link>(Batch { lost, lines }: Batch, output: &mut Output<L>) -> io::Result<()> {
-    if lost > 0 {
-        reply::line(output.pending(), &format!("{} lost events={lost}", time(SystemTime::now())));
-    }
-    for line in lines {
-        reply::line(output.pending(), &line);
-        output.flush_if_large()?;
-    }
+/// Sends events until there are no more, or for about as long as `longest`.
+fn send<L: Link>(events: &mut Follower, output: &mut Output<L>, longest: Option<Duration>) -> io::Result<()> {
+    let begun = Instant::now();
     output.flush()?;
-    output.release();
+    while let Some(Batch { lost, block }) = events.take() {
+        if lost > 0 {
+            reply::line(output.pending(), &format!("{} lost events={lost}", time(SystemTime::now())));
+            output.flush()?;
+        }
+        // The lines are not copied into the output's buffer.
+        output.link.write_all(events.lines(&block).as_bytes())?;
+        if longest.is_some_and(|longest| begun.elapsed() >= longest) {
+            break;
+        }
+    }
     Ok(())
 }

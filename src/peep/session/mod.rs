@@ -15,6 +15,7 @@ use std::io;
 use std::time::Instant;
 
 use super::{Command, ErrorCode, LINE_LIMIT, Reply};
+use crate::acting;
 use crate::events::{Client, What};
 use crate::guard::{Admission, PreLoginLimits};
 use crate::shared::{LOGIN_LIMIT, Shared};
@@ -51,7 +52,8 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &
             reply.write(output.pending());
             output.flush_if_large()?;
             let refused = reply == Reply::Error(ErrorCode::TooMany) || session.limits.failed_too_often();
-            if last || refused || shared.connections.is_closing() || client.progress.is_kicked() {
+            let is_lost = !acting::has_own_ids(); // `i?` and `at` look into maildrops
+            if last || refused || is_lost || shared.connections.is_closing() || client.progress.is_kicked() {
                 return output.flush();
             }
         }

@@ -1,9 +1,11 @@
 //! The step from AUTHORIZATION to TRANSACTION: verifies credentials within the limits before login, then locks and opens
 //! the maildrop.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
+use crate::acting;
 use crate::auth::{Denied, UserName, Users};
 use crate::connections::Stage;
 use crate::events::{Lossy, Method, Reason, What};
@@ -95,7 +97,7 @@ impl<L: Link> Session<'_, L> {
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
-        let location = self.shared.location_of(user.clone()).map_err(Reason::Maildrop)?;
+        let (acting, location) = self.shared.act_for(user.clone()).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location, self.client.into())?;
         let scan = Instant::now();
         let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
@@ -107,7 +109,7 @@ impl<L: Link> Session<'_, L> {
             took: claim.since.elapsed(),
             scan: scan.elapsed(),
         });
-        Ok(Transaction { maildrop, lock })
+        Ok(Transaction { maildrop, lock, acting })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.
@@ -116,6 +118,10 @@ impl<L: Link> Session<'_, L> {
         let user = (!name.is_empty()).then_some(Lossy(name));
         self.emit(What::LoginRefused { user, method, reason, took: since.elapsed() });
         self.err(refusal(reason));
+        if !acting::has_own_ids() {
+            self.output.flush()?;
+            return Err(End::Failed(io::Error::other("the thread has not got the server's ids back")));
+        }
         if self.limits.failed_too_often() || matches!(reason, Reason::Penalty(_)) {
             self.output.flush()?;
             return Err(End::FailedLogins);
@@ -132,7 +138,7 @@ fn refusal(reason: &Reason) -> Refusal {
         Reason::BusyAddress | Reason::BusyVerifier => Refusal::Busy,
         Reason::NoTls => Refusal::InClear,
         Reason::Exchange(failure) => Refusal::Exchange(*failure),
-        Reason::InUse(_) | Reason::InUseElsewhere => Refusal::InUse,
+        Reason::InUse(_) | Reason::InUseElsewhere(_) => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
     }
 }

@@ -22,6 +22,7 @@ use std::time::Instant;
 pub use self::end::{End, Summary};
 use super::reply::{self, Offer, Refusal};
 use super::{Command, LINE_LIMIT};
+use crate::acting::ActingAs;
 use crate::auth::{self, Abilities};
 use crate::events::{Client, Counts, What};
 use crate::guard::{Admission, PreLoginLimits};
@@ -87,10 +88,13 @@ struct Authorization {
     user: Option<Vec<u8>>,
 }
 
-/// The data of the TRANSACTION state. Fields are dropped in this order, so the lock is released last.
+/// The data of the TRANSACTION state. Fields are dropped in this order: the lock is released once nothing uses the maildrop,
+/// and at last the thread gets the server's ids back.
 struct Transaction {
     maildrop: Maildrop,
     lock: Lock,
+    /// Under whose ids all of this is done.
+    acting: ActingAs,
 }
 
 impl<L: Link> Session<'_, L> {
@@ -150,7 +154,7 @@ impl<L: Link> Session<'_, L> {
     /// not reset it. The setting is read again after each wait, because PEEP may have changed it.
     fn await_input(&mut self, since: Instant, login_by: Option<Instant>) -> Result<(), End> {
         let deadline = || {
-            let logout = self.shared.settings().timeout.map(|timeout| since + timeout);
+            let logout = self.shared.timeout().map(|timeout| since + timeout);
             [logout, login_by].into_iter().flatten().min()
         };
         let overdue = || deadline().is_some_and(|deadline| Instant::now() >= deadline);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{End, NoCommand, Session, State, Transaction};
 use crate::events::{Sent, TransformResult, What};
-use crate::maildrop::{Maildrop, MessageNumber, OpenError, OpenMessage};
+use crate::maildrop::{FileRange, Maildrop, MessageNumber, OpenError, OpenMessage, Source};
 use crate::pop3::Command;
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::transfer::{self, Body, TransferError, Transferred};
@@ -40,6 +40,7 @@ impl<L: Link> Session<'_, L> {
                     self.client.progress.retrieved.add(1);
                     self.counts.retrieved += 1;
                     self.counts.octets += octets;
+                    state.maildrop.note_retrieved(number);
                 }
             }
             Ok(Command::Top { message, lines }) => {
@@ -161,6 +162,8 @@ impl<L: Link> Session<'_, L> {
 
 /// A message as the input of a transform. Of a file with one message, the program gets the file itself.
 fn input(message: OpenMessage) -> Input {
-    let OpenMessage { file, offset, stored, .. } = message;
-    if offset == 0 { Input::File(file) } else { Input::Part(file, offset..offset + stored) }
+    match message.source {
+        Source::File(FileRange { file, offset: 0, .. }) => Input::File(file),
+        source => Input::Source(source),
+    }
 }

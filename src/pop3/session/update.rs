@@ -15,14 +15,17 @@ impl<L: Link> Session<'_, L> {
         if !self.client.progress.enter(Stage::Update) {
             return self.end_kicked();
         }
-        let Transaction { maildrop, lock } = state;
-        let update = if maildrop.marked() == 0 || lock.is_exclusive() {
+        let Transaction { maildrop, lock, acting } = state;
+        let update = if maildrop.needs_update() && lock.is_exclusive() {
             maildrop.commit()
+        } else if maildrop.marked() == 0 {
+            Update::default()
         } else {
             self.emit(What::LockLost);
             Update { removed: 0, failed: maildrop.marked() as u64 }
         };
         drop(lock);
+        drop(acting);
         self.counts.deleted = update.removed;
         self.counts.kept = 0;
         self.emit(What::Update { removed: update.removed, failed: update.failed });
