@@ -17,8 +17,8 @@
 //!   [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state directory),
 //!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to).
 //!
-//! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). Both use [`trust`] to check
-//! certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
+//! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). `peepclient` and [`doctor`] connect
+//! by [`dial`]. All use [`trust`] to check certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
 //! nothing with the server.
 //!
 //! A connection's way: [`server`] accepts it, [`guard`] and [`connections`] admit it, a thread of [`pool`] runs
@@ -35,6 +35,7 @@ pub mod confine;
 pub mod connections;
 pub mod cores;
 pub mod descriptors;
+pub mod dial;
 pub mod doctor;
 pub mod events;
 pub mod guard;
