@@ -16,6 +16,8 @@ mod config;
 mod confinement;
 // Dialogues in files, one for each rule of POP3.
 mod dialogues;
+// `pop3d doctor`.
+mod doctor;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.

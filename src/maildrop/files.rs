@@ -6,9 +6,10 @@ use std::mem;
 
 use rustix::io::Errno;
 
-use super::format::Format;
+use super::format::{self, Format};
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::Location;
 use super::message::{Folder, Message};
 use super::moved::{Listing, Search};
@@ -29,10 +30,10 @@ enum Found {
 }
 
 impl Found {
-    fn list(&mut self, now: i64) -> io::Result<Vec<Message>> {
+    fn list(&mut self, now: i64) -> io::Result<format::Listing> {
         match mem::replace(self, Self::Messages(Vec::new())) {
             Self::Folders(folders, index) => folders.refresh(index, now),
-            Self::Messages(messages) => Ok(messages),
+            Self::Messages(messages) => Ok(format::Listing { messages, left_out: Vec::new() }),
         }
     }
 }
@@ -53,7 +54,7 @@ impl Flat {
 }
 
 impl Format for Flat {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.found.list(self.now)
     }
 
@@ -73,6 +74,10 @@ impl Format for Flat {
 
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Flat
     }
 }
 
@@ -138,12 +143,12 @@ impl Maildir {
 }
 
 impl Format for Maildir {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
-        let mut messages = self.found.list(self.now)?;
+    fn list(&mut self) -> io::Result<format::Listing> {
+        let mut listing = self.found.list(self.now)?;
         if self.location.root().layouts().maildirs().hide_trashed {
-            messages.retain(|message| !name::is_trashed(&message.path.name));
+            listing.messages.retain(|message| !name::is_trashed(&message.path.name));
         }
-        Ok(messages)
+        Ok(listing)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -175,6 +180,10 @@ impl Format for Maildir {
 
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Maildir
     }
 }
 
