@@ -68,13 +68,14 @@ impl Listeners {
         for service in Service::ALL {
             let sockets = inherited.named(service.name());
             if sockets.is_empty() {
+                if let Some(endpoint) = ports.of(service) {
+                    let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
+                    open.extend(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)));
+                }
                 if let Some(file) = ports.file_of(service) {
                     let listener = Arc::new(Listener::bind_file(file)?);
                     open.push(Open { service, setting: Setting::File, listener });
                 }
-                let Some(endpoint) = ports.of(service) else { continue };
-                let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
-                open.extend(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)));
                 continue;
             }
             check_tls(service, settings)?;
