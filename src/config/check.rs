@@ -47,7 +47,9 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     if let Some(transform) = args.transform().ok().flatten() {
         report.line("transform", transform.program().map(|program| program.display().to_string()))?;
     }
-    report.line("admin", admin(args))?;
+    if args.peep_endpoint().is_some() {
+        report.line("admin", admin(args))?;
+    }
     report.line("POP3", ports(&args.pop3_endpoint()))?;
     if let Some(endpoint) = args.pop3s_endpoint() {
         report.line("POP3S", ports(&endpoint))?;
