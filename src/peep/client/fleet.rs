@@ -20,7 +20,8 @@ const MOST_LINES: u64 = 50_000;
 /// Events of all servers that may wait to be printed.
 const EVENTS: usize = 1000;
 
-/// Servers by their names, in the order of the arguments. One that cannot be used has the reason.
+/// Servers with their names, in the order of the arguments. A server that cannot be used has the reason instead of a
+/// connection.
 struct Fleet(Vec<(String, Result<Connection, Failure>)>);
 
 /// Does what the options ask for with all their servers. Returns false if a server answered a command with an error.
@@ -64,7 +65,7 @@ impl Fleet {
         let connected = thread::scope(|scope| {
             let threads: Vec<_> =
                 targets.iter().map(|target| scope.spawn(|| Connection::to(target, options))).collect();
-            // A thread that panicked has already said so.
+            // A thread that panicked has already printed a message.
             threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Failure::Printed(3)))).collect::<Vec<_>>()
         });
         Self(targets.iter().map(ToString::to_string).zip(connected).collect())
@@ -128,7 +129,7 @@ impl Fleet {
         worst
     }
 
-    /// A change is made on all servers or on none: all have to be connected, and the admin has to want it.
+    /// A change is made on all servers or on none: all have to be connected, and the admin has to confirm it.
     fn may_be_changed(&self, all: bool) -> Result<(), Failure> {
         let count = self.0.len();
         if self.0.iter().any(|(_, server)| server.is_err()) {
