@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::homes::Named;
@@ -85,6 +85,11 @@ impl Directory {
     pub(super) fn file(&self, name: &[u8]) -> io::Result<(File, Identity)> {
         // A single component needs no openat2(2), which is slower.
         regular(fs::openat(&self.0, name, READ | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Returns the state of the file `name`.
+    pub(super) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        Ok(fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Returns which file has the name `name` now, and its state.

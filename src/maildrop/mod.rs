@@ -9,16 +9,18 @@
 //! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
-//!   login to login.
+//!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
+//! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod compressed;
 mod directory;
 mod files;
 mod format;
@@ -26,6 +28,7 @@ mod given_ids;
 mod homes;
 mod identity;
 mod index;
+mod inspect;
 mod layout;
 mod location;
 mod lock;
@@ -57,8 +60,9 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
 
-use format::Format;
+use format::{Format, LeftOut, Listing};
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
+pub use inspect::{Fault, Finding, Findings, Held, HeldBy, Inspection, Layout, inspect};
 pub use layout::{LayoutChoice, Layouts, MaildirRules};
 pub use location::Location;
 use location::is_link;
@@ -124,6 +128,8 @@ pub struct Maildrop {
     corrections: BTreeMap<usize, u64>,
     /// The unique-ids that another server gave to messages, by ascending index.
     given_ids: Box<[(usize, Vec<u8>)]>,
+    /// The files that would be messages if they could be read.
+    left_out: Vec<LeftOut>,
 }
 
 impl Maildrop {
@@ -145,12 +151,12 @@ impl Maildrop {
     /// When the maildrop exists and cannot be read.
     pub fn open(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
-        let messages = format.list()?;
+        let Listing { messages, left_out } = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
         let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), format.inbox(&messages));
         let retrieved = location.root().layouts().maildirs().seen.then(Marks::default);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, retrieved, octets, corrections, given_ids })
+        Ok(Self { format, messages, marks, retrieved, octets, corrections, given_ids, left_out })
     }
 
     /// How many messages are not marked as deleted.

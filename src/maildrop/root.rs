@@ -107,7 +107,7 @@ impl MailRoot {
         };
         let (root, path) = match (&mailbox.location, &self.directory) {
             (Some(location), _) => {
-                let template = Template::parse(location)?;
+                let template = Template::of_one_maildrop(location)?;
                 (root(&template)?, template.expand(user.as_str())?)
             }
             (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
@@ -255,6 +255,11 @@ impl Root {
     /// only compares the result with that of a directory that was opened without following links.
     pub(super) fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
         Ok(Stamp::new(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// Returns the state of what is at `path` below the root. A link there is not followed.
+    pub(super) fn file_stat(&self, path: &[u8]) -> io::Result<Stat> {
+        Ok(fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Opens the regular file at `path` below the root for reading.

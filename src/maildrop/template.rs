@@ -48,10 +48,18 @@ impl Template {
     /// # Errors
     /// When there is an unknown variable, or `%h` is not the beginning.
     pub(super) fn parse(path: &Path) -> io::Result<Self> {
-        let text = path.as_os_str().as_bytes();
-        if !text.contains(&b'%') {
+        if !path.as_os_str().as_bytes().contains(&b'%') {
             return Ok(Self { fixed: Fixed::Directory(path.to_owned()), rest: vec![vec![Part::Name]] });
         }
+        Self::of_one_maildrop(path)
+    }
+
+    /// Parses the location of one account's maildrop, to which nothing is appended.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub(super) fn of_one_maildrop(path: &Path) -> io::Result<Self> {
+        let text = path.as_os_str().as_bytes();
         if text == b"%h" || text.starts_with(b"%h/") {
             let rest = components(&text[2..])?;
             return Ok(Self { fixed: Fixed::Home, rest });
@@ -127,7 +135,7 @@ fn components(text: &[u8]) -> io::Result<Vec<Component>> {
 fn component(text: &[u8]) -> io::Result<Component> {
     let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
     if text == b".." {
-        return refuse("a location with variables has no '..'");
+        return refuse("a location with variables, or of one account, has no '..'");
     }
     let (mut parts, mut fixed) = (Vec::new(), Vec::new());
     let mut octets = text.iter().copied();
@@ -187,6 +195,19 @@ mod tests {
             ("%h", "ana", "/home", "."),
         ] {
             assert_eq!(expanded(template, user), Some((directory.into(), path.to_owned())), "{template} {user}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_appended_to_the_location_of_one_maildrop() {
+        for (location, directory, path) in [
+            ("/srv/a/b/", "/srv/a", "b"),
+            ("/srv/%u/b", "/srv", "ana/b"),
+            ("%h/Maildir", "/home", "Maildir"),
+            ("b", ".", "b"),
+        ] {
+            let template = Template::of_one_maildrop(Path::new(location)).unwrap();
+            assert_eq!((template.directory(), template.expand("ana").unwrap()), (Path::new(directory), path.into()));
         }
     }
 

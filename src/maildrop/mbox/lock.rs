@@ -119,18 +119,33 @@ impl Drop for DotLock<'_> {
     }
 }
 
-/// Returns true if a dot-lock is 5 minutes old, or names a process that has ended. A lock without a process id, or with 0,
-/// goes by its age.
+/// A dot-lock that some program has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::maildrop) struct DotLockState {
+    /// It is 5 minutes old, or names a process that has ended. A lock without a process id, or with 0, goes by its age.
+    pub(in crate::maildrop) is_stale: bool,
+    /// The process that it names.
+    pub(in crate::maildrop) process: Option<i32>,
+}
+
+/// The dot-lock of the mbox `name`, if there is one that can be read.
+pub(super) fn dot_lock(directory: &Directory, name: &[u8]) -> Option<DotLockState> {
+    state(directory, &[name, b".lock"].concat())
+}
+
 fn is_stale(directory: &Directory, name: &[u8]) -> bool {
-    let Ok((mut file, _)) = directory.file(name) else { return false };
-    let Ok(metadata) = file.metadata() else { return false };
-    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.mtime()).unwrap_or(0));
-    if SystemTime::now().duration_since(modified).is_ok_and(|age| age >= STALE) {
-        return true;
-    }
+    state(directory, name).is_some_and(|state| state.is_stale)
+}
+
+fn state(directory: &Directory, name: &[u8]) -> Option<DotLockState> {
+    let (mut file, _) = directory.file(name).ok()?;
+    let modified = file.metadata().ok()?.mtime();
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(modified).unwrap_or(0));
+    let is_old = SystemTime::now().duration_since(modified).is_ok_and(|age| age >= STALE);
     let mut text = [0; 16];
     let length = file.read(&mut text).unwrap_or(0);
-    let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
-    let pid = pid.filter(|&pid| pid > 0).and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+    let process = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
+    let process = process.filter(|&process| process > 0);
+    let has_ended = process.and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH));
+    Some(DotLockState { is_stale: is_old || has_ended, process })
 }

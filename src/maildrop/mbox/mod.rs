@@ -17,15 +17,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 
-use super::format::Format;
+use super::format::{self, Format};
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::message::{Content, FilePath, Folder, Message};
 use super::root;
 use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 pub(super) use list::FileState;
 use list::Listing;
+pub(super) use lock::DotLockState;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,10 @@ impl Section {
     /// write to the file.
     fn message(self, unique_id: super::names::Name, octets: u64) -> Message {
         let path = FilePath { folder: Folder::Mbox, name: unique_id };
-        Message::new(path, Content { identity: self.identity(), octets, wire_form: false, namesake: false })
+        Message::new(
+            path,
+            Content { identity: self.identity(), octets, wire_form: false, compressed: false, namesake: false },
+        )
     }
 }
 
@@ -157,7 +162,7 @@ impl Mbox {
     fn recover(&self) -> io::Result<()> {
         let (root, own) = (self.location.root(), self.own_files());
         let name = own.name(journal::FILE);
-        if !root.has(&own.path(journal::FILE)) {
+        if root.layouts().is_read_only() || !root.has(&own.path(journal::FILE)) {
             return Ok(());
         }
         let directory = root.directory(&own.directory)?;
@@ -173,7 +178,7 @@ impl Mbox {
 }
 
 impl Format for Mbox {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.recover()?;
         let own = self.own_files();
         let index = Index::load(self.location.root(), &own).unwrap_or_default();
@@ -185,7 +190,7 @@ impl Format for Mbox {
         if index.mbox != Some(listing.state) || index.entries != listing.messages {
             Index::save_mbox(self.location.root(), &own, listing.state, &listing.messages);
         }
-        Ok(listing.messages)
+        Ok(format::Listing { messages: listing.messages, left_out: Vec::new() })
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -211,6 +216,21 @@ impl Format for Mbox {
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.own_files(), messages, corrections);
     }
+
+    fn layout(&self) -> Layout {
+        Layout::Mbox
+    }
+}
+
+/// The dot-lock of the mbox at a location, if there is one.
+pub(super) fn dot_lock(location: &Location) -> Option<DotLockState> {
+    let directory = location.root().directory(&location.own_files(Folder::Mbox).directory).ok()?;
+    lock::dot_lock(&directory, location.name())
+}
+
+/// Returns true if a removal of messages was interrupted, or is going on.
+pub(super) fn has_journal(location: &Location) -> bool {
+    location.root().has(&location.own_files(Folder::Mbox).path(journal::FILE))
 }
 
 /// What a message is recognised by, wherever it is in the file.

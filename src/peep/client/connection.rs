@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::time::Duration;
 
 use super::output::bare;
-use super::stream::{self, Stream};
+use super::stream;
 use super::target::Target;
 use super::{Failure, Options};
+use crate::dial::Stream;
 use crate::peep::{Answer, Command, UnreadableAnswer, read_line};
 
 /// The lines of an answer that the server may take `--timeout` for, so that a long listing is not cut off.
