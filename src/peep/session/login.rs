@@ -27,7 +27,7 @@ impl Session<'_> {
         })?;
         let admin = Arc::clone(&self.shared.settings().admin);
         let matches = |credentials: &Credentials| credentials.match_with(name.as_bytes(), password.as_bytes());
-        // All are compared, so that the time does not tell which names there are.
+        // All names are compared each time, so that the time of a login does not tell which names there are.
         let (is_admin, is_viewer) =
             (matches(&admin.credentials), admin.viewers.iter().filter(|viewer| matches(viewer)).count() > 0);
         let reason = match is_admin.then(|| self.is_refused_to_the_client(&admin, link)) {
@@ -59,7 +59,7 @@ impl Session<'_> {
         self.emit(What::AdminLogin { name });
     }
 
-    /// Why this client may not be the admin in spite of the right password.
+    /// Why this client is refused although its password is right.
     fn is_refused_to_the_client(&self, admin: &Admin, link: &impl Link) -> Option<String> {
         if !admin.is_roots {
             return None;

@@ -1,7 +1,7 @@
 //! A PEEP session on the server: reads commands, carries them out on what all sessions share, and answers.
 //!
-//! - [`serve`] is the loop. `login` is the only command before it, `commands` carries out those of version 1.0 and passes
-//!   the others on.
+//! - [`serve`] is the loop. `login` carries out `a`. `commands` carries out the commands of version 1.0 and calls the
+//!   other modules for those of version 1.1.
 //! - `about` tells about the server and its accounts, `follow` sends events.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
 
@@ -88,7 +88,7 @@ struct Session<'a> {
     role: Option<Role>,
 }
 
-/// Who has logged in.
+/// The rights of the client that has logged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// May do everything.
