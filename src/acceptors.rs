@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
 use parking_lot::Mutex;
+use socket2::Socket;
 
 use crate::config::{Endpoint, Ports};
 use crate::connections::Service;
 use crate::connections::{Connections, Protocol, Reservation};
-use crate::net::{self, ListenAddress, Listener};
+use crate::net::{self, ListenAddress, Listener, Origin};
 use crate::settings::Settings;
 use crate::systemd::Sockets;
 
@@ -88,7 +88,7 @@ fn configured(service: Service, port: u16, listener: Listener) -> Open {
 }
 
 /// Hands an accepted connection to its session, for which a slot is reserved.
-type Serve = dyn Fn(Service, Reservation, TcpStream, SocketAddr) + Send + Sync;
+type Serve = dyn Fn(Service, Reservation, Socket, Origin) + Send + Sync;
 
 /// The listening sockets of a running server.
 pub struct Acceptors {
@@ -120,7 +120,7 @@ impl Acceptors {
     pub fn start(
         listeners: Listeners,
         connections: Arc<Connections>,
-        serve: impl Fn(Service, Reservation, TcpStream, SocketAddr) + Send + Sync + 'static,
+        serve: impl Fn(Service, Reservation, Socket, Origin) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let this = Self { open: Mutex::default(), connections, serve: Arc::new(serve) };
         for open in listeners.0 {
@@ -133,8 +133,8 @@ impl Acceptors {
         let (connections, serve) = (Arc::clone(&self.connections), Arc::clone(&self.serve));
         let Open { service, listener, .. } = open.clone();
         let accept = move || {
-            listener.accept_all(&connections, service.protocol(), |reservation, stream, peer| {
-                serve(service, reservation, stream, peer);
+            listener.accept_all(&connections, service.protocol(), |reservation, stream, origin| {
+                serve(service, reservation, stream, origin);
             });
         };
         thread::Builder::new().name("acceptor".to_owned()).spawn(accept)?;

@@ -5,10 +5,8 @@
 //! core where its client's packets arrive; for a client on this machine that is the client's own core. The scheduler
 //! may move the thread later like any other.
 
-use std::net::TcpStream;
-
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
-use socket2::SockRef;
+use socket2::Socket;
 
 /// How many sessions one core may have beyond the least loaded core. Without this limit the other cores would have no
 /// work where all packets arrive on the same core.
@@ -56,8 +54,8 @@ impl Cores {
 
 /// The core that a connection's packets arrive on (socket(7), `SO_INCOMING_CPU`), if the kernel knows it.
 #[must_use]
-pub fn of_packets(stream: &TcpStream) -> Option<Core> {
-    SockRef::from(stream).cpu_affinity().ok()
+pub fn of_packets(stream: &Socket) -> Option<Core> {
+    stream.cpu_affinity().ok()
 }
 
 /// The core that this thread runs on.
@@ -123,11 +121,11 @@ mod tests {
         for core in allowed() {
             let client = thread::spawn(move || {
                 stay_on(core);
-                TcpStream::connect(address).unwrap()
+                std::net::TcpStream::connect(address).unwrap()
             });
             let (accepted, _) = listener.accept().unwrap();
             let _open = client.join().unwrap();
-            assert_eq!(of_packets(&accepted), Some(core));
+            assert_eq!(of_packets(&accepted.into()), Some(core));
         }
     }
 

@@ -5,14 +5,17 @@
 //! to the next login, because looking at all homes could mount thousands of them.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::process;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use rustix::process::geteuid;
+
 use crate::acting;
 use crate::auth::UserName;
 use crate::maildrop::{Holder, LockError, finish_interrupted};
+use crate::net::Origin;
 use crate::shared::Shared;
 
 /// Starts the thread.
@@ -35,7 +38,7 @@ fn run(shared: &Shared) {
         }
         match look_at(shared, user) {
             // A session has the mbox, and has looked itself.
-            Ok(()) | Err(LockError::HeldBy(_) | LockError::HeldElsewhere) => {}
+            Ok(()) | Err(LockError::HeldBy(_) | LockError::HeldElsewhere(_)) => {}
             // The user's next login meets the same error and logs it.
             Err(LockError::Io(error)) => log::debug!("the maildrop of {name:?} is not looked at: {error}"),
         }
@@ -44,6 +47,7 @@ fn run(shared: &Shared) {
 
 fn look_at(shared: &Shared, user: UserName) -> Result<(), LockError> {
     let (_acting, location) = shared.act_for(user)?;
-    let holder = Holder { session: None, address: Ipv4Addr::UNSPECIFIED.into(), since: Instant::now() };
+    let origin = Origin::Process { pid: process::id(), uid: geteuid().as_raw() };
+    let holder = Holder { session: None, origin, since: Instant::now() };
     finish_interrupted(&shared.locks, location, holder)
 }

@@ -4,13 +4,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::Socket as Stream;
 
 use crate::acceptors::{Acceptors, Listeners};
 use crate::config::{Config, Rereading};
@@ -22,7 +22,7 @@ use crate::guard::Admission;
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::metrics::Exporter;
-use crate::net::{self, Socket};
+use crate::net::{self, Origin, Socket};
 use crate::pool::Pool;
 use crate::pop3::{End, Summary};
 use crate::records::Records;
@@ -138,8 +138,8 @@ impl Server {
         let reloads = shared.reloader.open();
         let acceptors = {
             let (connections, shared) = (Arc::clone(&shared.connections), Arc::clone(&shared));
-            let admit = move |service, reservation, stream, peer| {
-                admit(service, reservation, stream, peer, &shared, &sessions);
+            let admit = move |service, reservation, stream, origin| {
+                admit(service, reservation, stream, origin, &shared, &sessions);
             };
             Arc::new(Acceptors::start(listeners, connections, admit).map_err(no_thread)?)
         };
@@ -192,18 +192,18 @@ impl Server {
 fn admit(
     service: Service,
     reservation: Reservation,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    origin: Origin,
     shared: &Shared,
     sessions: &Pool<AcceptedConnection>,
 ) {
-    match examine(peer, service, shared) {
+    match examine(origin, service, shared) {
         Ok(admission) => {
             let near = cores::of_packets(&stream);
-            let slot = reservation.occupy(stream, peer, service);
+            let slot = reservation.occupy(stream, origin, service);
             sessions.submit(AcceptedConnection { admission, slot, service }, near);
         }
-        Err(reason) => refuse(&stream, peer, service, reason, shared),
+        Err(reason) => refuse(&stream, origin, service, reason, shared),
     }
 }
 
@@ -229,20 +229,20 @@ struct AcceptedConnection {
 
 /// Admits a connection, or says why it is refused. PEEP is concerned neither by bans nor by draining, so that an admin can
 /// undo both.
-fn examine(peer: SocketAddr, service: Service, shared: &Shared) -> Result<Admission, WhyRefused> {
+fn examine(origin: Origin, service: Service, shared: &Shared) -> Result<Admission, WhyRefused> {
     if service.protocol() == Protocol::Pop3 {
         if shared.connections.is_draining() {
             return Err(WhyRefused::Draining);
         }
-        if shared.guard.is_banned(peer.ip()) {
+        if origin.ip().is_some_and(|ip| shared.guard.is_banned(ip)) {
             return Err(WhyRefused::Banned);
         }
     }
-    shared.guard.admit(peer.ip()).ok_or(WhyRefused::TooMany)
+    shared.guard.admit(origin).ok_or(WhyRefused::TooMany)
 }
 
 /// Refuses a connection. The acceptor thread does this itself, so nothing in it may wait for the client.
-fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, reason: WhyRefused, shared: &Shared) {
+fn refuse(stream: &Stream, origin: Origin, service: Service, reason: WhyRefused, shared: &Shared) {
     let words = match (service.protocol(), reason) {
         (Protocol::Peep, _) => peep::TOO_MANY_CONNECTIONS,
         (Protocol::Pop3, WhyRefused::TooMany) => pop3::TOO_MANY_CONNECTIONS,
@@ -253,8 +253,8 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, service: Service, reason: WhyRef
     if !begins_with_tls(service, &shared.settings()) {
         net::refuse(stream, words);
     }
-    let is_news = shared.guard.should_log_refusal(peer.ip());
-    shared.events.emit(&Client::refused(peer, service), What::Refused { reason, is_news });
+    let is_news = origin.ip().is_none_or(|ip| shared.guard.should_log_refusal(ip));
+    shared.events.emit(&Client::refused(origin, service), What::Refused { reason, is_news });
 }
 
 /// Returns true if connections of `service` use TLS from their first octet on.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
@@ -15,6 +15,7 @@ use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use clap::Parser;
 use pop3d::config::Args;
 use pop3d::events::{self, Service};
+use pop3d::net::Origin;
 use pop3d::pop3::{self, Summary};
 use pop3d::shared::Shared;
 use pop3d::wire::{Link, Tls};
@@ -190,7 +191,7 @@ impl Scene {
     fn play(&self, input: &str, most: usize, fault: Option<(usize, Fault)>) -> Played {
         self.put_messages();
         let (mut output, mut operations) = (Vec::new(), 0);
-        let admission = self.shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let admission = self.shared.guard.admit(origin()).unwrap();
         let session = AssertUnwindSafe(|| {
             let (input, output, operations) = (input.as_bytes(), &mut output, &mut operations);
             pop3::serve(
@@ -210,8 +211,12 @@ impl Scene {
     }
 }
 
+fn origin() -> Origin {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into()
+}
+
 fn client() -> events::Client {
-    events::Client::new(1, (Ipv4Addr::LOCALHOST, 1).into(), Service::Pop3)
+    events::Client::new(1, origin(), Service::Pop3)
 }
 
 /// RFC 2595 section 2.3: on a connection that others can read, the server neither accepts nor offers mechanisms that
@@ -228,7 +233,7 @@ fn passwords_are_refused_on_cleartext_connections_from_other_machines() {
         let (mut output, mut operations) = (Vec::new(), 0);
         let (most, operations) = (usize::MAX, &mut operations);
         let script = Script { input, output: &mut output, most, fault: None, operations, private: false };
-        let admission = shared.guard.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let admission = shared.guard.admit(origin()).unwrap();
         pop3::serve(script, &shared, &admission, &client());
         String::from_utf8(output).unwrap()
     };

@@ -298,11 +298,21 @@ impl<'a> Player<'a> {
         if self.matches(pattern, &line) { Ok(()) } else { Err(Mismatch::new(pattern, line.escape_ascii())) }
     }
 
-    /// Reads lines up to the terminator, which is kept for the next step, and looks for each pattern among the lines.
+    /// Reads lines up to the terminator, which is kept for the next step, and looks for each pattern among the lines. The
+    /// lines of a PEEP answer are counted in its first line instead.
     fn expect_among(&mut self, connection: &'a str, patterns: &'a [(bool, Pattern)]) -> Result<(), Mismatch> {
         let mut lines = Vec::new();
+        let is_peep = connection.starts_with('P');
         let connection = self.connection(connection)?;
-        loop {
+        if is_peep {
+            let first = connection.line("the number of lines")?;
+            let count = std::str::from_utf8(&first).ok().and_then(|first| first.strip_prefix('+')?.parse().ok());
+            let count: usize = count.ok_or_else(|| Mismatch::new("the number of lines", first.escape_ascii()))?;
+            for _ in 0..count {
+                lines.push(connection.line("one more line")?);
+            }
+        }
+        while !is_peep {
             match connection.line("the lines up to the terminator")? {
                 terminator if terminator == b"." => {
                     connection.terminator = Some(terminator);

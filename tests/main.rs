@@ -48,6 +48,10 @@ mod log;
 mod logins;
 // Maildrops on disk, and files that change during a session.
 mod maildrops;
+// A real Dovecot on the same Maildir.
+mod beside_dovecot;
+// Maildirs that other programs use, too.
+mod neighbours;
 // The commands and tables of the manual, and `pop3d help`.
 mod manual;
 // Maildrops that are mbox files, beside procmail.

@@ -64,7 +64,21 @@ fn the_log_names_the_session_that_holds_the_maildrop() {
     let other = Server::builder().mail(server.mail()).start();
     assert!(try_to_log_in(&other, USER, PASSWORD).starts_with("[IN-USE] "));
     let reason = logged(&other, &format!(" login refused: user={USER:?} reason="));
-    assert_eq!(reason, "\"the maildrop is locked by another server or program\"");
+    let holder = "\"the maildrop is locked by session 1 of the server on ";
+    let process = format!(" (process {}) for ", server.pid());
+    assert!(reason.starts_with(holder) && reason.contains(&process), "{reason}");
+    let told = other.admin().values(&format!("i? {USER}"));
+    assert!(told.contains(&format!("holder_pid {}", server.pid())), "{told:?}");
+    assert!(told.contains(&"holder_session 1".to_owned()) && told.contains(&"session -".to_owned()), "{told:?}");
+    let told = server.admin().values(&format!("i? {USER}"));
+    assert!(told.contains(&"holder_host -".to_owned()) && told.contains(&"session 1".to_owned()), "{told:?}");
+
+    // A user may write to the lock file. It is believed only if it looks like one.
+    fs::write(server.maildrop().path(".pop3d-lock"), "host=\x1b[2J pid=1 session=1 since=1\n").unwrap();
+    assert!(try_to_log_in(&other, USER, PASSWORD).starts_with("[IN-USE] "));
+    eventually("the log does not name a holder", || {
+        other.stderr().contains("reason=\"the maildrop is locked by another server or program\"")
+    });
 }
 
 #[test]

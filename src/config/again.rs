@@ -173,14 +173,17 @@ impl Opening<'_> {
         let last = &self.configuration.last;
         let present = &self.running.settings.mail_root;
         let has_moved = self.args.mailbox != last.mailbox;
-        if !has_moved && self.args.layout == last.layout {
+        let rules =
+            |args: &Args| (args.layout, args.unique_ids, args.dovecot_uidl_format.clone(), args.maildirs.clone());
+        if !has_moved && rules(&self.args) == rules(last) {
             return Ok(Arc::clone(present));
         }
         // PEEP may have moved it elsewhere.
         let path = if has_moved { self.args.mailbox.clone() } else { present.path().to_owned() };
         self.args.open_mail_root(path).map(Arc::new).or_else(|error| {
             self.pass_over(&["mailbox"], error)?;
-            (self.args.mailbox, self.args.layout) = (last.mailbox.clone(), last.layout);
+            self.args.mailbox.clone_from(&last.mailbox);
+            (self.args.layout, self.args.unique_ids, self.args.dovecot_uidl_format, self.args.maildirs) = rules(last);
             Ok(Arc::clone(present))
         })
     }

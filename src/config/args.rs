@@ -12,6 +12,7 @@ use super::accounts::{Account, AccountsArgs};
 use super::admin::AdminArgs;
 use super::confinement::{ConfinementArgs, Used};
 use super::limits::LimitArgs;
+use super::maildirs::MaildirArgs;
 use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
@@ -121,6 +122,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) state: StateArgs,
+
+    #[command(flatten)]
+    pub(super) maildirs: MaildirArgs,
 
     #[command(flatten)]
     pub(super) accounts: AccountsArgs,

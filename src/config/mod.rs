@@ -20,6 +20,7 @@ mod error;
 mod file;
 mod health;
 mod limits;
+mod maildirs;
 mod ports;
 mod resolve;
 mod show;

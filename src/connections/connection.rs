@@ -1,11 +1,12 @@
 //! An open connection as its session and the registry share it.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use socket2::Socket;
 
 use super::Protocol;
 use crate::events::Client;
@@ -15,7 +16,7 @@ use crate::guard::Pace;
 #[derive(Debug)]
 pub struct Connection {
     /// The socket. Reading and writing it needs no exclusive access.
-    pub stream: TcpStream,
+    pub stream: Socket,
     /// The client, and the state of its session.
     pub client: Client,
     pub(super) protocol: Protocol,
@@ -31,7 +32,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, client: Client, protocol: Protocol) -> Self {
+    pub(super) fn new(stream: Socket, client: Client, protocol: Protocol) -> Self {
         Self {
             stream,
             client,

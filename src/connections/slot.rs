@@ -1,12 +1,14 @@
 //! Connection slots: first reserved by an acceptor, then occupied by a connection and its session.
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use super::{Connection, Connections, Protocol, Service, WRITE_STALL};
 use crate::events::Client;
+use crate::net::Origin;
 
 /// A connection slot that is reserved for the next connection. The slot becomes free when this is dropped.
 #[derive(Debug)]
@@ -23,17 +25,17 @@ impl Reservation {
 
     /// Enters an accepted connection into the registry; it occupies the slot from now on.
     #[must_use]
-    pub fn occupy(self, stream: TcpStream, peer: SocketAddr, service: Service) -> Slot {
+    pub fn occupy(self, stream: Socket, origin: Origin, service: Service) -> Slot {
         let connections = &self.connections;
         let id = connections.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let client = Client::new(id, peer, service);
+        let client = Client::new(id, origin, service);
         let connection = Arc::new(Connection::new(stream, client, self.protocol));
         connections.state.lock().insert(id, Arc::clone(&connection));
         if connections.is_closing() {
             // `close` may have run before this connection was in the registry.
             connection.end_reading();
         }
-        Slot { id, peer, reservation: self, connection }
+        Slot { id, reservation: self, connection }
     }
 }
 
@@ -50,8 +52,6 @@ impl Drop for Reservation {
 pub struct Slot {
     /// Identifies the connection in the log.
     pub id: u64,
-    /// The client's address.
-    pub peer: SocketAddr,
     // Fields are dropped in this order.
     reservation: Reservation,
     connection: Arc<Connection>,

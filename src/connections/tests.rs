@@ -17,7 +17,7 @@ fn stream() -> (TcpStream, SocketAddr) {
 
 fn slot(connections: &Arc<Connections>, protocol: Protocol) -> Slot {
     let (stream, peer) = stream();
-    connections.reserve(protocol).unwrap().occupy(stream, peer, Service::Pop3)
+    connections.reserve(protocol).unwrap().occupy(stream.into(), peer.into(), Service::Pop3)
 }
 
 fn has_free_slot(connections: &Connections, protocol: Protocol) -> bool {

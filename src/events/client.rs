@@ -1,21 +1,21 @@
 //! The client of a session, as its events name it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::auth::UserName;
 use crate::connections::{Progress, Service};
 use crate::maildrop::Holder;
+use crate::net::Origin;
 
 /// A client, as events name it.
 #[derive(Debug)]
 pub struct Client {
     /// The session's number. A connection that was refused has no session.
     pub session: Option<u64>,
-    /// The address that the client has connected from.
-    pub address: SocketAddr,
+    /// Where the client has connected from.
+    pub origin: Origin,
     /// The service that it has connected to.
     pub service: Service,
     /// When the session began.
@@ -29,16 +29,16 @@ pub struct Client {
 impl Client {
     /// The client of the session with this number.
     #[must_use]
-    pub fn new(session: u64, address: SocketAddr, service: Service) -> Self {
-        Self { session: Some(session), ..Self::refused(address, service) }
+    pub fn new(session: u64, origin: Origin, service: Service) -> Self {
+        Self { session: Some(session), ..Self::refused(origin, service) }
     }
 
     /// A client that gets no session.
     #[must_use]
-    pub fn refused(address: SocketAddr, service: Service) -> Self {
+    pub fn refused(origin: Origin, service: Service) -> Self {
         Self {
             session: None,
-            address,
+            origin,
             service,
             since: Instant::now(),
             user: OnceLock::new(),
@@ -71,18 +71,18 @@ impl Client {
 }
 
 impl From<&Client> for Holder {
-    fn from(&Client { session, address, since, .. }: &Client) -> Self {
-        Self { session, address: address.ip(), since }
+    fn from(&Client { session, origin, since, .. }: &Client) -> Self {
+        Self { session, origin, since }
     }
 }
 
-/// `#17 192.0.2.4:5555`, or the address alone.
+/// `#17 192.0.2.4:5555`, or where the client comes from alone.
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(session) = self.session {
             write!(f, "#{session} ")?;
         }
-        self.address.fmt(f)
+        self.origin.fmt(f)
     }
 }
 

@@ -16,7 +16,7 @@ impl Source for Event<'_> {
         if let Some(session) = client.session {
             add("session", session.into())?;
         }
-        add("address", Value::from_display(&client.address))?;
+        add("address", Value::from_display(&client.origin))?;
         add("protocol", client.service.name().into())?;
         match &self.what {
             What::LoginRefused { user: Some(user), .. } => add("user", Value::from_display(user))?,

@@ -69,11 +69,13 @@ impl Drop for Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::super::{Client, Event, Lossy, Method, Reason, Service, What};
     use super::*;
 
     fn client(session: u64) -> Client {
-        Client::new(session, "192.0.2.4:5555".parse().unwrap(), Service::Pop3s)
+        Client::new(session, "192.0.2.4:5555".parse::<SocketAddr>().unwrap().into(), Service::Pop3s)
     }
 
     fn add(recent: &Recent, client: &Client) {

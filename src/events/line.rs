@@ -90,11 +90,13 @@ impl<'v> VisitValue<'v> for Encoded<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::super::{Client, EndResult, Ended, Lossy, Method, Reason, Service, What};
     use super::*;
 
     fn client(session: u64) -> Client {
-        Client::new(session, "192.0.2.4:5555".parse().unwrap(), Service::Pop3s)
+        Client::new(session, "192.0.2.4:5555".parse::<SocketAddr>().unwrap().into(), Service::Pop3s)
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! does not grow beyond the number of accounts that are used.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use super::event::{Event, What};
+use crate::net::Origin;
 
 /// A user's logins since the server's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Logins {
     /// When the last one was.
     pub last: SystemTime,
     /// Where the last one came from.
-    pub address: SocketAddr,
+    pub origin: Origin,
 }
 
 /// The logins of all users.
@@ -29,7 +29,7 @@ impl AllLogins {
     pub(super) fn add(&self, event: &Event<'_>) {
         let (What::Login { .. }, Some(user)) = (&event.what, event.client.user()) else { return };
         let mut logins = self.0.lock();
-        let mut this = Logins { count: 1, last: SystemTime::now(), address: event.client.address };
+        let mut this = Logins { count: 1, last: SystemTime::now(), origin: event.client.origin };
         match logins.get_mut(user) {
             Some(earlier) => {
                 this.count += earlier.count;

@@ -8,7 +8,7 @@ use log::Level;
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::auth::{Denied, Users, Wrong};
 use crate::guard::Penalty;
-use crate::maildrop::{Holder, LockError};
+use crate::maildrop::{Elsewhere, Holder, LockError};
 
 /// How a client tries to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,8 +55,8 @@ pub enum Reason {
     Exchange(Failure),
     /// Another session of this server has the maildrop.
     InUse(Holder),
-    /// Another server or program has the maildrop.
-    InUseElsewhere,
+    /// Another server or program has the maildrop, and this session if it is a server that tells.
+    InUseElsewhere(Option<Elsewhere>),
     /// The maildrop cannot be opened.
     Maildrop(io::Error),
 }
@@ -65,7 +65,7 @@ impl From<LockError> for Reason {
     fn from(error: LockError) -> Self {
         match error {
             LockError::HeldBy(holder) => Self::InUse(holder),
-            LockError::HeldElsewhere => Self::InUseElsewhere,
+            LockError::HeldElsewhere(holder) => Self::InUseElsewhere(holder),
             LockError::Io(error) => Self::Maildrop(error),
         }
     }
@@ -108,7 +108,7 @@ impl Reason {
             Self::BusyAddress | Self::BusyVerifier => "busy",
             Self::NoTls => "no-tls",
             Self::Exchange(_) => "exchange",
-            Self::InUse(_) | Self::InUseElsewhere => "in-use",
+            Self::InUse(_) | Self::InUseElsewhere(_) => "in-use",
             Self::Maildrop(_) => "maildrop",
         }
     }
@@ -138,7 +138,8 @@ impl fmt::Display for Reason {
             Self::NoTls => f.write_str("no TLS"),
             Self::Exchange(failure) => failure.fmt(f),
             Self::InUse(holder) => write!(f, "the maildrop is locked by {holder}"),
-            Self::InUseElsewhere => f.write_str("the maildrop is locked by another server or program"),
+            Self::InUseElsewhere(Some(holder)) => write!(f, "the maildrop is locked by {holder}"),
+            Self::InUseElsewhere(None) => f.write_str("the maildrop is locked by another server or program"),
             Self::Maildrop(error) => write!(f, "the maildrop cannot be opened: {error}"),
         }
     }

@@ -64,6 +64,8 @@ impl fmt::Display for Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::super::{Client, EndResult, Lossy, Method, Reason, WhyRefused};
     use super::*;
     use crate::auth::Wrong;
@@ -72,7 +74,7 @@ mod tests {
     /// Programs read these lines: fail2ban's filter, and scripts of operators.
     #[test]
     fn each_event_has_its_line() {
-        let client = Client::new(17, "192.0.2.4:5555".parse().unwrap(), Service::Pop3s);
+        let client = Client::new(17, "192.0.2.4:5555".parse::<SocketAddr>().unwrap().into(), Service::Pop3s);
         client.set_user("ana".parse().unwrap());
         let number = crate::maildrop::MessageNumber::new(2).unwrap();
         let error = io::Error::other("no disk");
@@ -110,7 +112,7 @@ mod tests {
         ] {
             assert_eq!(Event { client: &client, what }.to_string(), format!("#17 192.0.2.4:5555 {expected}"));
         }
-        let refused = Client::refused("[2001:db8::1]:7".parse().unwrap(), Service::Pop3);
+        let refused = Client::refused("[2001:db8::1]:7".parse::<SocketAddr>().unwrap().into(), Service::Pop3);
         let what = What::Refused { reason: WhyRefused::TooMany, is_news: true };
         let line = Event { client: &refused, what }.to_string();
         assert_eq!(line, "[2001:db8::1]:7 refused: too many connections from this address");

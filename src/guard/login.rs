@@ -122,6 +122,8 @@ impl<'a> PreLoginLimits<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::super::{Guard, Limits};
     use super::*;
     use std::sync::Arc;
@@ -131,7 +133,7 @@ mod tests {
     }
 
     fn admit(guard: &Arc<Guard>, address: &str) -> Admission {
-        guard.admit(address.parse().unwrap()).unwrap()
+        guard.admit(SocketAddr::new(address.parse().unwrap(), 1).into()).unwrap()
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use self::pace::{MinRate, Pace};
 use self::penalty::Penalties;
 pub use self::penalty::Penalty;
 use self::recent::Recent;
+use crate::net::Origin;
 
 /// After a log line about refused connections, how long further refusals of the same address are not logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -113,12 +114,14 @@ impl Guard {
         *self.limits.write() = limits;
     }
 
-    /// Admits a connection from `address`. Returns `None` if the address has too many connections already.
+    /// Admits a connection. Returns `None` if its address has too many connections already. A process of this machine has no
+    /// address, and no limit by address is in force for it.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
+    pub fn admit(self: &Arc<Self>, origin: Origin) -> Option<Admission> {
+        let address = origin.ip().unwrap_or(Ipv6Addr::LOCALHOST.into());
         let (exempt, per_address) = {
             let limits = self.limits.read();
-            (limits.exempt(address.to_canonical()), limits.per_address)
+            (origin.ip().is_none() || limits.exempt(address), limits.per_address)
         };
         let source = Source::from(address);
         if !exempt {
@@ -174,6 +177,7 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     fn guard(per_address: usize, trusted: &[&str]) -> Arc<Guard> {
         let trusted = trusted.iter().map(|net| net.parse().unwrap()).collect();
@@ -181,7 +185,7 @@ mod tests {
     }
 
     fn admit(guard: &Arc<Guard>, address: &str) -> Option<Admission> {
-        guard.admit(address.parse().unwrap())
+        guard.admit(SocketAddr::new(address.parse().unwrap(), 1).into())
     }
 
     #[test]
@@ -217,6 +221,12 @@ mod tests {
         let strict = Guard::new(Limits { per_address: Some(0), loopback_too: true, ..Limits::default() });
         assert!(admit(&strict, "127.0.0.1").is_none());
         assert!(admit(&Guard::new(Limits::default()), "11.0.0.1").is_some());
+    }
+
+    #[test]
+    fn a_process_of_this_machine_has_no_limit_by_address() {
+        let strict = Guard::new(Limits { per_address: Some(0), loopback_too: true, ..Limits::default() });
+        assert!(strict.admit(Origin::Process { pid: 1, uid: 0 }).is_some());
     }
 
     #[test]

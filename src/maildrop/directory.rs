@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
 use super::homes::Named;
@@ -153,6 +153,19 @@ impl Directory {
     /// Returns true if `name` is a regular file.
     pub(super) fn has_file(&self, name: &[u8]) -> bool {
         self.kind(name, FileType::Unknown).is_ok_and(FileType::is_file)
+    }
+
+    /// Moves a message to another directory or gives it another name. A file that already has that name is not replaced.
+    pub(super) fn move_to(&self, name: &[u8], to: &Self, new_name: &[u8]) -> io::Result<()> {
+        match fs::renameat_with(&self.0, name, &to.0, new_name, RenameFlags::NOREPLACE) {
+            // Some file systems, such as NFS, cannot exclude a replacement.
+            Err(Errno::INVAL | Errno::NOSYS) => match fs::statat(&to.0, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => Ok(fs::renameat(&self.0, name, &to.0, new_name)?),
+                Ok(_) => Err(Errno::EXIST.into()),
+                Err(error) => Err(error.into()),
+            },
+            result => Ok(result?),
+        }
     }
 
     /// Renames one of the server's own files. A file that already has the new name is replaced.

@@ -6,13 +6,17 @@ use std::mem;
 
 use rustix::io::Errno;
 
+use super::compressed::{Compression, Decompressed};
 use super::format::Format;
 use super::identity::Identity;
 use super::index::Index;
 use super::location::Location;
-use super::message::{Folder, Message};
+use super::message::{FilePath, Folder, Message};
 use super::moved::{Listing, Search};
-use super::scan::Folders;
+use super::name;
+use super::quota;
+use super::scan::{self, Folders};
+use super::seen;
 use super::update::Removal;
 use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 
@@ -61,7 +65,7 @@ impl Format for Flat {
     fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
         let mut removal = Removal::new(&self.location, messages, self.now);
         removal.remove_from(Folder::Top, marked);
-        removal.finish()
+        removal.finish().0
     }
 
     fn forget_index(&self, _: usize) {
@@ -77,6 +81,8 @@ impl Format for Flat {
 #[derive(Debug)]
 pub(super) struct Maildir {
     location: Location,
+    /// The Maildir that this one is a folder of, or itself. The quota is there.
+    top: Location,
     found: Found,
     /// When the session began, in ns since 1970.
     now: i64,
@@ -84,12 +90,27 @@ pub(super) struct Maildir {
 
 impl Maildir {
     pub(super) fn new(location: Location, folders: Folders, index: Option<Index>, now: i64) -> Self {
-        Self { location, found: Found::Folders(folders, index), now }
+        Self { top: location.clone(), location, found: Found::Folders(folders, index), now }
+    }
+
+    /// Opens a folder of the Maildir at `top`. Returns `None` if it does not exist.
+    pub(super) fn open_folder(top: &Location, location: &Location, now: i64) -> io::Result<Option<Self>> {
+        let (top, location) = (top.clone(), location.clone());
+        let found = match Index::load(location.root(), &location.own_files(Folder::Top)) {
+            Some(Index { stamps: Some(stamps), entries, .. }) if scan::are_unchanged(&location, stamps, now) => {
+                Found::Messages(entries)
+            }
+            index => match Folders::open(&location)? {
+                folders if folders.are_missing() => return Ok(None),
+                folders => Found::Folders(folders, index),
+            },
+        };
+        Ok(Some(Self { location, top, found, now }))
     }
 
     /// A Maildir whose directories have not changed since the index with these entries was written.
     pub(super) fn unchanged(location: Location, entries: Vec<Message>, now: i64) -> Self {
-        Self { location, found: Found::Messages(entries), now }
+        Self { top: location.clone(), location, found: Found::Messages(entries), now }
     }
 
     /// Opens a message that was moved or renamed since it was listed.
@@ -119,7 +140,11 @@ impl Maildir {
 
 impl Format for Maildir {
     fn list(&mut self) -> io::Result<Vec<Message>> {
-        self.found.list(self.now)
+        let mut messages = self.found.list(self.now)?;
+        if self.location.root().layouts().maildirs().hide_trashed {
+            messages.retain(|message| !name::is_trashed(&message.path.name));
+        }
+        Ok(messages)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -135,7 +160,14 @@ impl Format for Maildir {
         removal.remove_from(Folder::New, marked);
         removal.remove_from(Folder::Cur, marked);
         removal.look_for_the_rest();
-        removal.finish()
+        let (update, freed) = removal.finish();
+        let is_trash = self.location.is_maildir_folder() && self.location.name() == b".Trash";
+        quota::note(&self.top, if is_trash { freed.from_trash() } else { freed });
+        update
+    }
+
+    fn mark_seen(&mut self, messages: &[Message], retrieved: Vec<usize>) {
+        seen::mark(&self.location, messages, retrieved);
     }
 
     fn forget_index(&self, _: usize) {
@@ -176,7 +208,16 @@ fn open(location: &Location, messages: &[Message], index: usize) -> Result<OpenM
     }
     let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
     let range = FileRange { file, offset: 0, left: identity.size, wire_form };
-    Ok(OpenMessage { octets: content.octets, source: Source::File(range) })
+    let source =
+        if content.compressed { decompressed(range, path).map_err(OpenError::Io)? } else { Source::File(range) };
+    Ok(OpenMessage { octets: content.octets, source })
+}
+
+fn decompressed(range: FileRange, path: &FilePath) -> io::Result<Source> {
+    match Compression::of_file(&range.file)? {
+        Some(compression) => Ok(Source::Compressed(Box::new(Decompressed::new(compression, range, &path.name)?))),
+        None => Ok(Source::File(range)),
+    }
 }
 
 /// Returns true if a file with the message's base name is the message. [`super::update`] explains how a file is

@@ -13,12 +13,18 @@ use super::mbox::Mbox;
 use super::message::{Folder, Message};
 use super::missing;
 use super::scan::{self, Folders};
+use super::with_folders::WithFolders;
 use super::{OpenError, OpenMessage, Update};
 
 /// A format of maildrops: how messages are stored. A value of it belongs to one session.
 pub(super) trait Format: fmt::Debug + Send {
     /// Lists the messages in the maildrop's order, and brings the index up to date. It is called once.
     fn list(&mut self) -> io::Result<Vec<Message>>;
+
+    /// The messages of the INBOX, which come first; in most formats all of them.
+    fn inbox<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
+        messages
+    }
 
     /// The message's unique-id: 1 to 70 octets of 0x21–0x7E, the same in every session, and no other message's.
     fn unique_id<'a>(&self, _index: usize, message: &'a Message) -> Cow<'a, [u8]> {
@@ -30,6 +36,9 @@ pub(super) trait Format: fmt::Debug + Send {
 
     /// Removes the marked messages, which are given by their ascending indices.
     fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update;
+
+    /// Marks messages as seen, which are given by their indices. Only in a Maildir other programs look at such marks.
+    fn mark_seen(&mut self, _messages: &[Message], _retrieved: Vec<usize>) {}
 
     /// Removes the index that has this message, because it is wrong.
     fn forget_index(&self, index: usize);
@@ -45,9 +54,9 @@ pub(super) trait Format: fmt::Debug + Send {
 pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
     let now = nanoseconds_since_1970();
     let location = location.clone();
-    match Index::load(location.root(), &location.own_files(Folder::Top)) {
+    let maildir = match Index::load(location.root(), &location.own_files(Folder::Top)) {
         Some(Index { stamps: Some(stamps), entries, .. }) if scan::are_unchanged(&location, stamps, now) => {
-            Ok(Box::new(Maildir::unchanged(location, entries, now)))
+            Maildir::unchanged(location.clone(), entries, now)
         }
         index => {
             let folders = match Folders::open(&location) {
@@ -58,10 +67,13 @@ pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
                 missing::warn(&location);
             }
             if folders.is_flat() {
-                Ok(Box::new(Flat::new(location, folders, index, now)))
-            } else {
-                Ok(Box::new(Maildir::new(location, folders, index, now)))
+                return Ok(Box::new(Flat::new(location, folders, index, now)));
             }
+            Maildir::new(location.clone(), folders, index, now)
         }
+    };
+    match &location.root().layouts().maildirs().folders[..] {
+        [] => Ok(Box::new(maildir)),
+        folders => Ok(Box::new(WithFolders::open(maildir, &location, folders, now)?)),
     }
 }

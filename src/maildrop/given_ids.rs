@@ -54,6 +54,8 @@ pub(super) fn of(location: &Location, rules: &UniqueIdRules, messages: &[Message
         let text = read(location, b"dovecot-uidlist");
         known.extend(text.map(|text| dovecot(&text, &rules.dovecot_format)).unwrap_or_default());
     }
+    let folders = &location.root().layouts().maildirs().folders;
+    known.retain(|_, id| !folders.iter().any(|folder| folder.has_unique_id(id)));
     assign(&known, messages)
 }
 

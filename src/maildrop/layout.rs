@@ -16,6 +16,7 @@ use super::location::Location;
 use super::mbox;
 use super::message::Folder;
 use super::root::Look;
+use super::with_folders::FolderName;
 
 /// The layout of maildrops, as the operator chose it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -29,12 +30,24 @@ pub enum LayoutChoice {
     Maildir,
 }
 
+/// How the server gets along with the other programs that use a Maildir.
+#[derive(Debug, Clone, Default)]
+pub struct MaildirRules {
+    /// Retrieved messages are marked as seen when the client sends QUIT.
+    pub seen: bool,
+    /// Messages that a mail program has marked as deleted are not shown.
+    pub hide_trashed: bool,
+    /// The folders whose messages are shown after those of the INBOX.
+    pub folders: Vec<FolderName>,
+}
+
 /// Decides which layout a maildrop has.
 #[derive(Debug)]
 pub struct Layouts {
     choice: LayoutChoice,
     homes: Homes,
     unique_ids: UniqueIdRules,
+    maildirs: MaildirRules,
 }
 
 impl Default for Layouts {
@@ -47,7 +60,12 @@ impl Layouts {
     /// Reads the system's accounts, so it must be called before the server is confined.
     #[must_use]
     pub fn new(choice: LayoutChoice) -> Self {
-        Self { choice, homes: Homes::of_system(), unique_ids: UniqueIdRules::default() }
+        Self {
+            choice,
+            homes: Homes::of_system(),
+            unique_ids: UniqueIdRules::default(),
+            maildirs: MaildirRules::default(),
+        }
     }
 
     /// The same with other unique-ids.
@@ -58,6 +76,16 @@ impl Layouts {
 
     pub(super) fn start_look_ups(&self) -> io::Result<()> {
         self.homes.start_look_ups()
+    }
+
+    /// The same with other rules for Maildirs.
+    #[must_use]
+    pub fn with_maildirs(self, maildirs: MaildirRules) -> Self {
+        Self { maildirs, ..self }
+    }
+
+    pub(super) fn maildirs(&self) -> &MaildirRules {
+        &self.maildirs
     }
 
     pub(super) fn unique_ids(&self) -> &UniqueIdRules {
@@ -120,7 +148,7 @@ pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)
             Err(error) => return Err(error),
         }
     }
-    if folders.is_empty() && !layouts.is_always_maildir() {
+    if folders.is_empty() && !layouts.is_always_maildir() && !location.is_maildir_folder() {
         match root.directory(location.path()) {
             Ok(directory) => {
                 layouts.refuse_home(&directory.named(location.user().as_str())?)?;

@@ -24,11 +24,25 @@ struct Parts {
     /// The maildrop's path below the root.
     path: Vec<u8>,
     user: UserName,
+    /// True if it is a folder of a Maildir, and so a Maildir itself.
+    is_folder: bool,
 }
 
 impl Location {
     pub(super) fn new(root: Arc<Root>, path: Vec<u8>, user: UserName) -> Self {
-        Self(Arc::new(Parts { root, path, user }))
+        Self(Arc::new(Parts { root, path, user, is_folder: false }))
+    }
+
+    /// The location of a folder of this Maildir (Maildir++).
+    pub(super) fn maildir_folder(&self, name: &str) -> Self {
+        let path = [self.path(), b"/.", name.as_bytes()].concat();
+        let (root, user) = (Arc::clone(&self.0.root), self.user().clone());
+        Self(Arc::new(Parts { root, path, user, is_folder: true }))
+    }
+
+    /// Returns true if it is a folder of a Maildir.
+    pub(super) fn is_maildir_folder(&self) -> bool {
+        self.0.is_folder
     }
 
     /// The user whose maildrop it is.

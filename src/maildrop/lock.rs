@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,9 +15,11 @@ use parking_lot::{Condvar, Mutex};
 
 use super::location::{Key, Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
+use super::lock_record::Elsewhere;
 use super::message::Folder;
 use super::root;
 use crate::auth::UserName;
+use crate::net::Origin;
 
 /// How long a login waits for a maildrop. The session that holds it may just be ending, for example if the client has
 /// closed the connection and connects again.
@@ -40,20 +41,24 @@ pub struct Locks {
 pub struct Holder {
     /// The session's number.
     pub session: Option<u64>,
-    /// The address of its client.
-    pub address: IpAddr,
+    /// Where its client comes from.
+    pub origin: Origin,
     /// When the session began.
     pub since: Instant,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { session, address, since } = self;
+        let Self { session, origin, since } = self;
         f.write_str("session ")?;
         if let Some(session) = session {
             write!(f, "{session} ")?;
         }
-        write!(f, "of {address} for {} s", since.elapsed().as_secs())
+        match origin.ip() {
+            Some(address) => write!(f, "of {address}")?,
+            None => write!(f, "of {origin}")?,
+        }
+        write!(f, " for {} s", since.elapsed().as_secs())
     }
 }
 
@@ -62,8 +67,8 @@ impl fmt::Display for Holder {
 pub enum LockError {
     /// Another session of this server keeps it.
     HeldBy(Holder),
-    /// Another server or program keeps it.
-    HeldElsewhere,
+    /// Another server or program keeps it, and this session if it is a server that tells.
+    HeldElsewhere(Option<Elsewhere>),
     /// It cannot be found out whether another server holds the lock, or the user's directory is refused as a maildrop.
     Io(io::Error),
 }
@@ -94,14 +99,35 @@ impl Locks {
         let mut lock = self.lock_here(location, holder, deadline)?;
         let Some(folder) = folder else { return Ok(lock) };
         match lock_everywhere(location, folder, deadline)? {
-            Attempt::Taken(file) => lock.file = Some(file),
-            Attempt::Busy => return Err(LockError::HeldElsewhere),
+            Attempt::Taken(file) => {
+                file.name_holder(&holder);
+                lock.file = Some(file);
+            }
+            Attempt::Busy(folder) => return Err(LockError::HeldElsewhere(lock_file::named_holder(location, folder))),
             Attempt::Unavailable(error) => {
                 let path = root::display(&location.folder(folder));
                 log::warn!("{path} cannot be locked, so its messages can be read and not deleted: {error}");
             }
         }
         Ok(lock)
+    }
+
+    /// Returns which session of another server has the maildrop at `location`, or behind a link there that the operator has
+    /// made, if one does and its server tells.
+    #[must_use]
+    pub fn holder_elsewhere(&self, location: &Location) -> Option<Elsewhere> {
+        let behind_link;
+        let location = match lock_file::folder(location) {
+            Err(error) if is_link(&error) => {
+                behind_link = location.behind_link().ok()?;
+                &behind_link
+            }
+            _ => location,
+        };
+        match self.held.lock().contains_key(&location.key()) {
+            true => None,
+            false => lock_file::holder_elsewhere(location),
+        }
     }
 
     /// Locks the maildrop against the other sessions of this server.
@@ -175,7 +201,7 @@ impl Drop for Lock {
 fn lock_everywhere(location: &Location, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
     loop {
         match LockFile::take(location, folder)? {
-            Attempt::Busy if Instant::now() < deadline => thread::sleep(POLL),
+            Attempt::Busy(_) if Instant::now() < deadline => thread::sleep(POLL),
             attempt => return Ok(attempt),
         }
         // The layout may have changed meanwhile.
@@ -191,7 +217,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn holder() -> Holder {
-        Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() }
+        Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() }
     }
 
     fn location(directory: &tempfile::TempDir, user: &str) -> Location {
@@ -229,11 +255,30 @@ mod tests {
         let (directory, ana) = mail();
         let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
         let lock = one.lock(&ana, holder()).unwrap();
-        assert!(matches!(other.lock(&ana, holder()), Err(LockError::HeldElsewhere)));
+        let told = |result: Result<Lock, LockError>| match result {
+            Err(LockError::HeldElsewhere(told)) => told.map(|told| (told.session, told.process)),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(other.lock(&ana, holder())), Some((Some(17), std::process::id())));
+        assert_eq!(other.holder_elsewhere(&ana).unwrap().session, Some(17));
+        assert_eq!(one.holder_elsewhere(&ana), None, "it has the maildrop itself");
         assert!(other.users().is_empty());
+        // A file that another program has written to tells nothing.
+        fs::write(directory.path().join("ana/.pop3d-lock"), "host=\x1b[2J\n").unwrap();
+        assert_eq!(told(other.lock(&ana, holder())), None);
         drop(lock);
-        let _lock = other.lock(&ana, holder()).unwrap();
-        assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 0);
+        let _lock = other.lock(&ana, Holder { session: Some(3), ..holder() }).unwrap();
+        assert_eq!(one.holder_elsewhere(&ana).unwrap().session, Some(3));
+        assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 160);
+    }
+
+    #[test]
+    fn a_free_maildrop_has_no_holder() {
+        let (_directory, ana) = mail();
+        let locks = Arc::new(Locks::default());
+        assert_eq!(locks.holder_elsewhere(&ana), None);
+        drop(locks.lock(&ana, holder()).unwrap());
+        assert_eq!(locks.holder_elsewhere(&ana), None, "the file names the last session");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The lock against other servers, on this machine or on machines that mount the directory by NFS. It is a kernel lock
-//! on an empty file. The file stays when the lock is released.
+//! on a file. The file stays when the lock is released. It has one line that tells who took the lock last.
 //!
 //! All servers have to use the same file, whatever permissions each of them has. So its directory depends on the layout
 //! alone. It is the directory from which messages are removed: `cur/` of a Maildir, `new/` if there is no `cur/`, and
@@ -13,13 +13,15 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{FileType, Stat, fstat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Stat, fstat, ftruncate};
+use rustix::io::{Errno, pread, pwrite};
 use rustix::process::geteuid;
 
 use super::directory::Directory;
 use super::layout;
 use super::location::{Location, OwnFiles};
+use super::lock::Holder;
+use super::lock_record::{self, Elsewhere, LENGTH};
 use super::message::Folder;
 use super::root::{self, Look};
 use super::{RootId, is_missing};
@@ -48,8 +50,8 @@ pub(super) struct LockFile {
 #[derive(Debug)]
 pub(super) enum Attempt {
     Taken(LockFile),
-    /// Another server holds the lock, or was faster just now.
-    Busy,
+    /// Another server holds the lock in this folder, or was faster just now.
+    Busy(Folder),
     /// The lock cannot be taken, so nothing may be removed.
     Unavailable(io::Error),
 }
@@ -63,7 +65,7 @@ impl LockFile {
         let attempt = Self::take_in(location, folder)?;
         match (&attempt, folder) {
             // If the Maildir has got a cur/ meanwhile, other servers lock the file there.
-            (Attempt::Taken(_), Folder::New) if self::folder(location)? != Some(folder) => Ok(Attempt::Busy),
+            (Attempt::Taken(_), Folder::New) if self::folder(location)? != Some(folder) => Ok(Attempt::Busy(folder)),
             (Attempt::Taken(_), Folder::Cur) => Ok(Self::end_of_another(location)?.unwrap_or(attempt)),
             _ => Ok(attempt),
         }
@@ -94,14 +96,14 @@ impl LockFile {
         let path = path(location, folder);
         let file = match open(location, folder) {
             Ok(Some(file)) => file,
-            Ok(None) => return Ok(Attempt::Busy),
+            Ok(None) => return Ok(Attempt::Busy(folder)),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(error),
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
         };
         match try_lock(&file) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy(folder)),
             Err(error) => return Ok(Attempt::Unavailable(error)), // the file system does not support locks
         }
         let stat = fstat(&file)?;
@@ -109,12 +111,20 @@ impl LockFile {
             return Err(in_the_way(&path, io::Error::other("it is no file")));
         }
         if stat.st_nlink == 0 {
-            return Ok(Attempt::Busy); // another server replaced the file after it was opened here
+            return Ok(Attempt::Busy(folder)); // another server replaced the file after it was opened here
         }
         if folder == Folder::Top {
             share_if_roots(location, &file, &stat)?;
         }
         Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), location: location.clone(), folder }))
+    }
+
+    /// Writes into the file which session holds the lock.
+    pub(super) fn name_holder(&self, holder: &Holder) {
+        // Without the line, other servers only cannot tell who holds the lock.
+        if pwrite(&self.file, lock_record::record(holder).as_bytes(), 0).is_err() {
+            let _ = ftruncate(&self.file, 0); // the line of the session before would be wrong
+        }
     }
 
     /// Returns true if the locked file is still the one that other servers would lock. If the whole maildrop was
@@ -126,6 +136,24 @@ impl LockFile {
             Err(error) => is_missing(&error) && matches!(root.look(&self.location), Ok(Look::Nothing)),
         }
     }
+}
+
+/// Returns which session holds the lock in `folder`, if the file there tells. It does not say whether the lock is held.
+pub(super) fn named_holder(location: &Location, folder: Folder) -> Option<Elsewhere> {
+    let (file, _) = location.root().file(&path(location, folder)).ok()?;
+    let mut record = [0; LENGTH];
+    let read = pread(&file, &mut record[..], 0).ok()?;
+    Elsewhere::parse(&record[..read])
+}
+
+/// Returns which session of another server holds the lock now, if one does and the file tells. Does not take the lock.
+pub(super) fn holder_elsewhere(location: &Location) -> Option<Elsewhere> {
+    let folder = folder(location).ok()??;
+    // A Maildir may have been locked before it had a cur/.
+    let folders = [Some(folder), (folder == Folder::Cur).then_some(Folder::New)];
+    let is_locked =
+        |&folder: &Folder| location.root().file(&path(location, folder)).is_ok_and(|(file, _)| is_locked(&file.into()));
+    named_holder(location, folders.into_iter().flatten().find(is_locked)?)
 }
 
 /// The path of a lock file below the mail root.
@@ -179,16 +207,26 @@ fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Opti
 /// Takes an open file description lock (fcntl(2)). Unlike fcntl(2)'s other locks it belongs to the open file rather
 /// than to the process, and unlike flock(2)'s it works across NFS.
 fn try_lock(file: &OwnedFd) -> io::Result<()> {
-    let whole = libc::flock {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // POSIX allows this error too
+        result => Ok(result.map(|_| ())?),
+    }
+}
+
+/// Returns true if the lock is held through another open file.
+fn is_locked(file: &OwnedFd) -> bool {
+    let mut found = whole_file();
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
+}
+
+/// A lock for writing on all of a file.
+fn whole_file() -> libc::flock {
+    libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
-        Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // POSIX allows this error too
-        result => Ok(result.map(|_| ())?),
     }
 }
 
@@ -257,7 +295,7 @@ mod tests {
             let mail = Mail::with(folders);
             let lock = mail.taken();
             assert!(mail.path(folder).join(".pop3d-lock").exists(), "{folders:?}");
-            assert!(matches!(mail.take(), Attempt::Busy));
+            assert!(matches!(mail.take(), Attempt::Busy(_)));
             drop(lock);
             mail.taken();
         }
@@ -268,11 +306,11 @@ mod tests {
         let mail = Mail::with(&["new"]);
         let lock = mail.taken();
         fs::create_dir(mail.path("cur")).unwrap();
-        assert!(matches!(mail.take(), Attempt::Busy));
+        assert!(matches!(mail.take(), Attempt::Busy(_)));
         drop(lock);
         let lock = mail.taken();
         assert!(!mail.path("new/.pop3d-lock").exists());
-        assert!(matches!(LockFile::take(&mail.1, Folder::New).unwrap(), Attempt::Busy));
+        assert!(matches!(LockFile::take(&mail.1, Folder::New).unwrap(), Attempt::Busy(_)));
         assert!(lock.is_held());
     }
 

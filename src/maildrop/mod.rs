@@ -9,7 +9,9 @@
 //! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
-//!   login to login.
+//!   login to login. `compressed` reads messages that another server has compressed.
+//! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
+//!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
@@ -17,6 +19,7 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod compressed;
 mod directory;
 mod files;
 mod format;
@@ -28,6 +31,7 @@ mod layout;
 mod location;
 mod lock;
 mod lock_file;
+mod lock_record;
 mod marks;
 mod mbox;
 mod measure;
@@ -37,13 +41,16 @@ mod moved;
 mod name;
 mod names;
 mod opened;
+mod quota;
 mod root;
 mod scan;
+mod seen;
 mod system;
 mod template;
 #[cfg(test)]
 mod tests;
 mod update;
+mod with_folders;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,10 +61,11 @@ use std::sync::Arc;
 
 use format::Format;
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
-pub use layout::{LayoutChoice, Layouts};
+pub use layout::{LayoutChoice, Layouts, MaildirRules};
 pub use location::Location;
 use location::is_link;
 pub use lock::{Holder, Lock, LockError, Locks};
+pub use lock_record::Elsewhere;
 use marks::Marks;
 use mbox::Mbox;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
@@ -67,6 +75,7 @@ use root::Look;
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
 pub use update::Update;
+pub use with_folders::FolderName;
 
 /// A message's number in the session: from 1 (RFC 1939 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +120,8 @@ pub struct Maildrop {
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
+    /// The messages that the client has retrieved, if they are to be marked as seen.
+    retrieved: Option<Marks>,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
@@ -140,9 +151,10 @@ impl Maildrop {
         let mut format = format::of(&location)?;
         let messages = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), &messages);
+        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), format.inbox(&messages));
+        let retrieved = location.root().layouts().maildirs().seen.then(Marks::default);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, octets, corrections, given_ids })
+        Ok(Self { format, messages, marks, retrieved, octets, corrections, given_ids })
     }
 
     /// How many messages are not marked as deleted.
@@ -228,13 +240,33 @@ impl Maildrop {
         self.corrections.insert(number.index(), octets);
     }
 
-    /// The UPDATE state: removes the marked messages, and those only.
+    /// Notes that the client has retrieved all of a message.
+    pub fn note_retrieved(&mut self, number: MessageNumber) {
+        if let Some(retrieved) = &mut self.retrieved {
+            retrieved.insert(number.index());
+        }
+    }
+
+    /// Returns true if [`Self::commit`] has anything to do.
+    #[must_use]
+    pub fn needs_update(&self) -> bool {
+        self.marks.len() > 0 || self.retrieved.as_ref().is_some_and(|retrieved| retrieved.len() > 0)
+    }
+
+    /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
+    /// the operator wants that.
     #[must_use]
     pub fn commit(mut self) -> Update {
-        if self.marks.len() == 0 {
-            return Update::default();
+        let update = match self.marks.len() {
+            0 => Update::default(),
+            _ => self.format.remove(&self.messages, &self.marks.in_order()),
+        };
+        let mut retrieved = self.retrieved.take().unwrap_or_default().in_order();
+        retrieved.retain(|&index| !self.marks.contains(index));
+        if !retrieved.is_empty() {
+            self.format.mark_seen(&self.messages, retrieved);
         }
-        self.format.remove(&self.messages, &self.marks.in_order())
+        update
     }
 }
 

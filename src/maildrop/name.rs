@@ -8,17 +8,51 @@ use siphasher::sip128::SipHasher13;
 /// The base of a Maildir name: without the `:2,` and flags that a mail program adds in `cur/`. On file systems that
 /// allow no colon in a name, such as FAT and SMB, mail programs write `;2,` or `!2,` instead.
 pub(super) fn base(name: &[u8]) -> &[u8] {
-    let end = memchr::memchr3_iter(b':', b';', b'!', name).find(|&at| name[at + 1..].starts_with(b"2,"));
-    &name[..end.unwrap_or(name.len())]
+    &name[..mark(name).unwrap_or(name.len())]
+}
+
+/// Where the mark that ends the base begins: `:2,` or what is written instead.
+fn mark(name: &[u8]) -> Option<usize> {
+    memchr::memchr3_iter(b':', b';', b'!', name).find(|&at| name[at + 1..].starts_with(b"2,"))
+}
+
+/// The flags of a message in a Maildir, such as `FS`.
+pub(super) fn flags(name: &[u8]) -> &[u8] {
+    mark(name).map_or(b"", |at| &name[at + 3..])
+}
+
+/// Returns true if a mail program has marked the message as deleted.
+pub(super) fn is_trashed(name: &[u8]) -> bool {
+    flags(name).contains(&b'T')
+}
+
+/// The name with one more flag. The flags stay in the order of ASCII.
+pub(super) fn with_flag(name: &[u8], flag: u8) -> Vec<u8> {
+    let flags = flags(name);
+    let start = name.len() - flags.len();
+    match mark(name) {
+        None => [name, b":2,", &[flag]].concat(),
+        Some(_) if flags.contains(&flag) => name.to_vec(),
+        Some(_) => {
+            let at = start + flags.iter().take_while(|&&other| other < flag).count();
+            [&name[..at], &[flag], &name[at..]].concat()
+        }
+    }
 }
 
 /// The stored size and the size on the wire that a Maildir name gives: `,S=` and `,W=` of Maildir++.
 pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
-    let field = |key: &[u8]| {
-        let value = &base(name)[memchr::memmem::find(base(name), key)? + key.len()..];
-        std::str::from_utf8(digits(value).0).ok()?.parse().ok()
-    };
-    Some((field(b",S=")?, field(b",W=")?))
+    Some((told_size(name)?, told(name, b",W=")?))
+}
+
+/// The stored size that a Maildir name gives: of a compressed message, the size that it had before.
+pub(super) fn told_size(name: &[u8]) -> Option<u64> {
+    told(name, b",S=")
+}
+
+fn told(name: &[u8], key: &[u8]) -> Option<u64> {
+    let value = &base(name)[memchr::memmem::find(base(name), key)? + key.len()..];
+    std::str::from_utf8(digits(value).0).ok()?.parse().ok()
 }
 
 /// The order of a Maildir: by delivery time, which is the number at the beginning of the name, then by name.
@@ -92,6 +126,13 @@ pub(super) fn namesake_unique_id(base: &[u8], modified: i64, inode: u64) -> Vec<
     hash(&[base, &modified.to_le_bytes(), &inode.to_le_bytes()].concat())
 }
 
+/// The unique-id of a message in a folder of a Maildir, which has this unique-id within the folder. The slash is in no
+/// name of a file, so it distinguishes the message from those of the INBOX.
+pub(super) fn folder_unique_id(folder: &[u8], id: &[u8]) -> Vec<u8> {
+    let whole = [folder, b"/", id].concat();
+    if whole.len() <= 70 && folder.iter().all(|octet| (0x21..=0x7e).contains(octet)) { whole } else { hash(&whole) }
+}
+
 /// A hash of 128 bits in hexadecimal. Its keys are fixed, so that unique-ids are the same after a restart.
 fn hash(octets: &[u8]) -> Vec<u8> {
     let hash = SipHasher13::new_with_keys(0x706f_7033_6420_6e61, 0x6d65_2074_6f20_6964).hash(octets).as_u128();
@@ -138,6 +179,22 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_is_added_in_order_and_once() {
+        for (name, expected) in [
+            ("1.a.h", "1.a.h:2,S"),
+            ("1.a.h:2,", "1.a.h:2,S"),
+            ("1.a.h:2,FRTa", "1.a.h:2,FRSTa"),
+            ("1.a.h,S=3;2,R", "1.a.h,S=3;2,RS"),
+            ("1.a.h!2,Z", "1.a.h!2,SZ"),
+            ("1.a.h:2,FS", "1.a.h:2,FS"),
+        ] {
+            assert_eq!(with_flag(name.as_bytes(), b'S'), expected.as_bytes(), "{name}");
+            assert_eq!(base(expected.as_bytes()), base(name.as_bytes()));
+        }
+        assert!(is_trashed(b"1.T.h:2,ST") && !is_trashed(b"1.T.h:2,S") && !is_trashed(b"1.T.h"));
+    }
+
+    #[test]
     fn sizes_are_read_from_the_base_name() {
         assert_eq!(sizes(b"1.M2P3.h,S=100,W=104:2,S"), Some((100, 104)));
         for name in [
@@ -161,6 +218,17 @@ mod tests {
             assert_eq!(id, *maildir_unique_id(format!("{name}:2,S").as_bytes()));
         }
         assert_eq!(maildir_unique_id(&[b'x'; 70]).len(), 70);
+    }
+
+    #[test]
+    fn unique_ids_in_folders_have_the_name_of_the_folder() {
+        assert_eq!(folder_unique_id(b"Junk", b"1.a.h"), b"Junk/1.a.h");
+        assert_eq!(folder_unique_id(b"Junk", &[b'x'; 65]).len(), 70);
+        for (folder, id) in [(&b"Junk"[..], &[b'x'; 66][..]), (b"Junk Mail", b"1.a.h"), (b"\xfc", b"1.a.h")] {
+            let hashed = folder_unique_id(folder, id);
+            assert!(hashed.len() == 32 && hashed.iter().all(u8::is_ascii_hexdigit));
+            assert_ne!(hashed, folder_unique_id(b"Other folder", id));
+        }
     }
 
     #[test]

@@ -276,6 +276,12 @@ impl Root {
         regular(open_beneath(&self.directory, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?)
     }
 
+    /// Opens the regular file at `path` below the root for appending to it.
+    pub(super) fn file_to_append(&self, path: &[u8]) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
+        regular(open_beneath(&self.directory, path, flags)?).map(|(file, _)| file)
+    }
+
     /// Opens the server's lock file at `path` below the root.
     pub(super) fn lock_file(&self, path: &[u8]) -> io::Result<OwnedFd> {
         open_beneath(&self.directory, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+mod compressed;
+mod folders;
 mod index;
+mod neighbours;
 mod update;
 
 use super::index::Index;

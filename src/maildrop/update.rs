@@ -23,6 +23,7 @@ use super::is_missing;
 use super::location::Location;
 use super::message::{Folder, Message};
 use super::moved::{Listing, Search};
+use super::quota::Freed;
 use super::root;
 
 /// What the UPDATE state did.
@@ -61,6 +62,8 @@ pub(super) struct Removal<'a> {
     /// When the messages were listed, in ns since 1970.
     listed: i64,
     update: Update,
+    /// What the removed messages have freed.
+    freed: Freed,
     /// How many marked messages other programs had removed already.
     gone: u64,
     /// How many marked messages have changed since login.
@@ -70,7 +73,16 @@ pub(super) struct Removal<'a> {
 
 impl<'a> Removal<'a> {
     pub(super) fn new(location: &'a Location, messages: &'a [Message], listed: i64) -> Self {
-        Self { location, messages, listed, update: Update::default(), gone: 0, changed: 0, unsettled: vec![] }
+        Self {
+            location,
+            messages,
+            listed,
+            update: Update::default(),
+            freed: Freed::default(),
+            gone: 0,
+            changed: 0,
+            unsettled: vec![],
+        }
     }
 
     /// Removes the marked messages that are in `folder`, if their paths are the ones the session knows.
@@ -92,7 +104,7 @@ impl<'a> Removal<'a> {
         };
         for index in due {
             match self.remove(directory.as_ref(), &self.messages[index].path.name, index) {
-                Ok(Attempt::Removed { linked }) if folder == Folder::Top || !linked => self.update.removed += 1,
+                Ok(Attempt::Removed { linked }) if folder == Folder::Top || !linked => self.note_removed(index),
                 // A message in a flat maildrop is identified by its name alone, so it is not looked for elsewhere.
                 Ok(Attempt::Missing) if folder == Folder::Top => self.gone += 1,
                 Ok(Attempt::Other) if folder == Folder::Top => self.fail_as_changed(index),
@@ -131,7 +143,7 @@ impl<'a> Removal<'a> {
         for file in listing.of(self.messages[message.index].path.base()) {
             match self.remove(listing.directory(file), &file.path.name, message.index) {
                 Ok(Attempt::Removed { linked: false }) => {
-                    self.update.removed += 1;
+                    self.note_removed(message.index);
                     return None;
                 }
                 Ok(Attempt::Removed { linked: true }) => message.removed = true,
@@ -147,7 +159,7 @@ impl<'a> Removal<'a> {
             return Some(message);
         }
         if message.removed {
-            self.update.removed += 1;
+            self.note_removed(message.index);
         } else if is_other && is_alone(self.messages, message.index) {
             self.fail_as_changed(message.index);
         } else {
@@ -179,6 +191,11 @@ impl<'a> Removal<'a> {
         is_message(self.messages, index, identity) && (inode == identity.inode || is_old())
     }
 
+    fn note_removed(&mut self, index: usize) {
+        self.update.removed += 1;
+        self.freed.add(&self.messages[index]);
+    }
+
     fn fail_as_changed(&mut self, index: usize) {
         self.changed += 1;
         self.fail(index, &io::Error::new(io::ErrorKind::InvalidData, "it has changed since login"));
@@ -190,7 +207,7 @@ impl<'a> Removal<'a> {
         log::error!("cannot remove {}: {error}", root::display(&path));
     }
 
-    pub(super) fn finish(self) -> Update {
+    pub(super) fn finish(self) -> (Update, Freed) {
         if self.changed > 0 {
             Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
         }
@@ -201,6 +218,6 @@ impl<'a> Removal<'a> {
                 self.gone
             );
         }
-        self.update
+        (self.update, self.freed)
     }
 }

@@ -16,6 +16,7 @@ use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::address::ListenAddress;
+use super::origin::Origin;
 use super::patience::WRITE_STEP;
 use crate::connections::{Connections, Protocol, Reservation};
 
@@ -161,7 +162,7 @@ impl Listener {
         &self,
         connections: &Arc<Connections>,
         protocol: Protocol,
-        mut serve: impl FnMut(Reservation, TcpStream, SocketAddr),
+        mut serve: impl FnMut(Reservation, Socket, Origin),
     ) {
         let mut pause = FIRST_PAUSE;
         let reserve = || {
@@ -176,7 +177,7 @@ impl Listener {
                     pause = FIRST_PAUSE;
                     let peer = without_mapping(peer);
                     self.set_for_remote(&stream, peer);
-                    serve(reservation, stream, peer);
+                    serve(reservation, stream.into(), peer.into());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     drop(reservation);

@@ -1,6 +1,7 @@
 //! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
 //!
 //! - [`bind()`] and [`Listener`] make listening sockets and take connections from them.
+//! - [`Origin`] says where a client comes from.
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
 //! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
@@ -15,6 +16,7 @@ mod certificate;
 mod certificates;
 mod holder;
 mod listener;
+mod origin;
 mod patience;
 mod self_signed;
 mod socket;
@@ -26,5 +28,6 @@ pub use certificate::{Certificate, CertificateError};
 pub use certificates::Certificates;
 pub use holder::{Holder, holders};
 pub use listener::Listener;
+pub use origin::Origin;
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -61,7 +60,7 @@ impl<'a> Socket<'a> {
         Self { slot, connection, sent, certificates, tls: None, timeout: None, ending: false, waiting_since: None }
     }
 
-    fn stream(&self) -> &TcpStream {
+    fn stream(&self) -> &socket2::Socket {
         &self.connection.stream
     }
 
@@ -137,7 +136,7 @@ fn counted(
 }
 
 /// Sends a client the reason why its connection is refused, if that is possible without waiting.
-pub fn refuse(stream: &TcpStream, words: &str) {
+pub fn refuse(stream: &socket2::Socket, words: &str) {
     let _ = send(stream, words.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
@@ -228,11 +227,12 @@ impl Link for Socket<'_> {
     }
 
     fn is_private(&self) -> bool {
-        self.tls.is_some() || self.slot.peer.ip().is_loopback()
+        self.tls.is_some() || self.slot.client().origin.is_private()
     }
 
     fn client_user(&self) -> io::Result<u32> {
-        auth::user_of_local_client(self.stream().peer_addr()?, self.stream().local_addr()?)
+        let address = |it: socket2::SockAddr| it.as_socket().ok_or(io::ErrorKind::Unsupported);
+        auth::user_of_local_client(address(self.stream().peer_addr()?)?, address(self.stream().local_addr()?)?)
     }
 
     fn tls(&self) -> wire::Tls {
@@ -267,7 +267,7 @@ fn rounded_up(timeout: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::connections::{Connections, Protocol, Service, Slot};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     /// Returns a connection and its peer. While the peer reads nothing, writes are short or fail.
     fn pair() -> (Slot, TcpStream) {
@@ -278,7 +278,7 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         let connections = Connections::new(2);
         connections.set_write_stall(Duration::ZERO);
-        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream, address, Service::Pop3), peer)
+        (connections.reserve(Protocol::Pop3).unwrap().occupy(stream.into(), address.into(), Service::Pop3), peer)
     }
 
     /// Closes the connection and returns how many octets the peer has received.

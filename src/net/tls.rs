@@ -1,12 +1,12 @@
 //! TLS over a blocking socket: a handshake with a deadline, then encrypted reads and writes.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::{ServerConfig, ServerConnection};
+use socket2::Socket;
 
 use super::patience::patiently;
 
@@ -21,7 +21,7 @@ impl TlsLayer {
     /// Carries out the handshake, which has to be complete at `deadline`. Changes the stream's read timeout.
     // Not inlined, so that sessions without TLS need no stack for it.
     #[inline(never)]
-    pub(super) fn accept(config: Arc<ServerConfig>, stream: &TcpStream, deadline: Instant) -> io::Result<Self> {
+    pub(super) fn accept(config: Arc<ServerConfig>, stream: &Socket, deadline: Instant) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
         connection.set_buffer_limit(Some(BUFFER));
         let mut tls = Self(connection);
@@ -50,7 +50,7 @@ impl TlsLayer {
     /// send something itself; the client may read nothing of that for `stall` at most.
     pub(super) fn read(
         &mut self,
-        stream: &TcpStream,
+        stream: &Socket,
         buffer: &mut [u8],
         stall: impl Fn() -> Duration,
     ) -> io::Result<usize> {
@@ -64,19 +64,14 @@ impl TlsLayer {
 
     /// Encrypts and sends octets, and returns how many of `octets` were accepted. Fails if the client reads nothing for
     /// longer than `stall`.
-    pub(super) fn write(
-        &mut self,
-        stream: &TcpStream,
-        octets: &[u8],
-        stall: impl Fn() -> Duration,
-    ) -> io::Result<usize> {
+    pub(super) fn write(&mut self, stream: &Socket, octets: &[u8], stall: impl Fn() -> Duration) -> io::Result<usize> {
         let taken = self.0.writer().write(octets)?;
         self.send(stream, stall)?;
         Ok(taken)
     }
 
     /// Returns true if the client has closed its side of the connection and all its input has been read. Does not wait.
-    pub(super) fn client_left(&mut self, stream: &TcpStream) -> bool {
+    pub(super) fn client_left(&mut self, stream: &Socket) -> bool {
         loop {
             let end = match self.0.read_tls(&mut Nonblocking(stream)) {
                 Ok(read) => read == 0,
@@ -95,7 +90,7 @@ impl TlsLayer {
     }
 
     /// Sends TLS's closing message, if that is possible without waiting.
-    pub(super) fn close(&mut self, stream: &TcpStream) {
+    pub(super) fn close(&mut self, stream: &Socket) {
         self.0.send_close_notify();
         while self.0.wants_write() {
             if self.0.write_tls(&mut Nonblocking(stream)).is_err() {
@@ -105,7 +100,7 @@ impl TlsLayer {
     }
 
     /// Reads from the stream once, and sends what TLS itself has to reply.
-    fn receive(&mut self, mut stream: &TcpStream, stall: impl Fn() -> Duration) -> io::Result<usize> {
+    fn receive(&mut self, mut stream: &Socket, stall: impl Fn() -> Duration) -> io::Result<usize> {
         let read = self.0.read_tls(&mut stream)?;
         let processed = self.0.process_new_packets();
         let sent = self.send(stream, stall); // also an alert, if the client's record was wrong
@@ -113,7 +108,7 @@ impl TlsLayer {
         sent.map(|()| read)
     }
 
-    fn send(&mut self, mut stream: &TcpStream, stall: impl Fn() -> Duration) -> io::Result<()> {
+    fn send(&mut self, mut stream: &Socket, stall: impl Fn() -> Duration) -> io::Result<()> {
         while self.0.wants_write() {
             match patiently(&stall, || self.0.write_tls(&mut stream)) {
                 Ok(_) => {}
@@ -135,7 +130,7 @@ fn accept_unannounced_end(result: io::Result<usize>) -> io::Result<usize> {
 }
 
 /// A stream whose reads and writes do not wait.
-struct Nonblocking<'a>(&'a TcpStream);
+struct Nonblocking<'a>(&'a Socket);
 
 impl Read for Nonblocking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

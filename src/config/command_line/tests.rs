@@ -104,6 +104,10 @@ fn each_flag_is_a_key() {
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",
             &["--unique-ids", "dovecot", "--dovecot-uidl-format", "%v.%u"],
         ),
+        (
+            "seen = true\nhide-trashed = true\nfolders = ['INBOX', 'Junk']",
+            &["--seen", "--hide-trashed", "--folders", "INBOX,Junk"],
+        ),
     ];
     let mut seen = String::new();
     for (file, arguments) in samples {

@@ -4,7 +4,7 @@ mod others;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -235,10 +235,11 @@ fn the_lock_file_is_beside_the_mbox() {
     let mail = Mail::new(&mail("a"));
     let location = MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let (one, other) = (std::sync::Arc::new(Locks::default()), std::sync::Arc::new(Locks::default()));
-    let holder = Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() };
+    let holder =
+        Holder { session: Some(17), origin: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), since: Instant::now() };
     let lock = one.lock(&location, holder).unwrap();
     assert!(mail.own("lock").exists() && lock.is_exclusive());
-    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere)));
+    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere(Some(_)))));
     fs::write(mail.path(), "Subject: no mbox\n").unwrap();
     fs::remove_file(mail.own("lock")).unwrap();
     drop(lock);

@@ -16,7 +16,7 @@ use super::{Mail, number, set_modified};
 const RENAMES: usize = 2_000_000;
 
 /// A program that changes the flags of a message as fast as it can, until it is stopped.
-struct Flagger {
+pub(super) struct Flagger {
     stopped: AtomicBool,
     /// How many times it has changed the flags so far.
     changes: AtomicUsize,
@@ -24,7 +24,7 @@ struct Flagger {
 
 impl Flagger {
     /// Runs `session` while the flags of the message `base` change.
-    fn run(mail: &Mail, base: &str, session: impl FnOnce(&Self)) {
+    pub(super) fn run(mail: &Mail, base: &str, session: impl FnOnce(&Self)) {
         let flagger = Self { stopped: AtomicBool::new(false), changes: AtomicUsize::new(0) };
         let names = ["", "S", "FS"].map(|flags| mail.path(&format!("cur/{base}:2,{flags}")));
         thread::scope(|scope| {
@@ -59,7 +59,7 @@ impl Drop for Stop<'_> {
 }
 
 /// The files of the Maildir, as `folder/name`.
-fn files(mail: &Mail) -> Vec<String> {
+pub(super) fn files(mail: &Mail) -> Vec<String> {
     let names = |folder: &'static str| {
         fs::read_dir(mail.path(folder)).unwrap().map(move |entry| {
             let name = entry.unwrap().file_name();
@@ -71,7 +71,7 @@ fn files(mail: &Mail) -> Vec<String> {
     files
 }
 
-fn text(mut opened: OpenMessage) -> String {
+pub(super) fn text(mut opened: OpenMessage) -> String {
     let mut text = String::new();
     opened.source.read_to_string(&mut text).unwrap();
     text

@@ -129,7 +129,8 @@ impl Completer for PhraseHelper<'_> {
     fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..cursor];
         let phrases = candidates(typed);
-        if !phrases.is_empty() {
+        // Behind the words of a phrase come its arguments.
+        if phrases.iter().any(|phrase| phrase.replacement.len() > typed.len()) {
             return Ok((0, phrases));
         }
         // Between two commands nobody else uses the connection. If it is lost, the next command tells.
@@ -170,8 +171,10 @@ fn arguments(before: &str, begun: &str, server: &mut Connection) -> Vec<Pair> {
         Some("<level>") => phrases::LEVELS.iter().map(ToString::to_string).collect(),
         _ => return Vec::new(),
     };
-    let fitting = values.into_iter().filter(|value| value.starts_with(begun) && is_argument(value));
-    fitting.map(|value| Pair { display: printable(&value).into_owned(), replacement: value }).collect()
+    // The value becomes part of the line on the terminal as it is.
+    let is_safe = |value: &String| printable(value) == *value;
+    let fitting = values.into_iter().filter(|value| value.starts_with(begun) && is_argument(value) && is_safe(value));
+    fitting.map(|value| Pair { display: value.clone(), replacement: value }).collect()
 }
 
 /// A field of each line that the server answers, without duplicates. A server that does not know the command offers

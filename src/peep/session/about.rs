@@ -8,7 +8,7 @@ use super::Session;
 use crate::auth::UserName;
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
-use crate::maildrop::Maildrop;
+use crate::maildrop::{Location, Maildrop};
 use crate::metrics;
 use crate::peep::{ErrorCode, NameValue, Reply, time};
 use crate::shared::Shared;
@@ -86,7 +86,9 @@ impl Session<'_> {
         }
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        let look = |(_acting, location)| {
+        let mut elsewhere = None;
+        let look = |(_acting, location): (_, Location)| {
+            elsewhere = self.shared.locks.holder_elsewhere(&location);
             let maildrop = Maildrop::open_without_lock(location)?;
             Ok((maildrop.count(), maildrop.octets()))
         };
@@ -103,12 +105,16 @@ impl Session<'_> {
         let session =
             session.filter(|client| has_maildrop(client.progress.stage())).find(|client| client.user() == Some(name));
         pairs.add_some("session", session.and_then(|client| client.session));
-        pairs.add_some("session_address", session.map(|client| client.address));
+        pairs.add_some("session_address", session.map(|client| client.origin));
         pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
+        pairs.add_some("holder_host", elsewhere.as_ref().map(|holder| &holder.host));
+        pairs.add_some("holder_pid", elsewhere.as_ref().map(|holder| holder.process));
+        pairs.add_some("holder_session", elsewhere.as_ref().and_then(|holder| holder.session));
+        pairs.add_some("holder_seconds", elsewhere.as_ref().map(|holder| holder.age().as_secs()));
         let logins = self.shared.events.logins_of(name);
         pairs.add("logins", logins.map_or(0, |logins| logins.count));
         pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
-        pairs.add_some("last_login_address", logins.map(|logins| logins.address));
+        pairs.add_some("last_login_address", logins.map(|logins| logins.origin));
         Ok(Reply::Lines(pairs.0))
     }
 

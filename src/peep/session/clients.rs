@@ -31,7 +31,7 @@ impl Session<'_> {
 
     /// `ka=`: ends the connections from a network.
     pub(super) fn kick_address(&self, network: IpNet) -> Result<Reply, ErrorCode> {
-        let is_inside = |connection: &Connection| network.contains(&connection.client.address.ip().to_canonical());
+        let is_inside = |connection: &Connection| connection.client.origin.ip().is_some_and(|ip| network.contains(&ip));
         self.kick_others(format_args!("address {network}"), is_inside)
     }
 
@@ -96,7 +96,7 @@ fn session_line(connection: &Connection) -> SessionLine {
             Service::Pop3s => Spoken::Pop3s,
             Service::Peep => Spoken::Peep,
         },
-        address: Some(client.address.ip().to_canonical()),
+        address: client.origin.ip(),
         state: match progress.stage() {
             Stage::Authorization => State::Authorization,
             Stage::Transaction => State::Transaction,

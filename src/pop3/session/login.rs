@@ -138,7 +138,7 @@ fn refusal(reason: &Reason) -> Refusal {
         Reason::BusyAddress | Reason::BusyVerifier => Refusal::Busy,
         Reason::NoTls => Refusal::InClear,
         Reason::Exchange(failure) => Refusal::Exchange(*failure),
-        Reason::InUse(_) | Reason::InUseElsewhere => Refusal::InUse,
+        Reason::InUse(_) | Reason::InUseElsewhere(_) => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
     }
 }

@@ -40,6 +40,7 @@ impl<L: Link> Session<'_, L> {
                     self.client.progress.retrieved.add(1);
                     self.counts.retrieved += 1;
                     self.counts.octets += octets;
+                    state.maildrop.note_retrieved(number);
                 }
             }
             Ok(Command::Top { message, lines }) => {

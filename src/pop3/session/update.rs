@@ -16,8 +16,10 @@ impl<L: Link> Session<'_, L> {
             return self.end_kicked();
         }
         let Transaction { maildrop, lock, acting } = state;
-        let update = if maildrop.marked() == 0 || lock.is_exclusive() {
+        let update = if maildrop.needs_update() && lock.is_exclusive() {
             maildrop.commit()
+        } else if maildrop.marked() == 0 {
+            Update::default()
         } else {
             self.emit(What::LockLost);
             Update { removed: 0, failed: maildrop.marked() as u64 }

@@ -11,6 +11,7 @@ use nix::libc;
 use rustix::process::geteuid;
 
 use super::*;
+use crate::net::Origin;
 
 const ANA: u32 = 12345;
 const BOB: u32 = 54321;
@@ -89,7 +90,8 @@ fn a_file_with_other_names_is_refused() {
     let location = || MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let error = Maildrop::open(location()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-    let holder = Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() };
+    let holder =
+        Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() };
     assert!(matches!(Arc::new(Locks::default()).lock(&location(), holder), Err(LockError::Io(_))));
     // It gets another name during a session.
     fs::remove_file(&other).unwrap();
@@ -105,7 +107,8 @@ fn a_file_with_other_names_is_refused() {
 fn the_servers_files_belong_to_the_owner_of_the_mbox() {
     let Some(mail) = in_a_shared_directory(&["a", "b"].map(mail).concat()) else { return };
     let location = MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
-    let holder = Holder { session: Some(17), address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() };
+    let holder =
+        Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() };
     let _lock = Arc::new(Locks::default()).lock(&location, holder).unwrap();
     let journal = mail.own("journal");
     let lock = lock_file(&mail);
