@@ -59,6 +59,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use format::{Format, LeftOut, Listing};
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
@@ -69,9 +70,11 @@ use location::is_link;
 pub use lock::{Holder, Lock, LockError, Locks};
 pub use lock_record::Elsewhere;
 use marks::Marks;
+use mbox::Mbox;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 pub use opened::{FileRange, OpenMessage, Source, shortened};
+use root::Look;
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
 pub use update::Update;
@@ -278,6 +281,29 @@ impl Drop for Maildrop {
         if !self.corrections.is_empty() {
             self.format.correct_index(&self.messages, &self.corrections);
         }
+    }
+}
+
+/// Finishes what a server that was killed has begun at an mbox, and removes the dot-lock that it has left. The maildrop is locked
+/// for `holder` meanwhile.
+///
+/// # Errors
+/// When the maildrop cannot be looked at or locked, or the removal cannot be finished.
+pub fn finish_interrupted(locks: &Arc<Locks>, location: Location, holder: Holder) -> Result<(), LockError> {
+    let mbox = |location: &Location| -> io::Result<Option<Mbox>> {
+        let is_file = matches!(location.root().look(location)?, Look::File);
+        Ok(is_file.then(|| Mbox::new(location.clone())))
+    };
+    let found = match mbox(&location) {
+        Err(error) if is_link(&error) => mbox(&location.behind_link()?)?,
+        found => found?,
+    };
+    match found {
+        Some(mbox) if mbox.is_interrupted()? => {
+            let _lock = locks.lock(&location, holder)?;
+            Ok(mbox.finish_interrupted()?)
+        }
+        _ => Ok(()),
     }
 }
 
