@@ -21,6 +21,7 @@
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
 mod directory;
+mod every;
 mod files;
 mod format;
 mod given_ids;
