@@ -10,7 +10,7 @@ mod report;
 use std::io::Write;
 
 use crate::auth::{UserName, Users};
-use crate::config::Args;
+use crate::config::{Args, every};
 use crate::maildrop::{self, Inspection, MailRoot};
 use report::Report;
 
@@ -47,22 +47,13 @@ impl Examined {
 /// A message, if the settings cannot be used or `output` cannot be written.
 pub fn run(args: &DoctorArgs, output: &mut impl Write) -> Result<bool, String> {
     let (accounts, mail_root) = args.server.look().map_err(|error| error.to_string())?;
-    let users = users(args, &accounts)?;
+    let users = every::users(&args.names, &accounts, &mail_root)?;
     let unwritable = |error| format!("cannot write the results: {error}");
     let mut report = Report::begin(output, args.json).map_err(unwritable)?;
     for user in users {
         report.add(&examine(user, &accounts, &mail_root)).map_err(unwritable)?;
     }
     report.end().map_err(unwritable)
-}
-
-/// The users to examine: those that are named, or else all.
-fn users(args: &DoctorArgs, accounts: &Users) -> Result<Vec<UserName>, String> {
-    let named = if args.names.is_empty() { accounts.names() } else { args.names.clone() };
-    named
-        .iter()
-        .map(|name| accounts.user_called(name).ok_or_else(|| format!("{name:?} cannot be the name of a user")))
-        .collect()
 }
 
 fn examine(user: UserName, accounts: &Users, mail_root: &MailRoot) -> Examined {

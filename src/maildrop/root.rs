@@ -28,8 +28,8 @@ use crate::owner;
 #[derive(Debug)]
 pub struct MailRoot {
     path: PathBuf,
-    template: Template,
-    layouts: Arc<Layouts>,
+    pub(super) template: Template,
+    pub(super) layouts: Arc<Layouts>,
     /// The template's fixed part; `None` if that is the account's home directory.
     directory: Option<Mutex<Arc<Root>>>,
 }
@@ -163,7 +163,7 @@ impl RootId {
 }
 
 impl Root {
-    fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
         // Links in the path of the mail directory were made by the operator, so they are followed. The look at "."
         // below needs the permission to search the directory.
         let directory = fs::openat(CWD, path, SEARCH, Mode::empty())?;
