@@ -6,7 +6,8 @@
 //! - [`MailRoot`] is the mail directory as the operator named it, and [`Root`] is its open descriptor. Every file is
 //!   opened beneath it.
 //! - [`Location`] says where a user's maildrop is.
-//! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
+//! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others,
+//!   unless [`Busy`] lets sessions share it. Those take `turns`.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
 //!   login to login.
@@ -19,6 +20,7 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod busy;
 mod directory;
 mod files;
 mod format;
@@ -48,6 +50,7 @@ mod system;
 mod template;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod update;
 mod with_folders;
 
@@ -57,6 +60,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
 
+pub use busy::{Busy, Terms, WhenBusy};
 use format::Format;
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
 pub use layout::{LayoutChoice, Layouts, MaildirRules};
