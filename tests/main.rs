@@ -16,6 +16,8 @@ mod config;
 mod confinement;
 // Dialogues in files, one for each rule of POP3.
 mod dialogues;
+// `pop3d doctor`.
+mod doctor;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.
@@ -68,6 +70,7 @@ mod metrics;
 mod package;
 // PEEP, its counters and its settings.
 mod peep;
+mod peep_socket;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and profiles.

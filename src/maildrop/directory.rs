@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::homes::Named;
@@ -58,6 +58,14 @@ impl Directory {
         found.into_iter().map(named).collect::<Option<_>>().ok_or_else(|| Errno::FBIG.into())
     }
 
+    /// Lists the names of everything that is not hidden.
+    pub(super) fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let names = fs::Dir::new(fs::openat(&self.0, ".", flags, Mode::empty())?)?;
+        let names = names.map(|entry| Ok(entry?.file_name().to_bytes().to_vec()));
+        names.filter(|name| name.as_ref().map_or(true, |name: &Vec<u8>| !name.starts_with(b"."))).collect()
+    }
+
     /// Returns the type of the file `name`. Some file systems leave the type out of a listing.
     fn kind(&self, name: &[u8], listed: FileType) -> io::Result<FileType> {
         if listed != FileType::Unknown {
@@ -85,6 +93,11 @@ impl Directory {
     pub(super) fn file(&self, name: &[u8]) -> io::Result<(File, Identity)> {
         // A single component needs no openat2(2), which is slower.
         regular(fs::openat(&self.0, name, READ | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Returns the state of the file `name`.
+    pub(super) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        Ok(fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Returns which file has the name `name` now, and its state.

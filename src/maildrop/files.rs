@@ -7,9 +7,10 @@ use std::mem;
 use rustix::io::Errno;
 
 use super::compressed::{Compression, Decompressed};
-use super::format::Format;
+use super::format::{self, Format};
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::Location;
 use super::message::{FilePath, Folder, Message};
 use super::moved::{Listing, Search};
@@ -30,10 +31,10 @@ enum Found {
 }
 
 impl Found {
-    fn list(&mut self, now: i64) -> io::Result<Vec<Message>> {
+    fn list(&mut self, now: i64) -> io::Result<format::Listing> {
         match mem::replace(self, Self::Messages(Vec::new())) {
             Self::Folders(folders, index) => folders.refresh(index, now),
-            Self::Messages(messages) => Ok(messages),
+            Self::Messages(messages) => Ok(format::Listing { messages, left_out: Vec::new() }),
         }
     }
 }
@@ -54,7 +55,7 @@ impl Flat {
 }
 
 impl Format for Flat {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.found.list(self.now)
     }
 
@@ -74,6 +75,10 @@ impl Format for Flat {
 
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Flat
     }
 }
 
@@ -139,12 +144,12 @@ impl Maildir {
 }
 
 impl Format for Maildir {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
-        let mut messages = self.found.list(self.now)?;
+    fn list(&mut self) -> io::Result<format::Listing> {
+        let mut listing = self.found.list(self.now)?;
         if self.location.root().layouts().maildirs().hide_trashed {
-            messages.retain(|message| !name::is_trashed(&message.path.name));
+            listing.messages.retain(|message| !name::is_trashed(&message.path.name));
         }
-        Ok(messages)
+        Ok(listing)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -176,6 +181,10 @@ impl Format for Maildir {
 
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Maildir
     }
 }
 

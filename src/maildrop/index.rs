@@ -123,6 +123,9 @@ impl Index {
     }
 
     fn write(root: &Root, files: &OwnFiles, octets: Option<Vec<u8>>) {
+        if root.layouts().is_read_only() {
+            return;
+        }
         let Some(octets) = octets else {
             return warn_of_size(&files.path(FILE));
         };
@@ -159,6 +162,9 @@ impl Index {
 
     /// Removes the user's index because it is wrong.
     pub(super) fn forget(root: &Root, files: &OwnFiles) {
+        if root.layouts().is_read_only() {
+            return;
+        }
         let removed = root.directory(&files.directory).and_then(|directory| directory.unlink(&files.name(FILE)));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -47,6 +47,15 @@ impl FilePath {
             Folder::New | Folder::Cur => name::base(&self.name),
         }
     }
+
+    /// The path below the maildrop's own, for people to read. In an mbox it is the message's unique-id.
+    pub(super) fn shown(&self) -> Vec<u8> {
+        let folder = self.folder.below();
+        match folder.strip_prefix(b"/") {
+            Some(folder) => [folder, b"/", &self.name].concat(),
+            None => self.name.to_vec(),
+        }
+    }
 }
 
 /// What the server learned by reading a message's file and the directory around it.

@@ -28,8 +28,8 @@ use crate::owner;
 #[derive(Debug)]
 pub struct MailRoot {
     path: PathBuf,
-    template: Template,
-    layouts: Arc<Layouts>,
+    pub(super) template: Template,
+    pub(super) layouts: Arc<Layouts>,
     /// The template's fixed part; `None` if that is the account's home directory.
     directory: Option<Mutex<Arc<Root>>>,
 }
@@ -116,7 +116,7 @@ impl MailRoot {
         };
         let (root, path) = match (&mailbox.location, &self.directory) {
             (Some(location), _) => {
-                let template = Template::parse(location)?;
+                let template = Template::of_one_maildrop(location)?;
                 (root(&template)?, template.expand(user.as_str())?)
             }
             (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
@@ -163,7 +163,7 @@ impl RootId {
 }
 
 impl Root {
-    fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
         // Links in the path of the mail directory were made by the operator, so they are followed. The look at "."
         // below needs the permission to search the directory.
         let directory = fs::openat(CWD, path, SEARCH, Mode::empty())?;
@@ -264,6 +264,11 @@ impl Root {
     /// only compares the result with that of a directory that was opened without following links.
     pub(super) fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
         Ok(Stamp::new(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// Returns the state of what is at `path` below the root. A link there is not followed.
+    pub(super) fn file_stat(&self, path: &[u8]) -> io::Result<Stat> {
+        Ok(fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Opens the regular file at `path` below the root for reading.

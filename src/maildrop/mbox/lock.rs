@@ -93,7 +93,7 @@ impl<'a> DotLock<'a> {
     /// Makes the dot-lock. Returns `None` if another program holds it. The mbox is locked by fcntl(2) meanwhile, so no two
     /// programs that go by the policy break a stale lock at once.
     fn try_new(mbox: &File, directory: &'a Directory, mbox_name: &[u8]) -> io::Result<Option<Self>> {
-        let name = dot_lock(mbox_name);
+        let name = dot_lock_name(mbox_name);
         let made = match directory.create_plain(&name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_stale(directory, &name) => {
                 break_stale(directory, &name)?;
@@ -141,7 +141,7 @@ impl Drop for DotLock<'_> {
 /// Removes the dot-lock of the mbox `name` if it is stale: a server that was killed has left it. Programs that go by its age
 /// alone would wait for minutes.
 pub(super) fn remove_stale(mbox: &File, directory: &Directory, name: &[u8]) -> io::Result<()> {
-    let name = dot_lock(name);
+    let name = dot_lock_name(name);
     if is_stale(directory, &name) && try_lock(mbox, libc::F_WRLCK)? {
         let broken = if is_stale(directory, &name) { break_stale(directory, &name) } else { Ok(()) };
         try_lock(mbox, libc::F_UNLCK)?;
@@ -151,7 +151,7 @@ pub(super) fn remove_stale(mbox: &File, directory: &Directory, name: &[u8]) -> i
 }
 
 /// The name of an mbox's dot-lock.
-pub(super) fn dot_lock(name: &[u8]) -> Vec<u8> {
+pub(super) fn dot_lock_name(name: &[u8]) -> Vec<u8> {
     [name, b".lock"].concat()
 }
 
@@ -160,21 +160,38 @@ fn break_stale(directory: &Directory, name: &[u8]) -> io::Result<()> {
     directory.unlink(name)
 }
 
-/// Returns true if a dot-lock is 5 minutes old, or names a process that has ended. A lock without a process id, or with 0,
-/// goes by its age.
+/// A dot-lock that some program has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::maildrop) struct DotLockState {
+    /// It is 5 minutes old, or names a process that has ended. A lock without a process id, or with 0, goes by its age.
+    pub(in crate::maildrop) is_stale: bool,
+    /// The process that it names.
+    pub(in crate::maildrop) process: Option<i32>,
+}
+
+/// The dot-lock of the mbox `name`, if there is one that can be read.
+pub(super) fn dot_lock(directory: &Directory, name: &[u8]) -> Option<DotLockState> {
+    state(directory, &dot_lock_name(name))
+}
+
+pub(super) fn is_stale(directory: &Directory, name: &[u8]) -> bool {
+    state(directory, name).is_some_and(|state| state.is_stale)
+}
+
+/// Examines a dot-lock.
 ///
 /// A lock that names this process is stale as well. The server keeps an mbox locked by fcntl(2) as long as it has a dot-lock,
 /// so another server that had the same process id has left it, as in a container.
-pub(super) fn is_stale(directory: &Directory, name: &[u8]) -> bool {
-    let Ok((mut file, _)) = directory.file(name) else { return false };
-    let Ok(metadata) = file.metadata() else { return false };
-    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.mtime()).unwrap_or(0));
-    if SystemTime::now().duration_since(modified).is_ok_and(|age| age >= STALE) {
-        return true;
-    }
+fn state(directory: &Directory, name: &[u8]) -> Option<DotLockState> {
+    let (mut file, _) = directory.file(name).ok()?;
+    let modified = file.metadata().ok()?.mtime();
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(modified).unwrap_or(0));
+    let is_old = SystemTime::now().duration_since(modified).is_ok_and(|age| age >= STALE);
     let mut text = [0; 16];
     let length = file.read(&mut text).unwrap_or(0);
-    let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
-    let pid = pid.filter(|&pid| pid > 0).and_then(Pid::from_raw);
-    pid.is_some_and(|pid| pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH))
+    let process = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
+    let process = process.filter(|&process| process > 0);
+    let pid = process.and_then(Pid::from_raw);
+    let has_ended = pid.is_some_and(|pid| pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH));
+    Some(DotLockState { is_stale: is_old || has_ended, process })
 }

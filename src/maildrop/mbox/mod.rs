@@ -21,9 +21,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::directory::Directory;
-use super::format::Format;
+use super::format::{self, Format};
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::message::{Content, FilePath, Folder, Message};
 use super::root::{self, RootId};
@@ -31,6 +32,7 @@ use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 pub(super) use list::FileState;
 use list::Listing;
 use lock::DotLock;
+pub(super) use lock::DotLockState;
 pub use unlocked::Unlocked;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
@@ -200,7 +202,7 @@ impl Mbox {
     /// Finishes what an earlier session has begun, if the server ended while it removed messages.
     fn recover(&self) -> io::Result<()> {
         let (root, own) = (self.location.root(), self.own_files());
-        if !root.has(&own.path(journal::FILE)) {
+        if root.layouts().is_read_only() || !root.has(&own.path(journal::FILE)) {
             return Ok(());
         }
         let directory = root.directory(&own.directory)?;
@@ -221,22 +223,23 @@ impl Mbox {
     /// Removes the dot-lock of a server that was killed.
     fn remove_stale_lock(&self) -> io::Result<()> {
         let own = self.own_files();
-        if !self.location.root().has(&lock::dot_lock(self.location.path())) {
+        let root = self.location.root();
+        if root.layouts().is_read_only() || !root.has(&lock::dot_lock_name(self.location.path())) {
             return Ok(());
         }
-        let directory = self.location.root().directory(&own.directory)?;
-        let (file, _) = self.location.root().writable_file(self.location.path())?;
+        let directory = root.directory(&own.directory)?;
+        let (file, _) = root.writable_file(self.location.path())?;
         lock::remove_stale(&file, &directory, self.location.name())
     }
 
     /// Returns true if a server that was killed has left a journal or a dot-lock.
     pub(super) fn is_interrupted(&self) -> io::Result<bool> {
         let (root, own) = (self.location.root(), self.own_files());
-        let lock = lock::dot_lock(self.location.path());
+        let lock = lock::dot_lock_name(self.location.path());
         let has_lock = root.has(&lock);
         let has_journal = root.has(&own.path(journal::FILE));
         Ok(has_journal
-            || has_lock && lock::is_stale(&root.directory(&own.directory)?, &lock::dot_lock(self.location.name())))
+            || has_lock && lock::is_stale(&root.directory(&own.directory)?, &lock::dot_lock_name(self.location.name())))
     }
 
     /// Finishes what a server that was killed has begun, and removes the dot-lock that it has left.
@@ -247,7 +250,7 @@ impl Mbox {
 }
 
 impl Format for Mbox {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.recover()?;
         if let Err(error) = self.remove_stale_lock() {
             log::debug!("{}: a stale lock cannot be removed: {error}", self.location.user());
@@ -262,7 +265,7 @@ impl Format for Mbox {
         if index.mbox != Some(listing.state) || index.entries != listing.messages {
             Index::save_mbox(self.location.root(), &own, listing.state, &listing.messages);
         }
-        Ok(listing.messages)
+        Ok(format::Listing { messages: listing.messages, left_out: Vec::new() })
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -289,6 +292,21 @@ impl Format for Mbox {
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.own_files(), messages, corrections);
     }
+
+    fn layout(&self) -> Layout {
+        Layout::Mbox
+    }
+}
+
+/// The dot-lock of the mbox at a location, if there is one.
+pub(super) fn dot_lock(location: &Location) -> Option<DotLockState> {
+    let directory = location.root().directory(&location.own_files(Folder::Mbox).directory).ok()?;
+    lock::dot_lock(&directory, location.name())
+}
+
+/// Returns true if a removal of messages was interrupted, or is going on.
+pub(super) fn has_journal(location: &Location) -> bool {
+    location.root().has(&location.own_files(Folder::Mbox).path(journal::FILE))
 }
 
 /// Refuses a file that has other names (hard links). A user may have given a second name to the mbox of another one, which a

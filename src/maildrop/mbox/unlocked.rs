@@ -27,6 +27,11 @@ impl Unlocked {
         Self { range, section, state, is_checked: false }
     }
 
+    /// The mbox.
+    pub(in crate::maildrop) fn file(&self) -> &File {
+        &self.range.file
+    }
+
     /// Returns true if the message is where it was.
     fn is_there(&self) -> io::Result<bool> {
         let file = &self.range.file;

@@ -221,8 +221,8 @@ fn a_message_that_is_changed_while_it_is_sent_has_no_end() {
     let appended = |mail: &Mail| mail.append(&self::mail("c"));
     let changed = |mail: &Mail| fs::write(mail.path(), [self::mail("a"), big("TEXT\n")].concat()).unwrap();
     let moved = |mail: &Mail| fs::write(mail.path(), [big("text\n"), self::mail("c")].concat()).unwrap();
-    let cases: [(&dyn Fn(&Mail), bool); 3] = [(&appended, true), (&changed, false), (&moved, false)];
-    for (at, (change, is_whole)) in cases.into_iter().enumerate() {
+    let changes: [&dyn Fn(&Mail); 3] = [&appended, &changed, &moved];
+    for (at, change) in changes.into_iter().enumerate() {
         let mail = Mail::new(&[self::mail("a"), big("text\n")].concat());
         let mut maildrop = mail.open();
         let mut source = maildrop.open_message(number(2)).unwrap().source;
@@ -230,6 +230,6 @@ fn a_message_that_is_changed_while_it_is_sent_has_no_end() {
         source.read_exact(&mut first).unwrap();
         change(&mail);
         let mut rest = Vec::new();
-        assert_eq!(source.read_to_end(&mut rest).is_ok(), is_whole, "case {at}");
+        assert_eq!(source.read_to_end(&mut rest).is_ok(), at == 0, "case {at}");
     }
 }
