@@ -77,6 +77,7 @@ pub use lock::{Holder, Lock, LockError, Locks};
 pub use lock_record::Elsewhere;
 use marks::Marks;
 use mbox::Mbox;
+pub use mbox::Unlocked;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 pub use opened::{FileRange, OpenMessage, Source, shortened};

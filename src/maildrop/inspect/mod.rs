@@ -175,13 +175,15 @@ impl Inspection {
 
 /// Reads an open message. Returns its content and the owner of its file.
 fn read(mut opened: OpenMessage) -> io::Result<(Content, Option<u32>)> {
-    let owner = match &opened.source {
-        Source::File(FileRange { file, .. }) => {
-            keep_access_time(file);
-            fstat(file).ok().map(|stat| stat.st_uid)
-        }
+    let file = match &opened.source {
+        Source::File(FileRange { file, .. }) => Some(file),
+        Source::Mbox(message) => Some(message.file()),
         Source::Compressed(_) => None,
     };
+    let owner = file.and_then(|file| {
+        keep_access_time(file);
+        fstat(file).ok().map(|stat| stat.st_uid)
+    });
     Ok((Content::read(&mut opened.source)?, owner))
 }
 

@@ -58,7 +58,7 @@ impl<L: Link> Session<'_, L> {
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
-                return Ok(State::Transaction(transaction));
+                return Ok(State::Transaction(Box::new(transaction)));
             }
             Err(reason) => self.refuse_login(claim, &reason)?,
         }

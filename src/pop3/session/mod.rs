@@ -79,7 +79,7 @@ struct NoCommand {
 
 enum State {
     Authorization(Authorization),
-    Transaction(Transaction),
+    Transaction(Box<Transaction>),
 }
 
 /// The data of the AUTHORIZATION state.

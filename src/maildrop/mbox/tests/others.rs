@@ -213,3 +213,23 @@ fn only_the_servers_own_dot_lock_is_removed() {
     journal::observed();
     assert_eq!(fs::read_to_string(lock).unwrap(), "1");
 }
+
+#[test]
+fn a_message_that_is_changed_while_it_is_sent_has_no_end() {
+    let big = |line: &str| format!("From b\nSubject: big\n\n{}\n", line.repeat(50_000));
+    // The other program appends a message, changes the message in place, or removes the one before it.
+    let appended = |mail: &Mail| mail.append(&self::mail("c"));
+    let changed = |mail: &Mail| fs::write(mail.path(), [self::mail("a"), big("TEXT\n")].concat()).unwrap();
+    let moved = |mail: &Mail| fs::write(mail.path(), [big("text\n"), self::mail("c")].concat()).unwrap();
+    let changes: [&dyn Fn(&Mail); 3] = [&appended, &changed, &moved];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mail = Mail::new(&[self::mail("a"), big("text\n")].concat());
+        let mut maildrop = mail.open();
+        let mut source = maildrop.open_message(number(2)).unwrap().source;
+        let mut first = vec![0; 100_000];
+        source.read_exact(&mut first).unwrap();
+        change(&mail);
+        let mut rest = Vec::new();
+        assert_eq!(source.read_to_end(&mut rest).is_ok(), at == 0, "case {at}");
+    }
+}
