@@ -50,6 +50,8 @@ mod log;
 mod logins;
 // Maildrops on disk, and files that change during a session.
 mod maildrops;
+// A real Dovecot on the same Maildir.
+mod beside_dovecot;
 // Maildirs that other programs use, too.
 mod neighbours;
 // The commands and tables of the manual, and `pop3d help`.
@@ -68,6 +70,7 @@ mod metrics;
 mod package;
 // PEEP, its counters and its settings.
 mod peep;
+mod peep_socket;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and profiles.

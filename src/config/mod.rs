@@ -21,6 +21,7 @@ mod file;
 mod health;
 mod limits;
 mod maildirs;
+mod peep_socket;
 mod ports;
 mod resolve;
 mod show;

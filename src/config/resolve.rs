@@ -120,7 +120,12 @@ impl Args {
     }
 
     pub(super) fn ports(&self) -> Ports {
-        Ports { pop3: self.pop3_endpoint(), pop3s: self.pop3s_endpoint(), peep: self.peep_endpoint() }
+        Ports {
+            pop3: self.pop3_endpoint(),
+            pop3s: self.pop3s_endpoint(),
+            peep: self.peep_endpoint(),
+            peep_socket: self.peep_socket.file(),
+        }
     }
 
     pub(super) fn stats_log(&self) -> Option<StatsLog> {

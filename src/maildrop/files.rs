@@ -6,12 +6,13 @@ use std::mem;
 
 use rustix::io::Errno;
 
+use super::compressed::{Compression, Decompressed};
 use super::format::{self, Format};
 use super::identity::Identity;
 use super::index::Index;
 use super::inspect::Layout;
 use super::location::Location;
-use super::message::{Folder, Message};
+use super::message::{FilePath, Folder, Message};
 use super::moved::{Listing, Search};
 use super::name;
 use super::quota;
@@ -216,7 +217,16 @@ fn open(location: &Location, messages: &[Message], index: usize) -> Result<OpenM
     }
     let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
     let range = FileRange { file, offset: 0, left: identity.size, wire_form };
-    Ok(OpenMessage { octets: content.octets, source: Source::File(range) })
+    let source =
+        if content.compressed { decompressed(range, path).map_err(OpenError::Io)? } else { Source::File(range) };
+    Ok(OpenMessage { octets: content.octets, source })
+}
+
+fn decompressed(range: FileRange, path: &FilePath) -> io::Result<Source> {
+    match Compression::of_file(&range.file)? {
+        Some(compression) => Ok(Source::Compressed(Box::new(Decompressed::new(compression, range, &path.name)?))),
+        None => Ok(Source::File(range)),
+    }
 }
 
 /// Returns true if a file with the message's base name is the message. [`super::update`] explains how a file is

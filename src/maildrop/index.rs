@@ -38,7 +38,7 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 
 /// The version of the format. It must be raised when the format changes, or when the meaning of octets or wire form
 /// does.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Sizes in octets: of magic, version and checksum; of the stamps with the octet before them; of the count; of an entry
 /// without its name.
@@ -63,6 +63,7 @@ const MBOX: u8 = 0x40;
 /// The bits of an entry's notes.
 const WIRE_FORM: u8 = 1;
 const NAMESAKE: u8 = 2;
+const COMPRESSED: u8 = 4;
 
 /// A maildrop's messages as an earlier login found them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -207,9 +208,10 @@ impl Index {
         for Message { path, .. } in entries.clone() {
             index.extend_from_slice(&path.name);
         }
-        for Message { path, content: Content { identity, octets, wire_form, namesake } } in entries {
+        for Message { path, content: Content { identity, octets, wire_form, compressed, namesake } } in entries {
             let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
-            let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
+            let notes =
+                u8::from(*wire_form) * WIRE_FORM | u8::from(*namesake) * NAMESAKE | u8::from(*compressed) * COMPRESSED;
             index.extend_from_slice(&[path.folder as u8, notes]);
             index.extend_from_slice(&identity.inode.to_le_bytes());
             index.extend_from_slice(&identity.size.to_le_bytes());
@@ -314,7 +316,7 @@ impl<'a> Fields<'a> {
     fn entry(&mut self, names: &mut Names) -> Option<Message> {
         let folder = *Folder::ALL.get(usize::from(self.u8()?))?;
         let notes = self.u8()?;
-        let (wire_form, namesake) = (notes & WIRE_FORM != 0, notes & NAMESAKE != 0);
+        let [wire_form, namesake, compressed] = [WIRE_FORM, NAMESAKE, COMPRESSED].map(|bit| notes & bit != 0);
         let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()?, changed: self.i64()? };
         let octets = self.u64()?;
         let length = u16::from_le_bytes(self.take()?);
@@ -324,7 +326,9 @@ impl<'a> Fields<'a> {
             Folder::Mbox => (1..=70).contains(&name.len()) && name.iter().all(|octet| (0x21..=0x7e).contains(octet)),
             _ => !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none(),
         };
-        plain.then(|| Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, namesake }))
+        plain.then(|| {
+            Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, compressed, namesake })
+        })
     }
 }
 
@@ -370,6 +374,7 @@ mod tests {
             identity: Identity { inode: size, size, modified: 5, changed: 6 },
             octets: size + 1,
             wire_form: size % 2 == 0,
+            compressed: size % 5 == 0,
             namesake: size % 3 == 0,
         };
         let entry =
@@ -452,12 +457,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_entries_are_read_back(
-            names in proptest::collection::vec(("[!-.0-~][!-.0-~]{0,80}", 0..3usize, any::<[i64; 5]>(), any::<[bool; 2]>()), 0..20)
+            names in proptest::collection::vec(("[!-.0-~][!-.0-~]{0,80}", 0..3usize, any::<[i64; 5]>(), any::<[bool; 3]>()), 0..20)
         ) {
             let entries = names.iter().filter(|(name, ..)| !name.starts_with('.'));
-            let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, namesake])| {
+            let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, compressed, namesake])| {
                 let identity = Identity { inode: *a as u64, size: *b as u64, modified: *modified, changed: *changed };
-                let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
+                let content = Content { identity, octets: *c as u64, wire_form: *wire_form, compressed: *compressed, namesake: *namesake };
                 Message::new(FilePath { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
             });
             let index = Index { entries: entries.collect(), ..Index::default() };

@@ -91,11 +91,11 @@ pub(super) fn record(holder: &Holder) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Instant;
 
     fn holder(session: Option<u64>) -> Holder {
-        Holder { session, address: Ipv4Addr::LOCALHOST.into(), since: Instant::now() }
+        Holder { session, origin: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), since: Instant::now() }
     }
 
     #[test]

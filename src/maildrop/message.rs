@@ -67,6 +67,8 @@ pub(super) struct Content {
     pub(super) octets: u64,
     /// True if the message can be sent as it is stored.
     pub(super) wire_form: bool,
+    /// True if the file is compressed.
+    pub(super) compressed: bool,
     /// True if another message already had this base name when this one arrived. The other one keeps the unique-id.
     pub(super) namesake: bool,
 }

@@ -9,7 +9,7 @@
 //! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
-//!   login to login.
+//!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
@@ -20,6 +20,7 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod compressed;
 mod directory;
 mod files;
 mod format;

@@ -180,6 +180,7 @@ fn read(mut opened: OpenMessage) -> io::Result<(Content, Option<u32>)> {
             keep_access_time(file);
             fstat(file).ok().map(|stat| stat.st_uid)
         }
+        Source::Compressed(_) => None,
     };
     Ok((Content::read(&mut opened.source)?, owner))
 }

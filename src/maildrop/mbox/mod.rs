@@ -61,7 +61,10 @@ impl Section {
     /// write to the file.
     fn message(self, unique_id: super::names::Name, octets: u64) -> Message {
         let path = FilePath { folder: Folder::Mbox, name: unique_id };
-        Message::new(path, Content { identity: self.identity(), octets, wire_form: false, namesake: false })
+        Message::new(
+            path,
+            Content { identity: self.identity(), octets, wire_form: false, compressed: false, namesake: false },
+        )
     }
 }
 
