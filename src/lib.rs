@@ -5,7 +5,7 @@
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals, shutdown),
 //!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
-//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), [`logging`] (the log), [`metrics`]
+//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server has begun), [`logging`] (the log), [`metrics`]
 //!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
 //!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator), [`doctor`] (examines
 //!   maildrops instead of serving them).
@@ -52,6 +52,7 @@ pub mod pool;
 pub mod pop3;
 pub mod printable;
 pub mod records;
+mod recovery;
 pub mod reload;
 pub mod server;
 pub mod settings;

@@ -331,3 +331,14 @@ fn folders_and_links_are_examined_as_a_session_sees_them() {
     assert_eq!(findings(&report), [found("no_line_end", &[".Junk/cur/2.a.h:2,"])]);
     assert_eq!((state(mail.path()), state(elsewhere.path())), before);
 }
+
+#[test]
+fn without_names_and_accounts_all_of_the_mail_directory_is_examined() {
+    let mail = MailRoot::new();
+    mail.maildrop("b.org/ana/Maildir").put("new/1.a.h", "a\n");
+    mail.maildrop("b.org/bob/Maildir").put("new/1.a h", "a\n");
+    let (code, output, error) = doctor(&["-m", mail.path().join("%d/%n/Maildir").to_str().unwrap()]);
+    let names: Vec<_> = output.lines().map(|line| line.split(&[':', ','][..]).next().unwrap()).collect();
+    assert_eq!(names, ["ana@b.org", "bob@b.org", "  note", "2 maildrops"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+}

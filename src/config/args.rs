@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     pub(super) layout: LayoutChoice,
 
-    /// Which unique-ids the messages of a Maildir have
+    /// Which unique-ids the messages of a Maildir or an mbox have
     #[arg(long, value_enum, value_name = "WHOSE", default_value = "name")]
     pub(super) unique_ids: UniqueIds,
 

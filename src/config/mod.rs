@@ -17,6 +17,7 @@ mod check;
 mod command_line;
 mod confinement;
 mod error;
+pub mod every;
 mod file;
 mod health;
 mod limits;

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use crate::auth::{UserName, Users};
-use crate::config::Args;
+use crate::config::{Args, every};
 use crate::maildrop::{self, Inspection, MailRoot};
 use against::{AgainstArgs, Comparison, OldServer};
 use report::Report;
@@ -58,7 +58,7 @@ impl Examined {
 pub fn run(args: &DoctorArgs, output: &mut impl Write) -> Result<bool, String> {
     let (accounts, mail_root) = args.server.look().map_err(|error| error.to_string())?;
     let old_server = OldServer::new(&args.against, &accounts)?;
-    let users = users(args, &accounts, old_server.as_ref())?;
+    let users = users(args, &accounts, &mail_root, old_server.as_ref())?;
     let unwritable = |error| format!("cannot write the results: {error}");
     let mut report = Report::begin(output, args.json).map_err(unwritable)?;
     for user in users {
@@ -67,15 +67,18 @@ pub fn run(args: &DoctorArgs, output: &mut impl Write) -> Result<bool, String> {
     report.end().map_err(unwritable)
 }
 
-/// The users to examine: those that are named, or else all.
-fn users(args: &DoctorArgs, accounts: &Users, old_server: Option<&OldServer>) -> Result<BTreeSet<UserName>, String> {
-    let called =
-        |name: &String| accounts.user_called(name).ok_or_else(|| format!("{name:?} cannot be the name of a user"));
-    if !args.names.is_empty() {
-        return args.names.iter().map(called).collect();
+/// The users to examine: those that are named, or else all, and all whose passwords on the other server are known.
+fn users(
+    args: &DoctorArgs,
+    accounts: &Users,
+    mail_root: &MailRoot,
+    old_server: Option<&OldServer>,
+) -> Result<BTreeSet<UserName>, String> {
+    let mut users: BTreeSet<_> = every::users(&args.names, accounts, mail_root)?.into_iter().collect();
+    if args.names.is_empty() {
+        users.extend(old_server.into_iter().flat_map(OldServer::users).cloned());
     }
-    let with_passwords = old_server.into_iter().flat_map(OldServer::users).cloned().map(Ok);
-    accounts.names().iter().map(called).chain(with_passwords).collect()
+    Ok(users)
 }
 
 fn examine(user: UserName, accounts: &Users, mail_root: &MailRoot, old_server: Option<&OldServer>) -> Examined {

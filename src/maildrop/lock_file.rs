@@ -20,7 +20,7 @@ use rustix::process::geteuid;
 
 use super::directory::Directory;
 use super::layout;
-use super::location::Location;
+use super::location::{Location, OwnFiles};
 use super::lock::Holder;
 use super::lock_record::{self, Elsewhere, LENGTH};
 use super::message::Folder;
@@ -174,14 +174,19 @@ fn open(location: &Location, folder: Folder) -> io::Result<Option<OwnedFd>> {
     let directory = || location.root().directory(&own.directory);
     let name = own.name(FILE);
     match location.root().lock_file(&own.path(FILE)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if is_missing(&error) => create(&directory()?, &name),
+        Ok(file) if location.root().may_use(&own, &file) => Ok(Some(file)),
+        Ok(_) => {
+            let directory = directory()?;
+            directory.unlink(&name)?;
+            create(&own, &directory, &name)
+        }
+        Err(error) if is_missing(&error) => create(&own, &directory()?, &name),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
             if !directory.has_file(&name) || directory.unlink(&name).is_err() {
                 return Err(error);
             }
-            create(&directory, &name)
+            create(&own, &directory, &name)
         }
         Err(error) => Err(error),
     }
@@ -198,8 +203,8 @@ fn share_if_roots(location: &Location, file: &OwnedFd, stat: &Stat) -> io::Resul
     Ok(())
 }
 
-fn create(directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
-    match directory.create(name) {
+fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    match own.create(directory, name) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
