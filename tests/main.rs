@@ -18,6 +18,8 @@ mod config;
 mod confinement;
 // Dialogues in files, one for each rule of POP3.
 mod dialogues;
+// Mail that expires.
+mod expiry;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.

@@ -18,6 +18,7 @@ mod check;
 mod command_line;
 mod confinement;
 mod error;
+mod expiry;
 mod file;
 mod health;
 mod limits;

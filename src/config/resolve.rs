@@ -96,8 +96,8 @@ impl Args {
     /// Opens `path` as the mail directory.
     pub(super) fn open_mail_root(&self, path: PathBuf) -> Result<MailRoot, ConfigError> {
         let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
-        let layouts =
-            Arc::new(Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules()));
+        let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
+        let layouts = Arc::new(layouts.with_expiry(self.expiry.rules()));
         MailRoot::with_layouts(path.clone(), layouts).map_err(|error| ConfigError::MailRoot(path, error))
     }
 

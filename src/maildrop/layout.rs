@@ -9,6 +9,7 @@ use std::io;
 use clap::ValueEnum;
 
 use super::directory::Directory;
+use super::expiry::Expiry;
 use super::given_ids::UniqueIdRules;
 use super::homes::{Homes, Named};
 use super::is_missing;
@@ -48,6 +49,7 @@ pub struct Layouts {
     homes: Homes,
     unique_ids: UniqueIdRules,
     maildirs: MaildirRules,
+    expiry: Expiry,
 }
 
 impl Default for Layouts {
@@ -65,6 +67,7 @@ impl Layouts {
             homes: Homes::of_system(),
             unique_ids: UniqueIdRules::default(),
             maildirs: MaildirRules::default(),
+            expiry: Expiry::default(),
         }
     }
 
@@ -82,6 +85,16 @@ impl Layouts {
     #[must_use]
     pub fn with_maildirs(self, maildirs: MaildirRules) -> Self {
         Self { maildirs, ..self }
+    }
+
+    /// The same with messages that expire.
+    #[must_use]
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        Self { expiry, ..self }
+    }
+
+    pub(super) fn expiry(&self) -> Expiry {
+        self.expiry
     }
 
     pub(super) fn maildirs(&self) -> &MaildirRules {

@@ -13,6 +13,7 @@
 //!   login to login.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
+//! - [`Expiry`] says when messages expire. `ages` keeps when they were retrieved.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
@@ -20,8 +21,10 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod ages;
 mod busy;
 mod directory;
+mod expiry;
 mod files;
 mod format;
 mod given_ids;
@@ -61,6 +64,7 @@ use std::io;
 use std::num::NonZeroU32;
 
 pub use busy::{Busy, Terms, WhenBusy};
+pub use expiry::{Expired, Expiry};
 use format::Format;
 pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
 pub use layout::{LayoutChoice, Layouts, MaildirRules};
@@ -120,8 +124,12 @@ pub struct Maildrop {
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
-    /// The messages that the client has retrieved, if they are to be marked as seen.
+    /// The messages that the client has retrieved, if that is to be written down or they are to be marked as seen.
     retrieved: Option<Marks>,
+    /// The maildrop's location, if it is to be written down when messages were first retrieved.
+    writes_read: Option<Location>,
+    /// True if retrieved messages are to be marked as seen.
+    seen: bool,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
@@ -152,9 +160,12 @@ impl Maildrop {
         let messages = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
         let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), format.inbox(&messages));
-        let retrieved = location.root().layouts().maildirs().seen.then(Marks::default);
+        let layouts = location.root().layouts();
+        let (seen, expires) = (layouts.maildirs().seen, layouts.expiry().read.is_some());
+        let retrieved = (seen || expires).then(Marks::default);
+        let writes_read = expires.then_some(location);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, retrieved, octets, corrections, given_ids })
+        Ok(Self { format, messages, marks, retrieved, writes_read, seen, octets, corrections, given_ids })
     }
 
     /// How many messages are not marked as deleted.
@@ -263,16 +274,28 @@ impl Maildrop {
         };
         let mut retrieved = self.retrieved.take().unwrap_or_default().in_order();
         retrieved.retain(|&index| !self.marks.contains(index));
-        if !retrieved.is_empty() {
+        self.write_read(&retrieved);
+        if self.seen && !retrieved.is_empty() {
             self.format.mark_seen(&self.messages, retrieved);
         }
         update
+    }
+
+    /// Writes down that messages were retrieved.
+    fn write_read(&self, retrieved: &[usize]) {
+        if let (Some(location), Some(folder), false) = (&self.writes_read, self.folder(), retrieved.is_empty()) {
+            ages::note_read(location, folder, retrieved.iter().map(|&index| self.id_of(index, &self.messages[index])));
+        }
     }
 }
 
 impl Drop for Maildrop {
     /// Writes all corrections to the index at once, because each write replaces the whole index.
     fn drop(&mut self) {
+        // A session that ends without UPDATE has retrieved messages, too.
+        if let Some(retrieved) = self.retrieved.take() {
+            self.write_read(&retrieved.in_order());
+        }
         if !self.corrections.is_empty() {
             self.format.correct_index(&self.messages, &self.corrections);
         }
