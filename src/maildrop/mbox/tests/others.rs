@@ -92,7 +92,7 @@ fn a_file_with_other_names_is_refused() {
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
     let holder =
         Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() };
-    assert!(matches!(Arc::new(Locks::default()).lock(&location(), holder), Err(LockError::Io(_))));
+    assert!(matches!(Arc::new(Locks::default()).lock(&location(), holder, Terms::default()), Err(LockError::Io(_))));
     // It gets another name during a session.
     fs::remove_file(&other).unwrap();
     let mut maildrop = mail.open();
@@ -109,7 +109,7 @@ fn the_servers_files_belong_to_the_owner_of_the_mbox() {
     let location = MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let holder =
         Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() };
-    let _lock = Arc::new(Locks::default()).lock(&location, holder).unwrap();
+    let _lock = Arc::new(Locks::default()).lock(&location, holder, Terms::default()).unwrap();
     let journal = mail.own("journal");
     let lock = lock_file(&mail);
     let seen = Arc::new(AtomicUsize::new(0));
