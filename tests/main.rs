@@ -4,6 +4,8 @@
 mod accounts;
 // Sessions, bans and draining by PEEP 1.1.
 mod admin;
+// Several clients of one user.
+mod busy;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
 // certbot's directories and the deploy hook.
@@ -70,6 +72,7 @@ mod metrics;
 mod package;
 // PEEP, its counters and its settings.
 mod peep;
+mod peep_socket;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and profiles.

@@ -10,7 +10,7 @@ use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
 use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
-use crate::maildrop::{Layouts, MailRoot, UniqueIdRules};
+use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
 use crate::net::Certificates;
 use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
@@ -57,6 +57,7 @@ impl Args {
             transform,
             certificates,
             owners: self.confinement.owners().map(Arc::new),
+            busy: self.busy.rules(),
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
@@ -102,7 +103,11 @@ impl Args {
     }
 
     fn layouts(&self) -> Layouts {
-        let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
+        self.layouts_with(self.unique_ids)
+    }
+
+    fn layouts_with(&self, source: UniqueIds) -> Layouts {
+        let unique_ids = UniqueIdRules { source, dovecot_format: self.dovecot_uidl_format.clone() };
         Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules())
     }
 
@@ -115,12 +120,29 @@ impl Args {
         Ok((self.open_users(None)?, mail_root))
     }
 
+    /// Opens the accounts and the mail directory for importing unique-ids: those of both servers, unless the settings name
+    /// one. Nothing is written unless `is_writing`.
+    ///
+    /// # Errors
+    /// As of [`Args::look`].
+    pub fn open_for_import(&self, is_writing: bool) -> Result<(Users, MailRoot), ConfigError> {
+        let source = if self.unique_ids == UniqueIds::Name { UniqueIds::Auto } else { self.unique_ids };
+        let layouts = self.layouts_with(source);
+        let layouts = if is_writing { layouts } else { layouts.read_only() };
+        Ok((self.open_users(None)?, self.open_mail_root_with(self.mailbox.clone(), layouts)?))
+    }
+
     pub(super) fn max_connections(&self) -> usize {
         usize::try_from(self.max_connections).unwrap_or(MAX_CONNECTIONS)
     }
 
     pub(super) fn ports(&self) -> Ports {
-        Ports { pop3: self.pop3_endpoint(), pop3s: self.pop3s_endpoint(), peep: self.peep_endpoint() }
+        Ports {
+            pop3: self.pop3_endpoint(),
+            pop3s: self.pop3s_endpoint(),
+            peep: self.peep_endpoint(),
+            peep_socket: self.peep_socket.file(),
+        }
     }
 
     pub(super) fn stats_log(&self) -> Option<StatsLog> {

@@ -105,6 +105,44 @@ impl Template {
         Ok(if path.is_empty() { b".".to_vec() } else { path })
     }
 
+    /// How many components the path below the fixed part has.
+    pub(super) fn depth(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Returns the user whose maildrop has this path below the fixed part.
+    pub(super) fn user_of(&self, path: &[u8]) -> Option<String> {
+        let (mut name, mut local_part, mut domain) = (None, None, None);
+        for (component, text) in self.rest.iter().zip(path.split(|&octet| octet == b'/')) {
+            let mut text = std::str::from_utf8(text).ok()?;
+            for (at, part) in component.iter().enumerate() {
+                let bound = match part {
+                    Part::Text(expected) => {
+                        text = text.strip_prefix(std::str::from_utf8(expected).ok()?)?;
+                        continue;
+                    }
+                    Part::Name => &mut name,
+                    Part::Local => &mut local_part,
+                    Part::Domain => &mut domain,
+                };
+                let end = match component.get(at + 1) {
+                    Some(Part::Text(next)) => text.rfind(std::str::from_utf8(next).ok()?)?,
+                    _ => text.len(),
+                };
+                *bound = Some(&text[..end]);
+                text = &text[end..];
+            }
+        }
+        let user = match (name, local_part, domain) {
+            (Some(name), ..) => name.to_owned(),
+            (None, Some(local_part), Some(domain)) => format!("{local_part}@{domain}"),
+            (None, Some(local_part), None) => local_part.to_owned(),
+            (None, None, _) => return None,
+        };
+        // A name that fits in one place may not fit in another.
+        (self.expand(&user).ok()? == path).then_some(user)
+    }
+
     /// The directory above all maildrops, as far as it is known without an account.
     pub(super) fn directory(&self) -> &Path {
         match &self.fixed {
@@ -208,6 +246,23 @@ mod tests {
         ] {
             let template = Template::of_one_maildrop(Path::new(location)).unwrap();
             assert_eq!((template.directory(), template.expand("ana").unwrap()), (Path::new(directory), path.into()));
+        }
+    }
+
+    #[test]
+    fn the_user_of_a_path_is_found() {
+        for (template, path, user) in [
+            ("/srv/mail", "ana", Some("ana")),
+            ("/var/vmail/%d/%n/Maildir", "example.com/ana/Maildir", Some("ana@example.com")),
+            ("/var/vmail/%d/%n/Maildir", "example.com/ana/other", None),
+            ("/m/%d-%n", "a-b.org-ana", Some("ana@a-b.org")),
+            ("/m/%u/of-%n", "ana@b/of-ana", Some("ana@b")),
+            ("/m/%u/of-%n", "ana@b/of-bob", None),
+            ("/m/%n", "ana", Some("ana")),
+            ("/m/%d", "b.org", None),
+        ] {
+            let found = Template::parse(Path::new(template)).unwrap().user_of(path.as_bytes());
+            assert_eq!(found.as_deref(), user, "{template} {path}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
 //!
-//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them.
+//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them; [`SocketFile`] is a UNIX socket.
 //! - [`Origin`] says where a client comes from.
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
@@ -20,6 +20,7 @@ mod origin;
 mod patience;
 mod self_signed;
 mod socket;
+mod socket_file;
 mod tls;
 
 pub use address::ListenAddress;
@@ -31,3 +32,4 @@ pub use listener::Listener;
 pub use origin::Origin;
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};
+pub use socket_file::SocketFile;

@@ -99,6 +99,7 @@ fn each_flag_is_a_key() {
             "as-owner = true\nfirst-uid = 500\nmail-group = '8'",
             &["--as-owner", "--first-uid", "500", "--mail-group", "8"],
         ),
+        ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",

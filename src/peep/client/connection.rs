@@ -118,7 +118,7 @@ impl Connection {
         self.stream.buffer().is_empty()
     }
 
-    /// The failure for a line that is not what the command answers.
+    /// The failure for a line that does not have the form of the command's answers.
     pub(super) fn nonsense(&mut self, line: String) -> Failure {
         self.no_answer(UnreadableAnswer::Nonsense(line))
     }

@@ -13,11 +13,11 @@ use clap::{ArgAction, CommandFactory, Parser, value_parser};
 use super::Failure;
 use super::arguments::with_profile;
 use super::phrases::{self, ARGUMENT_RULE};
-use super::span::span;
 use super::target::{Address, Target};
 use crate::auth::Hidden;
 use crate::peep::Command;
 use crate::peep::is_argument;
+use crate::span::span;
 use crate::trust::{BY_TLS, Trust};
 
 /// The environment variable for the password. Unlike arguments, `ps` does not show it to other users.
@@ -35,7 +35,7 @@ pub struct Options {
     #[arg(long, value_name = "HOST[:PORT],…", default_value = "localhost", value_delimiter = ',', action = ArgAction::Set)]
     address: Vec<Address>,
 
-    /// The server's UNIX socket, instead of an address. Who may open it is admin, without a password.
+    /// The server's UNIX socket, instead of an address. Every user who may open it is admin, without a password.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["address", "port", BY_TLS])]
     socket: Option<PathBuf>,
 

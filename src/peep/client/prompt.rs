@@ -119,7 +119,7 @@ const HELP: &str = "help ";
 /// The helper that rustyline calls while a line is edited. It completes phrases and their arguments, and does nothing
 /// else.
 struct PhraseHelper<'a> {
-    /// Whom to ask for arguments.
+    /// The server that is asked for arguments.
     server: Option<&'a RefCell<Connection>>,
 }
 
@@ -133,7 +133,7 @@ impl Completer for PhraseHelper<'_> {
         if phrases.iter().any(|phrase| phrase.replacement.len() > typed.len()) {
             return Ok((0, phrases));
         }
-        // Between two commands nobody else uses the connection. If it is lost, the next command tells.
+        // No command is using the connection at this moment. If it is lost, the next command reports that.
         let Some(mut server) = self.server.and_then(|server| server.try_borrow_mut().ok()) else {
             return Ok((0, Vec::new()));
         };
