@@ -12,7 +12,8 @@
 //!   maildrops instead of serving them),
 //!   [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
-//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
+//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
+//!   removes expired messages between sessions.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
@@ -40,6 +41,7 @@ pub mod descriptors;
 pub mod dial;
 pub mod doctor;
 pub mod events;
+pub mod expiry;
 pub mod guard;
 pub mod import;
 pub mod logging;
