@@ -5,13 +5,14 @@
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals, shutdown),
 //!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
-//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), [`logging`] (the log), [`metrics`]
+//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server has begun), [`logging`] (the log), [`metrics`]
 //!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
 //!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator), [`import`] (keeps the unique-ids
 //!   of other servers), [`doctor`] (examines
 //!   maildrops instead of serving them).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
-//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
+//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
+//!   removes expired messages between sessions.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
@@ -39,6 +40,7 @@ pub mod descriptors;
 pub mod dial;
 pub mod doctor;
 pub mod events;
+pub mod expiry;
 pub mod guard;
 pub mod import;
 pub mod logging;
@@ -54,10 +56,12 @@ pub mod pool;
 pub mod pop3;
 pub mod printable;
 pub mod records;
+mod recovery;
 pub mod reload;
 pub mod server;
 pub mod settings;
 pub mod shared;
+mod span;
 pub mod state;
 pub mod stats;
 pub mod systemd;

@@ -33,7 +33,7 @@ use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{acting, cores, descriptors, peep, pop3};
+use crate::{acting, cores, descriptors, expiry, peep, pop3, recovery};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -154,8 +154,10 @@ impl Server {
             log,
         };
         reload.start(reloads).map_err(no_thread)?;
+        expiry::start(Arc::clone(&shared)).map_err(no_thread)?;
         exporter.map_or(Ok(()), |exporter| exporter.start(&shared)).map_err(no_thread)?;
         enforce_timeout(&shared);
+        recovery::start(&shared).map_err(no_thread)?;
         systemd::tell_ready();
         let pulse = Arc::new(Pulse::default());
         systemd::start_reporting(Arc::clone(&pulse), status_of(&shared)).map_err(no_thread)?;

@@ -4,6 +4,8 @@
 mod accounts;
 // Sessions, bans and draining by PEEP 1.1.
 mod admin;
+// Several clients of one user.
+mod busy;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
 // certbot's directories and the deploy hook.
@@ -18,6 +20,8 @@ mod confinement;
 mod dialogues;
 // `pop3d doctor`.
 mod doctor;
+// Mail that expires.
+mod expiry;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.

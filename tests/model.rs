@@ -2,8 +2,9 @@
 //! to be the model's answer, and after each step the files on disk have to be those of the model.
 //!
 //! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send
-//! QUIT without waiting for the answer. Mail programs deliver, move, flag and remove messages, also while the server
-//! answers. An admin ends sessions. The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
+//! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them.
+//! Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions. The server
+//! is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
 //! times, so that the server trusts its index wherever its rules allow that.
 //!
 //! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest
@@ -34,6 +35,27 @@ const CLIENTS: usize = 3;
 
 /// The modification time of messages, in seconds since 1970: long ago.
 const THEN: u64 = 1_000_000_000;
+
+/// What a login does if the maildrop has a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// It is refused.
+    Refused,
+    /// It ends that session (`--busy take-over=0s`).
+    TakesOver,
+    /// Both have it (`--shared-maildrops`).
+    Shares,
+}
+
+impl Busy {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Refused => &[],
+            Self::TakesOver => &["--busy", "take-over=0s"],
+            Self::Shares => &["--shared-maildrops"],
+        }
+    }
+}
 
 /// The users. Their passwords are their names, which say what kind of maildrop they have.
 const USERS: [&str; 2] = ["flat", "maildir"];
@@ -74,6 +96,8 @@ enum Step {
     Move(usize, usize),
     /// A mail program removes a message.
     Remove(usize, usize),
+    /// An admin has expired messages removed, which are those that were read.
+    Expire,
     /// The Maildir's folders get an old modification time, as if nothing had happened to them for a while.
     Rest,
 }
@@ -127,6 +151,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..USERS.len(), vec(piece(), 0..12)).prop_map(|(user, pieces)| Step::Deliver(user, pieces)),
         3 => (any::<usize>(), any::<usize>()).prop_map(|(which, how)| Step::Move(which, how)),
         1 => (0..USERS.len(), any::<usize>()).prop_map(|(user, which)| Step::Remove(user, which)),
+        1 => Just(Step::Expire),
         3 => Just(Step::Rest),
     ]
 }
@@ -200,6 +225,16 @@ struct Message {
     stored: Vec<u8>,
     wire: Vec<u8>,
     unique_id: Option<String>,
+    read: Read,
+}
+
+/// Whether the server has written down that a message was retrieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    No,
+    /// It has, unless it was killed before.
+    Perhaps,
+    Yes,
 }
 
 /// A user's mail.
@@ -226,6 +261,8 @@ struct Transaction {
     user: usize,
     /// The index of each message, and true if it is marked as deleted.
     messages: Vec<(usize, bool)>,
+    /// The messages that were retrieved.
+    read: Vec<usize>,
 }
 
 impl Transaction {
@@ -256,30 +293,31 @@ struct World {
     server: Server,
     mails: [Mail; USERS.len()],
     sessions: [Session; CLIENTS],
-    /// True if a client may still log in to a maildrop that is in use.
+    busy: Busy,
+    /// True if a client may still log in to a maildrop that is in use and be refused.
     may_try_in_use: bool,
     rests: u64,
 }
 
-fn start(mail: &MailRoot) -> Server {
+fn start(mail: &MailRoot, busy: Busy) -> Server {
     let builder = USERS.iter().fold(Server::builder().mail(mail), |builder, user| builder.user(user, user));
-    builder.flags(["-qq"]).start()
+    builder.flags(["-qq", "--expire-read", "0"]).flags(busy.flags().iter().copied()).start()
 }
 
 impl World {
     /// Starts a server. `old` becomes the flat maildrop; its messages are old enough to be entered in the index.
-    fn new(old: PathBuf, may_try_in_use: bool) -> Self {
+    fn new(old: PathBuf, busy: Busy, may_try_in_use: bool) -> Self {
         let mail = MailRoot::new();
         let flat = mail.maildrop(USERS[FLAT]);
         fs::rename(old, flat.path("")).unwrap();
         mail.maildrop(USERS[1]).make_maildir();
-        let server = start(&mail);
+        let server = start(&mail, busy);
         let mut mails = [Mail::default(), Mail::default()];
         for number in 0..OLD_MESSAGES {
             mails[FLAT].delivered.push(Message::new(flat_name(number), old_message(number)));
         }
         let sessions = Default::default();
-        Self { mail, server, mails, sessions, may_try_in_use, rests: 0 }
+        Self { mail, server, mails, sessions, busy, may_try_in_use, rests: 0 }
     }
 
     fn maildrop(&self, user: usize) -> Maildrop {
@@ -296,7 +334,7 @@ impl World {
             Step::Say(client, user, commands) => {
                 if let Some(user) = user
                     && self.sessions[client].transaction.is_none()
-                    && self.holder(user).is_none()
+                    && (self.busy != Busy::Refused || self.holder(user).is_none())
                 {
                     self.say(client, &[Command::LogIn(user)]);
                 }
@@ -317,6 +355,7 @@ impl World {
             Step::Deliver(user, pieces) => self.deliver(user, octets(&pieces)),
             Step::Move(which, how) => self.move_message(which, how),
             Step::Remove(user, which) => self.remove(user, which),
+            Step::Expire => self.expire(),
             Step::Rest => self.rest(),
         }
     }
@@ -345,17 +384,19 @@ impl World {
         }
     }
 
-    /// Returns false for a login to a maildrop that is in use, except for the one that each case may have.
+    /// Returns false for a login that is refused because the maildrop is in use, except for the one that each case may have.
     fn may_send(&mut self, client: usize, command: &Command) -> bool {
         match command {
-            Command::LogIn(user) if self.holder(*user).is_some_and(|holder| holder != client) => {
+            Command::LogIn(user)
+                if self.busy == Busy::Refused && self.holder(*user).is_some_and(|holder| holder != client) =>
+            {
                 mem::take(&mut self.may_try_in_use)
             }
             _ => true,
         }
     }
 
-    /// The client whose session holds this user's maildrop.
+    /// A client whose session holds this user's maildrop.
     fn holder(&self, user: usize) -> Option<usize> {
         let holds = |session: &Session| session.transaction.as_ref().is_some_and(|it| it.user == user);
         self.sessions.iter().position(holds)
@@ -413,7 +454,11 @@ impl World {
                 }
                 None => drop(link.err()),
             },
-            Command::Retr(number) => expect_message(link, &transaction, mails, *number, <[u8]>::to_vec),
+            Command::Retr(number) => {
+                expect_message(link, &transaction, mails, *number, <[u8]>::to_vec);
+                let sent = transaction.message(*number).filter(|&at| mails[at].file.is_some());
+                transaction.read.extend(sent);
+            }
             Command::Top(number, lines) => {
                 expect_message(link, &transaction, mails, *number, |wire| top_of(wire, *lines as usize));
             }
@@ -432,6 +477,7 @@ impl World {
                 link.ok();
                 link.closed();
                 transaction.marked().for_each(|at| mails[at].file = None);
+                transaction.read.iter().for_each(|&at| mails[at].read = Read::Yes);
                 self.sessions[client].client = None;
                 return;
             }
@@ -442,15 +488,21 @@ impl World {
     fn answer_before_login(&mut self, client: usize, command: &Command) {
         match command {
             Command::LogIn(user) => {
-                let in_use = self.holder(*user).is_some();
+                let holder = self.holder(*user);
                 let messages = self.mails[*user].present().into_iter().map(|at| (at, false)).collect();
                 self.client(client).ok();
-                if in_use {
+                if self.busy == Busy::Refused && holder.is_some() {
                     let refusal = self.client(client).err();
                     assert!(refusal.starts_with("[IN-USE]"), "{refusal}");
                 } else {
                     self.client(client).ok();
-                    self.sessions[client].transaction = Some(Transaction { user: *user, messages });
+                    if self.busy == Busy::TakesOver
+                        && let Some((mut old, _)) = holder.and_then(|holder| self.leave(holder))
+                    {
+                        assert!(old.err().starts_with("[SYS/TEMP] another login"));
+                        old.closed();
+                    }
+                    self.sessions[client].transaction = Some(Transaction { user: *user, messages, read: Vec::new() });
                 }
             }
             Command::WrongPassword(_) => {
@@ -471,7 +523,30 @@ impl World {
     /// Ends the model's session as a session without QUIT. Returns the client's connection and transaction.
     fn leave(&mut self, client: usize) -> Option<(Client, Option<Transaction>)> {
         let session = mem::take(&mut self.sessions[client]);
+        session.transaction.iter().for_each(|transaction| self.note_perhaps_read(transaction));
         session.client.map(|client| (client, session.transaction))
+    }
+
+    fn note_perhaps_read(&mut self, transaction: &Transaction) {
+        let mails = &mut self.mails[transaction.user].delivered;
+        for &at in transaction.read.iter().filter(|&&at| mails[at].read == Read::No).collect::<Vec<_>>() {
+            mails[at].read = Read::Perhaps;
+        }
+    }
+
+    /// An admin has expired messages removed. Maildrops in use are skipped.
+    fn expire(&mut self) {
+        self.wait_for_ended_sessions();
+        self.server.admin().values("ex");
+        for user in (0..USERS.len()).filter(|&user| self.holder(user).is_none()).collect::<Vec<_>>() {
+            let there = self.maildrop(user).messages();
+            for message in &mut self.mails[user].delivered {
+                let is_gone = message.file.as_ref().is_some_and(|file| !there.contains(file));
+                if message.read == Read::Yes || message.read == Read::Perhaps && is_gone {
+                    message.file = None;
+                }
+            }
+        }
     }
 
     /// A client sends QUIT and leaves by `leave`, without reading the answer.
@@ -547,8 +622,10 @@ impl World {
                 self.server.wait();
             }
         }
-        self.sessions = Default::default();
-        self.server = start(&self.mail);
+        for session in mem::take(&mut self.sessions) {
+            session.transaction.iter().for_each(|transaction| self.note_perhaps_read(transaction));
+        }
+        self.server = start(&self.mail, self.busy);
     }
 
     // Mail programs
@@ -653,7 +730,7 @@ enum Outcome {
 
 impl Message {
     fn new(name: String, stored: Vec<u8>) -> Self {
-        Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None }
+        Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None, read: Read::No }
     }
 }
 
@@ -769,7 +846,8 @@ fn the_server_does_what_the_model_does() {
     let config = Config { cases, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
         let (number, old) = old.next();
-        let mut world = World::new(old, number % CASES_FOR_A_LOGIN_IN_USE == 0);
+        let busy = [Busy::Refused, Busy::TakesOver, Busy::Refused, Busy::Shares][number % 4];
+        let mut world = World::new(old, busy, number % CASES_FOR_A_LOGIN_IN_USE == 0);
         steps.into_iter().for_each(|step| world.take(step));
         world.end();
         Ok(())

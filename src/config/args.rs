@@ -10,7 +10,9 @@ use log::LevelFilter;
 
 use super::accounts::{Account, AccountsArgs};
 use super::admin::AdminArgs;
+use super::busy::BusyArgs;
 use super::confinement::{ConfinementArgs, Used};
+use super::expiry::ExpiryArgs;
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
 use super::peep_socket::PeepSocketArgs;
@@ -129,6 +131,12 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) maildirs: MaildirArgs,
+
+    #[command(flatten)]
+    pub(super) busy: BusyArgs,
+
+    #[command(flatten)]
+    pub(super) expiry: ExpiryArgs,
 
     #[command(flatten)]
     pub(super) accounts: AccountsArgs,

@@ -57,6 +57,7 @@ impl Args {
             transform,
             certificates,
             owners: self.confinement.owners().map(Arc::new),
+            busy: self.busy.rules(),
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
@@ -107,7 +108,8 @@ impl Args {
 
     fn layouts_with(&self, source: UniqueIds) -> Layouts {
         let unique_ids = UniqueIdRules { source, dovecot_format: self.dovecot_uidl_format.clone() };
-        Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules())
+        let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
+        layouts.with_expiry(self.expiry.rules())
     }
 
     /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.

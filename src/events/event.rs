@@ -131,6 +131,13 @@ pub enum What<'a> {
         /// How many were not.
         failed: u64,
     },
+    /// Messages of a user have expired and were removed, as far as that was possible.
+    Expired {
+        /// How many were removed.
+        removed: u64,
+        /// How many were not.
+        failed: u64,
+    },
     /// A session has ended.
     Ended(Ended<'a>),
 }
@@ -229,6 +236,8 @@ pub enum EndResult {
     ShuttingDown,
     /// An admin has ended the session.
     Kicked,
+    /// Another login of the user has taken the maildrop over.
+    TakenOver,
     /// The TLS handshake failed.
     Handshake,
     /// A message could not be sent to its end, or the connection failed in another way.
@@ -239,7 +248,7 @@ pub enum EndResult {
 
 impl EndResult {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Quit,
         Self::HangUp,
         Self::Timeout,
@@ -249,6 +258,7 @@ impl EndResult {
         Self::Foreign,
         Self::ShuttingDown,
         Self::Kicked,
+        Self::TakenOver,
         Self::Handshake,
         Self::Failed,
         Self::Fault,
@@ -267,6 +277,7 @@ impl EndResult {
             Self::Foreign => "other-protocol",
             Self::ShuttingDown => "shutting-down",
             Self::Kicked => "kicked",
+            Self::TakenOver => "taken-over",
             Self::Handshake => "handshake",
             Self::Failed => "failed",
             Self::Fault => "fault",
@@ -295,6 +306,7 @@ impl Event<'_> {
             What::Transformed { .. } => "transformed",
             What::LockLost => "lock-lost",
             What::Update { .. } => "update",
+            What::Expired { .. } => "expired",
             What::Ended(_) => "end",
         }
     }
@@ -317,6 +329,7 @@ impl Event<'_> {
             | What::AdminLogin { .. }
             | What::AdminChange { .. }
             | What::Ended(_) => Some(Level::Info),
+            What::Expired { .. } => Some(Level::Info),
             What::Sent(_) => Some(Level::Trace),
         }
     }

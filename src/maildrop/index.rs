@@ -79,6 +79,10 @@ impl Index {
     /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
     pub(super) fn load(root: &Root, files: &OwnFiles) -> Option<Self> {
         let (file, identity) = root.file(&files.path(FILE)).ok()?;
+        if !root.may_use(files, &file) {
+            log::warn!("{} is not used: it belongs to another user", root::display(&files.path(FILE)));
+            return None;
+        }
         let size = usize::try_from(identity.size).ok()?;
         let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
             log::debug!("{} cannot be used and will be replaced", root::display(&files.path(FILE)));
@@ -127,7 +131,7 @@ impl Index {
         };
         let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
         let saved = root.directory(&files.directory).and_then(|directory| {
-            let mut file = directory.replace(&new_name)?;
+            let mut file = files.replace(&directory, &new_name)?;
             let written = file.write_all(&octets).and_then(|()| directory.rename(&new_name, &name));
             written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
         });

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use rustix::process::getuid;
+use rustix::process::{geteuid, getuid};
 
 use super::directory::Directory;
+use super::expiry::Expiry;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
 use super::layout::Layouts;
-use super::location::Location;
+use super::location::{Location, OwnFiles};
 use super::system;
 use super::template::{Fixed, Template};
 use crate::auth::{Mailbox, UserName};
@@ -64,6 +65,12 @@ impl MailRoot {
         Self::with_layouts(path, Arc::clone(&self.layouts))
     }
 
+    /// When messages expire.
+    #[must_use]
+    pub fn expiry(&self) -> Expiry {
+        self.layouts.expiry()
+    }
+
     /// The path as the operator gave it.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -76,6 +83,15 @@ impl MailRoot {
     /// When it cannot be started.
     pub fn start_look_ups(&self) -> io::Result<()> {
         self.layouts.start_look_ups()
+    }
+
+    /// Returns true if the location of an account's maildrop is in the account's home directory.
+    #[must_use]
+    pub fn is_in_home(&self, mailbox: &Mailbox) -> bool {
+        match &mailbox.location {
+            Some(location) => Template::parse(location).is_ok_and(|template| template.fixed == Fixed::Home),
+            None => self.template.fixed == Fixed::Home,
+        }
     }
 
     /// The location of the maildrop of `user`, whose account has no home and no location of its own.
@@ -278,9 +294,10 @@ impl Root {
         regular(open_beneath(&self.directory, path, flags)?).map(|(file, _)| file)
     }
 
-    /// Opens the server's lock file at `path` below the root.
-    pub(super) fn lock_file(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        open_beneath(&self.directory, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    /// Opens the server's lock file at `path` below the root. Only a lock for reading needs the right to read it.
+    pub(super) fn lock_file(&self, path: &[u8], for_reading: bool) -> io::Result<OwnedFd> {
+        let access = if for_reading { OFlags::RDWR } else { OFlags::WRONLY };
+        open_beneath(&self.directory, path, access | OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
     /// Returns true if something exists at `path` below the root. A link there is not followed.
@@ -297,6 +314,19 @@ impl Root {
         Ok(owner::is_shared_like(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?, file))
     }
 
+    /// Returns true unless another user may have put an open file of the server's own beside an mbox. Where every user may
+    /// create files, such a file has to belong to the mbox's owner, the directory's or the server's user, or root.
+    pub(super) fn may_use(&self, files: &OwnFiles, file: impl AsFd) -> bool {
+        let Some(mbox) = files.mbox() else { return true };
+        let stat = |path: &[u8]| fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW);
+        let (Ok(directory), Ok(file)) = (stat(&files.directory), fs::fstat(file)) else { return false };
+        if directory.st_mode & 0o002 == 0 {
+            return true;
+        }
+        let is_known = [0, geteuid().as_raw(), getuid().as_raw(), directory.st_uid].contains(&file.st_uid);
+        file.st_nlink == 1 && (is_known || stat(&mbox).is_ok_and(|mbox| mbox.st_uid == file.st_uid))
+    }
+
     /// Whether `path` below the root still names the open `file`, whose device and inode were `id` when it was opened.
     /// A symbolic link there is not followed.
     ///
@@ -305,7 +335,7 @@ impl Root {
     ///
     /// # Errors
     /// Those of fstatat(2) and fstat(2); `NotFound` when nothing has that name.
-    pub(super) fn names(&self, path: &[u8], file: &OwnedFd, id: RootId) -> io::Result<bool> {
+    pub(super) fn names(&self, path: &[u8], file: impl AsFd, id: RootId) -> io::Result<bool> {
         let named = fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?;
         if RootId::new(&named) == id {
             return Ok(true); // no other file can have the inode of one that is open

@@ -30,7 +30,6 @@ const CAPABILITIES: &str = "TOP\r\n\
     RESP-CODES\r\n\
     AUTH-RESP-CODE\r\n\
     PIPELINING\r\n\
-    EXPIRE NEVER\r\n\
     IMPLEMENTATION pop3d\r\n";
 
 /// The capabilities that this connection has now besides [`CAPABILITIES`].
@@ -42,6 +41,8 @@ pub(super) struct Offer {
     pub(super) stls: bool,
     /// The mechanisms of AUTH.
     pub(super) mechanisms: Vec<Mechanism>,
+    /// For how many days messages are kept (RFC 2449 section 6.7); `None` for ever.
+    pub(super) expire: Option<u32>,
 }
 
 /// Appends the answer to CAPA.
@@ -52,6 +53,11 @@ pub(super) fn capabilities(out: &mut Vec<u8>, offer: &Offer) {
             out.extend_from_slice(capability.as_bytes());
         }
     }
+    // Writing to a vector cannot fail.
+    let _ = match offer.expire {
+        Some(days) => write!(out, "EXPIRE {days}\r\n"),
+        None => write!(out, "EXPIRE NEVER\r\n"),
+    };
     if !offer.mechanisms.is_empty() {
         let names: String = offer.mechanisms.iter().map(|mechanism| format!(" {mechanism}")).collect();
         out.extend_from_slice(format!("SASL{names}\r\n").as_bytes());
@@ -96,6 +102,8 @@ pub(super) enum Refusal {
     Exchange(Failure),
     /// An admin has ended the session.
     Kicked,
+    /// Another login of the user has taken the maildrop over.
+    TakenOver,
     /// Wrong user name or password; the reply does not say which.
     Credentials,
     /// The login waited too long for its turn to be verified.
@@ -171,6 +179,9 @@ impl fmt::Display for Refusal {
             Self::Exchange(failure) => write!(f, "{failure}"),
             Self::TooManyCommands => f.write_str("too many commands before login"),
             Self::Kicked => write!(f, "{} the administrator has ended this session", Fault::Temporary),
+            Self::TakenOver => {
+                write!(f, "{} another login has taken over this maildrop", Fault::Temporary)
+            }
             Self::Penalty(left) => {
                 write!(f, "{} too many failed logins from your address, try again in {left}", Fault::Temporary)
             }

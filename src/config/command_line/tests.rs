@@ -99,6 +99,8 @@ fn each_flag_is_a_key() {
             "as-owner = true\nfirst-uid = 500\nmail-group = '8'",
             &["--as-owner", "--first-uid", "500", "--mail-group", "8"],
         ),
+        ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
+        ("expire-read = 30\nexpire-all = 0", &["--expire-read", "30", "--expire-all", "0"]),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",

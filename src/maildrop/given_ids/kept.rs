@@ -98,7 +98,7 @@ impl<'a> Kept<'a> {
         let text = self.text();
         let saved = root.directory(&files.directory).and_then(|directory| {
             let new = files.name(NEW_FILE);
-            let mut file = directory.replace(&new)?;
+            let mut file = files.replace(&directory, &new)?;
             let written = file.write_all(&text).and_then(|()| directory.rename(&new, &files.name(FILE)));
             written.inspect_err(|_| directory.unlink(&new).unwrap_or(()))
         });
