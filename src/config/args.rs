@@ -13,6 +13,7 @@ use super::admin::AdminArgs;
 use super::confinement::{ConfinementArgs, Used};
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
+use super::proxies::ProxyArgs;
 use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
@@ -119,6 +120,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(super) proxies: ProxyArgs,
 
     #[command(flatten)]
     pub(super) state: StateArgs,

@@ -22,6 +22,7 @@ mod health;
 mod limits;
 mod maildirs;
 mod ports;
+mod proxies;
 mod resolve;
 mod show;
 mod state;

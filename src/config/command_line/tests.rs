@@ -99,6 +99,10 @@ fn each_flag_is_a_key() {
             "as-owner = true\nfirst-uid = 500\nmail-group = '8'",
             &["--as-owner", "--first-uid", "500", "--mail-group", "8"],
         ),
+        (
+            "proxy-from = ['192.0.2.1', '2001:db8::/64']\nproxy-tls = true",
+            &["--proxy-from", "192.0.2.1", "--proxy-from", "2001:db8::/64", "--proxy-tls"],
+        ),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",
