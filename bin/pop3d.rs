@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use pop3d::auth;
 use pop3d::config::{self, Args, Rereading, Task, UsageError};
+use pop3d::doctor;
 use pop3d::logging::Log;
 use pop3d::malloc;
 use pop3d::manual;
@@ -42,6 +43,13 @@ fn main() -> ExitCode {
             Ok(greeting) => writeln!(io::stdout(), "{greeting}").map_err(Into::into),
             Err(why) => Err(why.into()),
         },
+        Task::Doctor(args) => {
+            return match doctor::run(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(why) => fail(2, &why),
+            };
+        }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
         Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),

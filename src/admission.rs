@@ -154,7 +154,7 @@ fn refuse(stream: &Socket, origin: Origin, service: Service, reason: WhyRefused,
         (Protocol::Pop3, _) => pop3::TOO_MANY_CONNECTIONS,
     };
     // With TLS, a reply would need a handshake, which waits for the client.
-    if !begins_with_tls(service, &shared.settings()) {
+    if !begins_with_tls(service, origin, &shared.settings()) {
         net::refuse(stream, words);
     }
     // A health check is no client that was refused.
@@ -168,7 +168,7 @@ fn tell_refused(origin: Origin, service: Service, reason: WhyRefused, shared: &S
     shared.events.emit(&Client::refused(origin, service), What::Refused { reason, is_news });
 }
 
-/// Returns true if connections of `service` use TLS from their first octet on.
-pub(crate) fn begins_with_tls(service: Service, settings: &Settings) -> bool {
-    service == Service::Pop3s || service == Service::Peep && settings.peep_tls
+/// Returns true if connections of `service` use TLS from their first octet on. On a UNIX socket there is none.
+pub(crate) fn begins_with_tls(service: Service, origin: Origin, settings: &Settings) -> bool {
+    service == Service::Pop3s || service == Service::Peep && settings.peep_tls && origin.ip().is_some()
 }

@@ -19,7 +19,7 @@ use crate::events::{Client, EndResult, Ended, What};
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::metrics::Exporter;
-use crate::net::{self, Socket};
+use crate::net::{self, Listener, Socket};
 use crate::pool::Pool;
 use crate::pop3::{End, Summary};
 use crate::records::Records;
@@ -29,7 +29,7 @@ use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{acting, descriptors, peep, pop3};
+use crate::{acting, descriptors, peep, pop3, recovery};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -81,11 +81,13 @@ impl Server {
                 "without TLS, passwords are accepted only from this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
-        if config.settings.admin.is_roots {
+        // Without a port nobody logs in as this admin.
+        let admin = config.ports.peep.is_some().then_some(&config.settings.admin);
+        if admin.is_some_and(|admin| admin.is_roots) {
             log::warn!(
                 "running as root with the default admin, so only programs of root may log in as admin: see --peep-admin, --run-as"
             );
-        } else if config.settings.admin.is_default {
+        } else if admin.is_some_and(|admin| admin.is_default) {
             log::warn!(
                 "every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin"
             );
@@ -106,9 +108,9 @@ impl Server {
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         let peep_tls = if self.shared.settings().peep_tls { " over TLS" } else { "" };
-        let describe = |(service, address): (Service, String)| {
-            let tls = if service == Service::Peep { peep_tls } else { "" };
-            format!("{service}{tls} listening on {address}")
+        let describe = |(service, listener): (Service, &Listener)| {
+            let tls = if service == Service::Peep && listener.name().is_some() { peep_tls } else { "" };
+            format!("{service}{tls} listening on {}", listener.address())
         };
         self.listeners.iter().map(describe).collect()
     }
@@ -150,6 +152,7 @@ impl Server {
         reload.start(reloads).map_err(no_thread)?;
         exporter.map_or(Ok(()), |exporter| exporter.start(&shared)).map_err(no_thread)?;
         enforce_timeout(&shared);
+        recovery::start(&shared).map_err(no_thread)?;
         systemd::tell_ready();
         let pulse = Arc::new(Pulse::default());
         systemd::start_reporting(Arc::clone(&pulse), status_of(&shared)).map_err(no_thread)?;
@@ -243,7 +246,7 @@ fn serve(accepted: Accepted, shared: &Shared) {
         let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
         let (certificates, tls) = {
             let settings = shared.settings();
-            (settings.certificates.clone(), begins_with_tls(service, &settings))
+            (settings.certificates.clone(), begins_with_tls(service, client.origin, &settings))
         };
         let mut socket = Socket::new(&slot, sent, certificates);
         if tls {

@@ -16,6 +16,8 @@ mod config;
 mod confinement;
 // Dialogues in files, one for each rule of POP3.
 mod dialogues;
+// `pop3d doctor`.
+mod doctor;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.
@@ -48,6 +50,8 @@ mod log;
 mod logins;
 // Maildrops on disk, and files that change during a session.
 mod maildrops;
+// A real Dovecot on the same Maildir.
+mod beside_dovecot;
 // Maildirs that other programs use, too.
 mod neighbours;
 // The commands and tables of the manual, and `pop3d help`.
@@ -68,6 +72,7 @@ mod metrics;
 mod package;
 // PEEP, its counters and its settings.
 mod peep;
+mod peep_socket;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and profiles.

@@ -14,6 +14,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Sub
 use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
+use crate::doctor::DoctorArgs;
 use crate::manual::Page;
 
 /// What the operator asks the program to do.
@@ -25,6 +26,8 @@ pub enum Task {
     Check(Box<Args>),
     /// Ask a running server for its greeting.
     Health(Box<Args>),
+    /// Examine maildrops.
+    Doctor(Box<DoctorArgs>),
     /// Print these settings, which are in the form of a configuration file.
     Show(String),
     /// Ask for a password and print its hash.
@@ -58,6 +61,13 @@ enum OtherTask {
     Health {
         #[command(flatten)]
         args: Box<Args>,
+    },
+
+    /// Examine the mail of these users, or of all, before pop3d serves it: what cannot be read, names and sizes that are
+    /// wrong, locks, quota; the exit status is 1 if something needs a hand. It changes nothing
+    Doctor {
+        #[command(flatten)]
+        args: Box<DoctorArgs>,
     },
 
     /// Print the settings of a server with these flags as a configuration file
@@ -139,6 +149,7 @@ impl Task {
             }
             Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
             Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
+            Some(OtherTask::Doctor { args }) => Ok(Self::Doctor(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))

@@ -96,10 +96,25 @@ impl Args {
 
     /// Opens `path` as the mail directory.
     pub(super) fn open_mail_root(&self, path: PathBuf) -> Result<MailRoot, ConfigError> {
+        self.open_mail_root_with(path, self.layouts())
+    }
+
+    fn open_mail_root_with(&self, path: PathBuf, layouts: Layouts) -> Result<MailRoot, ConfigError> {
+        MailRoot::with_layouts(path.clone(), Arc::new(layouts)).map_err(|error| ConfigError::MailRoot(path, error))
+    }
+
+    fn layouts(&self) -> Layouts {
         let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
-        let layouts =
-            Arc::new(Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules()));
-        MailRoot::with_layouts(path.clone(), layouts).map_err(|error| ConfigError::MailRoot(path, error))
+        Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules())
+    }
+
+    /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.
+    ///
+    /// # Errors
+    /// [`ConfigError`], if one of them cannot be used.
+    pub fn look(&self) -> Result<(Users, MailRoot), ConfigError> {
+        let mail_root = self.open_mail_root_with(self.mailbox.clone(), self.layouts().read_only())?;
+        Ok((self.open_users(None)?, mail_root))
     }
 
     pub(super) fn max_connections(&self) -> usize {
@@ -107,7 +122,12 @@ impl Args {
     }
 
     pub(super) fn ports(&self) -> Ports {
-        Ports { pop3: self.pop3_endpoint(), pop3s: self.pop3s_endpoint(), peep: self.peep_endpoint() }
+        Ports {
+            pop3: self.pop3_endpoint(),
+            pop3s: self.pop3s_endpoint(),
+            peep: self.peep_endpoint(),
+            peep_socket: self.peep_socket.file(),
+        }
     }
 
     pub(super) fn stats_log(&self) -> Option<StatsLog> {

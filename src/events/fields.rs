@@ -1,6 +1,6 @@
 //! The named values of an event, for consumers that want them one by one: the log in JSON, and followers.
 //!
-//! This is the only place that knows their names. Text, numbers and seconds keep their types.
+//! The names are written only here. Text, numbers and seconds keep their types.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 //! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
 //! - [`Follower`] reads the events as lines, for PEEP's `f`. `line` formats them and `ring` keeps them for a moment.
 //!
-//! Events are not emitted for each command: what a session does often, it adds up and tells with its end.
+//! Commands are no events. A session counts them, and its last event has the sums.
 
 mod client;
 mod event;

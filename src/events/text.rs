@@ -1,4 +1,4 @@
-//! The line of an event in the log. This is the only place that knows it.
+//! The line of an event in the log. Its words are written only here.
 
 use std::fmt;
 

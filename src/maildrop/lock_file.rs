@@ -8,6 +8,7 @@
 //! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
 //! file may replace it by a new one. Then the lock on the old file is lost.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -19,7 +20,7 @@ use rustix::process::geteuid;
 
 use super::directory::Directory;
 use super::layout;
-use super::location::Location;
+use super::location::{Location, OwnFiles};
 use super::lock::Holder;
 use super::lock_record::{self, Elsewhere, LENGTH};
 use super::message::Folder;
@@ -148,12 +149,18 @@ pub(super) fn named_holder(location: &Location, folder: Folder) -> Option<Elsewh
 
 /// Returns which session of another server holds the lock now, if one does and the file tells. Does not take the lock.
 pub(super) fn holder_elsewhere(location: &Location) -> Option<Elsewhere> {
+    held_elsewhere(location)?.1
+}
+
+/// Returns the lock file that is locked now, if one is, and the session that it names.
+pub(super) fn held_elsewhere(location: &Location) -> Option<(File, Option<Elsewhere>)> {
     let folder = folder(location).ok()??;
     // A Maildir may have been locked before it had a cur/.
     let folders = [Some(folder), (folder == Folder::Cur).then_some(Folder::New)];
-    let is_locked =
-        |&folder: &Folder| location.root().file(&path(location, folder)).is_ok_and(|(file, _)| is_locked(&file.into()));
-    named_holder(location, folders.into_iter().flatten().find(is_locked)?)
+    folders.into_iter().flatten().find_map(|folder| {
+        let (file, _) = location.root().file(&path(location, folder)).ok()?;
+        is_locked(&file).then(|| (file, named_holder(location, folder)))
+    })
 }
 
 /// The path of a lock file below the mail root.
@@ -167,14 +174,19 @@ fn open(location: &Location, folder: Folder) -> io::Result<Option<OwnedFd>> {
     let directory = || location.root().directory(&own.directory);
     let name = own.name(FILE);
     match location.root().lock_file(&own.path(FILE)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if is_missing(&error) => create(&directory()?, &name),
+        Ok(file) if location.root().may_use(&own, &file) => Ok(Some(file)),
+        Ok(_) => {
+            let directory = directory()?;
+            directory.unlink(&name)?;
+            create(&own, &directory, &name)
+        }
+        Err(error) if is_missing(&error) => create(&own, &directory()?, &name),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
             if !directory.has_file(&name) || directory.unlink(&name).is_err() {
                 return Err(error);
             }
-            create(&directory, &name)
+            create(&own, &directory, &name)
         }
         Err(error) => Err(error),
     }
@@ -191,8 +203,8 @@ fn share_if_roots(location: &Location, file: &OwnedFd, stat: &Stat) -> io::Resul
     Ok(())
 }
 
-fn create(directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
-    match directory.create(name) {
+fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    match own.create(directory, name) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
@@ -209,7 +221,7 @@ fn try_lock(file: &OwnedFd) -> io::Result<()> {
 }
 
 /// Returns true if the lock is held through another open file.
-fn is_locked(file: &OwnedFd) -> bool {
+fn is_locked(file: &File) -> bool {
     let mut found = whole_file();
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
 }
@@ -245,7 +257,7 @@ fn is_obstacle(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::maildrop::MailRoot;
-    use std::fs::{self, File, Permissions};
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::path::{Path, PathBuf};
 

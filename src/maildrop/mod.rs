@@ -9,23 +9,27 @@
 //! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
-//!   login to login.
+//!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
+//! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod compressed;
 mod directory;
+mod every;
 mod files;
 mod format;
 mod given_ids;
 mod homes;
 mod identity;
 mod index;
+mod inspect;
 mod layout;
 mod location;
 mod lock;
@@ -56,18 +60,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
-use format::Format;
-pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
+use format::{Format, LeftOut, Listing};
+use given_ids::GivenIds;
+pub use given_ids::{UniqueIdFormat, UniqueIdRules, UniqueIds};
+pub use inspect::{Fault, Finding, Findings, Held, HeldBy, Inspection, Layout, inspect};
 pub use layout::{LayoutChoice, Layouts, MaildirRules};
 pub use location::Location;
 use location::is_link;
 pub use lock::{Holder, Lock, LockError, Locks};
 pub use lock_record::Elsewhere;
 use marks::Marks;
+use mbox::Mbox;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 pub use opened::{FileRange, OpenMessage, Source, shortened};
+use root::Look;
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
 pub use update::Update;
@@ -116,14 +125,17 @@ pub struct Maildrop {
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
-    /// The messages that the client has retrieved, if they are to be marked as seen.
-    retrieved: Option<Marks>,
+    /// The messages that the client has retrieved.
+    retrieved: Marks,
+    location: Location,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
     corrections: BTreeMap<usize, u64>,
-    /// The unique-ids that another server gave to messages, by ascending index.
-    given_ids: Box<[(usize, Vec<u8>)]>,
+    /// The unique-ids that another server gave to messages.
+    given_ids: GivenIds,
+    /// The files that would be messages if they could be read.
+    left_out: Vec<LeftOut>,
 }
 
 impl Maildrop {
@@ -145,12 +157,11 @@ impl Maildrop {
     /// When the maildrop exists and cannot be read.
     pub fn open(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
-        let messages = format.list()?;
+        let Listing { mut messages, left_out } = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), format.inbox(&messages));
-        let retrieved = location.root().layouts().maildirs().seen.then(Marks::default);
-        let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, retrieved, octets, corrections, given_ids })
+        let given_ids = GivenIds::of(&location, &mut *format, &mut messages);
+        let (marks, retrieved, corrections) = (Marks::default(), Marks::default(), BTreeMap::new());
+        Ok(Self { format, messages, marks, retrieved, location, octets, corrections, given_ids, left_out })
     }
 
     /// How many messages are not marked as deleted.
@@ -189,10 +200,16 @@ impl Maildrop {
     }
 
     fn id_of<'a>(&'a self, index: usize, message: &'a Message) -> Cow<'a, [u8]> {
-        match self.given_ids.binary_search_by_key(&index, |&(index, _)| index) {
-            Ok(at) => Cow::Borrowed(&self.given_ids[at].1),
-            Err(_) => self.format.unique_id(index, message),
+        match self.given_ids.get(index) {
+            Some(id) => Cow::Borrowed(id),
+            None => self.format.unique_id(index, message),
         }
+    }
+
+    /// How many messages have a unique-id that another server gave them.
+    #[must_use]
+    pub fn given_ids(&self) -> usize {
+        self.given_ids.count()
     }
 
     /// The messages that are not marked as deleted, with their numbers.
@@ -238,15 +255,20 @@ impl Maildrop {
 
     /// Notes that the client has retrieved all of a message.
     pub fn note_retrieved(&mut self, number: MessageNumber) {
-        if let Some(retrieved) = &mut self.retrieved {
-            retrieved.insert(number.index());
+        if self.marks_seen() || self.given_ids.is_noting() {
+            self.retrieved.insert(number.index());
         }
     }
 
     /// Returns true if [`Self::commit`] has anything to do.
     #[must_use]
     pub fn needs_update(&self) -> bool {
-        self.marks.len() > 0 || self.retrieved.as_ref().is_some_and(|retrieved| retrieved.len() > 0)
+        self.marks.len() > 0 || (self.marks_seen() && self.retrieved.len() > 0)
+    }
+
+    /// Returns true if retrieved messages are to be marked as seen.
+    fn marks_seen(&self) -> bool {
+        self.location.root().layouts().maildirs().seen
     }
 
     /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
@@ -257,11 +279,13 @@ impl Maildrop {
             0 => Update::default(),
             _ => self.format.remove(&self.messages, &self.marks.in_order()),
         };
-        let mut retrieved = self.retrieved.take().unwrap_or_default().in_order();
+        let mut retrieved = self.retrieved.in_order();
         retrieved.retain(|&index| !self.marks.contains(index));
-        if !retrieved.is_empty() {
-            self.format.mark_seen(&self.messages, retrieved);
+        if self.marks_seen() && !retrieved.is_empty() {
+            self.format.mark_seen(&self.messages, retrieved.clone());
         }
+        self.retrieved = Marks::default();
+        self.given_ids.fix(&self.location, &self.messages, &retrieved);
         update
     }
 }
@@ -272,6 +296,33 @@ impl Drop for Maildrop {
         if !self.corrections.is_empty() {
             self.format.correct_index(&self.messages, &self.corrections);
         }
+        let retrieved = self.retrieved.in_order();
+        if !retrieved.is_empty() {
+            self.given_ids.fix(&self.location, &self.messages, &retrieved);
+        }
+    }
+}
+
+/// Finishes what a server that was killed has begun at an mbox, and removes the dot-lock that it has left. The maildrop is locked
+/// for `holder` meanwhile.
+///
+/// # Errors
+/// When the maildrop cannot be looked at or locked, or the removal cannot be finished.
+pub fn finish_interrupted(locks: &Arc<Locks>, location: Location, holder: Holder) -> Result<(), LockError> {
+    let mbox = |location: &Location| -> io::Result<Option<Mbox>> {
+        let is_file = matches!(location.root().look(location)?, Look::File);
+        Ok(is_file.then(|| Mbox::new(location.clone())))
+    };
+    let found = match mbox(&location) {
+        Err(error) if is_link(&error) => mbox(&location.behind_link()?)?,
+        found => found?,
+    };
+    match found {
+        Some(mbox) if mbox.is_interrupted()? => {
+            let _lock = locks.lock(&location, holder)?;
+            Ok(mbox.finish_interrupted()?)
+        }
+        _ => Ok(()),
     }
 }
 

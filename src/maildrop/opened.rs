@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use super::compressed::Decompressed;
+
 /// A message opened for sending.
 #[derive(Debug)]
 pub struct OpenMessage {
@@ -18,12 +20,15 @@ pub struct OpenMessage {
 pub enum Source {
     /// A range of a file.
     File(FileRange),
+    /// A compressed file.
+    Compressed(Box<Decompressed>),
 }
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::File(range) => range.read(buffer),
+            Self::Compressed(decompressed) => decompressed.read(buffer),
         }
     }
 }

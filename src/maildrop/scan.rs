@@ -17,6 +17,7 @@ use std::io;
 use std::mem;
 
 use super::directory::Directory;
+use super::format::{LeftOut, Listing};
 use super::identity::{Identity, Stamp, Stamps, is_settled};
 use super::index::Index;
 use super::layout;
@@ -63,8 +64,8 @@ pub(super) struct Listed {
 /// The messages that one listing has found.
 struct Found {
     messages: Vec<Message>,
-    /// False if a file was left out because it cannot be read.
-    complete: bool,
+    /// The files that cannot be read.
+    left_out: Vec<LeftOut>,
     /// True if a listed file did not exist any more when it was to be measured.
     lost: bool,
 }
@@ -181,14 +182,14 @@ impl Folders {
 
     /// Lists the messages, measures those that `index` does not know, and writes a new index if it differs from the old
     /// one.
-    pub(super) fn refresh(&self, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
+    pub(super) fn refresh(&self, index: Option<Index>, now: i64) -> io::Result<Listing> {
         let stamps = self.stamps(now)?; // taken before the directories are listed
         let index = index.unwrap_or_default();
-        let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
+        let (mut messages, mut left_out) = (Cow::Borrowed(&index.entries[..]), Vec::new());
         for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(&messages)?;
-            complete = found.complete;
+            left_out = mem::take(&mut found.left_out);
             let undisturbed = self.times()? == before;
             if !undisturbed {
                 // A file that is missing now was renamed or removed during the listing. Listing a removed file does no
@@ -206,14 +207,14 @@ impl Folders {
         // A file that was written to just now may be written to again without a change of its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
         // An unreadable message may become readable without a change of the directories.
-        let complete = complete && messages.iter().all(|message| settled(&message));
+        let complete = left_out.is_empty() && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
         let entries = messages.iter().filter(settled);
         let is_known = entries.clone().map(base_and_content).eq(index.entries.iter().map(base_and_content));
         if !is_known || (stamps.is_some() && stamps != index.stamps) {
             Index::save(self.location.root(), &self.location.own_files(Folder::Top), stamps, entries);
         }
-        Ok(messages)
+        Ok(Listing { messages, left_out })
     }
 
     /// Lists the messages once and measures those that are not `known`.
@@ -235,7 +236,7 @@ impl Folders {
         let paths: Vec<&FilePath> = unknown.iter().map(|file| &file.path).collect();
         let measured = measure::all(&paths, |path| self.open_file(path)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), complete: true, lost: false };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), left_out: Vec::new(), lost: false };
         for (Listed { path, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
@@ -244,7 +245,7 @@ impl Folders {
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&self.location.file(&path)));
-                    found.complete = false;
+                    found.left_out.push(LeftOut { path: path.shown(), error });
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
 //!
-//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them.
+//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them; [`SocketFile`] is a UNIX socket.
 //! - [`Origin`] says where a client comes from; [`proxy`] reads it from the header of a proxy.
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
@@ -21,6 +21,7 @@ mod patience;
 pub mod proxy;
 mod self_signed;
 mod socket;
+mod socket_file;
 mod tls;
 
 pub use address::ListenAddress;
@@ -32,3 +33,4 @@ pub use listener::Listener;
 pub use origin::Origin;
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};
+pub use socket_file::SocketFile;
