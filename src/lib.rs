@@ -59,6 +59,7 @@ pub mod reload;
 pub mod server;
 pub mod settings;
 pub mod shared;
+mod span;
 pub mod state;
 pub mod stats;
 pub mod systemd;

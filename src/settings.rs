@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::acting::Owners;
 use crate::auth::Credentials;
 use crate::guard::MinRate;
-use crate::maildrop::MailRoot;
+use crate::maildrop::{Busy, MailRoot};
 use crate::net::Certificates;
 use crate::transform::Transform;
 
@@ -28,6 +28,8 @@ pub struct Settings {
     pub mail_root: Arc<MailRoot>,
     /// The ids that sessions take; `None` if they keep the server's.
     pub owners: Option<Arc<Owners>>,
+    /// What a login to a maildrop does that has a session.
+    pub busy: Busy,
     /// The autologout timer: how long a POP3 client may send no command.
     pub timeout: Option<Duration>,
     /// The lowest rate at which a client may read.

@@ -10,9 +10,9 @@ use parking_lot::RwLock;
 use crate::acting::ActingAs;
 use crate::auth::{UserName, Users};
 use crate::connections::{Connections, Protocol};
-use crate::events::Events;
+use crate::events::{Client, Events};
 use crate::guard::{Guard, Limits};
-use crate::maildrop::{Location, Locks};
+use crate::maildrop::{Holder, Location, Lock, LockError, Locks, Terms, WhenBusy};
 use crate::net::Origin;
 use crate::reload::Reloader;
 use crate::settings::Settings;
@@ -28,6 +28,9 @@ pub const LOGIN_LIMIT_WHEN_FULL: Duration = Duration::from_secs(10);
 
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often a login looks again whether a session can be taken over.
+const TAKE_OVER_POLL: Duration = Duration::from_millis(50);
 
 /// One server's state.
 #[derive(Debug)]
@@ -88,6 +91,29 @@ impl Shared {
         };
         let location = settings.mail_root.location_of(user, &mailbox)?;
         Ok((acting, location))
+    }
+
+    /// Locks a maildrop for a client that has logged in. If the settings say so, that ends an idle session of the same user.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn lock(&self, location: &Location, client: &Client) -> Result<Lock, LockError> {
+        let busy = self.settings.read().busy;
+        let terms = busy.terms();
+        let WhenBusy::TakeOver(idle) = busy.when else { return self.locks.lock(location, client.into(), terms) };
+        let deadline = Instant::now() + terms.patience;
+        let mut patience = Duration::ZERO;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.locks.lock(location, client.into(), Terms { patience: patience.min(left), ..terms }) {
+                Err(LockError::HeldBy(Holder { session: Some(session), .. })) if !left.is_zero() => {
+                    let _ = self.connections.take_over(session, idle);
+                }
+                Err(LockError::HeldElsewhere(_)) if !left.is_zero() => {}
+                result => return result,
+            }
+            patience = TAKE_OVER_POLL;
+        }
     }
 
     /// The settings in force at this moment.

@@ -2,6 +2,7 @@
 //! plugin for quotas and the plugin that compresses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -286,8 +287,10 @@ fn a_maildir_that_dovecot_compresses_is_shared() {
 // ---------------------------------------------------------------------------------------------------------------------
 // At the same time
 
-/// How many messages the test delivers.
-const COUNT: u32 = 200;
+/// How many messages the test delivers: 200, or as many as POP3D_SHARED_MESSAGES says.
+fn count() -> u32 {
+    env::var("POP3D_SHARED_MESSAGES").map_or(200, |count| count.parse().expect("a number of messages"))
+}
 
 /// Changes the flags of all messages in a folder until `done` is set. The number of rounds is limited, so that this ends
 /// even if the test fails.
@@ -331,6 +334,7 @@ fn fetch_and_remove(server: &Server) -> Vec<u32> {
 /// or shown twice, and neither server logs an error.
 #[test]
 fn imap_and_pop3_change_a_maildir_at_the_same_time() {
+    let count = count();
     let server = Server::builder().flags(FLAGS).start();
     let maildrop = server.maildrop();
     let dovecot = Dovecot::new(&maildrop, Some("gz"));
@@ -344,7 +348,7 @@ fn imap_and_pop3_change_a_maildir_at_the_same_time() {
             scope.spawn(move || change_flags(imap, folder, done))
         });
         let storing = scope.spawn(move || {
-            for n in 1..=COUNT {
+            for n in 1..=count {
                 imap.append(["INBOX", "Junk"][n as usize % 2], &message(n));
             }
             imap
@@ -359,10 +363,10 @@ fn imap_and_pop3_change_a_maildir_at_the_same_time() {
     });
     removed.extend(fetch_and_remove(&server));
     removed.sort_unstable();
-    assert_eq!(removed, (1..=COUNT).filter(|n| n % 5 > 0).collect::<Vec<_>>());
+    assert_eq!(removed, (1..=count).filter(|n| n % 5 > 0).collect::<Vec<_>>());
     let mut session = server.session();
     let left = numbers(&mut session);
-    assert_eq!(left.keys().copied().collect::<Vec<_>>(), (1..=COUNT).filter(|n| n % 5 == 0).collect::<Vec<_>>());
+    assert_eq!(left.keys().copied().collect::<Vec<_>>(), (1..=count).filter(|n| n % 5 == 0).collect::<Vec<_>>());
     session.quit();
     let mut imap = dovecot.imap();
     assert_eq!(imap.flags("INBOX").len() + imap.flags("Junk").len(), left.len());

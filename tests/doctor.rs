@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
+
+mod against;
 
 use crate::harness::{MailRoot, PROGRAM, Server, USER, bounded_output, copy_of_program};
 
@@ -66,6 +69,13 @@ fn state(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32, Vec<u8>)> {
     all
 }
 
+/// A message as Dovecot compresses it.
+fn compressed(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
 #[test]
 fn a_healthy_maildrop_is_one_line() {
     let mail = MailRoot::new();
@@ -95,7 +105,8 @@ fn every_fault_of_a_maildir_is_found_and_nothing_is_changed() {
     maildrop.put("cur/5.long.h", format!("{}\n", "x".repeat(999)));
     maildrop.put("cur/6.twice.h:2,", text);
     maildrop.put("new/6.twice.h", "Subject: other\n\n");
-    maildrop.put("cur/7.z.h,S=50:2,SZ", b"\x1f\x8b\x08\0");
+    maildrop.put("cur/7.z.h,S=14:2,SZ", compressed(text));
+    maildrop.put("cur/7.zw.h,S=13:2,SZ", compressed(text));
     maildrop.put("cur/8.bad\u{1b}[2J", text);
     let old = maildrop.put("tmp/old", text);
     maildrop.put("tmp/young", text);
@@ -104,18 +115,18 @@ fn every_fault_of_a_maildir_is_found_and_nothing_is_changed() {
     fs::write(maildrop.path("maildirsize"), "1000S\n 14 1\n").unwrap();
     let before = state(mail.path());
     let (code, report) = examined(&mail, USER, &[]);
-    assert_eq!((code, &report["layout"], &report["messages"]), (Some(1), &json!("maildir"), &json!(10)));
+    assert_eq!((code, &report["layout"], &report["messages"]), (Some(1), &json!("maildir"), &json!(11)));
     assert_eq!(report["needs_a_hand"], json!(true));
     let duplicates = findings(&report).into_iter().find(|it| it.0 == "duplicate").unwrap();
     assert_eq!(duplicates.1, 1);
     let rest: Vec<_> = findings(&report).into_iter().filter(|it| it.0 != "duplicate").collect();
     let expected = [
-        found("wrong_stored_size", &["cur/1.a.h,S=15:2,S"]),
+        found("wrong_stored_size", &["cur/1.a.h,S=15:2,S", "cur/7.zw.h,S=13:2,SZ"]),
         found("wrong_wire_size", &["cur/2.a.h,W=99:2,S"]),
         found("left_over", &["tmp/old"]),
         found("quota", &["maildirsize"]),
         found("invalid_name", &["cur/3.a h", "cur/8.bad\u{1b}[2J"]),
-        found("compressed", &["cur/7.z.h,S=50:2,SZ"]),
+        found("compressed", &["cur/7.z.h,S=14:2,SZ", "cur/7.zw.h,S=13:2,SZ"]),
         found("no_line_end", &["cur/5.end.h,S=1,W=1"]),
         found("nul", &["cur/4.nul.h"]),
         found("long_line", &["cur/5.long.h"]),
@@ -298,7 +309,10 @@ fn the_users_file_says_whose_mail_is_where() {
         report["maildrops"].as_array().unwrap().iter().map(|it| (&it["user"], &it["messages"])).collect();
     assert_eq!(seen, [(&json!("ana"), &json!(1)), (&json!("bob"), &json!(1))]);
     assert_eq!(code, Some(0));
-    assert_eq!(report["summary"], json!({"maildrops": 2, "messages": 2, "octets": 6, "need_a_hand": 0}));
+    assert_eq!(
+        report["summary"],
+        json!({"maildrops": 2, "messages": 2, "octets": 6, "need_a_hand": 0, "against": null})
+    );
 }
 
 #[test]
@@ -316,4 +330,15 @@ fn folders_and_links_are_examined_as_a_session_sees_them() {
     assert_eq!((code, &report["messages"]), (Some(0), &json!(2)));
     assert_eq!(findings(&report), [found("no_line_end", &[".Junk/cur/2.a.h:2,"])]);
     assert_eq!((state(mail.path()), state(elsewhere.path())), before);
+}
+
+#[test]
+fn without_names_and_accounts_all_of_the_mail_directory_is_examined() {
+    let mail = MailRoot::new();
+    mail.maildrop("b.org/ana/Maildir").put("new/1.a.h", "a\n");
+    mail.maildrop("b.org/bob/Maildir").put("new/1.a h", "a\n");
+    let (code, output, error) = doctor(&["-m", mail.path().join("%d/%n/Maildir").to_str().unwrap()]);
+    let names: Vec<_> = output.lines().map(|line| line.split(&[':', ','][..]).next().unwrap()).collect();
+    assert_eq!(names, ["ana@b.org", "bob@b.org", "  note", "2 maildrops"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
 }

@@ -4,6 +4,8 @@
 mod accounts;
 // Sessions, bans and draining by PEEP 1.1.
 mod admin;
+// Several clients of one user.
+mod busy;
 // Broken connections, servers that are killed, mail that vanishes.
 mod anomalies;
 // certbot's directories and the deploy hook.

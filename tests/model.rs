@@ -2,8 +2,9 @@
 //! to be the model's answer, and after each step the files on disk have to be those of the model.
 //!
 //! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send
-//! QUIT without waiting for the answer. Mail programs deliver, move, flag and remove messages, also while the server
-//! answers. An admin ends sessions. The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
+//! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them.
+//! Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions. The server
+//! is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
 //! times, so that the server trusts its index wherever its rules allow that.
 //!
 //! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest
@@ -34,6 +35,27 @@ const CLIENTS: usize = 3;
 
 /// The modification time of messages, in seconds since 1970: long ago.
 const THEN: u64 = 1_000_000_000;
+
+/// What a login does if the maildrop has a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// It is refused.
+    Refused,
+    /// It ends that session (`--busy take-over=0s`).
+    TakesOver,
+    /// Both have it (`--shared-maildrops`).
+    Shares,
+}
+
+impl Busy {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Refused => &[],
+            Self::TakesOver => &["--busy", "take-over=0s"],
+            Self::Shares => &["--shared-maildrops"],
+        }
+    }
+}
 
 /// The users. Their passwords are their names, which say what kind of maildrop they have.
 const USERS: [&str; 2] = ["flat", "maildir"];
@@ -256,30 +278,31 @@ struct World {
     server: Server,
     mails: [Mail; USERS.len()],
     sessions: [Session; CLIENTS],
-    /// True if a client may still log in to a maildrop that is in use.
+    busy: Busy,
+    /// True if a client may still log in to a maildrop that is in use and be refused.
     may_try_in_use: bool,
     rests: u64,
 }
 
-fn start(mail: &MailRoot) -> Server {
+fn start(mail: &MailRoot, busy: Busy) -> Server {
     let builder = USERS.iter().fold(Server::builder().mail(mail), |builder, user| builder.user(user, user));
-    builder.flags(["-qq"]).start()
+    builder.flags(["-qq"]).flags(busy.flags().iter().copied()).start()
 }
 
 impl World {
     /// Starts a server. `old` becomes the flat maildrop; its messages are old enough to be entered in the index.
-    fn new(old: PathBuf, may_try_in_use: bool) -> Self {
+    fn new(old: PathBuf, busy: Busy, may_try_in_use: bool) -> Self {
         let mail = MailRoot::new();
         let flat = mail.maildrop(USERS[FLAT]);
         fs::rename(old, flat.path("")).unwrap();
         mail.maildrop(USERS[1]).make_maildir();
-        let server = start(&mail);
+        let server = start(&mail, busy);
         let mut mails = [Mail::default(), Mail::default()];
         for number in 0..OLD_MESSAGES {
             mails[FLAT].delivered.push(Message::new(flat_name(number), old_message(number)));
         }
         let sessions = Default::default();
-        Self { mail, server, mails, sessions, may_try_in_use, rests: 0 }
+        Self { mail, server, mails, sessions, busy, may_try_in_use, rests: 0 }
     }
 
     fn maildrop(&self, user: usize) -> Maildrop {
@@ -296,7 +319,7 @@ impl World {
             Step::Say(client, user, commands) => {
                 if let Some(user) = user
                     && self.sessions[client].transaction.is_none()
-                    && self.holder(user).is_none()
+                    && (self.busy != Busy::Refused || self.holder(user).is_none())
                 {
                     self.say(client, &[Command::LogIn(user)]);
                 }
@@ -345,17 +368,19 @@ impl World {
         }
     }
 
-    /// Returns false for a login to a maildrop that is in use, except for the one that each case may have.
+    /// Returns false for a login that is refused because the maildrop is in use, except for the one that each case may have.
     fn may_send(&mut self, client: usize, command: &Command) -> bool {
         match command {
-            Command::LogIn(user) if self.holder(*user).is_some_and(|holder| holder != client) => {
+            Command::LogIn(user)
+                if self.busy == Busy::Refused && self.holder(*user).is_some_and(|holder| holder != client) =>
+            {
                 mem::take(&mut self.may_try_in_use)
             }
             _ => true,
         }
     }
 
-    /// The client whose session holds this user's maildrop.
+    /// A client whose session holds this user's maildrop.
     fn holder(&self, user: usize) -> Option<usize> {
         let holds = |session: &Session| session.transaction.as_ref().is_some_and(|it| it.user == user);
         self.sessions.iter().position(holds)
@@ -442,14 +467,20 @@ impl World {
     fn answer_before_login(&mut self, client: usize, command: &Command) {
         match command {
             Command::LogIn(user) => {
-                let in_use = self.holder(*user).is_some();
+                let holder = self.holder(*user);
                 let messages = self.mails[*user].present().into_iter().map(|at| (at, false)).collect();
                 self.client(client).ok();
-                if in_use {
+                if self.busy == Busy::Refused && holder.is_some() {
                     let refusal = self.client(client).err();
                     assert!(refusal.starts_with("[IN-USE]"), "{refusal}");
                 } else {
                     self.client(client).ok();
+                    if self.busy == Busy::TakesOver
+                        && let Some((mut old, _)) = holder.and_then(|holder| self.leave(holder))
+                    {
+                        assert!(old.err().starts_with("[SYS/TEMP] another login"));
+                        old.closed();
+                    }
                     self.sessions[client].transaction = Some(Transaction { user: *user, messages });
                 }
             }
@@ -548,7 +579,7 @@ impl World {
             }
         }
         self.sessions = Default::default();
-        self.server = start(&self.mail);
+        self.server = start(&self.mail, self.busy);
     }
 
     // Mail programs
@@ -769,7 +800,8 @@ fn the_server_does_what_the_model_does() {
     let config = Config { cases, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
         let (number, old) = old.next();
-        let mut world = World::new(old, number % CASES_FOR_A_LOGIN_IN_USE == 0);
+        let busy = [Busy::Refused, Busy::TakesOver, Busy::Refused, Busy::Shares][number % 4];
+        let mut world = World::new(old, busy, number % CASES_FOR_A_LOGIN_IN_USE == 0);
         steps.into_iter().for_each(|step| world.take(step));
         world.end();
         Ok(())

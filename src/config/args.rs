@@ -10,6 +10,7 @@ use log::LevelFilter;
 
 use super::accounts::{Account, AccountsArgs};
 use super::admin::AdminArgs;
+use super::busy::BusyArgs;
 use super::confinement::{ConfinementArgs, Used};
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
@@ -133,6 +134,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) maildirs: MaildirArgs,
+
+    #[command(flatten)]
+    pub(super) busy: BusyArgs,
 
     #[command(flatten)]
     pub(super) accounts: AccountsArgs,

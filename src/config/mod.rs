@@ -13,6 +13,7 @@ mod accounts;
 mod admin;
 mod again;
 mod args;
+mod busy;
 mod check;
 mod command_line;
 mod confinement;

@@ -57,6 +57,7 @@ impl Args {
             transform,
             certificates,
             owners: self.confinement.owners().map(Arc::new),
+            busy: self.busy.rules(),
             timeout: seconds(self.timeout),
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,

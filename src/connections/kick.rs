@@ -1,10 +1,10 @@
-//! Lists the open connections and ends some of them, as an admin asks for it.
+//! Lists the open connections and ends some of them, as an admin or another login asks for it.
 
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Connection, Connections};
+use super::{Connection, Connections, EndedBy, Stage};
 
 /// How long a session may take to tell its client that it was ended. One that waits for a command does so at once; one
 /// that does not may be blocked in a write, so its connection is closed after this time.
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl Connection {
     /// Ends the session before its next command, unless it is in the UPDATE state. Returns false if it is, or if it was
     /// ended before.
-    fn kick(&self) -> bool {
-        let is_new = self.client.progress.kick();
+    fn kick(&self, by: EndedBy) -> bool {
+        let is_new = self.client.progress.kick(by);
         if is_new {
             self.end_reading();
         }
@@ -44,7 +44,7 @@ impl Connections {
     /// `None` if there is no such connection.
     #[must_use]
     pub fn kick_later(&self, id: u64) -> Option<usize> {
-        self.state.lock().open.get(&id).map(|connection| usize::from(connection.client.progress.kick()))
+        self.state.lock().open.get(&id).map(|connection| usize::from(connection.client.progress.kick(EndedBy::Admin)))
     }
 
     /// Ends the sessions of the open connections that are `meant`, without an UPDATE state. Sessions that are in the
@@ -53,14 +53,33 @@ impl Connections {
     #[must_use]
     pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
         let meant: Vec<_> = self.open().into_iter().filter(|connection| meant(connection)).collect();
-        let ended = meant.iter().filter(|connection| connection.kick()).count();
-        if !self.have_ended(&meant, GRACE) {
+        let ended = self.end(&meant, EndedBy::Admin);
+        (!meant.is_empty()).then_some(ended)
+    }
+
+    /// Ends the session with this number for another login of the user, if its client has sent nothing for `idle`. It has no
+    /// UPDATE state then, and if it is in that state, it is left to finish. Waits as [`Self::kick`] does. Returns true if
+    /// the session was ended.
+    #[must_use]
+    pub fn take_over(&self, id: u64, idle: Duration) -> bool {
+        let connection = self.state.lock().open.get(&id).cloned();
+        let is_idle = |connection: &Connection| {
+            let waits = connection.waiting_since.lock().is_some_and(|since| since.elapsed() >= idle);
+            waits && connection.client.progress.stage() == Stage::Transaction
+        };
+        connection.filter(|it| is_idle(it)).is_some_and(|connection| self.end(&[connection], EndedBy::Login) > 0)
+    }
+
+    /// Ends sessions and waits for them. Returns how many were ended.
+    fn end(&self, meant: &[Arc<Connection>], by: EndedBy) -> usize {
+        let ended = meant.iter().filter(|connection| connection.kick(by)).count();
+        if !self.have_ended(meant, GRACE) {
             for connection in meant.iter().filter(|connection| connection.client.progress.is_kicked()) {
                 let _ = connection.stream.shutdown(Shutdown::Both);
             }
-            self.have_ended(&meant, PATIENCE);
+            self.have_ended(meant, PATIENCE);
         }
-        (!meant.is_empty()).then_some(ended)
+        ended
     }
 
     /// Waits until these sessions have ended. Returns false if that takes longer than `limit`.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub use self::connection::Connection;
-pub use self::progress::{Progress, Stage};
+pub use self::progress::{EndedBy, Progress, Stage};
 pub use self::service::Service;
 pub use self::slot::{Reservation, Slot};
 use self::state::{ForAdmin, State};

@@ -23,8 +23,20 @@ impl Stage {
     const ALL: [Self; 5] = [Self::Authorization, Self::Transaction, Self::Update, Self::Admin, Self::Viewer];
 }
 
-/// This bit is set in [`Progress::stage`] once an admin has ended the session.
+/// This bit is set in [`Progress::stage`] once the session was ended from outside.
 const KICKED: u8 = 1 << 7;
+
+/// This bit is set besides if another login has taken the maildrop over.
+const TAKEN_OVER: u8 = 1 << 6;
+
+/// Who has ended a session from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// An admin.
+    Admin,
+    /// Another login of the same user, which has taken the maildrop over.
+    Login,
+}
 
 /// What a session is doing.
 #[derive(Debug, Default)]
@@ -43,10 +55,10 @@ impl Progress {
     /// The session's state.
     #[must_use]
     pub fn stage(&self) -> Stage {
-        Stage::ALL[usize::from(self.stage.load(Ordering::Acquire) & !KICKED)]
+        Stage::ALL[usize::from(self.stage.load(Ordering::Acquire) & !(KICKED | TAKEN_OVER))]
     }
 
-    /// Enters a state. Returns false if the session was ended by an admin before.
+    /// Enters a state. Returns false if the session was ended from outside before.
     #[must_use]
     pub fn enter(&self, stage: Stage) -> bool {
         self.stage
@@ -54,15 +66,29 @@ impl Progress {
             .is_ok()
     }
 
-    /// Returns true if an admin has ended the session.
+    /// Returns true if the session was ended from outside.
     #[must_use]
     pub fn is_kicked(&self) -> bool {
         self.stage.load(Ordering::Acquire) & KICKED != 0
     }
 
+    /// Who has ended the session from outside.
+    #[must_use]
+    pub fn ended_by(&self) -> Option<EndedBy> {
+        match self.stage.load(Ordering::Acquire) {
+            stage if stage & KICKED == 0 => None,
+            stage if stage & TAKEN_OVER == 0 => Some(EndedBy::Admin),
+            _ => Some(EndedBy::Login),
+        }
+    }
+
     /// Ends the session, unless it is in the UPDATE state. Returns false if it is, or if it was ended before.
-    pub(super) fn kick(&self) -> bool {
-        let kicked = |now| (now != Stage::Update as u8 && now & KICKED == 0).then_some(now | KICKED);
+    pub(super) fn kick(&self, by: EndedBy) -> bool {
+        let bits = match by {
+            EndedBy::Admin => KICKED,
+            EndedBy::Login => KICKED | TAKEN_OVER,
+        };
+        let kicked = |now| (now != Stage::Update as u8 && now & KICKED == 0).then_some(now | bits);
         self.stage.fetch_update(Ordering::AcqRel, Ordering::Acquire, kicked).is_ok()
     }
 
@@ -95,16 +121,18 @@ mod tests {
     #[test]
     fn a_kicked_session_enters_no_other_state() {
         let progress = Progress::default();
-        assert!(progress.enter(Stage::Transaction) && progress.kick());
+        assert!(progress.enter(Stage::Transaction) && progress.kick(EndedBy::Login));
         assert!(progress.is_kicked() && !progress.enter(Stage::Update));
         assert_eq!(progress.stage(), Stage::Transaction);
-        assert!(!progress.kick(), "it was ended before");
+        assert!(!progress.kick(EndedBy::Admin), "it was ended before");
+        assert_eq!(progress.ended_by(), Some(EndedBy::Login));
     }
 
     #[test]
     fn a_session_in_the_update_state_is_not_kicked() {
         let progress = Progress::default();
         assert!(progress.enter(Stage::Update));
-        assert!(!progress.kick() && !progress.is_kicked());
+        assert!(!progress.kick(EndedBy::Admin) && !progress.kick(EndedBy::Login));
+        assert_eq!(progress.ended_by(), None);
     }
 }

@@ -7,6 +7,7 @@ use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
 
 use super::Examined;
+use super::against::{Comparison, Difference, Differences};
 use crate::maildrop::{Fault, Finding, Held};
 use crate::printable::{is_unsafe, printable};
 
@@ -18,6 +19,38 @@ pub(super) struct Report<'a, W> {
     messages: u64,
     octets: u64,
     need_a_hand: u64,
+    against: Option<Against>,
+}
+
+/// What the comparisons with the other server come to.
+#[derive(Default)]
+struct Against {
+    compared: u64,
+    failed: u64,
+    ids: Stay,
+    sizes: Stay,
+}
+
+/// How many stay the same, and how many do not.
+#[derive(Default)]
+struct Stay {
+    same: u64,
+    other: u64,
+}
+
+impl Against {
+    fn add(&mut self, comparison: &Result<Comparison, String>) {
+        match comparison {
+            Err(_) => self.failed += 1,
+            Ok(Comparison { same_ids, lost_ids, same_sizes, other_sizes, .. }) => {
+                self.compared += 1;
+                self.ids.same += same_ids;
+                self.ids.other += lost_ids.count;
+                self.sizes.same += same_sizes;
+                self.sizes.other += other_sizes.count;
+            }
+        }
+    }
 }
 
 impl<'a, W: Write> Report<'a, W> {
@@ -25,7 +58,7 @@ impl<'a, W: Write> Report<'a, W> {
         if is_json {
             write!(output, "{{\"maildrops\":[")?;
         }
-        Ok(Self { output, is_json, maildrops: 0, messages: 0, octets: 0, need_a_hand: 0 })
+        Ok(Self { output, is_json, maildrops: 0, messages: 0, octets: 0, need_a_hand: 0, against: None })
     }
 
     pub(super) fn add(&mut self, examined: &Examined) -> io::Result<()> {
@@ -40,20 +73,40 @@ impl<'a, W: Write> Report<'a, W> {
         self.messages += examined.inspection.messages;
         self.octets = self.octets.saturating_add(examined.inspection.octets);
         self.need_a_hand += u64::from(examined.needs_a_hand());
+        if let Some(comparison) = &examined.comparison {
+            self.against.get_or_insert_default().add(comparison);
+        }
         Ok(())
     }
 
     /// Writes the summary. Returns true if no maildrop needs a hand.
     pub(super) fn end(self) -> io::Result<bool> {
-        let Self { output, is_json, maildrops, messages, octets, need_a_hand } = self;
+        let Self { output, is_json, maildrops, messages, octets, need_a_hand, against } = self;
         if is_json {
-            let summary =
-                json!({"maildrops": maildrops, "messages": messages, "octets": octets, "need_a_hand": need_a_hand});
+            let against = against.map(|Against { compared, failed, ids, sizes }| {
+                json!({"compared": compared, "failed": failed, "same_ids": ids.same, "lost_ids": ids.other,
+                    "same_sizes": sizes.same, "other_sizes": sizes.other})
+            });
+            let summary = json!({"maildrops": maildrops, "messages": messages, "octets": octets,
+                "need_a_hand": need_a_hand, "against": against});
             writeln!(output, "\n],\"summary\":{summary}}}")?;
         } else {
             let [maildrops, messages, octets] = [(maildrops, "maildrop"), (messages, "message"), (octets, "octet")]
                 .map(|(count, what)| counted(count, what));
             writeln!(output, "{maildrops}, {messages}, {octets}; {}", verdict(need_a_hand))?;
+            if let Some(Against { compared, failed, ids, sizes }) = against {
+                let (compared, failed) = (
+                    counted(compared, "maildrop"),
+                    if failed > 0 { format!(", {failed} failed") } else { String::new() },
+                );
+                let stay = |Stay { same, other }: Stay| format!("{same} of {} stay", same + other);
+                writeln!(
+                    output,
+                    "old server: {compared} compared{failed}; unique-ids: {}; sizes: {}",
+                    stay(ids),
+                    stay(sizes)
+                )?;
+            }
         }
         output.flush()?;
         Ok(need_a_hand == 0)
@@ -88,7 +141,7 @@ struct Text<'a>(&'a Examined);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Examined { user, inspection } = self.0;
+        let Examined { user, inspection, comparison } = self.0;
         write!(f, "{}: ", printable(user.as_str()))?;
         match inspection.layout {
             Some(layout) => write!(f, "{layout}")?,
@@ -105,7 +158,11 @@ impl fmt::Display for Text<'_> {
         for (fault, finding) in inspection.findings.iter() {
             line(f, fault, finding)?;
         }
-        Ok(())
+        match comparison {
+            None => Ok(()),
+            Some(Err(why)) => writeln!(f, "  fix: old server: not compared: {}", printable(why)),
+            Some(Ok(comparison)) => compared(f, comparison),
+        }
     }
 }
 
@@ -134,11 +191,37 @@ fn line(f: &mut fmt::Formatter<'_>, fault: Fault, finding: &Finding) -> fmt::Res
     writeln!(f)
 }
 
+/// The lines of a comparison.
+fn compared(f: &mut fmt::Formatter<'_>, comparison: &Comparison) -> fmt::Result {
+    let Comparison { messages, same_ids, lost_ids, new_ids, same_sizes, other_sizes } = comparison;
+    let (messages, ids) = (counted(*messages, "message"), same_ids + lost_ids.count);
+    writeln!(f, "  old server: {messages}; {same_ids} of {ids} unique-ids and {same_sizes} of {same_ids} sizes stay")?;
+    for (title, differences) in [
+        ("unique-ids that only the old server has", lost_ids),
+        ("messages that clients fetch because their unique-id is new", new_ids),
+        ("sizes that differ", other_sizes),
+    ] {
+        if differences.count == 0 {
+            continue;
+        }
+        let examples: Vec<_> = differences.examples.iter().map(difference).collect();
+        let more = if differences.count > examples.len() as u64 { ", …" } else { "" };
+        writeln!(f, "  fix: {title}: {}: {}{more}", differences.count, examples.join(", "))?;
+    }
+    Ok(())
+}
+
+fn difference(Difference { number, old, here }: &Difference) -> String {
+    let part = |name, value: &Option<String>| value.as_ref().map(|value| format!("{name} {}", printable(value)));
+    let parts: Vec<_> = [part("old", old), part("here", here)].into_iter().flatten().collect();
+    format!("{number} ({})", parts.join(", "))
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // JSON
 
 fn object(examined: &Examined) -> Value {
-    let Examined { user, inspection } = examined;
+    let Examined { user, inspection, comparison } = examined;
     let locks: Vec<_> = inspection.locks.iter().map(lock_object).collect();
     let findings: Vec<_> = inspection.findings.iter().map(|(fault, finding)| finding_object(fault, finding)).collect();
     json!({
@@ -150,7 +233,29 @@ fn object(examined: &Examined) -> Value {
         "octets": inspection.octets,
         "locks": locks,
         "findings": findings,
+        "against": comparison.as_ref().map(comparison_object),
         "needs_a_hand": examined.needs_a_hand(),
+    })
+}
+
+fn comparison_object(comparison: &Result<Comparison, String>) -> Value {
+    let Comparison { messages, same_ids, lost_ids, new_ids, same_sizes, other_sizes } = match comparison {
+        Err(why) => return json!({"error": why}),
+        Ok(comparison) => comparison,
+    };
+    let list = |differences: &Differences| {
+        let one = |it: &Difference| json!({"number": it.number, "old": it.old, "here": it.here});
+        let examples: Vec<_> = differences.examples.iter().map(one).collect();
+        json!({"count": differences.count, "examples": examples})
+    };
+    json!({
+        "error": null,
+        "messages": messages,
+        "same_ids": same_ids,
+        "lost_ids": list(lost_ids),
+        "new_ids": list(new_ids),
+        "same_sizes": same_sizes,
+        "other_sizes": list(other_sizes),
     })
 }
 

@@ -229,6 +229,8 @@ pub enum EndResult {
     ShuttingDown,
     /// An admin has ended the session.
     Kicked,
+    /// Another login of the user has taken the maildrop over.
+    TakenOver,
     /// The TLS handshake failed.
     Handshake,
     /// A message could not be sent to its end, or the connection failed in another way.
@@ -239,7 +241,7 @@ pub enum EndResult {
 
 impl EndResult {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Quit,
         Self::HangUp,
         Self::Timeout,
@@ -249,6 +251,7 @@ impl EndResult {
         Self::Foreign,
         Self::ShuttingDown,
         Self::Kicked,
+        Self::TakenOver,
         Self::Handshake,
         Self::Failed,
         Self::Fault,
@@ -267,6 +270,7 @@ impl EndResult {
             Self::Foreign => "other-protocol",
             Self::ShuttingDown => "shutting-down",
             Self::Kicked => "kicked",
+            Self::TakenOver => "taken-over",
             Self::Handshake => "handshake",
             Self::Failed => "failed",
             Self::Fault => "fault",

@@ -3,6 +3,8 @@
 //! The lock is released when the session ends, however that happens. Among the sessions of one server it is kept in
 //! memory. Other servers see it as a locked file (see [`LockFile`]). If that file cannot be locked, messages can be
 //! read but not removed.
+//!
+//! Sessions can also share a maildrop, if the operator wants that (see [`Terms`]). They keep out those that do not.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::busy::Terms;
 use super::location::{Key, Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
 use super::lock_record::Elsewhere;
@@ -21,19 +24,41 @@ use super::root;
 use crate::auth::UserName;
 use crate::net::Origin;
 
-/// How long a login waits for a maildrop. The session that holds it may just be ending, for example if the client has
-/// closed the connection and connects again.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// How often a lock that another server holds is tried. The kernel could only wait for it without a time limit.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The maildrops that have a session.
 #[derive(Debug, Default)]
 pub struct Locks {
-    /// Each maildrop that has a session, with its user and the session.
-    held: Mutex<HashMap<Key, (UserName, Holder)>>,
+    /// Each maildrop that has a session.
+    held: Mutex<HashMap<Key, Held>>,
     freed: Condvar,
+}
+
+/// A maildrop that has a session.
+#[derive(Debug)]
+struct Held {
+    user: UserName,
+    /// The session.
+    holder: Holder,
+    /// True if other sessions may share it.
+    shared: bool,
+    /// The sessions that share it, too.
+    others: Vec<Holder>,
+}
+
+impl Held {
+    /// Takes a session off. Returns true if that was the last one.
+    fn release(&mut self, holder: &Holder) -> bool {
+        match self.others.iter().position(|other| other == holder) {
+            Some(at) => drop(self.others.swap_remove(at)),
+            None => match self.others.pop() {
+                Some(other) => self.holder = other,
+                None => return true,
+            },
+        }
+        false
+    }
 }
 
 /// The session that holds a maildrop.
@@ -81,24 +106,24 @@ impl From<io::Error> for LockError {
 
 impl Locks {
     /// Locks the maildrop at `location`, or behind a link there that the operator has made, for the session `holder`. Waits
-    /// up to 2 s for a session that is ending.
+    /// as long as the terms say for a session that is ending.
     ///
     /// # Errors
     /// [`LockError`], also when another session keeps the maildrop.
-    pub fn lock(self: &Arc<Self>, location: &Location, holder: Holder) -> Result<Lock, LockError> {
-        match self.lock_at(location, holder) {
-            Err(LockError::Io(error)) if is_link(&error) => self.lock_at(&location.behind_link()?, holder),
+    pub fn lock(self: &Arc<Self>, location: &Location, holder: Holder, terms: Terms) -> Result<Lock, LockError> {
+        match self.lock_at(location, holder, terms) {
+            Err(LockError::Io(error)) if is_link(&error) => self.lock_at(&location.behind_link()?, holder, terms),
             result => result,
         }
     }
 
-    fn lock_at(self: &Arc<Self>, location: &Location, holder: Holder) -> Result<Lock, LockError> {
+    fn lock_at(self: &Arc<Self>, location: &Location, holder: Holder, terms: Terms) -> Result<Lock, LockError> {
         // This comes first, so that nothing is written into a directory that is refused.
         let folder = lock_file::folder(location)?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut lock = self.lock_here(location, holder, deadline)?;
+        let deadline = Instant::now() + terms.patience;
+        let mut lock = self.lock_here(location, holder, terms.shared, deadline)?;
         let Some(folder) = folder else { return Ok(lock) };
-        match lock_everywhere(location, folder, deadline)? {
+        match lock_everywhere(location, folder, terms.shared, deadline)? {
             Attempt::Taken(file) => {
                 file.name_holder(&holder);
                 lock.file = Some(file);
@@ -130,23 +155,42 @@ impl Locks {
         }
     }
 
-    /// Locks the maildrop against the other sessions of this server.
-    fn lock_here(self: &Arc<Self>, location: &Location, holder: Holder, deadline: Instant) -> Result<Lock, LockError> {
+    /// Locks the maildrop against the other sessions of this server, unless all of them share it.
+    fn lock_here(
+        self: &Arc<Self>,
+        location: &Location,
+        holder: Holder,
+        shared: bool,
+        deadline: Instant,
+    ) -> Result<Lock, LockError> {
         let maildrop = location.key();
         let mut held = self.held.lock();
-        while let Some((_, other)) = held.get(&maildrop).cloned() {
-            if self.freed.wait_until(&mut held, deadline).timed_out() {
-                return Err(LockError::HeldBy(other));
+        loop {
+            match held.get_mut(&maildrop) {
+                None => {
+                    let user = location.user().clone();
+                    held.insert(maildrop, Held { user, holder, shared, others: Vec::new() });
+                    break;
+                }
+                Some(others) if shared && others.shared => {
+                    others.others.push(holder);
+                    break;
+                }
+                Some(other) => {
+                    let other = other.holder;
+                    if self.freed.wait_until(&mut held, deadline).timed_out() {
+                        return Err(LockError::HeldBy(other));
+                    }
+                }
             }
         }
-        held.insert(maildrop, (location.user().clone(), holder));
-        Ok(Lock { locks: Arc::clone(self), location: location.clone(), file: None })
+        Ok(Lock { locks: Arc::clone(self), location: location.clone(), holder, file: None })
     }
 
     /// The users who have a session, sorted by name.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.held.lock().values().map(|(user, _)| user.to_string()).collect();
+        let mut names: Vec<_> = self.held.lock().values().map(|held| held.user.to_string()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -158,6 +202,8 @@ impl Locks {
 pub struct Lock {
     locks: Arc<Locks>,
     location: Location,
+    /// The session that has it.
+    holder: Holder,
     /// The lock against other servers. Without it another server could use the maildrop at the same time.
     file: Option<LockFile>,
 }
@@ -186,21 +232,30 @@ impl Lock {
     pub fn is_exclusive(&self) -> bool {
         self.file.as_ref().is_some_and(LockFile::is_held)
     }
+
+    /// The lock file of a maildrop that other sessions may share.
+    pub(super) fn shared_file(&self) -> Option<&LockFile> {
+        self.file.as_ref().filter(|file| file.is_shared())
+    }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // This comes first: a session that waits for the lock in memory locks the file next.
         self.file = None;
-        self.locks.held.lock().remove(&self.location.key());
+        let (mut held, maildrop) = (self.locks.held.lock(), self.location.key());
+        if held.get_mut(&maildrop).is_some_and(|held| held.release(&self.holder)) {
+            held.remove(&maildrop);
+        }
+        drop(held);
         self.locks.freed.notify_all();
     }
 }
 
 /// Locks the maildrop against other servers.
-fn lock_everywhere(location: &Location, mut folder: Folder, deadline: Instant) -> io::Result<Attempt> {
+fn lock_everywhere(location: &Location, mut folder: Folder, shared: bool, deadline: Instant) -> io::Result<Attempt> {
     loop {
-        match LockFile::take(location, folder)? {
+        match LockFile::take(location, folder, shared)? {
             Attempt::Busy(_) if Instant::now() < deadline => thread::sleep(POLL),
             attempt => return Ok(attempt),
         }
@@ -236,14 +291,14 @@ mod tests {
     fn a_maildrop_is_free_when_its_lock_is_dropped() {
         let locks = Arc::new(Locks::default());
         let ((_here, here), (_there, there)) = (mail(), mail());
-        let take = |location: &Location| locks.lock(location, holder()).ok();
+        let take = |location: &Location| locks.lock(location, holder(), Terms::default()).ok();
         let lock = take(&here).unwrap();
         assert_eq!(locks.users(), ["ana"]);
         assert!(take(&here).is_none());
         assert!(take(&there).is_some());
         let waiting = std::thread::spawn({
             let (locks, here) = (Arc::clone(&locks), here.clone());
-            move || locks.lock(&here, holder()).is_ok()
+            move || locks.lock(&here, holder(), Terms::default()).is_ok()
         });
         drop(lock);
         assert!(waiting.join().unwrap());
@@ -254,22 +309,50 @@ mod tests {
     fn a_lock_keeps_other_servers_out() {
         let (directory, ana) = mail();
         let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
-        let lock = one.lock(&ana, holder()).unwrap();
+        let lock = one.lock(&ana, holder(), Terms::default()).unwrap();
         let told = |result: Result<Lock, LockError>| match result {
             Err(LockError::HeldElsewhere(told)) => told.map(|told| (told.session, told.process)),
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(other.lock(&ana, holder())), Some((Some(17), std::process::id())));
+        assert_eq!(told(other.lock(&ana, holder(), Terms::default())), Some((Some(17), std::process::id())));
         assert_eq!(other.holder_elsewhere(&ana).unwrap().session, Some(17));
         assert_eq!(one.holder_elsewhere(&ana), None, "it has the maildrop itself");
         assert!(other.users().is_empty());
         // A file that another program has written to tells nothing.
         fs::write(directory.path().join("ana/.pop3d-lock"), "host=\x1b[2J\n").unwrap();
-        assert_eq!(told(other.lock(&ana, holder())), None);
+        assert_eq!(told(other.lock(&ana, holder(), Terms::default())), None);
         drop(lock);
-        let _lock = other.lock(&ana, Holder { session: Some(3), ..holder() }).unwrap();
+        let _lock = other.lock(&ana, Holder { session: Some(3), ..holder() }, Terms::default()).unwrap();
         assert_eq!(one.holder_elsewhere(&ana).unwrap().session, Some(3));
         assert_eq!(fs::metadata(directory.path().join("ana/.pop3d-lock")).unwrap().len(), 160);
+    }
+
+    #[test]
+    fn sessions_share_a_maildrop_only_with_those_that_share_it() {
+        let (_directory, ana) = mail();
+        let (one, other) = (Arc::new(Locks::default()), Arc::new(Locks::default()));
+        let shared = Terms { patience: Duration::ZERO, shared: true };
+        let alone = Terms { shared: false, ..shared };
+        let sessions: Vec<_> = [1, 2, 3]
+            .map(|session| one.lock(&ana, Holder { session: Some(session), ..holder() }, shared).unwrap())
+            .into_iter()
+            .chain([other.lock(&ana, holder(), shared).unwrap()])
+            .collect();
+        assert!(sessions.iter().all(Lock::is_exclusive));
+        assert_eq!((one.users(), other.users()), (vec!["ana".to_owned()], vec!["ana".to_owned()]));
+        for session in sessions {
+            assert!(matches!(one.lock(&ana, holder(), alone), Err(LockError::HeldBy(_) | LockError::HeldElsewhere(_))));
+            assert!(matches!(
+                Arc::new(Locks::default()).lock(&ana, holder(), alone),
+                Err(LockError::HeldElsewhere(Some(_)))
+            ));
+            drop(session);
+        }
+        let lock = one.lock(&ana, holder(), alone).unwrap();
+        assert!(matches!(one.lock(&ana, holder(), shared), Err(LockError::HeldBy(_))));
+        assert!(matches!(other.lock(&ana, holder(), shared), Err(LockError::HeldElsewhere(_))));
+        drop(lock);
+        other.lock(&ana, holder(), shared).unwrap();
     }
 
     #[test]
@@ -277,7 +360,7 @@ mod tests {
         let (_directory, ana) = mail();
         let locks = Arc::new(Locks::default());
         assert_eq!(locks.holder_elsewhere(&ana), None);
-        drop(locks.lock(&ana, holder()).unwrap());
+        drop(locks.lock(&ana, holder(), Terms::default()).unwrap());
         assert_eq!(locks.holder_elsewhere(&ana), None, "the file names the last session");
     }
 
@@ -285,7 +368,7 @@ mod tests {
     fn a_missing_maildrop_gets_no_lock_file() {
         let (directory, _) = mail();
         let locks = Arc::new(Locks::default());
-        assert!(locks.lock(&location(&directory, "bob"), holder()).is_ok());
+        assert!(locks.lock(&location(&directory, "bob"), holder(), Terms::default()).is_ok());
         assert!(!directory.path().join("bob").exists());
     }
 
@@ -296,7 +379,7 @@ mod tests {
         let outside = directory.path().join("outside");
         let refused = || {
             let locks = Arc::new(Locks::default());
-            assert!(matches!(locks.lock(&ana, holder()), Err(LockError::Io(_))));
+            assert!(matches!(locks.lock(&ana, holder(), Terms::default()), Err(LockError::Io(_))));
             assert!(locks.users().is_empty());
         };
         std::os::unix::fs::symlink(&outside, &file).unwrap();

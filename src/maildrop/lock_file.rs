@@ -5,6 +5,10 @@
 //! alone. It is the directory from which messages are removed: `cur/` of a Maildir, `new/` if there is no `cur/`, and
 //! the user's directory of a flat maildrop. For an mbox it is the directory that holds the mbox. A server that cannot lock the file there removes no messages.
 //!
+//! A session that shares the maildrop with others ([`super::busy::Terms`]) locks the file's first octet for reading. Any
+//! other locks the whole file for writing, so those keep all others out, and are kept out by all others. Sessions that
+//! share a maildrop take turns by locking the second octet for writing.
+//!
 //! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
 //! file may replace it by a new one. Then the lock on the old file is lost.
 
@@ -45,6 +49,7 @@ pub(super) struct LockFile {
     id: RootId,
     location: Location,
     folder: Folder,
+    shared: bool,
 }
 
 /// The result of trying to take the lock.
@@ -62,23 +67,27 @@ impl LockFile {
     ///
     /// # Errors
     /// When something other than a lock file has its name.
-    pub(super) fn take(location: &Location, folder: Folder) -> io::Result<Attempt> {
-        let attempt = Self::take_in(location, folder)?;
+    pub(super) fn take(location: &Location, folder: Folder, shared: bool) -> io::Result<Attempt> {
+        let attempt = Self::take_in(location, folder, shared)?;
         match (&attempt, folder) {
             // If the Maildir has got a cur/ meanwhile, other servers lock the file there.
             (Attempt::Taken(_), Folder::New) if self::folder(location)? != Some(folder) => Ok(Attempt::Busy(folder)),
-            (Attempt::Taken(_), Folder::Cur) => Ok(Self::end_of_another(location)?.unwrap_or(attempt)),
+            (Attempt::Taken(_), Folder::Cur) => Ok(Self::end_of_another(location, shared)?.unwrap_or(attempt)),
             _ => Ok(attempt),
         }
     }
 
     /// Looks for a server that locked the Maildir before it had a cur/. If there is one, returns what that means for
     /// the lock in cur/. If not, removes the lock file in new/, which is not needed any more.
-    fn end_of_another(location: &Location) -> io::Result<Option<Attempt>> {
+    fn end_of_another(location: &Location, shared: bool) -> io::Result<Option<Attempt>> {
         if !location.root().has(&path(location, Folder::New)) {
             return Ok(None);
         }
-        match Self::take_in(location, Folder::New)? {
+        match Self::take_in(location, Folder::New, false)? {
+            // Its session shares the maildrop, too, and still needs the file.
+            Attempt::Busy(_) if shared && matches!(Self::take_in(location, Folder::New, true)?, Attempt::Taken(_)) => {
+                Ok(None)
+            }
             Attempt::Taken(_old) => {
                 match location
                     .root()
@@ -93,16 +102,16 @@ impl LockFile {
         }
     }
 
-    fn take_in(location: &Location, folder: Folder) -> io::Result<Attempt> {
+    fn take_in(location: &Location, folder: Folder, shared: bool) -> io::Result<Attempt> {
         let path = path(location, folder);
-        let file = match open(location, folder) {
+        let file = match open(location, folder, shared) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(Attempt::Busy(folder)),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(error),
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
         };
-        match try_lock(&file) {
+        match try_lock(&file, if shared { &FOR_READING } else { &WHOLE_FILE }) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy(folder)),
             Err(error) => return Ok(Attempt::Unavailable(error)), // the file system does not support locks
@@ -117,7 +126,23 @@ impl LockFile {
         if folder == Folder::Top {
             share_if_roots(location, &file, &stat)?;
         }
-        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), location: location.clone(), folder }))
+        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), location: location.clone(), folder, shared }))
+    }
+
+    /// Returns true if other sessions may share the maildrop.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Tries to begin this session's turn among those that share the maildrop.
+    pub(super) fn try_turn(&self) -> io::Result<()> {
+        try_lock(&self.file, &TURN)
+    }
+
+    /// Ends this session's turn.
+    pub(super) fn end_turn(&self) {
+        // It cannot fail for a lock that is held.
+        let _ = try_lock(&self.file, &libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..TURN });
     }
 
     /// Writes into the file which session holds the lock.
@@ -168,25 +193,28 @@ fn path(location: &Location, folder: Folder) -> Vec<u8> {
     location.own_files(folder).path(FILE)
 }
 
-/// Opens the lock file, or creates it. Returns `None` if another server was faster.
-fn open(location: &Location, folder: Folder) -> io::Result<Option<OwnedFd>> {
+/// Opens the lock file, or creates it. Returns `None` if another server was faster. A lock for reading needs a file that can
+/// be read.
+fn open(location: &Location, folder: Folder, for_reading: bool) -> io::Result<Option<OwnedFd>> {
     let own = location.own_files(folder);
     let directory = || location.root().directory(&own.directory);
     let name = own.name(FILE);
-    match location.root().lock_file(&own.path(FILE)) {
+    let existing = || location.root().lock_file(&own.path(FILE), for_reading);
+    let created = |file: Option<OwnedFd>| file.map(|file| if for_reading { existing() } else { Ok(file) }).transpose();
+    match existing() {
         Ok(file) if location.root().may_use(&own, &file) => Ok(Some(file)),
         Ok(_) => {
             let directory = directory()?;
             directory.unlink(&name)?;
-            create(&own, &directory, &name)
+            create(&own, &directory, &name).and_then(created)
         }
-        Err(error) if is_missing(&error) => create(&own, &directory()?, &name),
+        Err(error) if is_missing(&error) => create(&own, &directory()?, &name).and_then(created),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
             if !directory.has_file(&name) || directory.unlink(&name).is_err() {
                 return Err(error);
             }
-            create(&own, &directory, &name)
+            create(&own, &directory, &name).and_then(created)
         }
         Err(error) => Err(error),
     }
@@ -213,8 +241,8 @@ fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Opti
 
 /// Takes an open file description lock (fcntl(2)). Unlike fcntl(2)'s other locks it belongs to the open file rather
 /// than to the process, and unlike flock(2)'s it works across NFS.
-fn try_lock(file: &OwnedFd) -> io::Result<()> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+fn try_lock(file: &OwnedFd, lock: &libc::flock) -> io::Result<()> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(lock)) {
         Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // POSIX allows this error too
         result => Ok(result.map(|_| ())?),
     }
@@ -222,20 +250,24 @@ fn try_lock(file: &OwnedFd) -> io::Result<()> {
 
 /// Returns true if the lock is held through another open file.
 fn is_locked(file: &File) -> bool {
-    let mut found = whole_file();
+    let mut found = WHOLE_FILE;
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// A lock for writing on all of a file.
-fn whole_file() -> libc::flock {
-    libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
+const WHOLE_FILE: libc::flock = libc::flock {
+    l_type: libc::F_WRLCK as libc::c_short,
+    l_whence: libc::SEEK_SET as libc::c_short,
+    l_start: 0,
+    l_len: 0,
+    l_pid: 0,
+};
+
+/// The lock of a session that shares the maildrop.
+const FOR_READING: libc::flock = libc::flock { l_type: libc::F_RDLCK as libc::c_short, l_len: 1, ..WHOLE_FILE };
+
+/// The lock of the session, among those that share the maildrop, whose turn it is.
+const TURN: libc::flock = libc::flock { l_start: 1, l_len: 1, ..WHOLE_FILE };
 
 fn in_the_way(path: &[u8], error: io::Error) -> io::Error {
     log::error!("{} cannot be used for locking: {error}", root::display(path));
@@ -280,7 +312,7 @@ mod tests {
         }
 
         fn take(&self) -> Attempt {
-            LockFile::take(&self.1, folder(&self.1).unwrap().unwrap()).unwrap()
+            LockFile::take(&self.1, folder(&self.1).unwrap().unwrap(), false).unwrap()
         }
 
         #[track_caller]
@@ -317,7 +349,7 @@ mod tests {
         drop(lock);
         let lock = mail.taken();
         assert!(!mail.path("new/.pop3d-lock").exists());
-        assert!(matches!(LockFile::take(&mail.1, Folder::New).unwrap(), Attempt::Busy(_)));
+        assert!(matches!(LockFile::take(&mail.1, Folder::New, false).unwrap(), Attempt::Busy(_)));
         assert!(lock.is_held());
     }
 

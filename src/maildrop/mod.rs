@@ -6,7 +6,8 @@
 //! - [`MailRoot`] is the mail directory as the operator named it, and [`Root`] is its open descriptor. Every file is
 //!   opened beneath it.
 //! - [`Location`] says where a user's maildrop is.
-//! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others.
+//! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others,
+//!   unless [`Busy`] lets sessions share it. Those take `turns`.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
 //!   login to login. `compressed` reads messages that another server has compressed.
@@ -20,6 +21,7 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod busy;
 mod compressed;
 mod directory;
 mod every;
@@ -52,6 +54,7 @@ mod system;
 mod template;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod update;
 mod with_folders;
 
@@ -62,6 +65,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+pub use busy::{Busy, Terms, WhenBusy};
 use format::{Format, LeftOut, Listing};
 use given_ids::GivenIds;
 pub use given_ids::{UniqueIdFormat, UniqueIdRules, UniqueIds};
@@ -73,6 +77,7 @@ pub use lock::{Holder, Lock, LockError, Locks};
 pub use lock_record::Elsewhere;
 use marks::Marks;
 use mbox::Mbox;
+pub use mbox::Unlocked;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 pub use opened::{FileRange, OpenMessage, Source, shortened};
@@ -319,7 +324,7 @@ pub fn finish_interrupted(locks: &Arc<Locks>, location: Location, holder: Holder
     };
     match found {
         Some(mbox) if mbox.is_interrupted()? => {
-            let _lock = locks.lock(&location, holder)?;
+            let _lock = locks.lock(&location, holder, Terms::default())?;
             Ok(mbox.finish_interrupted()?)
         }
         _ => Ok(()),

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use super::compressed::Decompressed;
+use super::mbox::Unlocked;
 
 /// A message opened for sending.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum Source {
     File(FileRange),
     /// A compressed file.
     Compressed(Box<Decompressed>),
+    /// A message in an mbox, to which other programs write.
+    Mbox(Box<Unlocked>),
 }
 
 impl Read for Source {
@@ -29,6 +32,7 @@ impl Read for Source {
         match self {
             Self::File(range) => range.read(buffer),
             Self::Compressed(decompressed) => decompressed.read(buffer),
+            Self::Mbox(message) => message.read(buffer),
         }
     }
 }

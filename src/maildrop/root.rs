@@ -287,9 +287,10 @@ impl Root {
         regular(open_beneath(&self.directory, path, flags)?).map(|(file, _)| file)
     }
 
-    /// Opens the server's lock file at `path` below the root.
-    pub(super) fn lock_file(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        open_beneath(&self.directory, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    /// Opens the server's lock file at `path` below the root. Only a lock for reading needs the right to read it.
+    pub(super) fn lock_file(&self, path: &[u8], for_reading: bool) -> io::Result<OwnedFd> {
+        let access = if for_reading { OFlags::RDWR } else { OFlags::WRONLY };
+        open_beneath(&self.directory, path, access | OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
     /// Returns true if something exists at `path` below the root. A link there is not followed.

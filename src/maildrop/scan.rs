@@ -71,11 +71,39 @@ struct Found {
 }
 
 impl Found {
-    /// Adds the messages that an earlier listing found and this one did not.
-    fn add_missed(&mut self, earlier: &[Message]) {
+    /// Adds the messages that were known before and that this listing does not have. Returns them.
+    fn add_missed(&mut self, earlier: &[Message]) -> Vec<Message> {
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
         let missed: Vec<_> = earlier.iter().filter(|it| !seen.contains(&file(it))).cloned().collect();
-        self.messages.extend(missed);
+        self.messages.extend(missed.iter().cloned());
+        missed
+    }
+}
+
+/// The messages that only the index knows, because no listing of this login has had them.
+#[derive(Default)]
+struct Unlisted(Option<Vec<Message>>);
+
+impl Unlisted {
+    /// Takes account of a listing that did not have the messages `missed`.
+    fn note(&mut self, missed: Vec<Message>) {
+        self.0 = Some(match self.0.take() {
+            None => missed,
+            Some(mut unlisted) => {
+                let missed: HashSet<_> = missed.iter().map(file).collect();
+                unlisted.retain(|message| missed.contains(&file(message)));
+                unlisted
+            }
+        });
+    }
+
+    /// Takes the messages off a list, because they are gone: several listings do not miss the same file by chance.
+    fn take_off(self, messages: &mut Vec<Message>) {
+        let unlisted = self.0.unwrap_or_default();
+        let unlisted: HashSet<_> = unlisted.iter().map(file).collect();
+        if !unlisted.is_empty() {
+            messages.retain(|message| !unlisted.contains(&file(message)));
+        }
     }
 }
 
@@ -186,15 +214,17 @@ impl Folders {
         let stamps = self.stamps(now)?; // taken before the directories are listed
         let index = index.unwrap_or_default();
         let (mut messages, mut left_out) = (Cow::Borrowed(&index.entries[..]), Vec::new());
+        let mut unlisted = Unlisted::default();
         for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(&messages)?;
             left_out = mem::take(&mut found.left_out);
             let undisturbed = self.times()? == before;
-            if !undisturbed {
-                // A file that is missing now was renamed or removed during the listing. Listing a removed file does no
-                // harm.
-                found.add_missed(&messages);
+            if undisturbed {
+                unlisted = Unlisted::default();
+            } else {
+                // A file that is missing now may have been renamed during the listing, or removed.
+                unlisted.note(found.add_missed(&messages));
             }
             self.sort(&mut found.messages);
             messages = Cow::Owned(found.messages);
@@ -203,6 +233,7 @@ impl Folders {
             }
         }
         let mut messages = messages.into_owned();
+        unlisted.take_off(&mut messages);
         note_namesakes(&mut messages);
         // A file that was written to just now may be written to again without a change of its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);

@@ -96,6 +96,8 @@ pub(super) enum Refusal {
     Exchange(Failure),
     /// An admin has ended the session.
     Kicked,
+    /// Another login of the user has taken the maildrop over.
+    TakenOver,
     /// Wrong user name or password; the reply does not say which.
     Credentials,
     /// The login waited too long for its turn to be verified.
@@ -171,6 +173,9 @@ impl fmt::Display for Refusal {
             Self::Exchange(failure) => write!(f, "{failure}"),
             Self::TooManyCommands => f.write_str("too many commands before login"),
             Self::Kicked => write!(f, "{} the administrator has ended this session", Fault::Temporary),
+            Self::TakenOver => {
+                write!(f, "{} another login has taken over this maildrop", Fault::Temporary)
+            }
             Self::Penalty(left) => {
                 write!(f, "{} too many failed logins from your address, try again in {left}", Fault::Temporary)
             }

@@ -103,6 +103,7 @@ fn each_flag_is_a_key() {
             "proxy-from = ['192.0.2.1', '2001:db8::/64']\nproxy-tls = true",
             &["--proxy-from", "192.0.2.1", "--proxy-from", "2001:db8::/64", "--proxy-tls"],
         ),
+        ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",

@@ -98,7 +98,7 @@ impl<'a> Kept<'a> {
         let text = self.text();
         let saved = root.directory(&files.directory).and_then(|directory| {
             let new = files.name(NEW_FILE);
-            let mut file = directory.replace(&new)?;
+            let mut file = files.replace(&directory, &new)?;
             let written = file.write_all(&text).and_then(|()| directory.rename(&new, &files.name(FILE)));
             written.inspect_err(|_| directory.unlink(&new).unwrap_or(()))
         });
@@ -177,7 +177,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Kept<'static> {
-        let entry = |name, id: Option<&'static str>, uid, is_fixed| Entry { name, id: id.map(str::as_bytes), uid, is_fixed };
+        let entry =
+            |name, id: Option<&'static str>, uid, is_fixed| Entry { name, id: id.map(str::as_bytes), uid, is_fixed };
         Kept {
             rule: "dovecot %08Xu%08Xv".to_owned(),
             lists: vec![List {
@@ -219,6 +220,9 @@ mod tests {
         let kept = sample();
         let mut finder = kept.finder();
         let mut uid = |name: &str| finder.find(name.as_bytes()).map(|entry| entry.uid);
-        assert_eq!(["1.a.h", "own", "missing", "with a space", "own"].map(&mut uid), [Some(0), Some(0), None, Some(7), Some(0)]);
+        assert_eq!(
+            ["1.a.h", "own", "missing", "with a space", "own"].map(&mut uid),
+            [Some(0), Some(0), None, Some(7), Some(0)]
+        );
     }
 }

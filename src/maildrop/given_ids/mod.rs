@@ -144,7 +144,9 @@ impl GivenIds {
     /// Notes that a client has retrieved these messages. From now on their unique-ids do not change.
     pub(super) fn fix(&self, location: &Location, messages: &[Message], retrieved: &[usize]) {
         let retrieved = retrieved.iter().copied().filter(|&index| index < self.inbox);
-        let Some(folder) = messages.first().map(|message| message.path.folder).filter(|_| self.is_noting) else { return };
+        let Some(folder) = messages.first().map(|message| message.path.folder).filter(|_| self.is_noting) else {
+            return;
+        };
         let (root, files) = (location.root(), location.own_files(home(folder)));
         let text = kept::read(root, &files);
         let mut kept = Kept::parse(&text);
@@ -268,7 +270,8 @@ impl Login<'_> {
     }
 
     fn read(&self, list: &str) -> Option<Vec<u8>> {
-        let (file, identity) = self.location.root().file(&[self.location.path(), b"/", list.as_bytes()].concat()).ok()?;
+        let (file, identity) =
+            self.location.root().file(&[self.location.path(), b"/", list.as_bytes()].concat()).ok()?;
         let mut text = Vec::new();
         file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut text).ok()?;
         Some(text)

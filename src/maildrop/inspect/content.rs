@@ -7,9 +7,6 @@ use crate::wire::{Block, Meter};
 /// The longest line that RFC 5322 (section 2.1.1) allows, its line end not counted.
 const LONGEST_LINE: u64 = 998;
 
-/// What compressed messages begin with: gzip, zstd, bzip2 and LZ4.
-const MAGICS: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x04\x22\x4d\x18"];
-
 /// What a message's text is like.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
@@ -21,8 +18,6 @@ pub(super) struct Content {
     pub(super) has_long_line: bool,
     /// The last line has no line end.
     pub(super) is_unended: bool,
-    /// Another server has compressed the message, so the other values say nothing.
-    pub(super) is_compressed: bool,
 }
 
 impl Content {
@@ -57,9 +52,6 @@ struct Scan {
 
 impl Scan {
     fn push(&mut self, piece: &[u8]) {
-        if self.last.is_none() {
-            self.content.is_compressed = MAGICS.iter().any(|magic| piece.starts_with(magic));
-        }
         self.content.stored += piece.len() as u64;
         self.content.has_nul |= memchr::memchr(0, piece).is_some();
         self.meter.push(piece);
@@ -106,7 +98,6 @@ mod tests {
         assert_eq!(scanned(b"a\r\nb\n", 1), plain(5, 6));
         assert_eq!(scanned(b"a", 1), Content { is_unended: true, ..plain(1, 3) });
         assert_eq!(scanned(b"a\0\n", 1), Content { has_nul: true, ..plain(3, 4) });
-        assert_eq!(scanned(b"\x1f\x8b\n", 3), Content { is_compressed: true, ..plain(3, 4) });
     }
 
     #[test]

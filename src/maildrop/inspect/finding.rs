@@ -83,7 +83,7 @@ impl Fault {
             Self::InvalidName => ("invalid_name", "names that cannot be unique-ids, so clients get a hash of them"),
             Self::EqualMessages => ("equal_messages", "messages that are equal to an earlier one"),
             Self::OtherOwner => ("other_owner", "files of another owner than the maildrop"),
-            Self::Compressed => ("compressed", "compressed messages, which were not examined"),
+            Self::Compressed => ("compressed", "compressed messages, which are sent plain"),
             Self::NoLineEnd => ("no_line_end", "messages without a line end at the end"),
             Self::Nul => ("nul", "messages with NULs"),
             Self::LongLine => ("long_line", "messages with lines of more than 998 octets"),

@@ -154,7 +154,7 @@ impl Inspection {
         };
         let message = &maildrop.messages[index];
         let name = || Cow::Owned(maildrop.format.shown_path(index, message));
-        let (content, owner) = match read {
+        let Read { content, owner, is_compressed } = match read {
             Ok(read) => read,
             Err(error) if is_missing(&error) => return,
             Err(error) => {
@@ -167,14 +167,39 @@ impl Inspection {
         for fault in faults(message, &content) {
             self.findings.add(fault, name());
         }
+        if is_compressed {
+            self.findings.add(Fault::Compressed, name());
+        }
         if message.path.folder != Folder::Mbox && owner.is_some() && owner != self.owner {
             self.findings.add(Fault::OtherOwner, name());
         }
     }
 }
 
+<<<<<<< HEAD
 /// Reads an open message. Returns its content and the owner of its file.
 fn read(mut opened: OpenMessage) -> io::Result<(Content, Option<u32>)> {
+    let file = match &opened.source {
+        Source::File(FileRange { file, .. }) => Some(file),
+        Source::Mbox(message) => Some(message.file()),
+        Source::Compressed(_) => None,
+    };
+    let owner = file.and_then(|file| {
+        keep_access_time(file);
+        fstat(file).ok().map(|stat| stat.st_uid)
+    });
+    Ok((Content::read(&mut opened.source)?, owner))
+=======
+/// A message that has been read.
+struct Read {
+    content: Content,
+    /// The uid that owns its file, if that is known.
+    owner: Option<u32>,
+    is_compressed: bool,
+}
+
+fn read(mut opened: OpenMessage) -> io::Result<Read> {
+    let is_compressed = matches!(opened.source, Source::Compressed(_));
     let owner = match &opened.source {
         Source::File(FileRange { file, .. }) => {
             keep_access_time(file);
@@ -182,14 +207,14 @@ fn read(mut opened: OpenMessage) -> io::Result<(Content, Option<u32>)> {
         }
         Source::Compressed(_) => None,
     };
-    Ok((Content::read(&mut opened.source)?, owner))
+    Ok(Read { content: Content::read(&mut opened.source)?, owner, is_compressed })
+>>>>>>> h-doctor
 }
 
 /// What is wrong with a message that has been read.
 fn faults(message: &Message, content: &Content) -> impl Iterator<Item = Fault> {
-    let is_plain = !content.is_compressed;
     let is_in_maildir = matches!(message.path.folder, Folder::New | Folder::Cur);
-    let told = |size: fn(&[u8]) -> Option<u64>| size(&message.path.name).filter(|_| is_in_maildir && is_plain);
+    let told = |size: fn(&[u8]) -> Option<u64>| size(&message.path.name).filter(|_| is_in_maildir);
     // Programs that write `W=` do not count the line end that a server adds to the last line.
     let counted = content.octets - if content.is_unended { 2 } else { 0 };
     [
@@ -199,13 +224,12 @@ fn faults(message: &Message, content: &Content) -> impl Iterator<Item = Fault> {
             Fault::WrongWireSize,
             told(name::told_wire_size).is_some_and(|size| size != content.octets && size != counted),
         ),
-        (Fault::WrongListedSize, is_plain && message.octets() != content.octets),
+        (Fault::WrongListedSize, message.octets() != content.octets),
         (Fault::InvalidName, is_in_maildir && !name::is_unique_id(message.path.base())),
         (Fault::EqualMessages, is_counted(message)),
-        (Fault::Compressed, content.is_compressed),
-        (Fault::NoLineEnd, is_plain && content.is_unended),
-        (Fault::Nul, is_plain && content.has_nul),
-        (Fault::LongLine, is_plain && content.has_long_line),
+        (Fault::NoLineEnd, content.is_unended),
+        (Fault::Nul, content.has_nul),
+        (Fault::LongLine, content.has_long_line),
     ]
     .into_iter()
     .filter_map(|(fault, is_so)| is_so.then_some(fault))

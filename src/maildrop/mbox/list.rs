@@ -188,7 +188,7 @@ fn new_message_at(file: &File, size: u64, end: u64) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-fn check_of(message: &Parsed) -> i64 {
+pub(super) fn check_of(message: &Parsed) -> i64 {
     ((message.hash >> 64) as u64).cast_signed()
 }
 

@@ -4,6 +4,7 @@
 //! - `lock` takes the locks that other programs go by.
 //! - `list` compares file and index, and gives messages their unique-ids.
 //! - `rewrite` removes messages, with a journal beside the file.
+//! - `unlocked` reads a message that is sent.
 
 mod journal;
 mod list;
@@ -12,6 +13,7 @@ mod parse;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod unlocked;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -31,6 +33,7 @@ pub(super) use list::FileState;
 use list::Listing;
 use lock::DotLock;
 pub(super) use lock::DotLockState;
+pub use unlocked::Unlocked;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +152,8 @@ impl Mbox {
         if section.start == u64::MAX {
             return Err(OpenError::Io(io::ErrorKind::NotFound.into()));
         }
-        let range = FileRange { file, offset: section.start, left: section.length, wire_form: false };
-        Ok(OpenMessage { octets: message.octets(), source: Source::File(range) })
+        let unlocked = Unlocked::new(file, section, self.state);
+        Ok(OpenMessage { octets: message.octets(), source: Source::Mbox(Box::new(unlocked)) })
     }
 
     /// Removes messages under the locks for writing.

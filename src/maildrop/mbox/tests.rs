@@ -13,7 +13,7 @@ use super::journal::{self, Journal};
 use super::list::Listing;
 use super::lock;
 use super::rewrite::{self, Plan};
-use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop, MessageNumber, OpenError, Update};
+use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop, MessageNumber, OpenError, Terms, Update};
 
 struct Mail {
     root: tempfile::TempDir,
@@ -237,13 +237,13 @@ fn the_lock_file_is_beside_the_mbox() {
     let (one, other) = (std::sync::Arc::new(Locks::default()), std::sync::Arc::new(Locks::default()));
     let holder =
         Holder { session: Some(17), origin: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), since: Instant::now() };
-    let lock = one.lock(&location, holder).unwrap();
+    let lock = one.lock(&location, holder, Terms::default()).unwrap();
     assert!(mail.own("lock").exists() && lock.is_exclusive());
-    assert!(matches!(other.lock(&location, holder), Err(LockError::HeldElsewhere(Some(_)))));
+    assert!(matches!(other.lock(&location, holder, Terms::default()), Err(LockError::HeldElsewhere(Some(_)))));
     fs::write(mail.path(), "Subject: no mbox\n").unwrap();
     fs::remove_file(mail.own("lock")).unwrap();
     drop(lock);
-    assert!(one.lock(&location, holder).is_err());
+    assert!(one.lock(&location, holder, Terms::default()).is_err());
     assert!(!mail.own("lock").exists(), "nothing is written beside another file");
 }
 

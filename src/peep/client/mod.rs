@@ -24,7 +24,6 @@ mod phrases;
 mod profile;
 mod prompt;
 mod show;
-mod span;
 mod stat;
 mod stream;
 mod table;

@@ -13,11 +13,11 @@ use clap::{ArgAction, CommandFactory, Parser, value_parser};
 use super::Failure;
 use super::arguments::with_profile;
 use super::phrases::{self, ARGUMENT_RULE};
-use super::span::span;
 use super::target::{Address, Target};
 use crate::auth::Hidden;
 use crate::peep::Command;
 use crate::peep::is_argument;
+use crate::span::span;
 use crate::trust::{BY_TLS, Trust};
 
 /// The environment variable for the password. Unlike arguments, `ps` does not show it to other users.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::Failure;
 use super::connection::Connection;
 use super::phrases::{self, Request};
-use super::span::span;
 use crate::peep::{Answer, Command, Form, NameValue};
+use crate::span::span;
 
 /// The time between two questions.
 const POLL: Duration = Duration::from_millis(50);

@@ -132,7 +132,7 @@ impl Session<'_> {
             .authenticate(name.as_bytes(), password.as_bytes())
             .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
         let (_acting, location) = self.shared.act_for(user).map_err(Reason::Maildrop)?;
-        let lock = self.shared.locks.lock(&location, self.client.into())?;
-        Maildrop::open(lock.location().clone()).map(drop).map_err(Reason::Maildrop)
+        let lock = self.shared.locks.lock(&location, self.client.into(), self.shared.settings().busy.terms())?;
+        lock.open().map(drop).map_err(Reason::Maildrop)
     }
 }

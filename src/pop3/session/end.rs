@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::connections::EndedBy;
 use crate::events::{Counts, EndResult};
 use crate::wire::{Foreign, is_timeout};
 
@@ -27,6 +28,8 @@ pub enum End {
     ShuttingDown,
     /// An admin has ended the session.
     Kicked,
+    /// Another login of the user has taken the maildrop over.
+    TakenOver,
     /// The client's TLS handshake did not succeed.
     Handshake(io::Error),
     /// A message could not be sent to its end.
@@ -45,6 +48,15 @@ impl From<io::Error> for End {
     }
 }
 
+impl From<EndedBy> for End {
+    fn from(by: EndedBy) -> Self {
+        match by {
+            EndedBy::Admin => Self::Kicked,
+            EndedBy::Login => Self::TakenOver,
+        }
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -57,6 +69,7 @@ impl fmt::Display for End {
             Self::Foreign(protocol) => write!(f, "client speaks {protocol}"),
             Self::ShuttingDown => f.write_str("server shutting down"),
             Self::Kicked => f.write_str("ended by an admin"),
+            Self::TakenOver => f.write_str("taken over by another login"),
             Self::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
@@ -77,6 +90,7 @@ impl End {
             Self::Foreign(_) => EndResult::Foreign,
             Self::ShuttingDown => EndResult::ShuttingDown,
             Self::Kicked => EndResult::Kicked,
+            Self::TakenOver => EndResult::TakenOver,
             Self::Handshake(_) => EndResult::Handshake,
             Self::Failed(_) => EndResult::Failed,
         }

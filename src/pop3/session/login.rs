@@ -10,7 +10,6 @@ use crate::auth::{Denied, UserName, Users};
 use crate::connections::Stage;
 use crate::events::{Lossy, Method, Reason, What};
 use crate::guard::AttemptRefused;
-use crate::maildrop::Maildrop;
 use crate::pop3::reply::{Fault, Refusal};
 use crate::wire::Link;
 
@@ -59,7 +58,7 @@ impl<L: Link> Session<'_, L> {
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
-                return Ok(State::Transaction(transaction));
+                return Ok(State::Transaction(Box::new(transaction)));
             }
             Err(reason) => self.refuse_login(claim, &reason)?,
         }
@@ -98,9 +97,9 @@ impl<L: Link> Session<'_, L> {
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
         let (acting, location) = self.shared.act_for(user.clone()).map_err(Reason::Maildrop)?;
-        let lock = self.shared.locks.lock(&location, self.client.into())?;
+        let lock = self.shared.lock(&location, self.client)?;
         let scan = Instant::now();
-        let maildrop = Maildrop::open(lock.location().clone()).map_err(Reason::Maildrop)?;
+        let maildrop = lock.open().map_err(Reason::Maildrop)?;
         self.client.set_user(user);
         self.emit(What::Login {
             method: claim.method,

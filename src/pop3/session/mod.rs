@@ -24,6 +24,7 @@ use super::reply::{self, Offer, Refusal};
 use super::{Command, LINE_LIMIT};
 use crate::acting::ActingAs;
 use crate::auth::{self, Abilities};
+use crate::connections::EndedBy;
 use crate::events::{Client, Counts, What};
 use crate::guard::{Admission, PreLoginLimits};
 use crate::maildrop::{Lock, Maildrop};
@@ -47,8 +48,8 @@ pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &
     let Err(end) = session.run();
     let end = match end {
         End::Quit => End::Quit,
-        _ if client.progress.is_kicked() => End::Kicked, // which may have shown as a failed write
-        end => end,
+        // An end from outside may have shown as a failed write.
+        end => client.progress.ended_by().map_or(end, End::from),
     };
     Summary { end, counts: session.counts }
 }
@@ -78,7 +79,7 @@ struct NoCommand {
 
 enum State {
     Authorization(Authorization),
-    Transaction(Transaction),
+    Transaction(Box<Transaction>),
 }
 
 /// The data of the AUTHORIZATION state.
@@ -178,11 +179,15 @@ impl<L: Link> Session<'_, L> {
         }
     }
 
-    /// Tells the client that an admin has ended its session.
+    /// Tells the client that its session was ended from outside.
     fn end_kicked<T>(&mut self) -> Result<T, End> {
-        self.err(Refusal::Kicked);
+        let by = self.client.progress.ended_by().unwrap_or(EndedBy::Admin);
+        self.err(match by {
+            EndedBy::Admin => Refusal::Kicked,
+            EndedBy::Login => Refusal::TakenOver,
+        });
         self.output.flush()?;
-        Err(End::Kicked)
+        Err(by.into())
     }
 
     /// Sends the last reply and ends the session.

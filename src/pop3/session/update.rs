@@ -9,15 +9,15 @@ use crate::wire::Link;
 
 impl<L: Link> Session<'_, L> {
     /// Removes the marked messages, unlocks the maildrop and answers QUIT. The maildrop is unlocked before the reply, so
-    /// the client can log in again as soon as it has the reply. An admin cannot end the session from here on, and if one
-    /// has ended it before, nothing is removed.
+    /// the client can log in again as soon as it has the reply. The session cannot be ended from outside from here on, and
+    /// if it was before, nothing is removed.
     pub(super) fn update(&mut self, state: Transaction) -> Result<(), End> {
         if !self.client.progress.enter(Stage::Update) {
             return self.end_kicked();
         }
         let Transaction { maildrop, lock, acting } = state;
         let update = if maildrop.needs_update() && lock.is_exclusive() {
-            maildrop.commit()
+            lock.commit(maildrop)
         } else if maildrop.marked() == 0 {
             Update::default()
         } else {

@@ -92,7 +92,7 @@ fn a_file_with_other_names_is_refused() {
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
     let holder =
         Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() };
-    assert!(matches!(Arc::new(Locks::default()).lock(&location(), holder), Err(LockError::Io(_))));
+    assert!(matches!(Arc::new(Locks::default()).lock(&location(), holder, Terms::default()), Err(LockError::Io(_))));
     // It gets another name during a session.
     fs::remove_file(&other).unwrap();
     let mut maildrop = mail.open();
@@ -109,7 +109,7 @@ fn the_servers_files_belong_to_the_owner_of_the_mbox() {
     let location = MailRoot::open(mail.root.path().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let holder =
         Holder { session: Some(17), origin: Origin::Address((Ipv4Addr::LOCALHOST, 1).into()), since: Instant::now() };
-    let _lock = Arc::new(Locks::default()).lock(&location, holder).unwrap();
+    let _lock = Arc::new(Locks::default()).lock(&location, holder, Terms::default()).unwrap();
     let journal = mail.own("journal");
     let lock = lock_file(&mail);
     let seen = Arc::new(AtomicUsize::new(0));
@@ -212,4 +212,24 @@ fn only_the_servers_own_dot_lock_is_removed() {
     let _ = maildrop.commit();
     journal::observed();
     assert_eq!(fs::read_to_string(lock).unwrap(), "1");
+}
+
+#[test]
+fn a_message_that_is_changed_while_it_is_sent_has_no_end() {
+    let big = |line: &str| format!("From b\nSubject: big\n\n{}\n", line.repeat(50_000));
+    // The other program appends a message, changes the message in place, or removes the one before it.
+    let appended = |mail: &Mail| mail.append(&self::mail("c"));
+    let changed = |mail: &Mail| fs::write(mail.path(), [self::mail("a"), big("TEXT\n")].concat()).unwrap();
+    let moved = |mail: &Mail| fs::write(mail.path(), [big("text\n"), self::mail("c")].concat()).unwrap();
+    let changes: [&dyn Fn(&Mail); 3] = [&appended, &changed, &moved];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mail = Mail::new(&[self::mail("a"), big("text\n")].concat());
+        let mut maildrop = mail.open();
+        let mut source = maildrop.open_message(number(2)).unwrap().source;
+        let mut first = vec![0; 100_000];
+        source.read_exact(&mut first).unwrap();
+        change(&mail);
+        let mut rest = Vec::new();
+        assert_eq!(source.read_to_end(&mut rest).is_ok(), at == 0, "case {at}");
+    }
 }

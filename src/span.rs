@@ -1,15 +1,19 @@
-//! Spans of time as arguments.
+//! Spans of time as flags and arguments have them.
 
 use std::time::Duration;
 
-/// Parses `2s`, `500ms`, `1m` or `1h`; a number alone is seconds.
-pub(super) fn span(text: &str) -> Result<Duration, String> {
+/// Parses `2s`, `500ms`, `1m`, `1h` or `1d`; a number alone is seconds.
+///
+/// # Errors
+/// When it is no span, or 0.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let milliseconds = match &text[digits.len()..] {
         "ms" => 1,
         "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => 0,
     };
     let span = digits.parse::<u32>().ok().map(|count| Duration::from_millis(u64::from(count) * milliseconds));
@@ -22,10 +26,12 @@ mod tests {
 
     #[test]
     fn a_span_has_a_unit() {
-        for (text, milliseconds) in [("2s", 2000), ("500ms", 500), ("3", 3000), ("1m", 60_000), ("1h", 3_600_000)] {
+        for (text, milliseconds) in
+            [("2s", 2000), ("500ms", 500), ("3", 3000), ("1m", 60_000), ("1h", 3_600_000), ("2d", 172_800_000)]
+        {
             assert_eq!(span(text), Ok(Duration::from_millis(milliseconds)));
         }
-        for text in ["", "s", "0", "0s", "-1s", "1d", "1.5s", "2 s", "99999999999s"] {
+        for text in ["", "s", "0", "0s", "-1s", "1w", "1.5s", "2 s", "99999999999s"] {
             assert!(span(text).is_err(), "{text}");
         }
     }
