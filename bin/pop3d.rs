@@ -11,6 +11,7 @@ use std::time::Duration;
 use pop3d::auth;
 use pop3d::config::{self, Args, Rereading, Task, UsageError};
 use pop3d::doctor;
+use pop3d::import;
 use pop3d::logging::Log;
 use pop3d::malloc;
 use pop3d::manual;
@@ -45,6 +46,13 @@ fn main() -> ExitCode {
         },
         Task::Doctor(args) => {
             return match doctor::run(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(why) => fail(2, &why),
+            };
+        }
+        Task::ImportIds(args) => {
+            return match import::run(&args, &mut io::stdout().lock()) {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::FAILURE,
                 Err(why) => fail(2, &why),

@@ -5,9 +5,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::geteuid;
+
 use crate::auth::{UserName, Users};
 use crate::config::{Args, every};
-use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop};
+use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop, Terms};
 use crate::net::Origin;
 use crate::printable::printable;
 
@@ -78,11 +80,15 @@ fn maildrop(
 ) -> Result<Count, String> {
     let text = |error: std::io::Error| error.to_string();
     let location = mail_root.location_of(user.clone(), &accounts.mailbox(user)).map_err(text)?;
-    let holder = Holder { session: None, origin: Origin::Local, since: Instant::now() };
-    let lock = locks.map(|locks| locks.lock(&location, holder)).transpose().map_err(|error| match error {
-        LockError::Io(error) => error.to_string(),
-        LockError::HeldBy(_) | LockError::HeldElsewhere(_) => "a session has the maildrop".to_owned(),
-    })?;
+    let origin = Origin::Process { pid: std::process::id(), uid: geteuid().as_raw() };
+    let holder = Holder { session: None, origin, since: Instant::now() };
+    let lock =
+        locks.map(|locks| locks.lock(&location, holder, Terms::default())).transpose().map_err(
+            |error| match error {
+                LockError::Io(error) => error.to_string(),
+                LockError::HeldBy(_) | LockError::HeldElsewhere(_) => "a session has the maildrop".to_owned(),
+            },
+        )?;
     let maildrop = match &lock {
         Some(lock) => Maildrop::open(lock.location().clone()),
         None => Maildrop::open_without_lock(location),

@@ -9,9 +9,11 @@
 //!   [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server
 //!   has begun), [`logging`] (the log), [`metrics`] (counters and histograms for Prometheus), [`records`] (writes the
 //!   counters to files), [`systemd`] (sockets from the service manager, and notifications for it), [`malloc`]
-//!   (settings of the C library's allocator), [`doctor`] (examines maildrops instead of serving them).
+//!   (settings of the C library's allocator), [`import`] (keeps the unique-ids of other servers), [`doctor`]
+//!   (examines maildrops instead of serving them).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
-//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs.
+//!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
+//!   removes expired messages between sessions.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
@@ -40,7 +42,9 @@ pub mod descriptors;
 pub mod dial;
 pub mod doctor;
 pub mod events;
+pub mod expiry;
 pub mod guard;
+pub mod import;
 pub mod logging;
 mod look_up;
 pub mod maildrop;

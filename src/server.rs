@@ -29,7 +29,7 @@ use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{acting, descriptors, peep, pop3, recovery};
+use crate::{acting, descriptors, expiry, peep, pop3, recovery};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -150,6 +150,7 @@ impl Server {
             log,
         };
         reload.start(reloads).map_err(no_thread)?;
+        expiry::start(Arc::clone(&shared)).map_err(no_thread)?;
         exporter.map_or(Ok(()), |exporter| exporter.start(&shared)).map_err(no_thread)?;
         enforce_timeout(&shared);
         recovery::start(&shared).map_err(no_thread)?;

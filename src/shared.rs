@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::acting::ActingAs;
 use crate::auth::{UserName, Users};
@@ -50,6 +50,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// The limits by address and before login.
     pub guard: Arc<Guard>,
+    /// Held while expired messages are removed.
+    pub sweeping: Mutex<()>,
     /// Requests reloads of the configuration.
     pub reloader: Reloader,
 }
@@ -68,6 +70,7 @@ impl Shared {
             stats,
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
+            sweeping: Mutex::default(),
             reloader: Reloader::default(),
         }
     }

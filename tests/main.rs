@@ -20,6 +20,8 @@ mod confinement;
 mod dialogues;
 // `pop3d doctor`.
 mod doctor;
+// Mail that expires.
+mod expiry;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.

@@ -96,6 +96,8 @@ enum Step {
     Move(usize, usize),
     /// A mail program removes a message.
     Remove(usize, usize),
+    /// An admin has expired messages removed, which are those that were read.
+    Expire,
     /// The Maildir's folders get an old modification time, as if nothing had happened to them for a while.
     Rest,
 }
@@ -149,6 +151,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..USERS.len(), vec(piece(), 0..12)).prop_map(|(user, pieces)| Step::Deliver(user, pieces)),
         3 => (any::<usize>(), any::<usize>()).prop_map(|(which, how)| Step::Move(which, how)),
         1 => (0..USERS.len(), any::<usize>()).prop_map(|(user, which)| Step::Remove(user, which)),
+        1 => Just(Step::Expire),
         3 => Just(Step::Rest),
     ]
 }
@@ -222,6 +225,16 @@ struct Message {
     stored: Vec<u8>,
     wire: Vec<u8>,
     unique_id: Option<String>,
+    read: Read,
+}
+
+/// Whether the server has written down that a message was retrieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    No,
+    /// It has, unless it was killed before.
+    Perhaps,
+    Yes,
 }
 
 /// A user's mail.
@@ -248,6 +261,8 @@ struct Transaction {
     user: usize,
     /// The index of each message, and true if it is marked as deleted.
     messages: Vec<(usize, bool)>,
+    /// The messages that were retrieved.
+    read: Vec<usize>,
 }
 
 impl Transaction {
@@ -286,7 +301,7 @@ struct World {
 
 fn start(mail: &MailRoot, busy: Busy) -> Server {
     let builder = USERS.iter().fold(Server::builder().mail(mail), |builder, user| builder.user(user, user));
-    builder.flags(["-qq"]).flags(busy.flags().iter().copied()).start()
+    builder.flags(["-qq", "--expire-read", "0"]).flags(busy.flags().iter().copied()).start()
 }
 
 impl World {
@@ -340,6 +355,7 @@ impl World {
             Step::Deliver(user, pieces) => self.deliver(user, octets(&pieces)),
             Step::Move(which, how) => self.move_message(which, how),
             Step::Remove(user, which) => self.remove(user, which),
+            Step::Expire => self.expire(),
             Step::Rest => self.rest(),
         }
     }
@@ -438,7 +454,11 @@ impl World {
                 }
                 None => drop(link.err()),
             },
-            Command::Retr(number) => expect_message(link, &transaction, mails, *number, <[u8]>::to_vec),
+            Command::Retr(number) => {
+                expect_message(link, &transaction, mails, *number, <[u8]>::to_vec);
+                let sent = transaction.message(*number).filter(|&at| mails[at].file.is_some());
+                transaction.read.extend(sent);
+            }
             Command::Top(number, lines) => {
                 expect_message(link, &transaction, mails, *number, |wire| top_of(wire, *lines as usize));
             }
@@ -457,6 +477,7 @@ impl World {
                 link.ok();
                 link.closed();
                 transaction.marked().for_each(|at| mails[at].file = None);
+                transaction.read.iter().for_each(|&at| mails[at].read = Read::Yes);
                 self.sessions[client].client = None;
                 return;
             }
@@ -481,7 +502,7 @@ impl World {
                         assert!(old.err().starts_with("[SYS/TEMP] another login"));
                         old.closed();
                     }
-                    self.sessions[client].transaction = Some(Transaction { user: *user, messages });
+                    self.sessions[client].transaction = Some(Transaction { user: *user, messages, read: Vec::new() });
                 }
             }
             Command::WrongPassword(_) => {
@@ -502,7 +523,30 @@ impl World {
     /// Ends the model's session as a session without QUIT. Returns the client's connection and transaction.
     fn leave(&mut self, client: usize) -> Option<(Client, Option<Transaction>)> {
         let session = mem::take(&mut self.sessions[client]);
+        session.transaction.iter().for_each(|transaction| self.note_perhaps_read(transaction));
         session.client.map(|client| (client, session.transaction))
+    }
+
+    fn note_perhaps_read(&mut self, transaction: &Transaction) {
+        let mails = &mut self.mails[transaction.user].delivered;
+        for &at in transaction.read.iter().filter(|&&at| mails[at].read == Read::No).collect::<Vec<_>>() {
+            mails[at].read = Read::Perhaps;
+        }
+    }
+
+    /// An admin has expired messages removed. Maildrops in use are skipped.
+    fn expire(&mut self) {
+        self.wait_for_ended_sessions();
+        self.server.admin().values("ex");
+        for user in (0..USERS.len()).filter(|&user| self.holder(user).is_none()).collect::<Vec<_>>() {
+            let there = self.maildrop(user).messages();
+            for message in &mut self.mails[user].delivered {
+                let is_gone = message.file.as_ref().is_some_and(|file| !there.contains(file));
+                if message.read == Read::Yes || message.read == Read::Perhaps && is_gone {
+                    message.file = None;
+                }
+            }
+        }
     }
 
     /// A client sends QUIT and leaves by `leave`, without reading the answer.
@@ -578,7 +622,9 @@ impl World {
                 self.server.wait();
             }
         }
-        self.sessions = Default::default();
+        for session in mem::take(&mut self.sessions) {
+            session.transaction.iter().for_each(|transaction| self.note_perhaps_read(transaction));
+        }
         self.server = start(&self.mail, self.busy);
     }
 
@@ -684,7 +730,7 @@ enum Outcome {
 
 impl Message {
     fn new(name: String, stored: Vec<u8>) -> Self {
-        Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None }
+        Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None, read: Read::No }
     }
 }
 

@@ -173,8 +173,10 @@ impl Opening<'_> {
         let last = &self.configuration.last;
         let present = &self.running.settings.mail_root;
         let has_moved = self.args.mailbox != last.mailbox;
-        let rules =
-            |args: &Args| (args.layout, args.unique_ids, args.dovecot_uidl_format.clone(), args.maildirs.clone());
+        let rules = |args: &Args| {
+            let Args { layout, unique_ids, dovecot_uidl_format, maildirs, expiry, .. } = args.clone();
+            (layout, unique_ids, dovecot_uidl_format, maildirs, expiry)
+        };
         if !has_moved && rules(&self.args) == rules(last) {
             return Ok(Arc::clone(present));
         }
@@ -183,7 +185,8 @@ impl Opening<'_> {
         self.args.open_mail_root(path).map(Arc::new).or_else(|error| {
             self.pass_over(&["mailbox"], error)?;
             self.args.mailbox.clone_from(&last.mailbox);
-            (self.args.layout, self.args.unique_ids, self.args.dovecot_uidl_format, self.args.maildirs) = rules(last);
+            let args = &mut self.args;
+            (args.layout, args.unique_ids, args.dovecot_uidl_format, args.maildirs, args.expiry) = rules(last);
             Ok(Arc::clone(present))
         })
     }

@@ -12,6 +12,7 @@ use super::accounts::{Account, AccountsArgs};
 use super::admin::AdminArgs;
 use super::busy::BusyArgs;
 use super::confinement::{ConfinementArgs, Used};
+use super::expiry::ExpiryArgs;
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
 use super::peep_socket::PeepSocketArgs;
@@ -137,6 +138,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) busy: BusyArgs,
+
+    #[command(flatten)]
+    pub(super) expiry: ExpiryArgs,
 
     #[command(flatten)]
     pub(super) accounts: AccountsArgs,

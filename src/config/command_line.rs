@@ -15,6 +15,7 @@ use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
 use crate::doctor::DoctorArgs;
+use crate::import::ImportArgs;
 use crate::manual::Page;
 
 /// What the operator asks the program to do.
@@ -28,6 +29,8 @@ pub enum Task {
     Health(Box<Args>),
     /// Examine maildrops.
     Doctor(Box<DoctorArgs>),
+    /// Keep the unique-ids that other servers gave to messages.
+    ImportIds(Box<ImportArgs>),
     /// Print these settings, which are in the form of a configuration file.
     Show(String),
     /// Ask for a password and print its hash.
@@ -68,6 +71,13 @@ enum OtherTask {
     Doctor {
         #[command(flatten)]
         args: Box<DoctorArgs>,
+    },
+
+    /// Count the unique-ids that Dovecot and Courier gave to the messages of these users, or of all; with --write, keep them
+    /// in a file in each maildrop, so that the lists of these servers are not needed any more
+    ImportIds {
+        #[command(flatten)]
+        args: Box<ImportArgs>,
     },
 
     /// Print the settings of a server with these flags as a configuration file
@@ -150,6 +160,7 @@ impl Task {
             Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
             Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
             Some(OtherTask::Doctor { args }) => Ok(Self::Doctor(args)),
+            Some(OtherTask::ImportIds { args }) => Ok(Self::ImportIds(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))

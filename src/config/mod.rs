@@ -19,6 +19,7 @@ mod command_line;
 mod confinement;
 mod error;
 pub mod every;
+mod expiry;
 mod file;
 mod health;
 mod limits;

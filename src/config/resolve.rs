@@ -10,7 +10,7 @@ use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
 use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
-use crate::maildrop::{Layouts, MailRoot, UniqueIdRules};
+use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
 use crate::net::Certificates;
 use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
@@ -105,8 +105,13 @@ impl Args {
     }
 
     fn layouts(&self) -> Layouts {
-        let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
-        Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules())
+        self.layouts_with(self.unique_ids)
+    }
+
+    fn layouts_with(&self, source: UniqueIds) -> Layouts {
+        let unique_ids = UniqueIdRules { source, dovecot_format: self.dovecot_uidl_format.clone() };
+        let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
+        layouts.with_expiry(self.expiry.rules())
     }
 
     /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.
@@ -116,6 +121,18 @@ impl Args {
     pub fn look(&self) -> Result<(Users, MailRoot), ConfigError> {
         let mail_root = self.open_mail_root_with(self.mailbox.clone(), self.layouts().read_only())?;
         Ok((self.open_users(None)?, mail_root))
+    }
+
+    /// Opens the accounts and the mail directory for importing unique-ids: those of both servers, unless the settings name
+    /// one. Nothing is written unless `is_writing`.
+    ///
+    /// # Errors
+    /// As of [`Args::look`].
+    pub fn open_for_import(&self, is_writing: bool) -> Result<(Users, MailRoot), ConfigError> {
+        let source = if self.unique_ids == UniqueIds::Name { UniqueIds::Auto } else { self.unique_ids };
+        let layouts = self.layouts_with(source);
+        let layouts = if is_writing { layouts } else { layouts.read_only() };
+        Ok((self.open_users(None)?, self.open_mail_root_with(self.mailbox.clone(), layouts)?))
     }
 
     pub(super) fn max_connections(&self) -> usize {

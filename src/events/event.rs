@@ -131,6 +131,13 @@ pub enum What<'a> {
         /// How many were not.
         failed: u64,
     },
+    /// Messages of a user have expired and were removed, as far as that was possible.
+    Expired {
+        /// How many were removed.
+        removed: u64,
+        /// How many were not.
+        failed: u64,
+    },
     /// A session has ended.
     Ended(Ended<'a>),
 }
@@ -299,6 +306,7 @@ impl Event<'_> {
             What::Transformed { .. } => "transformed",
             What::LockLost => "lock-lost",
             What::Update { .. } => "update",
+            What::Expired { .. } => "expired",
             What::Ended(_) => "end",
         }
     }
@@ -321,6 +329,7 @@ impl Event<'_> {
             | What::AdminLogin { .. }
             | What::AdminChange { .. }
             | What::Ended(_) => Some(Level::Info),
+            What::Expired { .. } => Some(Level::Info),
             What::Sent(_) => Some(Level::Trace),
         }
     }

@@ -63,7 +63,7 @@ impl Source for Event<'_> {
                 add("result", result.name().into())?;
                 add("seconds", seconds(*took))?;
             }
-            What::Update { removed, failed } => {
+            What::Update { removed, failed } | What::Expired { removed, failed } => {
                 add("removed", (*removed).into())?;
                 add("failed", (*failed).into())?;
             }

@@ -44,6 +44,10 @@ impl fmt::Display for Event<'_> {
                 )
             }
             What::Update { removed, failed } => write!(f, "{client} update: removed={removed} failed={failed}"),
+            What::Expired { removed, failed } => {
+                let user = client.user().unwrap_or_default();
+                write!(f, "{client} expired: user={user:?} removed={removed} failed={failed}")
+            }
             What::Ended(Ended { reason, counts, .. }) => {
                 write!(f, "{client} end")?;
                 if let Some(reason) = reason {

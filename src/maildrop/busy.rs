@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long a login waits for a maildrop unless the operator says otherwise. The session that holds it may just be ending,
 /// for example if the client has closed the connection and connects again.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The operator's rules for logins to a maildrop that has a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::io;
 use clap::ValueEnum;
 
 use super::directory::Directory;
+use super::expiry::Expiry;
 use super::given_ids::UniqueIdRules;
 use super::homes::{Homes, Named};
 use super::is_missing;
@@ -50,6 +51,7 @@ pub struct Layouts {
     maildirs: MaildirRules,
     /// True if nothing may be written to a maildrop.
     read_only: bool,
+    expiry: Expiry,
 }
 
 impl Default for Layouts {
@@ -68,6 +70,7 @@ impl Layouts {
             unique_ids: UniqueIdRules::default(),
             maildirs: MaildirRules::default(),
             read_only: false,
+            expiry: Expiry::default(),
         }
     }
 
@@ -85,6 +88,16 @@ impl Layouts {
     #[must_use]
     pub fn with_maildirs(self, maildirs: MaildirRules) -> Self {
         Self { maildirs, ..self }
+    }
+
+    /// The same with messages that expire.
+    #[must_use]
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        Self { expiry, ..self }
+    }
+
+    pub(super) fn expiry(&self) -> Expiry {
+        self.expiry
     }
 
     pub(super) fn maildirs(&self) -> &MaildirRules {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::busy::Terms;
+use super::busy::{self, Terms};
 use super::location::{Key, Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
 use super::lock_record::Elsewhere;
@@ -64,7 +64,7 @@ impl Held {
 /// The session that holds a maildrop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// The session's number.
+    /// The session's number; `None` if the server itself works on the maildrop.
     pub session: Option<u64>,
     /// Where its client comes from.
     pub origin: Origin,
@@ -163,7 +163,7 @@ impl Locks {
         shared: bool,
         deadline: Instant,
     ) -> Result<Lock, LockError> {
-        let maildrop = location.key();
+        let (maildrop, begun) = (location.key(), Instant::now());
         let mut held = self.held.lock();
         loop {
             match held.get_mut(&maildrop) {
@@ -178,6 +178,11 @@ impl Locks {
                 }
                 Some(other) => {
                     let other = other.holder;
+                    // The server itself never keeps a maildrop for long, so every login waits for it.
+                    let deadline = match other.session {
+                        Some(_) => deadline,
+                        None => deadline.max(begun + busy::PATIENCE),
+                    };
                     if self.freed.wait_until(&mut held, deadline).timed_out() {
                         return Err(LockError::HeldBy(other));
                     }
@@ -353,6 +358,21 @@ mod tests {
         assert!(matches!(other.lock(&ana, holder(), shared), Err(LockError::HeldElsewhere(_))));
         drop(lock);
         other.lock(&ana, holder(), shared).unwrap();
+    }
+
+    /// The server itself works on a maildrop for a moment only, so even a login that would not wait waits for it.
+    #[test]
+    fn a_login_waits_for_the_server_itself() {
+        let (_directory, ana) = mail();
+        let locks = Arc::new(Locks::default());
+        let terms = Terms { patience: Duration::ZERO, shared: false };
+        let lock = locks.lock(&ana, Holder { session: None, ..holder() }, terms).unwrap();
+        let waiting = std::thread::spawn({
+            let (locks, ana) = (Arc::clone(&locks), ana.clone());
+            move || locks.lock(&ana, holder(), terms).map(drop)
+        });
+        drop(lock);
+        waiting.join().unwrap().unwrap();
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
+//! - [`Expiry`] says when messages expire. `ages` keeps when they were retrieved.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
@@ -21,10 +22,12 @@
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
+mod ages;
 mod busy;
 mod compressed;
 mod directory;
 mod every;
+mod expiry;
 mod files;
 mod format;
 mod given_ids;
@@ -66,6 +69,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use busy::{Busy, Terms, WhenBusy};
+pub use expiry::{Expired, Expiry};
 use format::{Format, LeftOut, Listing};
 use given_ids::GivenIds;
 pub use given_ids::{UniqueIdFormat, UniqueIdRules, UniqueIds};
@@ -130,7 +134,7 @@ pub struct Maildrop {
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
-    /// The messages that the client has retrieved.
+    /// The messages that the client has retrieved, if anything depends on it.
     retrieved: Marks,
     location: Location,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
@@ -260,7 +264,7 @@ impl Maildrop {
 
     /// Notes that the client has retrieved all of a message.
     pub fn note_retrieved(&mut self, number: MessageNumber) {
-        if self.marks_seen() || self.given_ids.is_noting() {
+        if self.marks_seen() || self.writes_read() || self.given_ids.is_noting() {
             self.retrieved.insert(number.index());
         }
     }
@@ -286,12 +290,29 @@ impl Maildrop {
         };
         let mut retrieved = self.retrieved.in_order();
         retrieved.retain(|&index| !self.marks.contains(index));
+        self.write_read(&retrieved);
         if self.marks_seen() && !retrieved.is_empty() {
             self.format.mark_seen(&self.messages, retrieved.clone());
         }
         self.retrieved = Marks::default();
         self.given_ids.fix(&self.location, &self.messages, &retrieved);
         update
+    }
+
+    /// Returns true if it is to be written down when messages were first retrieved.
+    fn writes_read(&self) -> bool {
+        self.location.root().layouts().expiry().read.is_some()
+    }
+
+    /// Writes down that messages were retrieved.
+    fn write_read(&self, retrieved: &[usize]) {
+        if let (true, Some(folder), false) = (self.writes_read(), self.folder(), retrieved.is_empty()) {
+            ages::note_read(
+                &self.location,
+                folder,
+                retrieved.iter().map(|&index| self.id_of(index, &self.messages[index])),
+            );
+        }
     }
 }
 
@@ -301,8 +322,10 @@ impl Drop for Maildrop {
         if !self.corrections.is_empty() {
             self.format.correct_index(&self.messages, &self.corrections);
         }
+        // A session that ends without UPDATE has retrieved messages, too.
         let retrieved = self.retrieved.in_order();
         if !retrieved.is_empty() {
+            self.write_read(&retrieved);
             self.given_ids.fix(&self.location, &self.messages, &retrieved);
         }
     }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{geteuid, getuid};
 
 use super::directory::Directory;
+use super::expiry::Expiry;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
 use super::layout::Layouts;
@@ -62,6 +63,12 @@ impl MailRoot {
     /// As of [`MailRoot::open`].
     pub fn elsewhere(&self, path: PathBuf) -> io::Result<Self> {
         Self::with_layouts(path, Arc::clone(&self.layouts))
+    }
+
+    /// When messages expire.
+    #[must_use]
+    pub fn expiry(&self) -> Expiry {
+        self.layouts.expiry()
     }
 
     /// The path as the operator gave it.

@@ -165,6 +165,7 @@ impl Metrics {
             | What::AdminChange { .. }
             | What::Sent(_)
             | What::LockLost
+            | What::Expired { .. }
             | What::Update { .. } => {}
         }
     }

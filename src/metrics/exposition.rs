@@ -24,6 +24,7 @@ pub fn text(shared: &Shared) -> String {
         ("sent_octets", "Octets sent to POP3 clients", &stats.sent),
         ("retrieved_messages", "Messages sent by RETR", &stats.retrieved),
         ("removed_messages", "Messages removed by QUIT", &stats.removed),
+        ("expired_messages", "Messages removed because they had expired", &stats.expired),
     ] {
         registry.register(name, help, ConstCounter::new(counter.value()));
     }

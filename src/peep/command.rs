@@ -129,11 +129,15 @@ commands! {
     Reload = "r" => PerhapsLines,
     Follow { name: Option<Encoded> } = "f" => Events,
     Metrics = "mt?" => Lines,
+    Expire = "ex" => Lines,
+    WouldExpire = "ex?" => Lines,
 }
 
 /// How the commands of version 1.1 begin, as `cap?` lists them.
-pub const VERSION_1_1: [&str; 18] =
-    ["w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?"];
+pub const VERSION_1_1: [&str; 20] = [
+    "w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?", "ex",
+    "ex?",
+];
 
 impl Command {
     /// Parses a line without its line end, in the state before (`authenticated == false`) or after `a`.
@@ -297,10 +301,10 @@ mod tests {
 
     #[test]
     fn viewers_may_ask_and_follow() {
-        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?"] {
+        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?"] {
             assert!(parse(line).unwrap().is_for_viewers(), "{line}");
         }
-        for line in ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info"] {
+        for line in ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex"] {
             assert!(!parse(line).unwrap().is_for_viewers(), "{line}");
         }
     }
@@ -348,6 +352,8 @@ mod tests {
                 Command::Draining,
                 Command::Reload,
                 Command::Metrics,
+                Command::Expire,
+                Command::WouldExpire,
             ]),
             any::<u64>().prop_map(|id| Command::Kick { id }),
             name().prop_map(|name| Command::KickUser { name }),

@@ -161,6 +161,25 @@ line! {
     }
 }
 
+words! {
+    /// What became of a user's expired messages.
+    Expiration { Done = "done", Due = "due", Busy = "busy", Failed = "failed", }
+}
+
+line! {
+    /// A line of `ex` and `ex?`: a user who has expired messages, or whose maildrop could not be looked into.
+    ExpiryLine {
+        /// The user.
+        user: String,
+        /// How many messages were removed, or would be.
+        messages: u64,
+        /// Their octets.
+        octets: u64,
+        /// What became of them.
+        result: Expiration,
+    }
+}
+
 line! {
     /// A line of `s?` and `i?`.
     NameValue {

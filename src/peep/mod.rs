@@ -67,7 +67,7 @@ pub use answer::{Answer, UnreadableAnswer, read_line};
 pub use argument::Encoded;
 pub(crate) use argument::is_argument;
 pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
-pub use lines::{BanLine, EventLine, Malformed, NameValue, SessionLine, Spoken, State};
+pub use lines::{BanLine, EventLine, Expiration, ExpiryLine, Malformed, NameValue, SessionLine, Spoken, State};
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
 pub use text::time;

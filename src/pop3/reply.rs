@@ -30,7 +30,6 @@ const CAPABILITIES: &str = "TOP\r\n\
     RESP-CODES\r\n\
     AUTH-RESP-CODE\r\n\
     PIPELINING\r\n\
-    EXPIRE NEVER\r\n\
     IMPLEMENTATION pop3d\r\n";
 
 /// The capabilities that this connection has now besides [`CAPABILITIES`].
@@ -42,6 +41,8 @@ pub(super) struct Offer {
     pub(super) stls: bool,
     /// The mechanisms of AUTH.
     pub(super) mechanisms: Vec<Mechanism>,
+    /// For how many days messages are kept (RFC 2449 section 6.7); `None` for ever.
+    pub(super) expire: Option<u32>,
 }
 
 /// Appends the answer to CAPA.
@@ -52,6 +53,11 @@ pub(super) fn capabilities(out: &mut Vec<u8>, offer: &Offer) {
             out.extend_from_slice(capability.as_bytes());
         }
     }
+    // Writing to a vector cannot fail.
+    let _ = match offer.expire {
+        Some(days) => write!(out, "EXPIRE {days}\r\n"),
+        None => write!(out, "EXPIRE NEVER\r\n"),
+    };
     if !offer.mechanisms.is_empty() {
         let names: String = offer.mechanisms.iter().map(|mechanism| format!(" {mechanism}")).collect();
         out.extend_from_slice(format!("SASL{names}\r\n").as_bytes());

@@ -89,7 +89,7 @@ impl StatsLog {
 
 fn line(now: OffsetDateTime, sample: &Sample<'_>) -> String {
     let time = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    let Stats { sent, retrieved, removed, connections, logins } = sample.stats;
+    let Stats { sent, retrieved, removed, connections, logins, .. } = sample.stats;
     format!(
         "{},{},{},{},{},{},{},{}\n",
         now.format(time).unwrap_or_default(),

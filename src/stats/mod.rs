@@ -52,6 +52,8 @@ pub struct Stats {
     pub retrieved: Counter,
     /// Messages removed in the UPDATE state.
     pub removed: Counter,
+    /// Messages removed because they had expired, since the server's start.
+    pub expired: Counter,
     /// All POP3 connections so far.
     pub connections: Counter,
     /// All successful logins so far.
@@ -66,13 +68,14 @@ impl Stats {
             What::Login { .. } => self.logins.add(1),
             What::Sent(Sent { whole: true, .. }) => self.retrieved.add(1),
             What::Update { removed, .. } => self.removed.add(*removed),
+            What::Expired { removed, .. } => self.expired.add(*removed),
             _ => {}
         }
     }
 
-    /// The counters, each with its name in the state directory's file.
+    /// The counters that outlive the server, each with its name in the state directory's file.
     fn named(&self) -> [(&'static str, &Counter); 5] {
-        let Self { sent, retrieved, removed, connections, logins } = self;
+        let Self { sent, retrieved, removed, connections, logins, .. } = self;
         [
             ("sent", sent),
             ("retrieved", retrieved),

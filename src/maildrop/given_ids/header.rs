@@ -87,7 +87,7 @@ impl Header {
         Some((number(words.next()?)?, number(words.next()?)?))
     }
 
-    /// The MD5 that Dovecot and popa3d make of some fields: `Delivered-To`, `X-Delivery-ID` and the first `Received`, and of
+    /// The MD5 that Dovecot makes of some fields: `Delivered-To`, `X-Delivery-ID` and the first `Received`, and of
     /// `Date` and `Message-ID` in front of that.
     pub(super) fn hash(&self) -> Vec<u8> {
         let mut hash = Md5::new();

@@ -176,20 +176,6 @@ impl Inspection {
     }
 }
 
-<<<<<<< HEAD
-/// Reads an open message. Returns its content and the owner of its file.
-fn read(mut opened: OpenMessage) -> io::Result<(Content, Option<u32>)> {
-    let file = match &opened.source {
-        Source::File(FileRange { file, .. }) => Some(file),
-        Source::Mbox(message) => Some(message.file()),
-        Source::Compressed(_) => None,
-    };
-    let owner = file.and_then(|file| {
-        keep_access_time(file);
-        fstat(file).ok().map(|stat| stat.st_uid)
-    });
-    Ok((Content::read(&mut opened.source)?, owner))
-=======
 /// A message that has been read.
 struct Read {
     content: Content,
@@ -200,15 +186,16 @@ struct Read {
 
 fn read(mut opened: OpenMessage) -> io::Result<Read> {
     let is_compressed = matches!(opened.source, Source::Compressed(_));
-    let owner = match &opened.source {
-        Source::File(FileRange { file, .. }) => {
-            keep_access_time(file);
-            fstat(file).ok().map(|stat| stat.st_uid)
-        }
+    let file = match &opened.source {
+        Source::File(FileRange { file, .. }) => Some(file),
+        Source::Mbox(message) => Some(message.file()),
         Source::Compressed(_) => None,
     };
+    let owner = file.and_then(|file| {
+        keep_access_time(file);
+        fstat(file).ok().map(|stat| stat.st_uid)
+    });
     Ok(Read { content: Content::read(&mut opened.source)?, owner, is_compressed })
->>>>>>> h-doctor
 }
 
 /// What is wrong with a message that has been read.

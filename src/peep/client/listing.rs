@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::json;
 use super::output;
 use super::table::Table;
-use crate::peep::{BanLine, Command, EventLine, Form, Malformed, NameValue, SessionLine};
+use crate::peep::{BanLine, Command, EventLine, ExpiryLine, Form, Malformed, NameValue, SessionLine};
 use crate::printable::printable;
 
 /// How answers are printed.
@@ -26,6 +26,7 @@ enum Layout {
     Text,
     Sessions,
     Bans,
+    Expired,
     /// Names and values, each name once.
     Pairs,
     /// Events. They come without an end, so in JSON each is an object of its own and not part of an array.
@@ -37,6 +38,7 @@ impl Layout {
         match command {
             Command::Sessions => Self::Sessions,
             Command::Bans => Self::Bans,
+            Command::Expire | Command::WouldExpire => Self::Expired,
             Command::Statistics | Command::AboutUser { .. } => Self::Pairs,
             command if command.form() == Form::Events => Self::Events,
             _ => Self::Text,
@@ -47,6 +49,7 @@ impl Layout {
         match self {
             Self::Sessions => SessionLine::NAMES,
             Self::Bans => BanLine::NAMES,
+            Self::Expired => ExpiryLine::NAMES,
             Self::Pairs => NameValue::NAMES,
             Self::Events => &["event"],
             Self::Text => &["line"],
@@ -57,6 +60,7 @@ impl Layout {
         Ok(match self {
             Self::Sessions => line.parse::<SessionLine>()?.values(),
             Self::Bans => line.parse::<BanLine>()?.values(),
+            Self::Expired => line.parse::<ExpiryLine>()?.values(),
             Self::Pairs => line.parse::<NameValue>()?.values(),
             Self::Text | Self::Events => vec![line.into()],
         })

@@ -11,7 +11,7 @@ pub(super) struct Phrase {
 }
 
 /// All phrases: first those of version 1.0, in the order of `help` in the report.
-pub(super) const PHRASES: [Phrase; 39] = [
+pub(super) const PHRASES: [Phrase; 41] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
     phrase("maildir", "m?", "show the mail directory"),
@@ -51,6 +51,8 @@ pub(super) const PHRASES: [Phrase; 39] = [
     phrase("follow", "f", "show events as they happen"),
     phrase("follow <username>", "f", "show the events of one user"),
     phrase("metrics", "mt?", "show all counters as OpenMetrics text"),
+    phrase("expire", "ex", "remove expired messages now"),
+    phrase("expire --dry-run", "ex?", "tell which messages have expired"),
 ];
 
 /// How many phrases version 1.0 has.

@@ -92,7 +92,7 @@ fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
 pub(super) fn key(command: &Command) -> String {
     let of_it = |phrase: &&Phrase| phrase.wire.split(' ').next() == Some(command.commencement());
     let phrase = PHRASES.iter().find(of_it).map_or("login", |phrase| phrase.text);
-    words(fixed_words(phrase)).join("_")
+    words(fixed_words(phrase)).join("_").replace("--", "").replace('-', "_")
 }
 
 /// All phrases with their meanings.
@@ -216,6 +216,8 @@ mod tests {
             ("follow", Command::Follow { name: None }),
             ("follow Bob", Command::Follow { name: Some(Encoded("Bob".into())) }),
             ("metrics", Command::Metrics),
+            ("expire", Command::Expire),
+            ("expire --dry-run", Command::WouldExpire),
         ]
     }
 

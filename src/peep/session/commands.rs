@@ -94,6 +94,8 @@ impl Session<'_> {
             Command::Metrics => {
                 return Ok(Reply::Lines(metrics::text(self.shared).lines().map(str::to_owned).collect()));
             }
+            Command::Expire => return Ok(self.expire(false)),
+            Command::WouldExpire => return Ok(self.expire(true)),
             // The session's loop carries this out, because it is not answered at once.
             Command::Follow { .. } => return Err(ErrorCode::UnknownCommand),
         }

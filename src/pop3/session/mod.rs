@@ -199,7 +199,8 @@ impl<L: Link> Session<'_, L> {
     /// Answers CAPA.
     fn capabilities(&mut self, stls: bool) {
         log::trace!("{} +OK capabilities", self.client);
-        let offer = Offer { user: self.takes_passwords(), stls, mechanisms: self.mechanisms() };
+        let expire = self.shared.settings().mail_root.expiry().shortest();
+        let offer = Offer { user: self.takes_passwords(), stls, mechanisms: self.mechanisms(), expire };
         reply::capabilities(self.output.pending(), &offer);
     }
 

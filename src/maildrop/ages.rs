@@ -1,0 +1,228 @@
+//! When the messages of a maildrop arrived and when they were first retrieved, for `--expire-read` and `--expire-all`.
+//!
+//! This is kept in a dot-file beside the index, by unique-id, so it is still true if the index is lost or the maildrop has
+//! moved to another host. If the file is lost, messages are kept longer, and never shorter:
+//!
+//! ```text
+//! pop3d ages 1
+//! r 1795831201 1700000005.M1P1.host 01ab89ef      first retrieved then
+//! a 1795830000 1700000005.M1P1.host 9c0d1e2f      there since then, or longer
+//! ```
+//!
+//! Times are in seconds since 1970. At the end of a line is the CRC-32 of what precedes it. Sessions append lines. A sweep
+//! writes the file again without the messages that are gone.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::is_missing;
+use super::location::{Location, OwnFiles};
+use super::message::Folder;
+use super::root;
+
+/// The name of the file, and that under which a new one is written.
+const FILE: &str = "ages";
+const NEW_FILE: &str = "ages.new";
+
+const VERSION: &[u8] = b"pop3d ages 1\n";
+
+/// The largest file that is read: enough for two million messages.
+const MOST_OCTETS: u64 = 256 << 20;
+
+/// A clock that says an earlier time is wrong: this is the year 2026. Such times are not noted.
+const EARLIEST: u64 = 1_767_225_600;
+
+/// What is known of a message, in seconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Age {
+    /// A time at which the message was there already.
+    pub(super) arrived: Option<u64>,
+    /// When it was first retrieved as a whole.
+    pub(super) read: Option<u64>,
+}
+
+/// What is known of a maildrop's messages, by unique-id.
+#[derive(Debug, Default)]
+pub(super) struct Ages {
+    by_id: HashMap<Vec<u8>, Age>,
+    /// How many lines the file has.
+    lines: usize,
+}
+
+/// The present time in seconds since 1970; `None` if the clock is wrong.
+pub(super) fn now() -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    (now >= EARLIEST).then_some(now)
+}
+
+fn files(location: &Location, folder: Folder) -> OwnFiles {
+    location.own_files(if folder == Folder::Mbox { folder } else { Folder::Top })
+}
+
+/// Notes that messages were retrieved now. `folder` is one that the maildrop has.
+pub(super) fn note_read<'a>(
+    location: &Location,
+    folder: Folder,
+    ids: impl Iterator<Item = std::borrow::Cow<'a, [u8]>>,
+) {
+    let Some(now) = now() else { return };
+    let files = files(location, folder);
+    let known = Ages::load(location, folder);
+    let mut lines = Vec::new();
+    for id in ids.filter(|id| known.of(id).read.is_none()) {
+        put(&mut lines, b'r', now, &id);
+    }
+    if lines.is_empty() {
+        return;
+    }
+    let appended = location.root().file_to_append(&files.path(FILE)).or_else(|error| {
+        let created =
+            is_missing(&error).then(|| location.root().directory(&files.directory)?.create(&files.name(FILE)));
+        let mut file = created.unwrap_or(Err(error))?;
+        file.write_all(VERSION)?;
+        Ok(file)
+    });
+    if let Err(error) = appended.and_then(|mut file| file.write_all(&lines)) {
+        log::warn!("{} cannot be written, so messages are kept longer: {error}", root::display(&files.path(FILE)));
+    }
+}
+
+fn put(lines: &mut Vec<u8>, kind: u8, time: u64, id: &[u8]) {
+    let line = [&[kind], format!(" {time} ").as_bytes(), id].concat();
+    let checksum = crc32fast::hash(&line);
+    lines.extend_from_slice(&line);
+    lines.extend_from_slice(format!(" {checksum:08x}\n").as_bytes());
+}
+
+impl Ages {
+    /// Reads what is known.
+    pub(super) fn load(location: &Location, folder: Folder) -> Self {
+        let path = files(location, folder).path(FILE);
+        let read = || -> io::Result<Vec<u8>> {
+            let (file, identity) = location.root().file(&path)?;
+            let mut text = Vec::new();
+            file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut text)?;
+            Ok(text)
+        };
+        match read() {
+            Ok(text) => Self::parse(&text),
+            Err(error) => {
+                if !is_missing(&error) {
+                    log::warn!("{} cannot be read, so messages are kept longer: {error}", root::display(&path));
+                }
+                Self::default()
+            }
+        }
+    }
+
+    /// Lines that are damaged or incomplete are left out.
+    fn parse(text: &[u8]) -> Self {
+        let mut ages = Self::default();
+        let Some(text) = text.strip_prefix(VERSION) else { return ages };
+        for line in text.split_inclusive(|&octet| octet == b'\n') {
+            ages.lines += 1;
+            let Some((kind, time, id)) = parse_line(line) else { continue };
+            let age = ages.by_id.entry(id.to_vec()).or_default();
+            let slot = if kind == b'r' { &mut age.read } else { &mut age.arrived };
+            *slot = Some(slot.map_or(time, |other| other.min(time)));
+        }
+        ages
+    }
+
+    pub(super) fn of(&self, id: &[u8]) -> Age {
+        self.by_id.get(id).copied().unwrap_or_default()
+    }
+
+    /// Notes a time at which a message was there, if no earlier one is known.
+    pub(super) fn note_arrival(&mut self, id: &[u8], time: u64) -> bool {
+        let age = self.by_id.entry(id.to_vec()).or_default();
+        let is_new = age.arrived.is_none_or(|arrived| time < arrived);
+        if is_new {
+            age.arrived = Some(time);
+        }
+        is_new
+    }
+
+    /// Writes the file again with the messages that are `there`, if that makes a difference.
+    pub(super) fn save(&self, location: &Location, folder: Folder, there: &HashSet<Vec<u8>>, is_changed: bool) {
+        let kept = || self.by_id.iter().filter(|(id, _)| there.contains(*id));
+        let mut text = VERSION.to_vec();
+        let mut lines = 0;
+        for (id, age) in kept() {
+            for (kind, time) in [(b'r', age.read), (b'a', age.arrived)] {
+                if let Some(time) = time {
+                    put(&mut text, kind, time, id);
+                    lines += 1;
+                }
+            }
+        }
+        if !is_changed && lines == self.lines {
+            return;
+        }
+        let files = files(location, folder);
+        let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
+        let saved = location.root().directory(&files.directory).and_then(|directory| {
+            let mut file = files.replace(&directory, &new_name)?;
+            let written = file.write_all(&text).and_then(|()| directory.rename(&new_name, &name));
+            written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
+        });
+        if let Err(error) = saved {
+            log::warn!("{} cannot be written, so messages are kept longer: {error}", root::display(&files.path(FILE)));
+        }
+    }
+}
+
+fn parse_line(line: &[u8]) -> Option<(u8, u64, &[u8])> {
+    let line = line.strip_suffix(b"\n")?;
+    let end = memchr::memrchr(b' ', line)?;
+    let (line, checksum) = (&line[..end], &line[end + 1..]);
+    if checksum != format!("{:08x}", crc32fast::hash(line)).as_bytes() {
+        return None;
+    }
+    let mut fields = line.split(|&octet| octet == b' ');
+    let (kind, time, id) = (fields.next()?, fields.next()?, fields.next()?);
+    let time = std::str::from_utf8(time).ok()?.parse().ok().filter(|&time| time >= EARLIEST)?;
+    (fields.next().is_none() && matches!(kind, b"r" | b"a")).then_some((kind[0], time, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_795_831_201;
+
+    fn text(lines: &[(u8, u64, &str)]) -> Vec<u8> {
+        let mut text = VERSION.to_vec();
+        lines.iter().for_each(|&(kind, time, id)| put(&mut text, kind, time, id.as_bytes()));
+        text
+    }
+
+    #[test]
+    fn the_earliest_time_counts() {
+        let ages =
+            Ages::parse(&text(&[(b'r', NOW, "x"), (b'r', NOW - 9, "x"), (b'r', NOW + 9, "x"), (b'a', NOW, "y")]));
+        assert_eq!(ages.of(b"x"), Age { arrived: None, read: Some(NOW - 9) });
+        assert_eq!(ages.of(b"y"), Age { arrived: Some(NOW), read: None });
+        assert_eq!(ages.of(b"z"), Age::default());
+    }
+
+    /// A damaged line never makes a message older. Each single octet is changed or cut off.
+    #[test]
+    fn damage_makes_no_message_older() {
+        let good = text(&[(b'r', NOW, "x"), (b'a', NOW, "y")]);
+        let is_no_older = |ages: &Ages| {
+            ages.by_id.values().all(|age| age.read.is_none_or(|it| it >= NOW) && age.arrived.is_none_or(|it| it >= NOW))
+        };
+        for at in 0..good.len() {
+            for other in 0..=255 {
+                let mut text = good.clone();
+                text[at] = other;
+                assert!(is_no_older(&Ages::parse(&text)), "{at} {other}");
+            }
+            let cut = [&good[..at], &text(&[(b'r', NOW, "z")])[VERSION.len()..]].concat();
+            assert!(is_no_older(&Ages::parse(&cut)), "{at}");
+        }
+        assert_eq!(Ages::parse(&text(&[(b'r', 5, "x")])).of(b"x"), Age::default(), "the clock was wrong");
+    }
+}
