@@ -104,6 +104,10 @@ fn each_flag_is_a_key() {
             "as-owner = true\nfirst-uid = 500\nmail-group = '8'",
             &["--as-owner", "--first-uid", "500", "--mail-group", "8"],
         ),
+        (
+            "proxy-from = ['192.0.2.1', '2001:db8::/64']\nproxy-tls = true",
+            &["--proxy-from", "192.0.2.1", "--proxy-from", "2001:db8::/64", "--proxy-tls"],
+        ),
         ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
         ("expire-read = 30\nexpire-all = 0", &["--expire-read", "30", "--expire-all", "0"]),
         ("layout = 'flat'", &["--layout", "flat"]),
