@@ -4,13 +4,13 @@
 //! three layers; a module uses only modules of its own layer or of a layer below.
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals, shutdown),
-//!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
-//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server has begun), [`logging`] (the log), [`metrics`]
-//!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
-//!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator), [`import`] (keeps the unique-ids
-//!   of other servers), [`doctor`] (examines
-//!   maildrops instead of serving them),
-//!   [`trial`] (a server in a temporary directory).
+//!   [`acceptors`] (listening sockets), `admission` (from an accepted connection to its session), [`reload`] (reads
+//!   the configuration again), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins),
+//!   [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server
+//!   has begun), [`logging`] (the log), [`metrics`] (counters and histograms for Prometheus), [`records`] (writes the
+//!   counters to files), [`systemd`] (sockets from the service manager, and notifications for it), [`malloc`]
+//!   (settings of the C library's allocator), [`import`] (keeps the unique-ids of other servers), [`doctor`]
+//!   (examines maildrops instead of serving them), [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
 //!   removes expired messages between sessions.
@@ -30,6 +30,7 @@
 
 pub mod acceptors;
 pub mod acting;
+mod admission;
 pub mod append;
 pub mod auth;
 pub mod bench;

@@ -139,6 +139,11 @@ fn sasl() {
 }
 
 #[test]
+fn proxy_header() {
+    replay("proxy_header");
+}
+
+#[test]
 fn every_target_has_a_wrapper_an_entry_in_cargo_toml_and_seeds() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();

@@ -62,6 +62,8 @@ mod neighbours;
 mod manual;
 // Maildrops that are mbox files, beside procmail.
 mod mboxes;
+// Proxies in front of the server: the PROXY protocol.
+mod proxy;
 // Random events, compared with a naive model of RFC 1939.
 mod model;
 // Link-local addresses and clients on other machines.

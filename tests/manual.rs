@@ -51,6 +51,7 @@ run_the_commands_of!(
     maildrops,
     transforms,
     security,
+    hosts,
     peep,
     pop3,
     testing,

@@ -16,6 +16,7 @@ use super::expiry::ExpiryArgs;
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
 use super::peep_socket::PeepSocketArgs;
+use super::proxies::ProxyArgs;
 use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
@@ -125,6 +126,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(super) proxies: ProxyArgs,
 
     #[command(flatten)]
     pub(super) state: StateArgs,

@@ -26,6 +26,7 @@ mod limits;
 mod maildirs;
 mod peep_socket;
 mod ports;
+mod proxies;
 mod resolve;
 mod show;
 mod state;

@@ -62,6 +62,8 @@ impl Args {
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
             allow_cleartext: self.tls.allow_cleartext,
+            proxies: self.proxies.networks(),
+            proxy_tls: self.proxies.proxy_tls,
         }
     }
 

@@ -17,6 +17,9 @@ impl Source for Event<'_> {
             add("session", session.into())?;
         }
         add("address", Value::from_display(&client.origin))?;
+        if let Some(proxy) = client.origin.proxy() {
+            add("proxy", Value::from_display(proxy))?;
+        }
         add("protocol", client.service.name().into())?;
         match &self.what {
             What::LoginRefused { user: Some(user), .. } => add("user", Value::from_display(user))?,

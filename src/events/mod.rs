@@ -53,8 +53,20 @@ impl Events {
         Self { stats, ..Self::default() }
     }
 
-    /// Tells all consumers that this has happened to the client. None of them lets the session wait.
+    /// Tells all consumers that this has happened to the client. None of them lets the session wait. A health check is not
+    /// told of unless the session does more than begin and end.
     pub fn emit(&self, client: &Client, what: What<'_>) {
+        if client.is_health_check() {
+            if matches!(what, What::Connected | What::Tls { .. } | What::Ended(_)) {
+                return;
+            }
+            client.set_no_health_check();
+            self.pass_on(client, What::Connected);
+        }
+        self.pass_on(client, what);
+    }
+
+    fn pass_on(&self, client: &Client, what: What<'_>) {
         let event = Event { client, what };
         log(&event);
         self.stats.count(&event);

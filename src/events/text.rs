@@ -12,7 +12,8 @@ impl fmt::Display for Event<'_> {
         match &self.what {
             What::Connected => {
                 let service = if client.service == Service::Peep { "PEEP" } else { "POP3" };
-                write!(f, "{client} connected to {service}")
+                write!(f, "{client} connected to {service}")?;
+                client.origin.proxy().map_or(Ok(()), |proxy| write!(f, " by the proxy {proxy}"))
             }
             What::Refused { reason, .. } => write!(f, "{client} refused: {}", reason.text()),
             What::Tls { agreed } => write!(f, "{client} TLS: {agreed}"),

@@ -25,6 +25,7 @@ pages!(
     maildrops,
     transforms,
     security,
+    hosts,
     peep,
     pop3,
     testing,

@@ -1,7 +1,7 @@
 //! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
 //!
 //! - [`bind()`] and [`Listener`] make listening sockets and take connections from them; [`SocketFile`] is a UNIX socket.
-//! - [`Origin`] says where a client comes from.
+//! - [`Origin`] says where a client comes from; [`proxy`] reads it from the header of a proxy.
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
 //! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
@@ -18,6 +18,7 @@ mod holder;
 mod listener;
 mod origin;
 mod patience;
+pub mod proxy;
 mod self_signed;
 mod socket;
 mod socket_file;

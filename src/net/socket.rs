@@ -242,6 +242,7 @@ impl Link for Socket<'_> {
     fn tls(&self) -> wire::Tls {
         match (&self.tls, &self.certificates) {
             (Some(_), _) => wire::Tls::Active,
+            _ if self.slot.client().origin.has_tls_at_proxy() => wire::Tls::Active,
             (None, Some(_)) => wire::Tls::Ready,
             (None, None) => wire::Tls::Absent,
         }

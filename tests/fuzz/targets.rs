@@ -26,6 +26,7 @@ use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::net::Origin;
+use pop3d::net::proxy::{self, Header};
 use pop3d::shared::Shared;
 use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
 use pop3d::{peep, pop3};
@@ -35,7 +36,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All targets with their names.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 10] = [
     ("pop3_line", pop3_line),
     ("pop3_session", pop3_session),
     ("peep_line", peep_line),
@@ -45,6 +46,7 @@ pub const ALL: [(&str, Target); 9] = [
     ("index", index),
     ("passwd_file", passwd_file),
     ("sasl", sasl),
+    ("proxy_header", proxy_header),
 ];
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -150,6 +152,26 @@ fn lines_in_segments(octets: &[u8], limit: usize, segment: usize) -> Vec<Option<
         if lines.fill(&mut client).unwrap() == 0 {
             return found;
         }
+    }
+}
+
+/// The octets are what a proxy sends first. The header's end does not depend on the segments in which it arrives, and what
+/// follows does not change what the header says.
+pub fn proxy_header(octets: &[u8]) {
+    let Ok(Some(end)) = proxy::end(octets) else {
+        // Octets that are no header do not become one by more octets.
+        if let Err(error) = proxy::end(octets) {
+            assert_eq!(proxy::end(&[octets, b"\r\n"].concat()), Err(error));
+        }
+        return;
+    };
+    for length in 0..end {
+        assert_eq!(proxy::end(&octets[..length]), Ok(None), "{length} of {end}");
+    }
+    assert_eq!(proxy::end(&octets[..end]), Ok(Some(end)));
+    if let Ok(Header::Client { address, tls }) = proxy::parse(&octets[..end]) {
+        assert_eq!(address.ip(), address.ip().to_canonical());
+        assert!(tls.is_none_or(|version| version.chars().all(|letter| letter.is_ascii_graphic())));
     }
 }
 
