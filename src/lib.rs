@@ -9,7 +9,8 @@
 //!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
 //!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator), [`import`] (keeps the unique-ids
 //!   of other servers), [`doctor`] (examines
-//!   maildrops instead of serving them).
+//!   maildrops instead of serving them),
+//!   [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
 //!   removes expired messages between sessions.
@@ -66,5 +67,6 @@ pub mod state;
 pub mod stats;
 pub mod systemd;
 pub mod transform;
+pub mod trial;
 pub mod trust;
 pub mod wire;

@@ -119,6 +119,12 @@ impl Server {
         self.listeners.iter().map(describe).collect()
     }
 
+    /// The port on which a service listens, if it does.
+    #[must_use]
+    pub fn port(&self, service: Service) -> Option<u16> {
+        self.listeners.iter().find(|(of, _)| *of == service).map(|(_, listener)| listener.port())
+    }
+
     /// Serves clients until a request to stop arrives, then shuts down. Sessions get a grace period to finish the reply
     /// that they are sending. Only messages for which a client has sent QUIT are removed.
     ///

@@ -113,3 +113,5 @@ mod transform;
 mod transform_confinement;
 // The log as an operator reads it: reasons of refused logins, formats, levels.
 mod watched;
+// `pop3d test`.
+mod trial;

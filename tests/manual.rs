@@ -53,6 +53,7 @@ run_the_commands_of!(
     security,
     peep,
     pop3,
+    testing,
     popbench,
     performance,
     architecture

@@ -47,6 +47,25 @@ fn only_complete_retrievals_are_marked_and_only_at_quit() {
     assert_eq!(maildrop.messages(), ["cur/3.a.h:2,S", "new/2.a.h"]);
 }
 
+/// Landlock allows by itself neither to move a file to another directory nor to write to one that exists.
+#[test]
+fn a_confined_server_marks_messages_and_notes_removals() {
+    let (server, maildrop) = maildir(&["--seen", "--confine", "--folders", "Junk"], &["new/1.a.h", "new/2.a.h"]);
+    maildrop.put("maildirsize", "1000S\n");
+    fs::create_dir_all(maildrop.path(".Junk/new")).unwrap();
+    fs::create_dir_all(maildrop.path(".Junk/cur")).unwrap();
+    maildrop.put(".Junk/new/3.a.h", MESSAGE);
+    let mut session = server.session();
+    for number in 1..=3 {
+        session.fetch(&format!("RETR {number}"));
+    }
+    session.call("DELE 1");
+    session.quit();
+    assert_eq!(maildrop.messages(), ["cur/2.a.h:2,S"]);
+    assert!(fs::exists(maildrop.path(".Junk/cur/3.a.h:2,S")).unwrap(), "{}", server.stderr());
+    assert_eq!(fs::read_to_string(maildrop.path("maildirsize")).unwrap(), format!("1000S\n-{} -1\n", MESSAGE.len()));
+}
+
 #[test]
 fn a_transformed_message_counts_as_retrieved() {
     let (server, maildrop) = maildir(&["--seen", "--transform", "cat"], &["new/1.a.h"]);

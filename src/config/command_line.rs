@@ -17,6 +17,7 @@ use crate::auth::Scheme;
 use crate::doctor::DoctorArgs;
 use crate::import::ImportArgs;
 use crate::manual::Page;
+use crate::trial::TrialArgs;
 
 /// What the operator asks the program to do.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum Task {
     Doctor(Box<DoctorArgs>),
     /// Keep the unique-ids that other servers gave to messages.
     ImportIds(Box<ImportArgs>),
+    /// Run a server with everything in a temporary directory.
+    Test(Box<TrialArgs>),
     /// Print these settings, which are in the form of a configuration file.
     Show(String),
     /// Ask for a password and print its hash.
@@ -78,6 +81,13 @@ enum OtherTask {
     ImportIds {
         #[command(flatten)]
         args: Box<ImportArgs>,
+    },
+
+    /// Run a server to try out mail programs: a temporary directory, free ports on this machine, a user with a new password, a
+    /// new certificate; everything is removed at the end
+    Test {
+        #[command(flatten)]
+        args: Box<TrialArgs>,
     },
 
     /// Print the settings of a server with these flags as a configuration file
@@ -161,6 +171,7 @@ impl Task {
             Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
             Some(OtherTask::Doctor { args }) => Ok(Self::Doctor(args)),
             Some(OtherTask::ImportIds { args }) => Ok(Self::ImportIds(args)),
+            Some(OtherTask::Test { args }) => Ok(Self::Test(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))

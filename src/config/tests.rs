@@ -124,6 +124,12 @@ fn what_needs_a_restart_is_declared_beside_the_flag() {
         "127.0.0.1:9110",
         "-t",
         "cat",
+        "--peep-socket",
+        "peep.sock",
+        "--peep-socket-mode",
+        "660",
+        "--peep-socket-group",
+        "0",
     ];
     let started = parse(&["-m", "here"]).unwrap();
     let mut kept: Vec<&str> = Vec::new();

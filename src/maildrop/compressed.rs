@@ -91,7 +91,7 @@ pub struct Decompressed {
 
 enum Decoder {
     Gzip(MultiGzDecoder<BufReader<FileRange>>),
-    Zstd(FrameDecoder, BufReader<FileRange>),
+    Zstd(Box<FrameDecoder>, BufReader<FileRange>),
     Bzip2(MultiBzDecoder<BufReader<FileRange>>),
 }
 
@@ -105,7 +105,7 @@ impl Decompressed {
         let source = BufReader::new(range);
         let decoder = match compression {
             Compression::Gzip => Decoder::Gzip(MultiGzDecoder::new(source)),
-            Compression::Zstd => Decoder::Zstd(FrameDecoder::new(), source),
+            Compression::Zstd => Decoder::Zstd(Box::default(), source),
             Compression::Bzip2 => Decoder::Bzip2(MultiBzDecoder::new(source)),
             Compression::Unsupported(kind) => {
                 let why = format!("it is compressed with {kind}, which is not supported");

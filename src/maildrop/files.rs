@@ -167,7 +167,7 @@ impl Format for Maildir {
         removal.look_for_the_rest();
         let (update, freed) = removal.finish();
         let is_trash = self.location.is_maildir_folder() && self.location.name() == b".Trash";
-        quota::note(&self.top, if is_trash { freed.from_trash() } else { freed });
+        quota::note(&self.top, if is_trash { freed.as_trashed() } else { freed });
         update
     }
 

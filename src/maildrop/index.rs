@@ -215,7 +215,7 @@ impl Index {
         for Message { path, content: Content { identity, octets, wire_form, compressed, namesake } } in entries {
             let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
             let notes =
-                u8::from(*wire_form) * WIRE_FORM | u8::from(*namesake) * NAMESAKE | u8::from(*compressed) * COMPRESSED;
+                u8::from(*wire_form) * WIRE_FORM + u8::from(*namesake) * NAMESAKE + u8::from(*compressed) * COMPRESSED;
             index.extend_from_slice(&[path.folder as u8, notes]);
             index.extend_from_slice(&identity.inode.to_le_bytes());
             index.extend_from_slice(&identity.size.to_le_bytes());

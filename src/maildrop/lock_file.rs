@@ -50,6 +50,8 @@ pub(super) struct LockFile {
     location: Location,
     folder: Folder,
     shared: bool,
+    /// True if the file has no other name (hard link). A user may have made another one of a file that is not the user's own.
+    is_alone: bool,
 }
 
 /// The result of trying to take the lock.
@@ -126,7 +128,8 @@ impl LockFile {
         if folder == Folder::Top {
             share_if_roots(location, &file, &stat)?;
         }
-        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), location: location.clone(), folder, shared }))
+        let (id, is_alone) = (RootId::new(&stat), stat.st_nlink == 1);
+        Ok(Attempt::Taken(Self { file, id, location: location.clone(), folder, shared, is_alone }))
     }
 
     /// Returns true if other sessions may share the maildrop.
@@ -147,6 +150,9 @@ impl LockFile {
 
     /// Writes into the file which session holds the lock.
     pub(super) fn name_holder(&self, holder: &Holder) {
+        if !self.is_alone {
+            return;
+        }
         // Without the line, other servers only cannot tell who holds the lock.
         if pwrite(&self.file, lock_record::record(holder).as_bytes(), 0).is_err() {
             let _ = ftruncate(&self.file, 0); // the line of the session before would be wrong
@@ -367,6 +373,17 @@ mod tests {
         assert!(!next.is_held());
         let last = mail.taken();
         assert!(last.is_held() && !next.is_held());
+    }
+
+    #[test]
+    fn nothing_is_written_into_a_file_with_other_names() {
+        let mail = Mail::with(&["cur"]);
+        let other = mail.0.path().join("other");
+        fs::write(&other, "another user's").unwrap();
+        fs::hard_link(&other, mail.path("cur/.pop3d-lock")).unwrap();
+        let origin = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1)).into();
+        mail.taken().name_holder(&Holder { session: Some(17), origin, since: std::time::Instant::now() });
+        assert_eq!(fs::read_to_string(other).unwrap(), "another user's");
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
+//! - [`finish_interrupted`] finishes that at an mbox if the server was killed.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 

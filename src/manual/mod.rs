@@ -19,7 +19,19 @@ macro_rules! pages {
     };
 }
 
-pages!(administration, accounts, maildrops, transforms, security, peep, pop3, popbench, performance, architecture,);
+pages!(
+    administration,
+    accounts,
+    maildrops,
+    transforms,
+    security,
+    peep,
+    pop3,
+    testing,
+    popbench,
+    performance,
+    architecture,
+);
 
 /// One page of the manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

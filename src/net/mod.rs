@@ -25,7 +25,7 @@ mod tls;
 
 pub use address::ListenAddress;
 pub use bind::{bind, bind_beside};
-pub use certificate::{Certificate, CertificateError};
+pub use certificate::{Certificate, CertificateError, fingerprint_of};
 pub use certificates::Certificates;
 pub use holder::{Holder, holders};
 pub use listener::Listener;

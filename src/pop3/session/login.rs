@@ -108,7 +108,7 @@ impl<L: Link> Session<'_, L> {
             took: claim.since.elapsed(),
             scan: scan.elapsed(),
         });
-        Ok(Transaction { maildrop, lock, acting })
+        Ok(Transaction { maildrop: Box::new(maildrop), lock, acting })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.
