@@ -517,6 +517,35 @@ fn auth_plain_works_with_and_without_an_initial_response() {
     client.closed();
 }
 
+/// draft-murchison-sasl-login section 2: the server asks for the name, unless the command has it, and for the password.
+#[test]
+fn auth_login_works_with_and_without_the_name_in_the_command() {
+    let server = Server::start();
+    let mut client = server.pop3();
+    client.send(&format!("auth login {}", BASE64.encode(USER)));
+    client.expect("+ UGFzc3dvcmQ6");
+    client.call(&BASE64.encode(PASSWORD));
+    client.call("STAT");
+    client.quit();
+
+    let mut client = server.pop3();
+    let mut refused = Vec::new();
+    for (name, password) in [(USER, "wrong"), ("nobody", PASSWORD)] {
+        client.send("AUTH LOGIN");
+        client.expect("+ VXNlcm5hbWU6");
+        client.send(&BASE64.encode(name));
+        client.expect("+ UGFzc3dvcmQ6");
+        client.send(&BASE64.encode(password));
+        refused.push(client.err());
+    }
+    assert!(refused[0].starts_with("[AUTH] ") && refused[0] == refused[1], "{refused:?}");
+    client.send_all(["AUTH LOGIN", &BASE64.encode(USER), &BASE64.encode(PASSWORD), "STAT", "QUIT"]);
+    client.expect("+ VXNlcm5hbWU6");
+    client.expect("+ UGFzc3dvcmQ6");
+    (0..3).for_each(|_| drop(client.ok()));
+    client.closed();
+}
+
 /// RFC 4616 section 2: each part may have 255 octets or more. In base64 the response is longer than any command line.
 #[test]
 fn auth_plain_accepts_a_response_longer_than_a_command_line() {
@@ -580,7 +609,7 @@ fn only_mechanisms_that_all_accounts_can_use_are_announced() {
         let server = file.serve();
         let mut client = Client::connect(server.pop3_address());
         assert_eq!(client.line().contains('<'), apop, "{text}");
-        let sasl = if scram { "SASL PLAIN SCRAM-SHA-256" } else { "SASL PLAIN" };
+        let sasl = if scram { "SASL PLAIN LOGIN SCRAM-SHA-256" } else { "SASL PLAIN LOGIN" };
         assert!(client.listing("CAPA").contains(&sasl.to_owned()), "{text}");
         let mechanisms: Vec<&str> = sasl.split(' ').skip(1).collect();
         assert_eq!(client.listing("AUTH"), mechanisms, "{text}");

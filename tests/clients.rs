@@ -760,6 +760,16 @@ fn mpop_logs_in_by_auth_plain() {
 }
 
 #[test]
+fn curl_logs_in_by_auth_login() {
+    check_login("AUTH \"LOGIN\"", curl_with("AUTH=LOGIN"));
+}
+
+#[test]
+fn mpop_logs_in_by_auth_login() {
+    check_login("AUTH \"LOGIN\"", mpop_with("login"));
+}
+
+#[test]
 fn mpop_logs_in_by_scram() {
     check_login("AUTH \"SCRAM-SHA-256\"", mpop_with("scram-sha-256"));
 }

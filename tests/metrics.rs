@@ -78,6 +78,21 @@ fn make_sessions(server: &Server) {
 }
 
 #[test]
+fn logins_are_counted_by_their_mechanism() {
+    let (server, address) = start(Server::builder());
+    let mut client = server.pop3();
+    client.send("AUTH LOGIN bm9ib2R5"); // nobody
+    client.expect("+ UGFzc3dvcmQ6");
+    client.send("eA==");
+    client.err();
+    let text = get(address, "/metrics", "");
+    for (mechanism, expected) in [("pass", 0.0), ("plain", 0.0), ("login", 1.0)] {
+        let name = format!("pop3d_login_attempts_total{{mechanism=\"{mechanism}\",result=\"unknown-user\"}}");
+        assert_eq!(value(&text, &name), expected, "{mechanism}");
+    }
+}
+
+#[test]
 fn sessions_logins_and_messages_are_counted() {
     let (server, address) = start(Server::builder());
     make_sessions(&server);

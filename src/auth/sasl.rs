@@ -1,8 +1,8 @@
 //! The server's side of SASL exchanges (RFC 4422). It takes the client's responses and tells the session what to do
 //! next; it does no I/O.
 //!
-//! The mechanisms are PLAIN (RFC 4616) and SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677). RFC 5034 tells
-//! how an exchange is transmitted in POP3.
+//! The mechanisms are PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login) and SCRAM-SHA-256 without channel binding
+//! (RFC 5802, RFC 7677). RFC 5034 tells how an exchange is transmitted in POP3.
 
 use std::fmt;
 
@@ -20,13 +20,15 @@ pub const LINE_LIMIT: usize = 2048;
 pub enum Mechanism {
     /// The client sends name and password.
     Plain,
+    /// The same, in two responses. Some old mail programs have nothing else.
+    Login,
     /// Client and server prove to each other that they know the password, or its keys.
     ScramSha256,
 }
 
 impl Mechanism {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::ScramSha256];
+    /// All of them, in the order in which they are announced.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Login, Self::ScramSha256];
 
     /// Returns the mechanism with this name, in any letter case.
     #[must_use]
@@ -34,9 +36,16 @@ impl Mechanism {
         Self::ALL.into_iter().find(|mechanism| name.eq_ignore_ascii_case(mechanism.name().as_bytes()))
     }
 
+    /// Returns true if the client sends the password itself, which others on the network must not read.
+    #[must_use]
+    pub fn sends_password(self) -> bool {
+        matches!(self, Self::Plain | Self::Login)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
         }
     }
@@ -105,6 +114,9 @@ pub struct Exchange<'a> {
 #[derive(Debug)]
 enum State {
     Plain,
+    LoginName,
+    /// The client has given this name and has to send the password.
+    LoginPassword(Vec<u8>),
     ScramFirst,
     ScramFinal(ScramExchange),
     /// The server has sent its signature, and the client has to confirm it with an empty response.
@@ -123,14 +135,23 @@ struct ScramExchange {
 }
 
 impl<'a> Exchange<'a> {
-    /// Begins an exchange. In both mechanisms the client sends the first message.
+    /// Begins an exchange.
     #[must_use]
     pub fn new(mechanism: Mechanism, users: &'a Users) -> Self {
         let state = match mechanism {
             Mechanism::Plain => State::Plain,
+            Mechanism::Login => State::LoginName,
             Mechanism::ScramSha256 => State::ScramFirst,
         };
         Self { users, state }
+    }
+
+    /// Asks for the first response, if the AUTH command has none. The challenge is empty unless the mechanism has a
+    /// question.
+    #[must_use]
+    pub fn ask(self) -> Step<'a> {
+        let question: &[u8] = if matches!(self.state, State::LoginName) { b"Username:" } else { b"" };
+        Step::Challenge(question.to_owned(), self)
     }
 
     /// Continues with a response, given as the line that the client sent.
@@ -152,11 +173,19 @@ impl<'a> Exchange<'a> {
     fn take(self, response: &[u8]) -> Step<'a> {
         let next = match self.state {
             State::Plain => plain(response),
+            State::LoginName => self.login_name(response),
+            State::LoginPassword(name) => login_text(response).map(|it| Step::Password(name, Hidden(it))),
             State::ScramFirst => self.scram_first(response),
             State::ScramFinal(exchange) => exchange.end(self.users, response),
             State::ScramEnd(user) => response.is_empty().then_some(Step::Proven(user)),
         };
         next.unwrap_or(Step::Failed(Failure::Malformed))
+    }
+
+    /// A user name is answered by the question for the password.
+    fn login_name(self, response: &[u8]) -> Option<Step<'a>> {
+        let state = State::LoginPassword(login_text(response)?);
+        Some(Step::Challenge(b"Password:".to_vec(), Self { state, ..self }))
     }
 
     /// `n,,n=NAME,r=NONCE` is answered by `r=NONCE…,s=SALT,i=ITERATIONS`.
@@ -203,6 +232,11 @@ fn plain<'a>(response: &[u8]) -> Option<Step<'a>> {
     } else {
         Step::Denied(name.to_owned())
     })
+}
+
+/// A name or a password of LOGIN. It may be neither empty nor have a NUL, as in PLAIN.
+fn login_text(response: &[u8]) -> Option<Vec<u8>> {
+    (!response.is_empty() && !response.contains(&0)).then(|| response.to_owned())
 }
 
 impl ScramExchange {
@@ -315,6 +349,35 @@ mod tests {
         for line in [&b"="[..], b"AA", b"A", b"AGFuYQ==x", b"AGFu YQ==", b"**", b"\xff"] {
             assert!(matches!(exchange().respond(line), Step::Failed(Failure::NotBase64)), "{line:?}");
         }
+    }
+
+    #[test]
+    fn login_asks_for_the_name_and_then_for_the_password() {
+        let users = users();
+        let exchange = || Exchange::new(Mechanism::Login, &users);
+        let challenge = |step: Step<'_>, expected: &str| match step {
+            Step::Challenge(challenge, _) => assert_eq!(encode(&challenge), expected),
+            other => panic!("{other:?}"),
+        };
+        let after = |name: &[u8]| match exchange().take(name) {
+            Step::Challenge(_, exchange) => exchange,
+            other => panic!("{other:?}"),
+        };
+        challenge(exchange().ask(), "VXNlcm5hbWU6");
+        challenge(exchange().respond(b"YW5h"), "UGFzc3dvcmQ6");
+        challenge(exchange().respond_initially(b"YW5h"), "UGFzc3dvcmQ6");
+        for (password, right) in [(PASSWORD, true), ("a b", false), ("\u{e9}", false)] {
+            let Step::Password(name, given) = after(b"ana").take(password.as_bytes()) else { panic!("{password}") };
+            assert_eq!((&name[..], &given.0[..]), (&b"ana"[..], password.as_bytes()));
+            assert_eq!(users.authenticate(&name, &given.0).is_ok(), right, "{password}");
+        }
+        for malformed in [&b""[..], b"\0", b"ana\0", b"\0ana\0a b:c"] {
+            assert!(matches!(exchange().take(malformed), Step::Failed(Failure::Malformed)), "{malformed:?}");
+            assert!(matches!(after(b"ana").take(malformed), Step::Failed(Failure::Malformed)), "{malformed:?}");
+        }
+        assert!(matches!(exchange().respond_initially(b"="), Step::Failed(Failure::Malformed)));
+        assert!(matches!(after(b"ana").respond(b"*"), Step::Failed(Failure::Cancelled)));
+        assert!(matches!(after(b"ana").respond(b"="), Step::Failed(Failure::NotBase64)));
     }
 
     /// A client that is written from RFC 5802, independently of the server's code. It knows only the password.
@@ -430,7 +493,7 @@ mod tests {
                 "c=(biws)?,r=[a-z]{0,5},p=(AAAA)*".prop_map(String::into_bytes),
                 "\0?ana\0?[a-c:]*\0?".prop_map(String::into_bytes),
             ], 1..4),
-            mechanism in prop_oneof![Just(Mechanism::Plain), Just(Mechanism::ScramSha256)],
+            mechanism in proptest::sample::select(&Mechanism::ALL[..]),
         ) {
             let users = users();
             let mut exchange = Exchange::new(mechanism, &users);

@@ -23,8 +23,13 @@ pub enum Method {
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::Pass, Self::Apop, Self::Auth(Mechanism::Plain), Self::Auth(Mechanism::ScramSha256)];
+    pub const ALL: [Self; 5] = [
+        Self::Pass,
+        Self::Apop,
+        Self::Auth(Mechanism::Plain),
+        Self::Auth(Mechanism::Login),
+        Self::Auth(Mechanism::ScramSha256),
+    ];
 
     /// Its name, as metrics and followers have it.
     #[must_use]
@@ -33,6 +38,7 @@ impl Method {
             Self::Pass => "pass",
             Self::Apop => "apop",
             Self::Auth(Mechanism::Plain) => "plain",
+            Self::Auth(Mechanism::Login) => "login",
             Self::Auth(Mechanism::ScramSha256) => "scram-sha-256",
         }
     }

@@ -675,7 +675,8 @@ pub fn passwd_file(octets: &[u8]) {
 }
 
 /// The first octet selects the mechanism, whether the following lines have to be encoded in base64, and whether the
-/// first of them is an initial response. Only PLAIN with the right name and password is accepted.
+/// first of them is an initial response. A password comes only from PLAIN and LOGIN, as the client sent it, and no proof
+/// of SCRAM is accepted.
 pub fn sasl(octets: &[u8]) {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
         let users = Users::open(None).unwrap();
@@ -683,17 +684,25 @@ pub fn sasl(octets: &[u8]) {
         users
     });
     let Some((how, responses)) = octets.split_first() else { return };
-    let mechanism = Mechanism::ALL[usize::from(how & 1)];
+    let mechanism = match how & 9 {
+        0 => Mechanism::Plain,
+        8 => Mechanism::Login,
+        _ => Mechanism::ScramSha256,
+    };
     let mut exchange = Exchange::new(mechanism, &USERS);
     for (turn, response) in responses.split(|&octet| octet == b'\n').enumerate() {
         let line = if how & 2 == 0 { response.to_vec() } else { sasl::encode(response).into_bytes() };
         let step = if how & 4 != 0 && turn == 0 { exchange.respond_initially(&line) } else { exchange.respond(&line) };
         exchange = match step {
             Step::Challenge(challenge, exchange) => {
-                assert!(mechanism == Mechanism::ScramSha256 && sasl::encode(&challenge).len() < sasl::LINE_LIMIT);
+                assert!(mechanism != Mechanism::Plain && sasl::encode(&challenge).len() < sasl::LINE_LIMIT);
                 exchange
             }
             Step::Password(name, password) => {
+                if mechanism == Mechanism::Login {
+                    assert!(turn == 1 && sasl::encode(&password.0).as_bytes() == line && !name.is_empty());
+                    return;
+                }
                 assert_eq!(mechanism, Mechanism::Plain);
                 let proof = [&b"\0"[..], &name, b"\0", &password.0].concat();
                 let both = [&name[..], &proof].concat();

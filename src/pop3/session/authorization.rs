@@ -57,8 +57,8 @@ impl<L: Link> Session<'_, L> {
                 Some(mechanism) if self.mechanisms().contains(&mechanism) => {
                     return self.authenticate(mechanism, auth.initial.as_ref());
                 }
-                Some(Mechanism::Plain) => {
-                    self.refuse_login(&Claim::without_name(Method::Auth(Mechanism::Plain)), &Reason::NoTls)?;
+                Some(mechanism) if mechanism.sends_password() => {
+                    self.refuse_login(&Claim::without_name(Method::Auth(mechanism)), &Reason::NoTls)?;
                 }
                 _ => self.err(Refusal::NoMechanism),
             },
@@ -119,7 +119,7 @@ impl<L: Link> Session<'_, L> {
     /// Returns the mechanisms of AUTH that can be used on this connection now.
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         let usable = |mechanism: &Mechanism| match mechanism {
-            Mechanism::Plain => self.takes_passwords(),
+            Mechanism::Plain | Mechanism::Login => self.takes_passwords(),
             Mechanism::ScramSha256 => self.abilities.scram,
         };
         Mechanism::ALL.into_iter().filter(usable).collect()
@@ -133,7 +133,7 @@ impl<L: Link> Session<'_, L> {
         let exchange = Exchange::new(mechanism, &self.shared.users);
         let mut step = match initial {
             Some(response) => exchange.respond_initially(&response.0),
-            None => Step::Challenge(Vec::new(), exchange),
+            None => exchange.ask(),
         };
         loop {
             match step {
