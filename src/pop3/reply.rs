@@ -108,6 +108,8 @@ pub(super) enum Refusal {
     Credentials,
     /// The login waited too long for its turn to be verified.
     Busy,
+    /// The accounts cannot be asked at present.
+    Unavailable,
     /// More commands before login than any client needs.
     TooManyCommands,
     /// There were too many failed logins from the client's address. The code is not `[AUTH]`, because a client that
@@ -187,6 +189,7 @@ impl fmt::Display for Refusal {
             }
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
+            Self::Unavailable => write!(f, "{} the accounts cannot be asked, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
             Self::NoSuchMessage => f.write_str("no such message"),
             Self::ReadOnly => write!(f, "{} the maildrop is read-only: the server cannot lock it", Fault::Permanent),
