@@ -301,7 +301,9 @@ fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, us
 /// Returns true if the flag's value is a plain number.
 #[must_use]
 pub fn is_number(flag: &Arg) -> bool {
-    [TypeId::of::<u16>(), TypeId::of::<u64>()].iter().any(|id| flag.get_value_parser().type_id() == *id)
+    [TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()]
+        .iter()
+        .any(|id| flag.get_value_parser().type_id() == *id)
 }
 
 /// Returns true if the flag can be given without its value.

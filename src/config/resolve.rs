@@ -97,7 +97,7 @@ impl Args {
     pub(super) fn open_mail_root(&self, path: PathBuf) -> Result<MailRoot, ConfigError> {
         let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
         let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
-        let layouts = Arc::new(layouts.with_expiry(self.expiry.rules()));
+        let layouts = Arc::new(layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule()));
         MailRoot::with_layouts(path.clone(), layouts).map_err(|error| ConfigError::MailRoot(path, error))
     }
 

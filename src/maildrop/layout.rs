@@ -17,6 +17,7 @@ use super::location::Location;
 use super::mbox;
 use super::message::Folder;
 use super::root::Look;
+use super::trash::Deletes;
 use super::with_folders::FolderName;
 
 /// The layout of maildrops, as the operator chose it.
@@ -50,6 +51,7 @@ pub struct Layouts {
     unique_ids: UniqueIdRules,
     maildirs: MaildirRules,
     expiry: Expiry,
+    deletes: Deletes,
 }
 
 impl Default for Layouts {
@@ -68,6 +70,7 @@ impl Layouts {
             unique_ids: UniqueIdRules::default(),
             maildirs: MaildirRules::default(),
             expiry: Expiry::default(),
+            deletes: Deletes::default(),
         }
     }
 
@@ -91,6 +94,16 @@ impl Layouts {
     #[must_use]
     pub fn with_expiry(self, expiry: Expiry) -> Self {
         Self { expiry, ..self }
+    }
+
+    /// The same with another meaning of sessions' deletions.
+    #[must_use]
+    pub fn with_deletes(self, deletes: Deletes) -> Self {
+        Self { deletes, ..self }
+    }
+
+    pub(super) fn deletes(&self) -> Deletes {
+        self.deletes
     }
 
     pub(super) fn expiry(&self) -> Expiry {

@@ -17,7 +17,9 @@
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
-//! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
+//! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages, but
+//!   [`Lock::purge`] those that `trash` has kept long enough. [`Deletes`] says what a session's deletion does instead, and
+//!   `undelete` undoes it.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
@@ -28,6 +30,7 @@ mod expiry;
 mod files;
 mod format;
 mod given_ids;
+mod hidden;
 mod homes;
 mod identity;
 mod index;
@@ -53,7 +56,9 @@ mod system;
 mod template;
 #[cfg(test)]
 mod tests;
+mod trash;
 mod turns;
+mod undelete;
 mod update;
 mod with_folders;
 
@@ -78,6 +83,8 @@ pub use message::Message;
 pub use opened::{FileRange, OpenMessage, Source, shortened};
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
+pub use trash::{Batch, Deletes, Kept};
+pub use undelete::{Restored, deletions};
 pub use update::Update;
 pub use with_folders::FolderName;
 
@@ -130,6 +137,8 @@ pub struct Maildrop {
     writes_read: Option<Location>,
     /// True if retrieved messages are to be marked as seen.
     seen: bool,
+    /// What a deletion does.
+    deletes: Deletes,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
@@ -163,9 +172,10 @@ impl Maildrop {
         let layouts = location.root().layouts();
         let (seen, expires) = (layouts.maildirs().seen, layouts.expiry().read.is_some());
         let retrieved = (seen || expires).then(Marks::default);
+        let deletes = layouts.deletes();
         let writes_read = expires.then_some(location);
         let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, retrieved, writes_read, seen, octets, corrections, given_ids })
+        Ok(Self { format, messages, marks, retrieved, writes_read, seen, deletes, octets, corrections, given_ids })
     }
 
     /// How many messages are not marked as deleted.
@@ -264,13 +274,25 @@ impl Maildrop {
         self.marks.len() > 0 || self.retrieved.as_ref().is_some_and(|retrieved| retrieved.len() > 0)
     }
 
-    /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
-    /// the operator wants that.
+    /// Returns true if clients cannot mark messages as deleted.
     #[must_use]
-    pub fn commit(mut self) -> Update {
-        let update = match self.marks.len() {
-            0 => Update::default(),
-            _ => self.format.remove(&self.messages, &self.marks.in_order()),
+    pub fn refuses_marks(&self) -> bool {
+        self.deletes == Deletes::Refuse
+    }
+
+    /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
+    /// the operator wants that. If a session is given, the operator's rule for the deletions of sessions applies.
+    #[must_use]
+    pub fn commit(mut self, session: Option<&Holder>) -> Update {
+        let marked = if self.marks.len() > 0 { self.marks.in_order() } else { Vec::new() };
+        let update = match (self.deletes, session) {
+            _ if marked.is_empty() => Update::default(),
+            (Deletes::Hide, Some(_)) => self.format.hide(&self.messages, &marked),
+            (Deletes::Trash(_), Some(session)) => match Batch::of(session) {
+                Some(batch) => self.format.remove(&self.messages, &marked, Some(&batch)),
+                None => Update { removed: 0, failed: marked.len() as u64 },
+            },
+            _ => self.format.remove(&self.messages, &marked, None),
         };
         let mut retrieved = self.retrieved.take().unwrap_or_default().in_order();
         retrieved.retain(|&index| !self.marks.contains(index));

@@ -22,6 +22,7 @@ use super::layout::Layouts;
 use super::location::Location;
 use super::system;
 use super::template::{Fixed, Template};
+use super::trash::Deletes;
 use crate::auth::{Mailbox, UserName};
 use crate::owner;
 
@@ -69,6 +70,12 @@ impl MailRoot {
     #[must_use]
     pub fn expiry(&self) -> Expiry {
         self.layouts.expiry()
+    }
+
+    /// What a session's deletion does.
+    #[must_use]
+    pub fn deletes(&self) -> Deletes {
+        self.layouts.deletes()
     }
 
     /// The path as the operator gave it.

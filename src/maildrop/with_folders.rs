@@ -16,6 +16,7 @@ use super::files::Maildir;
 use super::format::Format;
 use super::location::{Location, is_link};
 use super::message::Message;
+use super::trash::Batch;
 use super::{OpenError, OpenMessage, Update, name, root};
 
 /// The longest name of a folder in octets. The name of its directory may have 255.
@@ -145,14 +146,23 @@ impl Format for WithFolders {
         part.maildir.open(&mut messages[part.range.clone()], index - part.range.start)
     }
 
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
         let mut sum = Update::default();
         for part in &mut self.parts {
             let own = part.own(marked);
             if !own.is_empty() {
-                let Update { removed, failed } = part.maildir.remove(&messages[part.range.clone()], &own);
-                sum.removed += removed;
-                sum.failed += failed;
+                sum.add(part.maildir.remove(&messages[part.range.clone()], &own, batch));
+            }
+        }
+        sum
+    }
+
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        let mut sum = Update::default();
+        for part in &mut self.parts {
+            let own = part.own(marked);
+            if !own.is_empty() {
+                sum.add(part.maildir.hide(&messages[part.range.clone()], &own));
             }
         }
         sum

@@ -3,12 +3,13 @@
 //! - `parse` finds the messages in the file. The index keeps where they are, so that a login reads only what was appended.
 //! - `lock` takes the locks that other programs go by.
 //! - `list` compares file and index, and gives messages their unique-ids.
-//! - `rewrite` removes messages, with a journal beside the file.
+//! - `rewrite` removes messages, with a journal beside the file. `restore` keeps them and brings them back.
 
 mod journal;
 mod list;
 mod lock;
 mod parse;
+mod restore;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -18,14 +19,17 @@ use std::fs::File;
 use std::io;
 
 use super::format::Format;
+use super::hidden;
 use super::identity::Identity;
 use super::index::Index;
 use super::location::{Location, OwnFiles};
 use super::message::{Content, FilePath, Folder, Message};
 use super::root;
+use super::trash::{Batch, Bin};
 use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 pub(super) use list::FileState;
 use list::Listing;
+pub(super) use restore::restore;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +73,13 @@ pub(super) struct Mbox {
     location: Location,
     /// The state of the file in which the session's messages have these sections.
     state: FileState,
+    /// All messages that the file had in that state, if some of them are hidden from the session.
+    all: Option<Vec<Message>>,
 }
 
 impl Mbox {
     pub(super) fn new(location: Location) -> Self {
-        Self { location, state: FileState::default() }
+        Self { location, state: FileState::default(), all: None }
     }
 
     /// Lists the messages under the lock for reading.
@@ -85,7 +91,7 @@ impl Mbox {
 
     /// Finds the session's messages again after other programs have changed the file.
     fn follow(&mut self, messages: &mut [Message]) -> io::Result<()> {
-        let listing = self.read(messages, Some(self.state))?;
+        let listing = self.read(self.known(messages), Some(self.state))?;
         let now = by_content(&listing.messages);
         for message in messages {
             let found = now.get(&content_key(message));
@@ -94,7 +100,15 @@ impl Mbox {
             message.content.identity = found.map_or(gone.identity(), |&found| found.content.identity);
         }
         self.state = listing.state;
+        if self.all.is_some() {
+            self.all = Some(listing.messages);
+        }
         Ok(())
+    }
+
+    /// All messages that the file had in the state that the session knows.
+    fn known<'a>(&'a self, messages: &'a [Message]) -> &'a [Message] {
+        self.all.as_deref().unwrap_or(messages)
     }
 
     fn own_files(&self) -> OwnFiles {
@@ -111,17 +125,18 @@ impl Mbox {
     }
 
     /// Removes messages under the locks for writing.
-    fn rewrite(&self, messages: &[Message], marked: &[usize]) -> io::Result<Update> {
+    fn rewrite(&self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> io::Result<Update> {
         let root = self.location.root();
         let own = self.own_files();
         let directory = root.directory(&own.directory)?;
         let (file, _) = root.writable_file(self.location.path())?;
         let _lock = lock::for_writing(&file, &directory, self.location.name())?;
-        let mut listing = Listing::read(&file, messages, Some(self.state))?;
+        let known = self.known(messages);
+        let mut listing = Listing::read(&file, known, Some(self.state))?;
         let keys: Vec<_> = marked.iter().map(|&index| content_key(&messages[index])).collect();
         if !listing.confirm(&file, &keys)? {
             // Another program has changed the file in place. Everything is read again.
-            listing = Listing::read(&file, messages, None)?;
+            listing = Listing::read(&file, known, None)?;
         }
         let mut due = vec![false; listing.messages.len()];
         let mut removed = 0;
@@ -136,6 +151,10 @@ impl Mbox {
         let gone = keys.len() as u64 - removed;
         if gone > 0 {
             log::info!("{}: other programs had removed {gone} of the marked messages already", self.location.user());
+        }
+        if let Some(batch) = batch.filter(|_| removed > 0) {
+            let bin = Bin::create(&self.location, Folder::Mbox, batch)?;
+            restore::keep(&bin, &file, &listing, &due)?;
         }
         if removed > 0 {
             let plan = rewrite::Plan::without(&listing, &due);
@@ -154,7 +173,7 @@ impl Mbox {
     }
 
     /// Finishes what an earlier session has begun, if the server ended while it removed messages.
-    fn recover(&self) -> io::Result<()> {
+    pub(super) fn recover(&self) -> io::Result<()> {
         let (root, own) = (self.location.root(), self.own_files());
         let name = own.name(journal::FILE);
         if !root.has(&own.path(journal::FILE)) {
@@ -185,7 +204,12 @@ impl Format for Mbox {
         if index.mbox != Some(listing.state) || index.entries != listing.messages {
             Index::save_mbox(self.location.root(), &own, listing.state, &listing.messages);
         }
-        Ok(listing.messages)
+        let mut messages = listing.messages;
+        if hidden::hides(&self.location) {
+            let all = messages.clone();
+            self.all = hidden::leave_out(&self.location, &mut messages).then_some(all);
+        }
+        Ok(messages)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -196,8 +220,12 @@ impl Format for Mbox {
         self.section(file, &messages[index])
     }
 
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        self.rewrite(messages, marked).unwrap_or_else(|error| {
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        hidden::hide(&self.location, messages, marked)
+    }
+
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
+        self.rewrite(messages, marked, batch).unwrap_or_else(|error| {
             let path = root::display(self.location.path());
             log::error!("cannot remove messages from {path}: {error}");
             Update { removed: 0, failed: marked.len() as u64 }
