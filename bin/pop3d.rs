@@ -1,20 +1,25 @@
 //! The server program: parses the command line, then serves or carries out the task that was asked for.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use pop3d::auth;
 use pop3d::config::{self, Args, Rereading, Task, UsageError};
+use pop3d::doctor;
+use pop3d::import;
 use pop3d::logging::Log;
 use pop3d::malloc;
 use pop3d::manual;
 use pop3d::server::{Request, Server};
 use pop3d::transform;
+use pop3d::trial::{Trial, TrialArgs};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
@@ -31,7 +36,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(2, &error.to_string()),
     };
     let result = match task {
-        Task::Serve(args) => serve(*args),
+        Task::Serve(args) => serve(*args, env::args_os().collect(), |server| print(server.endpoints())),
+        Task::Test(args) => test(&args),
         Task::Check(args) => {
             return match config::check(&args, &mut io::stdout().lock()) {
                 Ok(true) => ExitCode::SUCCESS,
@@ -42,6 +48,20 @@ fn main() -> ExitCode {
             Ok(greeting) => writeln!(io::stdout(), "{greeting}").map_err(Into::into),
             Err(why) => Err(why.into()),
         },
+        Task::Doctor(args) => {
+            return match doctor::run(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(why) => fail(2, &why),
+            };
+        }
+        Task::ImportIds(args) => {
+            return match import::run(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(why) => fail(2, &why),
+            };
+        }
         Task::Show(settings) => write!(io::stdout(), "{settings}").map_err(Into::into),
         Task::Passwd(scheme) => print_field(scheme),
         Task::Help(page) => manual::print(page.as_ref()).map_err(Into::into),
@@ -72,7 +92,31 @@ fn print_field(scheme: auth::Scheme) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", auth::make_field(scheme)?)?)
 }
 
-fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+/// Serves with everything in a temporary directory, which is removed at the end, also after SIGINT and SIGTERM.
+fn test(args: &TrialArgs) -> Result<(), Box<dyn std::error::Error>> {
+    // This comes first, because the directory would be left behind.
+    let _ = malloc::restart_with_small_caches();
+    let is_interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;
+    }
+    let mut trial = Trial::new(args)?;
+    let typed = trial.command_line();
+    let Task::Serve(args) = Task::parse(typed.clone())? else {
+        return Err("behind -- there can be flags of the server only".into());
+    };
+    serve(*args, typed, |server| match is_interrupted.load(Ordering::Relaxed) {
+        true => Err("interrupted".to_owned()),
+        false => trial.announce(server),
+    })
+}
+
+/// Serves with these settings. `announce` is called when clients can connect.
+fn serve(
+    args: Args,
+    typed: Vec<OsString>,
+    announce: impl FnOnce(&Server) -> Result<(), String>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let not_restarted = malloc::restart_with_small_caches();
     let config = args.log();
     let mut log = Log::start(config.level, config.format, config.file)?;
@@ -106,8 +150,8 @@ fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     thread::Builder::new().spawn(listen).map_err(no_thread)?;
-    print(server.endpoints())?;
-    let configuration = Rereading::new(env::args_os().collect(), args);
+    announce(&server)?;
+    let configuration = Rereading::new(typed, args);
     Ok(server.run(&requests, configuration, log.reopener())?)
 }
 

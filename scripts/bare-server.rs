@@ -208,7 +208,7 @@ fn main() -> io::Result<()> {
     println!("{}", listener.local_addr()?.port());
     for stream in listener.incoming() {
         let stream = stream?;
-        let near = cores::of_packets(&stream);
+        let near = cores::of_packets(&SockRef::from(&stream));
         pool.submit(stream, near);
     }
     Ok(())

@@ -32,8 +32,7 @@ owners_and_modes() {
     diff - <(cd / && stat --format='%U:%G %a %n' etc/pop3d etc/pop3d/* etc/pop3d/accounts/users srv/mail var/lib/pop3d) <<END
 root:root 755 etc/pop3d
 pop3d:pop3d 750 etc/pop3d/accounts
-root:pop3d 640 etc/pop3d/peep-admin
-root:root 600 etc/pop3d/peep-password
+root:root 644 etc/pop3d/peepclient.toml
 root:root 644 etc/pop3d/pop3d.toml
 root:pop3d 750 etc/pop3d/tls
 pop3d:pop3d 640 etc/pop3d/accounts/users
@@ -78,6 +77,10 @@ fetch_message() {
 
 wrong_password_is_refused() {
     ! curl --silent --insecure pop3s://ana:wrong@localhost/
+}
+
+only_root_is_admin() {
+    [[ $(peepclient users) == ana ]] && ! su nobody -s /bin/sh -c 'peepclient users'
 }
 
 # issue_certificate NAME: makes one as if an authority had, and has certbot's hook bring it to the server.

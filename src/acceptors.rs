@@ -24,18 +24,32 @@ use crate::systemd::Sockets;
 #[derive(Debug, Clone)]
 struct Open {
     service: Service,
-    /// The configured address and port; the port may be 0. `None` for a socket that systemd has passed, which no setting
-    /// changes.
-    setting: Option<(ListenAddress, u16)>,
+    setting: Setting,
     listener: Arc<Listener>,
 }
 
+/// What decides whether a reload closes a socket.
+#[derive(Debug, Clone)]
+enum Setting {
+    /// The configured address and port; the port may be 0.
+    Port(ListenAddress, u16),
+    /// The configured UNIX socket, which only a restart changes.
+    File,
+    /// Nothing: systemd has passed the socket.
+    Systemd,
+}
+
 impl Open {
-    fn is_of(&self, service: Service, endpoint: &Endpoint) -> bool {
-        self.service == service
-            && self.setting.as_ref().is_none_or(|(address, port)| {
-                *port == endpoint.port && endpoint.addresses.iter().any(|wanted| wanted == address)
-            })
+    /// The configured address, if the socket is a port of the server's own.
+    fn port_setting(&self) -> Option<&ListenAddress> {
+        match &self.setting {
+            Setting::Port(address, _) => Some(address),
+            Setting::File | Setting::Systemd => None,
+        }
+    }
+
+    fn is_from_systemd(&self) -> bool {
+        matches!(self.setting, Setting::Systemd)
     }
 }
 
@@ -54,23 +68,28 @@ impl Listeners {
         for service in Service::ALL {
             let sockets = inherited.named(service.name());
             if sockets.is_empty() {
-                let Some(endpoint) = ports.of(service) else { continue };
-                let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
-                open.extend(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)));
+                if let Some(endpoint) = ports.of(service) {
+                    let bound = net::bind(&endpoint.addresses, endpoint.port, endpoint.required)?;
+                    open.extend(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)));
+                }
+                if let Some(file) = ports.file_of(service) {
+                    let listener = Arc::new(Listener::bind_file(file)?);
+                    open.push(Open { service, setting: Setting::File, listener });
+                }
                 continue;
             }
             check_tls(service, settings)?;
             for socket in sockets {
                 let listener = Arc::new(Listener::from_socket(socket)?);
-                open.push(Open { service, setting: None, listener });
+                open.push(Open { service, setting: Setting::Systemd, listener });
             }
         }
         Ok(Self(open))
     }
 
-    /// Each socket's service and address.
-    pub fn iter(&self) -> impl Iterator<Item = (Service, String)> {
-        self.0.iter().map(|open| (open.service, open.listener.address()))
+    /// Each socket and its service.
+    pub fn iter(&self) -> impl Iterator<Item = (Service, &Listener)> {
+        self.0.iter().map(|open| (open.service, &*open.listener))
     }
 }
 
@@ -84,7 +103,8 @@ fn check_tls(service: Service, settings: &Settings) -> io::Result<()> {
 }
 
 fn configured(service: Service, port: u16, listener: Listener) -> Open {
-    Open { service, setting: Some((listener.name().clone(), port)), listener: Arc::new(listener) }
+    let setting = listener.name().map_or(Setting::File, |address| Setting::Port(address.clone(), port));
+    Open { service, setting, listener: Arc::new(listener) }
 }
 
 /// Hands an accepted connection to its session, for which a slot is reserved.
@@ -157,16 +177,20 @@ impl Acceptors {
     pub fn prepare(&self, ports: &Ports, settings: &Settings, gave_up_rights: bool) -> io::Result<PortChange> {
         let open = self.open.lock().clone();
         let mut change = PortChange::default();
-        let stays = |open: &Open| ports.of(open.service).is_some_and(|endpoint| open.is_of(open.service, endpoint));
-        let (kept, removed): (Vec<_>, Vec<_>) =
-            open.into_iter().partition(|open| open.setting.is_none() || stays(open));
+        let stays = |open: &Open| match open.setting {
+            Setting::Port(ref address, port) => ports
+                .of(open.service)
+                .is_some_and(|endpoint| port == endpoint.port && endpoint.addresses.contains(address)),
+            Setting::File | Setting::Systemd => true,
+        };
+        let (kept, removed): (Vec<_>, Vec<_>) = open.into_iter().partition(stays);
         for service in Service::ALL {
-            if kept.iter().any(|open| open.service == service && open.setting.is_none()) {
+            if kept.iter().any(|open| open.service == service && open.is_from_systemd()) {
                 check_tls(service, settings)?;
                 continue;
             }
             let Some(endpoint) = ports.of(service) else { continue };
-            let kept = kept.iter().filter(|open| open.service == service);
+            let kept = kept.iter().filter(|open| open.service == service && open.port_setting().is_some());
             match bind_added(service, endpoint, kept, &removed) {
                 Ok(added) => change.added.extend(added),
                 Err(error) if gave_up_rights && needs_restart(&error, endpoint, &removed) => {
@@ -209,9 +233,7 @@ fn bind_added<'a>(
     mut kept: impl Iterator<Item = &'a Open> + Clone,
     removed: &[Open],
 ) -> io::Result<Vec<Open>> {
-    let is_open = |address: &&ListenAddress| {
-        kept.clone().any(|open| open.setting.as_ref().is_some_and(|(name, _)| name == *address))
-    };
+    let is_open = |address: &&ListenAddress| kept.clone().any(|open| open.port_setting() == Some(*address));
     let added: Vec<_> = endpoint.addresses.iter().filter(|address| !is_open(address)).cloned().collect();
     // A free port is the same on all addresses.
     let port = match endpoint.port {

@@ -4,10 +4,13 @@
 //! three layers; a module uses only modules of its own layer or of a layer below.
 //!
 //! - **The process**: [`config`] (the command line and the configuration file), [`server`] (signals, shutdown),
-//!   [`acceptors`] (listening sockets), [`reload`] (reads the configuration again), [`pool`] (the threads of sessions),
-//!   [`cores`] (the core on which a session begins), [`confine`] (gives up rights), [`acting`] (whose rights a thread has), [`logging`] (the log), [`metrics`]
-//!   (counters and histograms for Prometheus), [`records`] (writes the counters to files), [`systemd`] (sockets from the
-//!   service manager, and notifications for it), [`malloc`] (settings of the C library's allocator).
+//!   [`acceptors`] (listening sockets), `admission` (from an accepted connection to its session), [`reload`] (reads
+//!   the configuration again), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins),
+//!   [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server
+//!   has begun), [`logging`] (the log), [`metrics`] (counters and histograms for Prometheus), [`records`] (writes the
+//!   counters to files), [`systemd`] (sockets from the service manager, and notifications for it), [`malloc`]
+//!   (settings of the C library's allocator), [`import`] (keeps the unique-ids of other servers), [`doctor`]
+//!   (examines maildrops instead of serving them), [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
 //!   removes expired messages between sessions.
@@ -17,8 +20,8 @@
 //!   [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state directory),
 //!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to).
 //!
-//! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). Both use [`trust`] to check
-//! certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
+//! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). `peepclient` and [`doctor`] connect
+//! by [`dial`]. All use [`trust`] to check certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
 //! nothing with the server.
 //!
 //! A connection's way: [`server`] accepts it, [`guard`] and [`connections`] admit it, a thread of [`pool`] runs
@@ -27,6 +30,7 @@
 
 pub mod acceptors;
 pub mod acting;
+mod admission;
 pub mod append;
 pub mod auth;
 pub mod bench;
@@ -35,9 +39,12 @@ pub mod confine;
 pub mod connections;
 pub mod cores;
 pub mod descriptors;
+pub mod dial;
+pub mod doctor;
 pub mod events;
 pub mod expiry;
 pub mod guard;
+pub mod import;
 pub mod logging;
 mod look_up;
 pub mod maildrop;
@@ -51,6 +58,7 @@ pub mod pool;
 pub mod pop3;
 pub mod printable;
 pub mod records;
+mod recovery;
 pub mod reload;
 pub mod server;
 pub mod settings;
@@ -60,5 +68,6 @@ pub mod state;
 pub mod stats;
 pub mod systemd;
 pub mod transform;
+pub mod trial;
 pub mod trust;
 pub mod wire;

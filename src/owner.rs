@@ -56,6 +56,17 @@ pub(crate) fn is_shared_like(directory: &Stat, file: &Stat) -> bool {
     owner(directory) == owner(file) && Mode::from_raw_mode(file.st_mode) == mode_like(directory)
 }
 
+/// Gives a file that this server has created to the owner and group of `like`, and lets the group read and write it as it may
+/// `like`. As far as the server lacks the right, the file stays the server's own.
+pub(crate) fn share_as(like: impl AsFd, file: impl AsFd) -> io::Result<()> {
+    let like = fstat(like)?;
+    let _ = fchown(&file, Some(like.st_uid), Some(like.st_gid)).or_else(|_| fchown(&file, None, Some(like.st_gid)));
+    let is_of_group = fstat(&file)?.st_gid == like.st_gid;
+    let group = if is_of_group { like.st_mode & 0o060 } else { 0 };
+    let _ = fchmod(file, Mode::from_raw_mode(0o600 | group));
+    Ok(())
+}
+
 /// Logs a warning if every user of this machine can read a file with secrets. Permission for a group may be intended.
 pub(crate) fn warn_of_others(path: &Path) {
     if fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0) {

@@ -10,30 +10,26 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::Socket as Stream;
 
 use crate::acceptors::{Acceptors, Listeners};
+use crate::admission::{self, Accepted, Admitted, begins_with_tls};
 use crate::config::{Config, Rereading};
-use crate::connections::{
-    Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Reservation, Service, Slot, WRITE_STALL,
-};
-use crate::events::{Client, EndResult, Ended, What, WhyRefused};
-use crate::guard::Admission;
+use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Service, WRITE_STALL};
+use crate::events::{Client, EndResult, Ended, What};
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::metrics::Exporter;
-use crate::net::{self, Origin, Socket};
+use crate::net::{self, Listener, Socket};
 use crate::pool::Pool;
 use crate::pop3::{End, Summary};
 use crate::records::Records;
 use crate::reload::Reload;
-use crate::settings::Settings;
 use crate::shared::{HANDSHAKE_LIMIT, LOGIN_LIMIT_WHEN_FULL, Shared};
 use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{acting, cores, descriptors, expiry, peep, pop3};
+use crate::{acting, descriptors, expiry, peep, pop3, recovery};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -85,11 +81,13 @@ impl Server {
                 "without TLS, passwords are accepted only from this machine: see --tls-cert, --tls-self-signed, --allow-cleartext"
             );
         }
-        if config.settings.admin.is_roots {
+        // Without a port nobody logs in as this admin.
+        let admin = config.ports.peep.is_some().then_some(&config.settings.admin);
+        if admin.is_some_and(|admin| admin.is_roots) {
             log::warn!(
                 "running as root with the default admin, so only programs of root may log in as admin: see --peep-admin, --run-as"
             );
-        } else if config.settings.admin.is_default {
+        } else if admin.is_some_and(|admin| admin.is_default) {
             log::warn!(
                 "every user of this machine may log in by PEEP as the default admin root:root: see --peep-admin"
             );
@@ -110,11 +108,17 @@ impl Server {
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         let peep_tls = if self.shared.settings().peep_tls { " over TLS" } else { "" };
-        let describe = |(service, address): (Service, String)| {
-            let tls = if service == Service::Peep { peep_tls } else { "" };
-            format!("{service}{tls} listening on {address}")
+        let describe = |(service, listener): (Service, &Listener)| {
+            let tls = if service == Service::Peep && listener.name().is_some() { peep_tls } else { "" };
+            format!("{service}{tls} listening on {}", listener.address())
         };
         self.listeners.iter().map(describe).collect()
+    }
+
+    /// The port on which a service listens, if it does.
+    #[must_use]
+    pub fn port(&self, service: Service) -> Option<u16> {
+        self.listeners.iter().find(|(of, _)| *of == service).map(|(_, listener)| listener.port())
     }
 
     /// Serves clients until a request to stop arrives, then shuts down. Sessions get a grace period to finish the reply
@@ -127,7 +131,7 @@ impl Server {
         let sessions = {
             let shared = Arc::clone(&shared);
             let acts_for_users = shared.settings().owners.is_some();
-            let work = move |accepted| serve(accepted, &shared);
+            let work = move |accepted: Accepted| serve(accepted, &shared);
             if acts_for_users {
                 Pool::replacing(MAX_CONNECTIONS, work, acting::has_own_ids)?
             } else {
@@ -139,7 +143,7 @@ impl Server {
         let acceptors = {
             let (connections, shared) = (Arc::clone(&shared.connections), Arc::clone(&shared));
             let admit = move |service, reservation, stream, origin| {
-                admit(service, reservation, stream, origin, &shared, &sessions);
+                admission::admit(service, reservation, stream, origin, &shared, &sessions);
             };
             Arc::new(Acceptors::start(listeners, connections, admit).map_err(no_thread)?)
         };
@@ -155,6 +159,7 @@ impl Server {
         expiry::start(Arc::clone(&shared)).map_err(no_thread)?;
         exporter.map_or(Ok(()), |exporter| exporter.start(&shared)).map_err(no_thread)?;
         enforce_timeout(&shared);
+        recovery::start(&shared).map_err(no_thread)?;
         systemd::tell_ready();
         let pulse = Arc::new(Pulse::default());
         systemd::start_reporting(Arc::clone(&pulse), status_of(&shared)).map_err(no_thread)?;
@@ -188,25 +193,6 @@ impl Server {
     }
 }
 
-/// Gives an accepted connection to a thread of `sessions`, or refuses it.
-fn admit(
-    service: Service,
-    reservation: Reservation,
-    stream: Stream,
-    origin: Origin,
-    shared: &Shared,
-    sessions: &Pool<AcceptedConnection>,
-) {
-    match examine(origin, service, shared) {
-        Ok(admission) => {
-            let near = cores::of_packets(&stream);
-            let slot = reservation.occupy(stream, origin, service);
-            sessions.submit(AcceptedConnection { admission, slot, service }, near);
-        }
-        Err(reason) => refuse(&stream, origin, service, reason, shared),
-    }
-}
-
 /// The line that `systemctl status` shows.
 fn status_of(shared: &Arc<Shared>) -> impl Fn() -> String + Send + 'static {
     let shared = Arc::clone(shared);
@@ -218,48 +204,6 @@ fn status_of(shared: &Arc<Shared>) -> impl Fn() -> String + Send + 'static {
 
 fn no_thread(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
-}
-
-/// An accepted connection that waits for a thread to run its session.
-struct AcceptedConnection {
-    admission: Admission,
-    slot: Slot,
-    service: Service,
-}
-
-/// Admits a connection, or says why it is refused. PEEP is concerned neither by bans nor by draining, so that an admin can
-/// undo both.
-fn examine(origin: Origin, service: Service, shared: &Shared) -> Result<Admission, WhyRefused> {
-    if service.protocol() == Protocol::Pop3 {
-        if shared.connections.is_draining() {
-            return Err(WhyRefused::Draining);
-        }
-        if origin.ip().is_some_and(|ip| shared.guard.is_banned(ip)) {
-            return Err(WhyRefused::Banned);
-        }
-    }
-    shared.guard.admit(origin).ok_or(WhyRefused::TooMany)
-}
-
-/// Refuses a connection. The acceptor thread does this itself, so nothing in it may wait for the client.
-fn refuse(stream: &Stream, origin: Origin, service: Service, reason: WhyRefused, shared: &Shared) {
-    let words = match (service.protocol(), reason) {
-        (Protocol::Peep, _) => peep::TOO_MANY_CONNECTIONS,
-        (Protocol::Pop3, WhyRefused::TooMany) => pop3::TOO_MANY_CONNECTIONS,
-        (Protocol::Pop3, WhyRefused::Banned) => pop3::BANNED,
-        (Protocol::Pop3, WhyRefused::Draining) => pop3::DRAINING,
-    };
-    // With TLS, a reply would need a handshake, which waits for the client.
-    if !begins_with_tls(service, &shared.settings()) {
-        net::refuse(stream, words);
-    }
-    let is_news = origin.ip().is_none_or(|ip| shared.guard.should_log_refusal(ip));
-    shared.events.emit(&Client::refused(origin, service), What::Refused { reason, is_news });
-}
-
-/// Returns true if connections of `service` use TLS from their first octet on.
-fn begins_with_tls(service: Service, settings: &Settings) -> bool {
-    service == Service::Pop3s || service == Service::Peep && settings.peep_tls
 }
 
 /// Applies the present autologout timer, which PEEP may have changed, to open sessions: to those that wait for a command
@@ -294,7 +238,8 @@ fn close(shared: &Shared, acceptors: &Acceptors) {
 /// Runs a session. A panic ends only this session; unwinding frees its slot and its maildrop.
 // Not inlined, so that idle threads do not use stack for the variables of a session.
 #[inline(never)]
-fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, shared: &Shared) {
+fn serve(accepted: Accepted, shared: &Shared) {
+    let Some(Admitted { admission, slot, service, tls_at_proxy }) = accepted.admitted(shared) else { return };
     let client = slot.client();
     let ended = |result, reason: Option<fmt::Arguments<'_>>, counts| {
         shared.events.emit(client, What::Ended(Ended { result, reason, counts }));
@@ -302,10 +247,13 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
     let ended_by = |end: End, counts| ended(end.result(), Some(format_args!("{end}")), counts);
     let session = AssertUnwindSafe(|| {
         shared.events.emit(client, What::Connected);
+        if let Some(version) = tls_at_proxy {
+            tell_tls_at_proxy(&version, client, shared);
+        }
         let sent = (slot.protocol() == Protocol::Pop3).then_some(&shared.stats.sent);
         let (certificates, tls) = {
             let settings = shared.settings();
-            (settings.certificates.clone(), begins_with_tls(service, &settings))
+            (settings.certificates.clone(), begins_with_tls(service, client.origin, &settings))
         };
         let mut socket = Socket::new(&slot, sent, certificates);
         if tls {
@@ -334,6 +282,15 @@ fn serve(AcceptedConnection { admission, slot, service }: AcceptedConnection, sh
     }
     net::discard_input(slot.connection());
     drop(admission); // before the connection is closed, so a client that sees it closed can connect again at once
+}
+
+/// Notes that a proxy has ended TLS, with the version that it has told.
+fn tell_tls_at_proxy(version: &str, client: &Client, shared: &Shared) {
+    if ["TLSv1.2", "TLSv1.3"].contains(&version) {
+        client.set_tls(version);
+    }
+    let agreed = format!("{version} at the proxy");
+    shared.events.emit(client, What::Tls { agreed: agreed.trim_start() });
 }
 
 /// Raises the limit on file descriptors to what all connections may need, and logs a warning if the system does not allow

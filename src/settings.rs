@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::acting::Owners;
 use crate::auth::Credentials;
 use crate::guard::MinRate;
@@ -42,6 +44,10 @@ pub struct Settings {
     pub peep_tls: bool,
     /// True if passwords are accepted without TLS from other machines.
     pub allow_cleartext: bool,
+    /// The networks of proxies, whose POP3 connections begin with a PROXY header.
+    pub proxies: Vec<IpNet>,
+    /// True if TLS between a client and a proxy counts as TLS.
+    pub proxy_tls: bool,
 }
 
 /// The admin, who may log in by PEEP.

@@ -13,6 +13,7 @@ use crate::connections::{Connections, Protocol};
 use crate::events::{Client, Events};
 use crate::guard::{Guard, Limits};
 use crate::maildrop::{Holder, Location, Lock, LockError, Locks, Terms, WhenBusy};
+use crate::net::Origin;
 use crate::reload::Reloader;
 use crate::settings::Settings;
 use crate::stats::{Sample, Stats};
@@ -128,6 +129,14 @@ impl Shared {
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.settings.read().timeout
+    }
+
+    /// Returns true if a POP3 connection from there is a proxy's, and begins with a PROXY header.
+    #[must_use]
+    pub fn is_proxy(&self, origin: Origin) -> bool {
+        let settings = self.settings.read();
+        !settings.proxies.is_empty()
+            && origin.ip().is_some_and(|ip| settings.proxies.iter().any(|network| network.contains(&ip)))
     }
 
     /// Replaces the settings in force by a changed copy. Changes at the same time follow each other.

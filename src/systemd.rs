@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -14,19 +13,20 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+use socket2::Socket;
 
 /// How often systemd is sent the status line and a sign of life, unless its watchdog needs the latter more often.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The sockets that systemd has passed, by the names that the socket unit gives them (`FileDescriptorName=`).
 #[derive(Debug, Default)]
-pub struct Sockets(BTreeMap<String, Vec<TcpListener>>);
+pub struct Sockets(BTreeMap<String, Vec<Socket>>);
 
 impl Sockets {
     /// Takes the sockets that systemd has passed to this process.
     ///
     /// # Errors
-    /// If one is not a listening TCP socket, or has a name that is not among `known`.
+    /// If one is neither a listening TCP socket nor a UNIX socket, or has a name that is not among `known`.
     pub fn take(known: &[&str]) -> io::Result<Self> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut descriptors = ListenFd::from_env();
@@ -38,15 +38,20 @@ impl Sockets {
                     format!("systemd has passed a socket named {name:?}: FileDescriptorName= has to be one of {known}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
-            if let Some(socket) = descriptors.take_tcp_listener(index)? {
-                sockets.0.entry(name.to_owned()).or_default().push(socket);
-            }
+            let socket = match descriptors.take_tcp_listener(index) {
+                Ok(socket) => socket.map(Socket::from),
+                Err(error) => {
+                    let socket = descriptors.take_unix_listener(index).ok().flatten();
+                    Some(socket.map(Socket::from).ok_or(error)?)
+                }
+            };
+            sockets.0.entry(name.to_owned()).or_default().extend(socket);
         }
         Ok(sockets)
     }
 
     /// Takes the sockets with this name. The result is empty if systemd has passed none.
-    pub fn named(&mut self, name: &str) -> Vec<TcpListener> {
+    pub fn named(&mut self, name: &str) -> Vec<Socket> {
         self.0.remove(name).unwrap_or_default()
     }
 }

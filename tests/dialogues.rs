@@ -298,19 +298,12 @@ impl<'a> Player<'a> {
         if self.matches(pattern, &line) { Ok(()) } else { Err(Mismatch::new(pattern, line.escape_ascii())) }
     }
 
-    /// Reads lines up to the terminator, which is kept for the next step, and looks for each pattern among the lines.
+    /// Reads lines up to the terminator, which is kept for the next step, and looks for each pattern among the lines. The
+    /// lines of a PEEP answer are counted in its first line instead.
     fn expect_among(&mut self, connection: &'a str, patterns: &'a [(bool, Pattern)]) -> Result<(), Mismatch> {
-        let mut lines = Vec::new();
+        let is_peep = connection.starts_with('P');
         let connection = self.connection(connection)?;
-        loop {
-            match connection.line("the lines up to the terminator")? {
-                terminator if terminator == b"." => {
-                    connection.terminator = Some(terminator);
-                    break;
-                }
-                line => lines.push(line),
-            }
-        }
+        let lines = if is_peep { connection.counted_lines()? } else { connection.lines_to_terminator()? };
         for (is_expected, pattern) in patterns {
             if lines.iter().any(|line| self.matches(pattern, line)) != *is_expected {
                 let which = if *is_expected { "a" } else { "no" };
@@ -393,6 +386,28 @@ impl Connection {
             Ok(None) => Err(Mismatch::new(expected, "the end of the connection")),
             Err(error) => Err(Mismatch::unread(expected, &error)),
         }
+    }
+
+    /// Reads lines up to the terminator, which is kept.
+    fn lines_to_terminator(&mut self) -> Result<Vec<Vec<u8>>, Mismatch> {
+        let mut lines = Vec::new();
+        loop {
+            match self.line("the lines up to the terminator")? {
+                terminator if terminator == b"." => {
+                    self.terminator = Some(terminator);
+                    return Ok(lines);
+                }
+                line => lines.push(line),
+            }
+        }
+    }
+
+    /// Reads the lines of a PEEP answer.
+    fn counted_lines(&mut self) -> Result<Vec<Vec<u8>>, Mismatch> {
+        let first = self.line("the number of lines")?;
+        let count = std::str::from_utf8(&first).ok().and_then(|first| first.strip_prefix('+')?.parse().ok());
+        let count: usize = count.ok_or_else(|| Mismatch::new("the number of lines", first.escape_ascii()))?;
+        (0..count).map(|_| self.line("one more line")).collect()
     }
 
     fn expect_end(mut self) -> Result<(), Mismatch> {

@@ -16,7 +16,7 @@ use targets::Target;
 const MUTATIONS: usize = 1000;
 
 /// Words that mutations insert, because random octets do not form them.
-const WORDS: [&[u8]; 21] = [
+const WORDS: [&[u8]; 27] = [
     b"USER u\r\n",
     b"PASS p\r\n",
     b"STAT\r\n",
@@ -31,6 +31,12 @@ const WORDS: [&[u8]; 21] = [
     b" ",
     b"a root root\r\n",
     b"u+ x y\r\n",
+    b"w?\r\n",
+    b"f\r\n",
+    b"s?\r\n",
+    b"b+ 192.0.2.0/24 0\r\n",
+    b"b?\r\n",
+    b"d= 1\r\n",
     b"4294967296",
     b"%2D",
     b" - ",
@@ -130,6 +136,11 @@ fn passwd_file() {
 #[test]
 fn sasl() {
     replay("sasl");
+}
+
+#[test]
+fn proxy_header() {
+    replay("proxy_header");
 }
 
 #[test]

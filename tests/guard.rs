@@ -28,7 +28,7 @@ fn connect_pop3(host: u8, server: &Server) -> Client {
 
 /// Connects a client from the address 127.0.0.`host` to any port, and reads nothing.
 #[track_caller]
-fn connect_from(host: u8, server: SocketAddr) -> Client {
+pub(crate) fn connect_from(host: u8, server: SocketAddr) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into()).unwrap();
     socket.connect(&server.into()).unwrap();

@@ -79,17 +79,18 @@ fn homes_and_locations_in_the_users_file_are_used() {
     mail.maildrop("home/bob/mail").put("new/1000000000.a", MESSAGE.repeat(2));
     mail.maildrop("virtual/eve").put("new/1000000000.a", MESSAGE.repeat(3));
     let home = mail.path().join("home");
-    let (home, location) = (home.display(), mail.path().join("virtual/%u"));
+    let (home, mail) = (home.display(), mail.path().display());
     let users = format!(
         "ana:{{PLAIN}}pass:::::::\nbob:{{PLAIN}}pass::::{home}/bob::userdb_mail=maildir:~/mail\n\
-         eve:{{PLAIN}}pass::::::userdb_mail=maildir:{}\nall:{{PLAIN}}pass::::{home}/ana\n",
-        location.display()
+         eve:{{PLAIN}}pass::::::userdb_mail=maildir:{mail}/virtual/%u\nall:{{PLAIN}}pass::::{home}/ana\n\
+         exact:{{PLAIN}}pass::::::userdb_mail=maildir:{mail}/virtual/eve\n"
     );
     fs::write(path("users"), users).unwrap();
     let server = Server::builder().users_file(path("users").as_ref()).seen_from(place.path(), "%h/Maildir").start();
     assert_eq!(stat(&server, "all"), "1 20");
     assert_eq!(stat(&server, "bob"), "1 40");
     assert_eq!(stat(&server, "eve"), "1 60");
+    assert_eq!(stat(&server, "exact"), "1 60");
     assert!(refusal(&server, "ana").starts_with("[SYS/"), "an account without a home");
 }
 

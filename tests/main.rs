@@ -20,6 +20,8 @@ mod confinement;
 mod deletes;
 // Dialogues in files, one for each rule of POP3.
 mod dialogues;
+// `pop3d doctor`.
+mod doctor;
 // Mail that expires.
 mod expiry;
 // The filter for fail2ban.
@@ -54,12 +56,16 @@ mod log;
 mod logins;
 // Maildrops on disk, and files that change during a session.
 mod maildrops;
+// A real Dovecot on the same Maildir.
+mod beside_dovecot;
 // Maildirs that other programs use, too.
 mod neighbours;
 // The commands and tables of the manual, and `pop3d help`.
 mod manual;
 // Maildrops that are mbox files, beside procmail.
 mod mboxes;
+// Proxies in front of the server: the PROXY protocol.
+mod proxy;
 // Random events, compared with a naive model of RFC 1939.
 mod model;
 // Link-local addresses and clients on other machines.
@@ -72,6 +78,7 @@ mod metrics;
 mod package;
 // PEEP, its counters and its settings.
 mod peep;
+mod peep_socket;
 // `peepclient`: prompt, filter, single commands, exit statuses.
 mod peepclient;
 // `peepclient` with the commands of PEEP 1.1, JSON and profiles.
@@ -110,3 +117,5 @@ mod transform;
 mod transform_confinement;
 // The log as an operator reads it: reasons of refused logins, formats, levels.
 mod watched;
+// `pop3d test`.
+mod trial;

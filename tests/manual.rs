@@ -51,8 +51,10 @@ run_the_commands_of!(
     maildrops,
     transforms,
     security,
+    hosts,
     peep,
     pop3,
+    testing,
     popbench,
     performance,
     architecture

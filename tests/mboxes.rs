@@ -267,3 +267,28 @@ fn a_killed_server_loses_no_mail() {
     }
     eventually("no journal is left", || !mail.path().join(format!(".{USER}.pop3d-journal")).exists());
 }
+
+#[test]
+fn a_server_finishes_at_its_start_what_a_killed_one_has_left() {
+    let mail = MailRoot::new();
+    let others: Vec<_> = (0..20_000).map(|n| n.to_string()).collect();
+    let names = [&["first".to_owned()], &others[..]].concat();
+    fs::write(mbox(&mail), names.iter().map(|name| stored(name)).collect::<String>()).unwrap();
+    let mut killed = Server::builder().mail(&mail).start();
+    let mut session = killed.session();
+    session.call("DELE 1");
+    let journal = mail.path().join(format!(".{USER}.pop3d-journal"));
+    session.send("QUIT");
+    let before = fs::metadata(mbox(&mail)).unwrap().len();
+    eventually("the removal has begun", || journal.exists() || fs::metadata(mbox(&mail)).unwrap().len() < before);
+    killed.signal(Signal::KILL);
+    killed.wait();
+    let lock = mail.path().join(format!("{USER}.lock"));
+    // If the server was faster, the lock is put there.
+    let dead = killed.pid();
+    fs::write(&lock, dead.to_string()).unwrap();
+    // Nobody logs in.
+    let _server = Server::builder().mail(&mail).start();
+    eventually("journal and lock are gone", || !journal.exists() && !lock.exists());
+    assert!(self::names(&mbox(&mail)) == others);
+}

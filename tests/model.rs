@@ -2,8 +2,9 @@
 //! to be the model's answer, and after each step the files on disk have to be those of the model.
 //!
 //! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send
-//! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them. Mail programs deliver, move, flag and remove messages, also while the server
-//! answers. The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
+//! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them.
+//! Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions. The server
+//! is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
 //! times, so that the server trusts its index wherever its rules allow that.
 //!
 //! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest
@@ -85,6 +86,8 @@ enum Step {
     QuitAndReset(usize),
     /// A client sends QUIT, and the server is killed.
     QuitAndKill(usize),
+    /// An admin looks at a client's session and ends it, by its number or by its user. The client logs in again at once.
+    Kick(usize, bool),
     /// The server is stopped and another one is started.
     Restart(Stop),
     /// A message is delivered to a user.
@@ -145,6 +148,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => client().prop_map(Step::QuitAndHangUp),
         1 => client().prop_map(Step::QuitAndReset),
         1 => client().prop_map(Step::QuitAndKill),
+        2 => (client(), any::<bool>()).prop_map(|(client, by_number)| Step::Kick(client, by_number)),
         1 => prop_oneof![Just(Stop::Term), Just(Stop::Kill)].prop_map(Step::Restart),
         6 => (0..USERS.len(), vec(piece(), 0..12)).prop_map(|(user, pieces)| Step::Deliver(user, pieces)),
         3 => (any::<usize>(), any::<usize>()).prop_map(|(which, how)| Step::Move(which, how)),
@@ -354,6 +358,7 @@ impl World {
             Step::QuitAndHangUp(client) => self.quit_unanswered(client, drop, Outcome::Whole),
             Step::QuitAndReset(client) => self.quit_unanswered(client, reset, Outcome::WholeOrNot),
             Step::QuitAndKill(client) => self.quit_and_kill(client),
+            Step::Kick(client, by_number) => self.kick(client, by_number),
             Step::Restart(stop) => self.restart(stop),
             Step::Deliver(user, pieces) => self.deliver(user, octets(&pieces)),
             Step::Move(which, how) => self.move_message(which, how),
@@ -586,6 +591,30 @@ impl World {
         client.send("QUIT");
         self.restart(Stop::Kill);
         self.note_removed(transaction, Outcome::Any);
+    }
+
+    /// A kicked session removes nothing, and its maildrop is free when the admin has the answer.
+    fn kick(&mut self, client: usize, by_number: bool) {
+        if self.busy == Busy::Shares {
+            return; // the user may have several sessions
+        }
+        let Some(transaction) = self.sessions[client].transaction.take() else { return };
+        self.note_perhaps_read(&transaction);
+        self.wait_for_ended_sessions();
+        let mut admin = self.server.admin();
+        let name = USERS[transaction.user];
+        let lines = admin.values("w?");
+        let mut fields = lines.iter().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|line| line[4] == name);
+        let (session, another) = (fields.next().expect("the user's session"), fields.next());
+        let marked = transaction.marked().count().to_string();
+        assert_eq!((session[3], session[9], another), ("transaction", &*marked, None), "{lines:?}");
+        admin.send(&if by_number { format!("k= {}", session[0]) } else { format!("ku= {name}") });
+        admin.expect("+1");
+        let mut kicked = self.sessions[client].client.take().unwrap();
+        self.say(client, &[Command::LogIn(transaction.user)]);
+        let told = kicked.err();
+        assert!(told.starts_with("[SYS/TEMP] "), "{told}");
+        kicked.closed();
     }
 
     /// Waits until the server has noticed which clients have left.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
@@ -129,6 +130,26 @@ fn a_session_has_its_users_ids_and_no_capabilities() {
         assert!(!own_files.is_empty());
         own_files.iter().for_each(|path| assert_eq!(owner(path), (UID, GID), "{} {way:?}", path.display()));
     }
+}
+
+/// A signal to one thread can end the whole server, and the kernel lets a user send it to threads with the user's real or saved
+/// uid.
+#[test]
+fn a_user_cannot_send_signals_to_the_thread_that_acts_for_the_user() {
+    let Some(setup) = Setup::new(&format!("{UID}:{GID}::")) else { return };
+    let setup = setup.with_maildir(&["1"]);
+    let server = setup.start(&["--run-as", "nobody"]);
+    let _session = server.session();
+    let acts = format!("Uid:\t{NOBODY}\t{UID}\t{NOBODY}\t{UID}\n");
+    let mut tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().map(|task| task.unwrap());
+    let thread = tasks.find(|task| fs::read_to_string(task.path().join("status")).unwrap().contains(&acts)).unwrap();
+    let signal = |uid: u32| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid.to_string(), "--clear-groups", "--", "kill", "-0"]).arg(thread.file_name());
+        command.stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(signal(NOBODY), "the thread is there");
+    assert!(!signal(UID));
 }
 
 #[test]

@@ -424,10 +424,10 @@ fn help_on_a_terminal_explains_one_command_or_all() {
     let state = tempfile::tempdir().expect("a folder");
     let dialogue = [
         ("with 'help'\r\n", "help\r"),
-        ("metrics                           all counters as OpenMetrics text\r\n", "help add\r"),
+        ("metrics                           show all counters as OpenMetrics text\r\n", "help add\r"),
         ("add user <username> <password>    add an account\r\n", "help del\t\r"),
         ("delete user <username>            remove an account, its mail stays\r\n", "?\r"),
-        ("metrics                           all counters as OpenMetrics text\r\n", "help nothing\r"),
+        ("metrics                           show all counters as OpenMetrics text\r\n", "help nothing\r"),
         ("ERROR! Unknown client command, see available commands with 'help'\r\n", "exit\r"),
     ];
     let ended = at_the_prompt(state.path(), &[LOGIN, ("q", "+\r\n"), ("", HANG_UP)], &dialogue);

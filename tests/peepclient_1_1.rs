@@ -317,8 +317,8 @@ fn events_are_printed_as_they_arrive() {
     ] {
         let mut child = bare_client(&[port]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(first_lines(&mut child, 2), expected);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        // The output is closed now, and no further event comes.
+        assert_eq!(child.wait().unwrap().code(), Some(0));
     }
 }
 
@@ -437,6 +437,19 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
     }
     let history = fs::read_to_string(state.path().join("peepclient/history")).unwrap();
     assert!(history.contains("kick 17") && !history.contains("secret"), "{history}");
+}
+
+/// Names with characters that would control the terminal are not offered.
+#[test]
+fn a_hostile_server_completes_nothing_that_steers_the_terminal() {
+    let server =
+        Answering::new(&[("u?", "+3\n\x1b]0;stolen\x07\nb\u{202e}ob\nana"), ("i? ana", ABOUT_BOB), ("q", "+")]);
+    let state = tempfile::tempdir().unwrap();
+    let dialogue = [("with 'help'\r\n", "user \t\r"), ("last_login", "user b\t\r"), ("ERROR!", "quit\r")];
+    let ended = at_the_prompt(server.on_a_port(), state.path(), &dialogue);
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("stolen") && !ended.stdout.contains('\u{202e}'), "{}", ended.stdout);
+    assert!(server.heard().iter().any(|heard| heard == "i? ana"), "{:?}", server.heard());
 }
 
 #[test]

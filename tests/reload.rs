@@ -320,6 +320,31 @@ fn open_sessions_use_the_reloaded_settings() {
 }
 
 #[test]
+fn rules_for_maildirs_follow_the_configuration() {
+    let setup = Setup::new("user = ['ana:1']");
+    let maildrop = setup.mail.maildrop("ana");
+    ["cur/1.a.h:2,S", "cur/2.a.h:2,T"].iter().for_each(|name| drop(maildrop.put(name, "abc\n")));
+    fs::write(maildrop.path("dovecot-uidlist"), "3 V10 N5 Gx\n1 :1.a.h\n").unwrap();
+    let server = setup.start();
+    let mut admin = admin(&server);
+    let ids = || {
+        let mut session = server.pop3();
+        session.login("ana", "1");
+        session.listing("UIDL")
+    };
+    assert_eq!(ids(), ["1 1.a.h", "2 2.a.h"]);
+    for (lines, expected) in [
+        ("hide-trashed = true", &["1 1.a.h"][..]),
+        ("unique-ids = 'dovecot'", &["1 000000010000000a", "2 2.a.h"]),
+        ("unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'", &["1 10.1", "2 2.a.h"]),
+    ] {
+        setup.write(&format!("user = ['ana:1']\n{lines}"));
+        assert!(reload(&mut admin).is_empty());
+        assert_eq!(ids(), expected, "{lines}");
+    }
+}
+
+#[test]
 fn a_reload_can_change_the_users_file() {
     let setup = Setup::new("");
     fs::write(setup.path("first"), "ana:{PLAIN}1\n").unwrap();

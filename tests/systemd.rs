@@ -1,7 +1,8 @@
 //! The interface to systemd: the tests pass sockets to the server and receive its notifications, as systemd does.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -166,4 +167,30 @@ fn an_ipv4_client_of_a_socket_for_both_families_has_its_ipv4_address() {
     // A client on another machine would have to use TLS first.
     server.session().quit();
     eventually("the log has the IPv4 address", || server.stderr().contains("#1 127.0.0.1:"));
+}
+
+/// Passes a UNIX socket of this path to the server.
+const PASS_FILE: &str = r#"
+import os, socket, sys
+it = socket.socket(socket.AF_UNIX)
+it.bind(sys.argv[1])
+it.listen(16)
+os.dup2(os.dup2(it.fileno(), 100), 3, inheritable=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='peep')
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+#[test]
+fn a_unix_socket_from_systemd_serves_peep_and_stays() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("peep.sock");
+    let mut server = Server::builder().launched_by(["python3", "-c", PASS_FILE, path.to_str().unwrap()]).start();
+    let mut admin = UnixStream::connect(&path).unwrap();
+    admin.write_all(b"hc?\r\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(admin).read_line(&mut answer).unwrap();
+    assert_eq!(answer.trim_end(), "+0");
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(path.exists(), "the socket is systemd's");
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, Server, USER, eventually};
 use crate::peepclient_1_1::Answering;
 
 /// A tmux server of its own with one terminal. It ends with the value.
@@ -18,9 +18,15 @@ struct Terminal {
 impl Terminal {
     /// Runs `top` for the server at this port in a terminal of 80 × 24.
     fn with_top(port: u16) -> Self {
+        Self::with_top_of("root", "root", port)
+    }
+
+    /// The same as a user other than the default admin.
+    fn with_top_of(user: &str, password: &str, port: u16) -> Self {
         let terminal = Self { directory: tempfile::tempdir().unwrap() };
         let top = format!(
-            "env -u PEEP_PASSWORD XDG_CONFIG_HOME=/nowhere '{}' -address 127.0.0.1 -port {port} -interval 100ms top",
+            "env PEEP_PASSWORD={password} XDG_CONFIG_HOME=/nowhere '{}' -address 127.0.0.1 -port {port} -user {user} \
+             -interval 100ms top",
             env!("CARGO_BIN_EXE_peepclient")
         );
         // The shell stays for a while to show what the terminal is like afterwards.
@@ -177,6 +183,44 @@ fn a_viewer_may_only_look() {
     terminal.keys(&["k"]);
     terminal.shows(&["a viewer may change nothing"]);
     terminal.keys(&["Escape"]);
+    terminal.is_restored(0);
+}
+
+#[test]
+fn a_real_servers_session_is_ended() {
+    let server = Server::start();
+    server.maildrop().put("1", "one\r\n");
+    let mut client = server.session();
+    client.call("DELE 1");
+    let terminal = Terminal::with_top(server.peep_address().port());
+    terminal.shows(&["slots 3/998", USER]);
+    terminal.keys(&["/", USER, "Enter"]);
+    terminal.shows(&[&format!("1 sessions with \"{USER}\"")]);
+    terminal.keys(&["Enter"]);
+    terminal.shows(&["messages ", "any key: back"]);
+    terminal.keys(&["x", "k"]);
+    terminal.shows(&[&format!("End connection 1 of \"{USER}\"? [y/N]")]);
+    terminal.keys(&["y"]);
+    terminal.shows(&["done: 1 ended"]);
+    let told = client.err();
+    assert!(told.starts_with("[SYS/TEMP] "), "{told}");
+    client.closed();
+    terminal.shows(&[&format!(" end  user {USER} ")]);
+    assert_eq!(server.maildrop().messages(), ["1"]);
+    terminal.keys(&["q"]);
+    terminal.is_restored(0);
+}
+
+#[test]
+fn a_viewer_of_a_real_server_may_only_look() {
+    let server = Server::builder().flags(["--peep-viewer", "eva:looks"]).start();
+    let mut client = server.session();
+    let terminal = Terminal::with_top_of("eva", "looks", server.peep_address().port());
+    terminal.shows(&["read-only", USER, "slots 3/998"]);
+    terminal.keys(&["k"]);
+    terminal.shows(&["a viewer may change nothing"]);
+    client.call("NOOP");
+    terminal.keys(&["q"]);
     terminal.is_restored(0);
 }
 

@@ -58,7 +58,7 @@ pub fn has_own_ids() -> bool {
 #[derive(Debug)]
 pub struct ActingAs {
     /// The server's ids; `None` if the thread has kept them.
-    own: Option<Own>,
+    own: Option<Box<Own>>,
     /// It belongs to its thread.
     _thread: PhantomData<*const ()>,
 }
@@ -79,7 +79,7 @@ impl ActingAs {
         if !matches!(STATE.get(), State::Own) {
             return Err(failed(io::Error::other("the thread does not have the server's ids")));
         }
-        let own = Own::of_this_thread().map_err(failed)?;
+        let own = Box::new(Own::of_this_thread().map_err(failed)?);
         let acting = Self { own: Some(own), _thread: PhantomData };
         // From here on, dropping `acting` restores the server's ids.
         STATE.set(State::User(ids.uid, ids.gid));

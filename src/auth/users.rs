@@ -255,6 +255,13 @@ impl Users {
         known.and_then(|accounts| Some(accounts.by_name.get(user)?.mailbox.clone())).unwrap_or_default()
     }
 
+    /// Returns the user whom a client would mean by this name; `None` if the name cannot be a user's. There may be no such
+    /// user.
+    #[must_use]
+    pub fn user_called(&self, name: &str) -> Option<UserName> {
+        self.names.read().apply(name.as_bytes())
+    }
+
     /// Returns the names of all users in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

@@ -16,6 +16,8 @@ use super::deletes::DeleteArgs;
 use super::expiry::ExpiryArgs;
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
+use super::peep_socket::PeepSocketArgs;
+use super::proxies::ProxyArgs;
 use super::state::StateArgs;
 use super::tls::TlsArgs;
 use super::{ABOUT, ConfigError, Endpoint};
@@ -53,7 +55,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     pub(super) layout: LayoutChoice,
 
-    /// Which unique-ids the messages of a Maildir have
+    /// Which unique-ids the messages of a Maildir or an mbox have
     #[arg(long, value_enum, value_name = "WHOSE", default_value = "name")]
     pub(super) unique_ids: UniqueIds,
 
@@ -63,6 +65,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) admin: AdminArgs,
+
+    #[command(flatten)]
+    pub(super) peep_socket: PeepSocketArgs,
 
     /// The port for POP3 (0: any free port)
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = 1110)]
@@ -122,6 +127,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(super) proxies: ProxyArgs,
 
     #[command(flatten)]
     pub(super) state: StateArgs,
@@ -208,9 +216,13 @@ impl Args {
         Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
     }
 
-    pub(super) fn peep_endpoint(&self) -> Endpoint {
+    /// The port for PEEP, unless there is none: a UNIX socket takes its place if no address is asked for.
+    pub(super) fn peep_endpoint(&self) -> Option<Endpoint> {
+        if self.peep_socket.no_peep || (self.peep_socket.file().is_some() && self.peep_address.is_empty()) {
+            return None;
+        }
         let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        Endpoint::new(self.peep_address.clone(), loopback, self.peep_port)
+        Some(Endpoint::new(self.peep_address.clone(), loopback, self.peep_port))
     }
 
     pub(super) fn metrics_endpoint(&self) -> Option<Endpoint> {
@@ -224,6 +236,7 @@ impl Args {
     /// Takes the settings that need a restart from `started`. Returns the names of those that were different.
     pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
         let mut names = self.confinement.keep_fixed(&started.confinement);
+        names.extend(self.peep_socket.keep_fixed(&started.peep_socket));
         names.extend(keep("state", &mut self.state.state, &started.state.state));
         names.extend(keep("log-file", &mut self.log_file, &started.log_file));
         names.extend(keep("log-format", &mut self.log_format, &started.log_format));

@@ -15,7 +15,7 @@ use super::tls::Pair;
 use super::{Args, ConfigError, Endpoint};
 use crate::auth::Users;
 use crate::maildrop::MailRoot;
-use crate::net::{self, Holder};
+use crate::net::{self, Holder, SocketFile};
 
 /// A certificate that expires in fewer days causes a warning. Those of Let's Encrypt are renewed 30 days before.
 const SOON: i64 = 14;
@@ -47,12 +47,19 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     if let Some(transform) = args.transform().ok().flatten() {
         report.line("transform", transform.program().map(|program| program.display().to_string()))?;
     }
-    report.line("admin", admin(args))?;
+    if args.peep_endpoint().is_some() {
+        report.line("admin", admin(args))?;
+    }
     report.line("POP3", ports(&args.pop3_endpoint()))?;
     if let Some(endpoint) = args.pop3s_endpoint() {
         report.line("POP3S", ports(&endpoint))?;
     }
-    report.line("PEEP", ports(&args.peep_endpoint()))?;
+    if let Some(endpoint) = args.peep_endpoint() {
+        report.line("PEEP", ports(&endpoint))?;
+    }
+    if let Some(file) = args.peep_socket.file() {
+        report.line("PEEP", socket(&file))?;
+    }
     if let Some(endpoint) = args.metrics_endpoint() {
         report.line("metrics", ports(&endpoint))?;
     }
@@ -108,6 +115,16 @@ fn admin(args: &Args) -> Result<String, ConfigError> {
     }
     args.check_admin(admin.is_default)?;
     Ok(admin.name)
+}
+
+/// Looks whether the UNIX socket is free, or the running server's.
+fn socket(file: &SocketFile) -> Result<String, String> {
+    let path = file.path.display();
+    match file.is_taken() {
+        Ok(false) => Ok(path.to_string()),
+        Ok(true) => Ok(format!("a server listens on {path}")),
+        Err(error) => Err(format!("{path}: {error}")),
+    }
 }
 
 /// Binds the ports and closes them at once. A port is also in order if the running server has bound it, or systemd in

@@ -14,7 +14,10 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Sub
 use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
+use crate::doctor::DoctorArgs;
+use crate::import::ImportArgs;
 use crate::manual::Page;
+use crate::trial::TrialArgs;
 
 /// What the operator asks the program to do.
 #[derive(Debug)]
@@ -25,6 +28,12 @@ pub enum Task {
     Check(Box<Args>),
     /// Ask a running server for its greeting.
     Health(Box<Args>),
+    /// Examine maildrops.
+    Doctor(Box<DoctorArgs>),
+    /// Keep the unique-ids that other servers gave to messages.
+    ImportIds(Box<ImportArgs>),
+    /// Run a server with everything in a temporary directory.
+    Test(Box<TrialArgs>),
     /// Print these settings, which are in the form of a configuration file.
     Show(String),
     /// Ask for a password and print its hash.
@@ -58,6 +67,27 @@ enum OtherTask {
     Health {
         #[command(flatten)]
         args: Box<Args>,
+    },
+
+    /// Examine the mail of these users, or of all, before pop3d serves it: what cannot be read, names and sizes that are
+    /// wrong, locks, quota; the exit status is 1 if something needs a hand. It changes nothing
+    Doctor {
+        #[command(flatten)]
+        args: Box<DoctorArgs>,
+    },
+
+    /// Count the unique-ids that Dovecot and Courier gave to the messages of these users, or of all; with --write, keep them
+    /// in a file in each maildrop, so that the lists of these servers are not needed any more
+    ImportIds {
+        #[command(flatten)]
+        args: Box<ImportArgs>,
+    },
+
+    /// Run a server to try out mail programs: a temporary directory, free ports on this machine, a user with a new password, a
+    /// new certificate; everything is removed at the end
+    Test {
+        #[command(flatten)]
+        args: Box<TrialArgs>,
     },
 
     /// Print the settings of a server with these flags as a configuration file
@@ -139,6 +169,9 @@ impl Task {
             }
             Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
             Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
+            Some(OtherTask::Doctor { args }) => Ok(Self::Doctor(args)),
+            Some(OtherTask::ImportIds { args }) => Ok(Self::ImportIds(args)),
+            Some(OtherTask::Test { args }) => Ok(Self::Test(args)),
             Some(OtherTask::Show { explain, args }) => {
                 args.check().map_err(UsageError::Config)?;
                 Ok(Self::Show(super::show::settings(flags(&matches), explain)))

@@ -51,7 +51,7 @@ impl LimitArgs {
 
 /// A network such as `192.0.2.0/24`, or a single address.
 #[derive(Debug, Clone, Copy)]
-struct Net(IpNet);
+pub(super) struct Net(pub(super) IpNet);
 
 impl FromStr for Net {
     type Err = String;

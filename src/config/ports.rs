@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::connections::Service;
-use crate::net::ListenAddress;
+use crate::net::{ListenAddress, SocketFile};
 
 /// The addresses and ports of each protocol.
 #[derive(Debug)]
@@ -12,8 +12,10 @@ pub struct Ports {
     pub pop3: Endpoint,
     /// For POP3S: POP3 with TLS from the first octet on.
     pub pop3s: Option<Endpoint>,
-    /// For PEEP.
-    pub peep: Endpoint,
+    /// For PEEP; none with a UNIX socket alone.
+    pub peep: Option<Endpoint>,
+    /// The UNIX socket for PEEP.
+    pub peep_socket: Option<SocketFile>,
 }
 
 impl Ports {
@@ -23,8 +25,14 @@ impl Ports {
         match service {
             Service::Pop3 => Some(&self.pop3),
             Service::Pop3s => self.pop3s.as_ref(),
-            Service::Peep => Some(&self.peep),
+            Service::Peep => self.peep.as_ref(),
         }
+    }
+
+    /// Returns the UNIX socket of a service, if it has one.
+    #[must_use]
+    pub fn file_of(&self, service: Service) -> Option<&SocketFile> {
+        self.peep_socket.as_ref().filter(|_| service == Service::Peep)
     }
 }
 

@@ -10,7 +10,7 @@ use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
 use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
-use crate::maildrop::{Layouts, MailRoot, UniqueIdRules};
+use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
 use crate::net::Certificates;
 use crate::settings::{Admin, Settings};
 use crate::state::StateDir;
@@ -62,6 +62,8 @@ impl Args {
             min_rate: self.limits.min_rate(),
             peep_tls: self.tls.peep_tls,
             allow_cleartext: self.tls.allow_cleartext,
+            proxies: self.proxies.networks(),
+            proxy_tls: self.proxies.proxy_tls,
         }
     }
 
@@ -95,10 +97,42 @@ impl Args {
 
     /// Opens `path` as the mail directory.
     pub(super) fn open_mail_root(&self, path: PathBuf) -> Result<MailRoot, ConfigError> {
-        let unique_ids = UniqueIdRules { source: self.unique_ids, dovecot_format: self.dovecot_uidl_format.clone() };
+        self.open_mail_root_with(path, self.layouts())
+    }
+
+    fn open_mail_root_with(&self, path: PathBuf, layouts: Layouts) -> Result<MailRoot, ConfigError> {
+        MailRoot::with_layouts(path.clone(), Arc::new(layouts)).map_err(|error| ConfigError::MailRoot(path, error))
+    }
+
+    fn layouts(&self) -> Layouts {
+        self.layouts_with(self.unique_ids)
+    }
+
+    fn layouts_with(&self, source: UniqueIds) -> Layouts {
+        let unique_ids = UniqueIdRules { source, dovecot_format: self.dovecot_uidl_format.clone() };
         let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
-        let layouts = Arc::new(layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule()));
-        MailRoot::with_layouts(path.clone(), layouts).map_err(|error| ConfigError::MailRoot(path, error))
+        layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule())
+    }
+
+    /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.
+    ///
+    /// # Errors
+    /// [`ConfigError`], if one of them cannot be used.
+    pub fn look(&self) -> Result<(Users, MailRoot), ConfigError> {
+        let mail_root = self.open_mail_root_with(self.mailbox.clone(), self.layouts().read_only())?;
+        Ok((self.open_users(None)?, mail_root))
+    }
+
+    /// Opens the accounts and the mail directory for importing unique-ids: those of both servers, unless the settings name
+    /// one. Nothing is written unless `is_writing`.
+    ///
+    /// # Errors
+    /// As of [`Args::look`].
+    pub fn open_for_import(&self, is_writing: bool) -> Result<(Users, MailRoot), ConfigError> {
+        let source = if self.unique_ids == UniqueIds::Name { UniqueIds::Auto } else { self.unique_ids };
+        let layouts = self.layouts_with(source);
+        let layouts = if is_writing { layouts } else { layouts.read_only() };
+        Ok((self.open_users(None)?, self.open_mail_root_with(self.mailbox.clone(), layouts)?))
     }
 
     pub(super) fn max_connections(&self) -> usize {
@@ -106,7 +140,12 @@ impl Args {
     }
 
     pub(super) fn ports(&self) -> Ports {
-        Ports { pop3: self.pop3_endpoint(), pop3s: self.pop3s_endpoint(), peep: self.peep_endpoint() }
+        Ports {
+            pop3: self.pop3_endpoint(),
+            pop3s: self.pop3s_endpoint(),
+            peep: self.peep_endpoint(),
+            peep_socket: self.peep_socket.file(),
+        }
     }
 
     pub(super) fn stats_log(&self) -> Option<StatsLog> {

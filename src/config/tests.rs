@@ -18,7 +18,7 @@ fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
 #[test]
 fn the_defaults_are_the_documented_ones() {
     let config = resolve(&[]).unwrap();
-    assert_eq!((config.ports.pop3.port, config.ports.peep.port), (1110, 2110));
+    assert_eq!((config.ports.pop3.port, config.ports.peep.as_ref().unwrap().port), (1110, 2110));
     assert_eq!(config.settings.mail_root.path().to_str(), Some("."));
     assert_eq!(config.settings.timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.max_connections, 998);
@@ -26,7 +26,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.settings.min_rate.map(|rate| (rate.octets, rate.span.as_secs())), Some((256, 120)));
     assert!(config.settings.admin.credentials.match_with(b"root", b"root"));
     assert!(config.ports.pop3.addresses.iter().all(ListenAddress::is_unspecified));
-    assert!(config.ports.peep.addresses.iter().all(ListenAddress::is_loopback));
+    assert!(config.ports.peep.unwrap().addresses.iter().all(ListenAddress::is_loopback));
 }
 
 #[test]
@@ -124,6 +124,12 @@ fn what_needs_a_restart_is_declared_beside_the_flag() {
         "127.0.0.1:9110",
         "-t",
         "cat",
+        "--peep-socket",
+        "peep.sock",
+        "--peep-socket-mode",
+        "660",
+        "--peep-socket-group",
+        "0",
     ];
     let started = parse(&["-m", "here"]).unwrap();
     let mut kept: Vec<&str> = Vec::new();

@@ -39,7 +39,7 @@ const NULL_DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 pub enum Reach {
     /// A file or directory that may be read.
     Read(PathBuf),
-    /// A directory in which files may be read, written, created, renamed and removed.
+    /// A directory in which files may be read, written, created, renamed, removed and moved to its sub-directories.
     Files(PathBuf),
     /// A directory in which everything is allowed except running programs.
     All(PathBuf),
@@ -58,7 +58,7 @@ impl Reach {
         let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
         match self {
             Self::Read(_) => read,
-            Self::Files(_) => read | make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | RemoveFile}),
+            Self::Files(_) => read | make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | RemoveFile | Refer}),
             Self::All(_) => {
                 AccessFs::from_all(TESTED) & !make_bitflags!(AccessFs::{Execute | MakeChar | MakeBlock | IoctlDev})
             }

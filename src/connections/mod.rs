@@ -151,10 +151,12 @@ impl Connections {
         self.changed.notify_all();
     }
 
-    /// The number of open connections that speak `protocol`.
+    /// The number of open connections that speak `protocol`, without health checks.
     #[must_use]
     pub fn count(&self, protocol: Protocol) -> usize {
-        self.state.lock().open.values().filter(|connection| connection.protocol == protocol).count()
+        let counts =
+            |connection: &&Arc<Connection>| connection.protocol == protocol && !connection.client.is_health_check();
+        self.state.lock().open.values().filter(counts).count()
     }
 
     /// Returns true if new POP3 connections are turned away.

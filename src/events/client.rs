@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::auth::UserName;
@@ -22,6 +23,8 @@ pub struct Client {
     pub since: Instant,
     user: OnceLock<UserName>,
     tls: OnceLock<TlsVersion>,
+    /// True for the session of a health check, as long as it does nothing that a health check does not do.
+    is_health_check: AtomicBool,
     /// What the session is doing.
     pub progress: Progress,
 }
@@ -30,7 +33,8 @@ impl Client {
     /// The client of the session with this number.
     #[must_use]
     pub fn new(session: u64, origin: Origin, service: Service) -> Self {
-        Self { session: Some(session), ..Self::refused(origin, service) }
+        let is_health_check = AtomicBool::new(matches!(origin, Origin::HealthCheck(_)));
+        Self { session: Some(session), is_health_check, ..Self::refused(origin, service) }
     }
 
     /// A client that gets no session.
@@ -43,6 +47,7 @@ impl Client {
             since: Instant::now(),
             user: OnceLock::new(),
             tls: OnceLock::new(),
+            is_health_check: AtomicBool::new(false),
             progress: Progress::default(),
         }
     }
@@ -58,6 +63,17 @@ impl Client {
         let _ = self.user.set(user);
     }
 
+    /// Returns true if a proxy only checks the server. That is no client, so its session is neither counted nor told of.
+    #[must_use]
+    pub fn is_health_check(&self) -> bool {
+        self.is_health_check.load(Ordering::Relaxed)
+    }
+
+    /// Notes that what began as a health check goes on as a client does.
+    pub(super) fn set_no_health_check(&self) {
+        self.is_health_check.store(false, Ordering::Relaxed);
+    }
+
     /// The version of TLS, if it is in use.
     #[must_use]
     pub fn tls(&self) -> Option<TlsVersion> {
@@ -66,7 +82,8 @@ impl Client {
 
     /// Notes what the TLS handshake has agreed on.
     pub fn set_tls(&self, agreed: &str) {
-        let _ = self.tls.set(if agreed.starts_with("TLSv1_2") { TlsVersion::V1_2 } else { TlsVersion::V1_3 });
+        let is_1_2 = agreed.starts_with("TLSv1_2") || agreed.starts_with("TLSv1.2");
+        let _ = self.tls.set(if is_1_2 { TlsVersion::V1_2 } else { TlsVersion::V1_3 });
     }
 }
 

@@ -45,7 +45,7 @@ pub enum What<'a> {
     Refused {
         /// Why.
         reason: WhyRefused,
-        /// False if the log has told of the address only a moment ago.
+        /// False if the log has named this address a moment ago, so that it need not name it again.
         is_news: bool,
     },
     /// A TLS handshake has succeeded.

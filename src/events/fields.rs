@@ -1,6 +1,6 @@
 //! The named values of an event, for consumers that want them one by one: the log in JSON, and followers.
 //!
-//! This is the only place that knows their names. Text, numbers and seconds keep their types.
+//! The names are written only here. Text, numbers and seconds keep their types.
 
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ impl Source for Event<'_> {
             add("session", session.into())?;
         }
         add("address", Value::from_display(&client.origin))?;
+        if let Some(proxy) = client.origin.proxy() {
+            add("proxy", Value::from_display(proxy))?;
+        }
         add("protocol", client.service.name().into())?;
         match &self.what {
             What::LoginRefused { user: Some(user), .. } => add("user", Value::from_display(user))?,

@@ -6,7 +6,7 @@
 //! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
 //! - [`Follower`] reads the events as lines, for PEEP's `f`. `line` formats them and `ring` keeps them for a moment.
 //!
-//! Events are not emitted for each command: what a session does often, it adds up and tells with its end.
+//! Commands are no events. A session counts them, and its last event has the sums.
 
 mod client;
 mod event;
@@ -53,8 +53,20 @@ impl Events {
         Self { stats, ..Self::default() }
     }
 
-    /// Tells all consumers that this has happened to the client. None of them lets the session wait.
+    /// Tells all consumers that this has happened to the client. None of them lets the session wait. A health check is not
+    /// told of unless the session does more than begin and end.
     pub fn emit(&self, client: &Client, what: What<'_>) {
+        if client.is_health_check() {
+            if matches!(what, What::Connected | What::Tls { .. } | What::Ended(_)) {
+                return;
+            }
+            client.set_no_health_check();
+            self.pass_on(client, What::Connected);
+        }
+        self.pass_on(client, what);
+    }
+
+    fn pass_on(&self, client: &Client, what: What<'_>) {
         let event = Event { client, what };
         log(&event);
         self.stats.count(&event);

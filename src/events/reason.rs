@@ -154,11 +154,18 @@ pub enum WhyRefused {
     Banned,
     /// The server takes no more clients, because the admin drains it.
     Draining,
+    /// A proxy has not begun with a header.
+    NoHeader,
+    /// A proxy has not sent a whole header in time.
+    LateHeader,
+    /// A proxy has sent a malformed header.
+    WrongHeader,
 }
 
 impl WhyRefused {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::TooMany, Self::Banned, Self::Draining];
+    pub const ALL: [Self; 6] =
+        [Self::TooMany, Self::Banned, Self::Draining, Self::NoHeader, Self::LateHeader, Self::WrongHeader];
 
     /// Its name for metrics.
     #[must_use]
@@ -167,6 +174,9 @@ impl WhyRefused {
             Self::TooMany => "too-many",
             Self::Banned => "banned",
             Self::Draining => "draining",
+            Self::NoHeader => "no-proxy-header",
+            Self::LateHeader => "late-proxy-header",
+            Self::WrongHeader => "wrong-proxy-header",
         }
     }
 
@@ -177,6 +187,9 @@ impl WhyRefused {
             Self::TooMany => "too many connections from this address",
             Self::Banned => "this address is banned",
             Self::Draining => "the server takes no more clients",
+            Self::NoHeader => "this address is a proxy's, and the connection has no PROXY header",
+            Self::LateHeader => "this address is a proxy's, and there was no whole PROXY header in time",
+            Self::WrongHeader => "this address is a proxy's, and the PROXY header is malformed",
         }
     }
 }

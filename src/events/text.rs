@@ -1,4 +1,4 @@
-//! The line of an event in the log. This is the only place that knows it.
+//! The line of an event in the log. Its words are written only here.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ impl fmt::Display for Event<'_> {
         match &self.what {
             What::Connected => {
                 let service = if client.service == Service::Peep { "PEEP" } else { "POP3" };
-                write!(f, "{client} connected to {service}")
+                write!(f, "{client} connected to {service}")?;
+                client.origin.proxy().map_or(Ok(()), |proxy| write!(f, " by the proxy {proxy}"))
             }
             What::Refused { reason, .. } => write!(f, "{client} refused: {}", reason.text()),
             What::Tls { agreed } => write!(f, "{client} TLS: {agreed}"),

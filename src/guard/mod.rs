@@ -50,9 +50,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    fn exempt(&self, address: IpAddr) -> bool {
-        let loopback = address.is_loopback() && !self.loopback_too;
-        loopback || self.trusted.iter().any(|net| net.contains(&address))
+    /// Returns true if a client is exempt from the limits. A process of this machine has no address to limit.
+    fn exempt(&self, origin: Origin) -> bool {
+        let Some(address) = origin.ip() else { return true };
+        origin.is_local() && !self.loopback_too || self.trusted.iter().any(|net| net.contains(&address))
     }
 }
 
@@ -121,7 +122,7 @@ impl Guard {
         let address = origin.ip().unwrap_or(Ipv6Addr::LOCALHOST.into());
         let (exempt, per_address) = {
             let limits = self.limits.read();
-            (origin.ip().is_none() || limits.exempt(address), limits.per_address)
+            (limits.exempt(origin), limits.per_address)
         };
         let source = Source::from(address);
         if !exempt {

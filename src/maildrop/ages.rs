@@ -121,9 +121,13 @@ fn put(lines: &mut Vec<u8>, kind: u8, time: u64, id: &[u8]) {
 impl Ages {
     /// Reads what is known.
     pub(super) fn load(location: &Location, folder: Folder) -> Self {
-        let path = files(location, folder).path(FILE);
+        let files = files(location, folder);
+        let path = files.path(FILE);
         let read = || -> io::Result<Vec<u8>> {
             let (file, identity) = location.root().file(&path)?;
+            if !location.root().may_use(&files, &file) {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+            }
             let mut text = Vec::new();
             file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut text)?;
             Ok(text)
@@ -200,7 +204,7 @@ impl Ages {
         let files = files(location, folder);
         let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
         let saved = location.root().directory(&files.directory).and_then(|directory| {
-            let mut file = directory.replace(&new_name)?;
+            let mut file = files.replace(&directory, &new_name)?;
             let written = file.write_all(&text).and_then(|()| directory.rename(&new_name, &name));
             written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
         });

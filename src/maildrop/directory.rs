@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::homes::Named;
@@ -74,10 +74,10 @@ impl Directory {
         Ok(Self(fs::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Makes a directory in it for the server's own data, unless there is one, and opens it. Its owner is the one of this
-    /// directory.
+    /// Makes a directory in it for the server's own data, unless there is one, and opens it. It has the owner of this
+    /// directory, and the same mode, but none for others.
     pub(super) fn make_directory(&self, name: &[u8]) -> io::Result<Self> {
-        let mode = Mode::from_raw_mode(fs::fstat(&self.0)?.st_mode & 0o777) | Mode::RWXU;
+        let mode = Mode::from_raw_mode(fs::fstat(&self.0)?.st_mode & 0o770) | Mode::RWXU;
         match fs::mkdirat(&self.0, name, Mode::RWXU) {
             Err(Errno::EXIST) => self.sub_directory(name),
             made => {
@@ -93,6 +93,14 @@ impl Directory {
     /// Removes a directory in it that is empty.
     pub(super) fn remove_directory(&self, name: &[u8]) -> io::Result<()> {
         Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Lists the names of everything that is not hidden.
+    pub(super) fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let names = fs::Dir::new(fs::openat(&self.0, ".", flags, Mode::empty())?)?;
+        let names = names.map(|entry| Ok(entry?.file_name().to_bytes().to_vec()));
+        names.filter(|name| name.as_ref().map_or(true, |name: &Vec<u8>| !name.starts_with(b"."))).collect()
     }
 
     /// Returns the type of the file `name`. Some file systems leave the type out of a listing.
@@ -124,6 +132,11 @@ impl Directory {
         regular(fs::openat(&self.0, name, READ | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
     }
 
+    /// Returns the state of the file `name`.
+    pub(super) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        Ok(fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
     /// Returns which file has the name `name` now, and its state.
     pub(super) fn identity(&self, name: &[u8]) -> io::Result<Identity> {
         self.identity_and_links(name).map(|(identity, _)| identity)
@@ -140,12 +153,6 @@ impl Directory {
         Ok(Stamp::new(&fs::fstat(&self.0)?))
     }
 
-    /// Creates an empty file for the server's own data. It replaces any file of that name.
-    pub(super) fn replace(&self, name: &[u8]) -> io::Result<File> {
-        let _ = self.unlink(name);
-        self.create(name)
-    }
-
     /// Creates an empty file for the server's own data. Every user who may change the directory may write to the file.
     pub(super) fn create(&self, name: &[u8]) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -154,16 +161,31 @@ impl Directory {
         Ok(file.into())
     }
 
-    /// Creates an empty file that belongs to the server and that every user may read: a dot-lock.
+    /// Creates an empty file that every user may read: a dot-lock.
     pub(super) fn create_plain(&self, name: &[u8]) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH)?.into())
     }
 
-    /// Creates an empty file for the server's own data that is read, too. No other user may use it.
-    pub(super) fn create_for_update(&self, name: &[u8]) -> io::Result<File> {
+    /// Creates an empty file for the server's own data, which is read, too. It belongs to the owner of `like`.
+    pub(super) fn create_like(&self, name: &[u8], like: impl AsFd) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+        let file = fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?;
+        owner::share_as(like, &file)?;
+        Ok(file.into())
+    }
+
+    /// Opens a file only to examine it.
+    pub(super) fn path_only(&self, name: &[u8]) -> io::Result<OwnedFd> {
+        Ok(fs::openat(&self.0, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Waits until the names in the directory are on the disk. Some file systems cannot do that.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        match fs::fsync(&self.0) {
+            Err(Errno::INVAL) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Opens a regular file for reading and writing.

@@ -6,13 +6,15 @@ use std::mem;
 
 use rustix::io::Errno;
 
-use super::format::Format;
+use super::compressed::{Compression, Decompressed};
+use super::format::{self, Format};
 use super::hidden;
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::layout;
 use super::location::Location;
-use super::message::{Folder, Message};
+use super::message::{FilePath, Folder, Message};
 use super::moved::{Listing, Search};
 use super::name;
 use super::quota;
@@ -33,10 +35,10 @@ enum Found {
 }
 
 impl Found {
-    fn list(&mut self, now: i64) -> io::Result<Vec<Message>> {
+    fn list(&mut self, now: i64) -> io::Result<format::Listing> {
         match mem::replace(self, Self::Messages(Vec::new())) {
             Self::Folders(folders, index) => folders.refresh(index, now),
-            Self::Messages(messages) => Ok(messages),
+            Self::Messages(messages) => Ok(format::Listing { messages, left_out: Vec::new() }),
         }
     }
 }
@@ -57,10 +59,10 @@ impl Flat {
 }
 
 impl Format for Flat {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
-        let mut messages = self.found.list(self.now)?;
-        hidden::leave_out(&self.location, &mut messages);
-        Ok(messages)
+    fn list(&mut self) -> io::Result<format::Listing> {
+        let mut listing = self.found.list(self.now)?;
+        hidden::leave_out(&self.location, &mut listing.messages);
+        Ok(listing)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -86,6 +88,10 @@ impl Format for Flat {
 
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Flat
     }
 }
 
@@ -151,13 +157,13 @@ impl Maildir {
 }
 
 impl Format for Maildir {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
-        let mut messages = self.found.list(self.now)?;
+    fn list(&mut self) -> io::Result<format::Listing> {
+        let mut listing = self.found.list(self.now)?;
         if self.location.root().layouts().maildirs().hide_trashed {
-            messages.retain(|message| !name::is_trashed(&message.path.name));
+            listing.messages.retain(|message| !name::is_trashed(&message.path.name));
         }
-        hidden::leave_out(&self.location, &mut messages);
-        Ok(messages)
+        hidden::leave_out(&self.location, &mut listing.messages);
+        Ok(listing)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -178,7 +184,7 @@ impl Format for Maildir {
         removal.look_for_the_rest();
         let (update, freed) = removal.finish();
         let is_trash = self.location.is_maildir_folder() && self.location.name() == b".Trash";
-        quota::note(&self.top, if is_trash { freed.from_trash() } else { freed });
+        quota::note(&self.top, if is_trash { freed.as_trashed() } else { freed });
         update
     }
 
@@ -196,6 +202,10 @@ impl Format for Maildir {
 
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Maildir
     }
 }
 
@@ -246,7 +256,16 @@ fn open(location: &Location, messages: &[Message], index: usize) -> Result<OpenM
     }
     let wire_form = content.wire_form && content.is_measured(&identity, path.folder);
     let range = FileRange { file, offset: 0, left: identity.size, wire_form };
-    Ok(OpenMessage { octets: content.octets, source: Source::File(range) })
+    let source =
+        if content.compressed { decompressed(range, path).map_err(OpenError::Io)? } else { Source::File(range) };
+    Ok(OpenMessage { octets: content.octets, source })
+}
+
+fn decompressed(range: FileRange, path: &FilePath) -> io::Result<Source> {
+    match Compression::of_file(&range.file)? {
+        Some(compression) => Ok(Source::Compressed(Box::new(Decompressed::new(compression, range, &path.name)?))),
+        None => Ok(Source::File(range)),
+    }
 }
 
 /// Returns true if a file with the message's base name is the message. [`super::update`] explains how a file is

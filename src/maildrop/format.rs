@@ -8,6 +8,7 @@ use std::io;
 use super::files::{Flat, Maildir};
 use super::identity::nanoseconds_since_1970;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::Location;
 use super::mbox::Mbox;
 use super::message::{Folder, Message};
@@ -20,7 +21,7 @@ use super::{OpenError, OpenMessage, Update};
 /// A format of maildrops: how messages are stored. A value of it belongs to one session.
 pub(super) trait Format: fmt::Debug + Send {
     /// Lists the messages in the maildrop's order, and brings the index up to date. It is called once.
-    fn list(&mut self) -> io::Result<Vec<Message>>;
+    fn list(&mut self) -> io::Result<Listing>;
 
     /// The messages of the INBOX, which come first; in most formats all of them.
     fn inbox<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
@@ -50,6 +51,30 @@ pub(super) trait Format: fmt::Debug + Send {
 
     /// Stores the true octets of messages that were listed with a wrong size in the index.
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>);
+
+    /// How the maildrop is stored, for people to read.
+    fn layout(&self) -> Layout;
+
+    /// The path of a message below the maildrop's own, for people to read. In an mbox it is the message's unique-id.
+    fn shown_path(&self, _index: usize, message: &Message) -> Vec<u8> {
+        message.path.shown()
+    }
+}
+
+/// The messages of a maildrop.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) messages: Vec<Message>,
+    /// The files that would be messages if they could be read.
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// A file that cannot be read.
+#[derive(Debug)]
+pub(super) struct LeftOut {
+    /// Its path as [`Format::shown_path`] would show it.
+    pub(super) path: Vec<u8>,
+    pub(super) error: io::Error,
 }
 
 /// Finds out which format a maildrop has.

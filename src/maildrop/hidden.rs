@@ -34,7 +34,9 @@ pub(super) fn leave_out(location: &Location, messages: &mut Vec<Message>) -> boo
     let Some(folder) = messages.first().map(|message| message.path.folder) else { return false };
     let mut known = Ages::load(location, folder);
     let there: HashSet<Vec<u8>> = messages.iter().map(|message| message.unique_id().into_owned()).collect();
-    known.forget_hidden(location, folder, &there);
+    if !location.root().layouts().is_read_only() {
+        known.forget_hidden(location, folder, &there);
+    }
     let count = messages.len();
     messages.retain(|message| known.of(&message.unique_id()).hidden.is_none());
     messages.len() < count

@@ -38,7 +38,7 @@ const MAGIC: &[u8; 8] = b"pop3d-ix";
 
 /// The version of the format. It must be raised when the format changes, or when the meaning of octets or wire form
 /// does.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Sizes in octets: of magic, version and checksum; of the stamps with the octet before them; of the count; of an entry
 /// without its name.
@@ -63,6 +63,7 @@ const MBOX: u8 = 0x40;
 /// The bits of an entry's notes.
 const WIRE_FORM: u8 = 1;
 const NAMESAKE: u8 = 2;
+const COMPRESSED: u8 = 4;
 
 /// A maildrop's messages as an earlier login found them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -78,6 +79,10 @@ impl Index {
     /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
     pub(super) fn load(root: &Root, files: &OwnFiles) -> Option<Self> {
         let (file, identity) = root.file(&files.path(FILE)).ok()?;
+        if !root.may_use(files, &file) {
+            log::warn!("{} is not used: it belongs to another user", root::display(&files.path(FILE)));
+            return None;
+        }
         let size = usize::try_from(identity.size).ok()?;
         let Some(mut index) = Self::decode(BufReader::with_capacity(size.min(BUFFER), file), size, LIMITS) else {
             log::debug!("{} cannot be used and will be replaced", root::display(&files.path(FILE)));
@@ -118,12 +123,15 @@ impl Index {
     }
 
     fn write(root: &Root, files: &OwnFiles, octets: Option<Vec<u8>>) {
+        if root.layouts().is_read_only() {
+            return;
+        }
         let Some(octets) = octets else {
             return warn_of_size(&files.path(FILE));
         };
         let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
         let saved = root.directory(&files.directory).and_then(|directory| {
-            let mut file = directory.replace(&new_name)?;
+            let mut file = files.replace(&directory, &new_name)?;
             let written = file.write_all(&octets).and_then(|()| directory.rename(&new_name, &name));
             written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
         });
@@ -154,6 +162,9 @@ impl Index {
 
     /// Removes the user's index because it is wrong.
     pub(super) fn forget(root: &Root, files: &OwnFiles) {
+        if root.layouts().is_read_only() {
+            return;
+        }
         let removed = root.directory(&files.directory).and_then(|directory| directory.unlink(&files.name(FILE)));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -201,9 +212,10 @@ impl Index {
         for Message { path, .. } in entries.clone() {
             index.extend_from_slice(&path.name);
         }
-        for Message { path, content: Content { identity, octets, wire_form, namesake } } in entries {
+        for Message { path, content: Content { identity, octets, wire_form, compressed, namesake } } in entries {
             let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
-            let notes = if *wire_form { WIRE_FORM } else { 0 } | if *namesake { NAMESAKE } else { 0 };
+            let notes =
+                u8::from(*wire_form) * WIRE_FORM + u8::from(*namesake) * NAMESAKE + u8::from(*compressed) * COMPRESSED;
             index.extend_from_slice(&[path.folder as u8, notes]);
             index.extend_from_slice(&identity.inode.to_le_bytes());
             index.extend_from_slice(&identity.size.to_le_bytes());
@@ -308,7 +320,7 @@ impl<'a> Fields<'a> {
     fn entry(&mut self, names: &mut Names) -> Option<Message> {
         let folder = *Folder::ALL.get(usize::from(self.u8()?))?;
         let notes = self.u8()?;
-        let (wire_form, namesake) = (notes & WIRE_FORM != 0, notes & NAMESAKE != 0);
+        let [wire_form, namesake, compressed] = [WIRE_FORM, NAMESAKE, COMPRESSED].map(|bit| notes & bit != 0);
         let identity = Identity { inode: self.u64()?, size: self.u64()?, modified: self.i64()?, changed: self.i64()? };
         let octets = self.u64()?;
         let length = u16::from_le_bytes(self.take()?);
@@ -318,7 +330,9 @@ impl<'a> Fields<'a> {
             Folder::Mbox => (1..=70).contains(&name.len()) && name.iter().all(|octet| (0x21..=0x7e).contains(octet)),
             _ => !name.is_empty() && name[0] != b'.' && memchr::memchr2(b'/', 0, &name).is_none(),
         };
-        plain.then(|| Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, namesake }))
+        plain.then(|| {
+            Message::new(FilePath { folder, name }, Content { identity, octets, wire_form, compressed, namesake })
+        })
     }
 }
 
@@ -364,6 +378,7 @@ mod tests {
             identity: Identity { inode: size, size, modified: 5, changed: 6 },
             octets: size + 1,
             wire_form: size % 2 == 0,
+            compressed: size % 5 == 0,
             namesake: size % 3 == 0,
         };
         let entry =
@@ -446,12 +461,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_entries_are_read_back(
-            names in proptest::collection::vec(("[!-.0-~][!-.0-~]{0,80}", 0..3usize, any::<[i64; 5]>(), any::<[bool; 2]>()), 0..20)
+            names in proptest::collection::vec(("[!-.0-~][!-.0-~]{0,80}", 0..3usize, any::<[i64; 5]>(), any::<[bool; 3]>()), 0..20)
         ) {
             let entries = names.iter().filter(|(name, ..)| !name.starts_with('.'));
-            let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, namesake])| {
+            let entries = entries.map(|(name, folder, [a, b, modified, changed, c], [wire_form, compressed, namesake])| {
                 let identity = Identity { inode: *a as u64, size: *b as u64, modified: *modified, changed: *changed };
-                let content = Content { identity, octets: *c as u64, wire_form: *wire_form, namesake: *namesake };
+                let content = Content { identity, octets: *c as u64, wire_form: *wire_form, compressed: *compressed, namesake: *namesake };
                 Message::new(FilePath { folder: Folder::ALL[*folder], name: name.as_bytes().into() }, content)
             });
             let index = Index { entries: entries.collect(), ..Index::default() };

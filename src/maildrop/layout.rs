@@ -50,6 +50,8 @@ pub struct Layouts {
     homes: Homes,
     unique_ids: UniqueIdRules,
     maildirs: MaildirRules,
+    /// True if nothing may be written to a maildrop.
+    read_only: bool,
     expiry: Expiry,
     deletes: Deletes,
 }
@@ -69,6 +71,7 @@ impl Layouts {
             homes: Homes::of_system(),
             unique_ids: UniqueIdRules::default(),
             maildirs: MaildirRules::default(),
+            read_only: false,
             expiry: Expiry::default(),
             deletes: Deletes::default(),
         }
@@ -114,6 +117,17 @@ impl Layouts {
         &self.maildirs
     }
 
+    /// The same for a program that only looks at maildrops. Opening one then writes no index, and leaves a removal of
+    /// messages that was interrupted as it is.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     pub(super) fn unique_ids(&self) -> &UniqueIdRules {
         &self.unique_ids
     }
@@ -123,7 +137,7 @@ impl Layouts {
         self.choice == LayoutChoice::Flat
     }
 
-    fn is_always_maildir(&self) -> bool {
+    pub(super) fn is_always_maildir(&self) -> bool {
         self.choice == LayoutChoice::Maildir
     }
 

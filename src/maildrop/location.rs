@@ -1,10 +1,12 @@
 //! Where a maildrop is: a path below an open directory.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::directory::Directory;
 use super::message::{FilePath, Folder};
 use super::root::{Root, RootId};
 use crate::auth::UserName;
@@ -107,9 +109,10 @@ impl Location {
         if folder == Folder::Mbox {
             let directory = self.path().strip_suffix(self.name()).and_then(|path| path.strip_suffix(b"/"));
             let prefix = [b".", self.name(), b".pop3d-"].concat();
-            return OwnFiles { directory: directory.unwrap_or(b".").to_vec(), prefix };
+            let mbox = Some(self.name().to_vec());
+            return OwnFiles { directory: directory.unwrap_or(b".").to_vec(), prefix, mbox };
         }
-        OwnFiles { directory: self.folder(folder), prefix: b".pop3d-".to_vec() }
+        OwnFiles { directory: self.folder(folder), prefix: b".pop3d-".to_vec(), mbox: None }
     }
 }
 
@@ -124,6 +127,8 @@ pub(super) struct OwnFiles {
     /// The directory's path below the root.
     pub(super) directory: Vec<u8>,
     prefix: Vec<u8>,
+    /// The name of the mbox that they belong to.
+    mbox: Option<Vec<u8>>,
 }
 
 impl OwnFiles {
@@ -135,5 +140,24 @@ impl OwnFiles {
     /// The path of a file below the root.
     pub(super) fn path(&self, kind: &str) -> Vec<u8> {
         [&self.directory, &b"/"[..], &self.prefix, kind.as_bytes()].concat()
+    }
+
+    /// The path below the root of the mbox that they belong to.
+    pub(super) fn mbox(&self) -> Option<Vec<u8>> {
+        Some([&self.directory, &b"/"[..], self.mbox.as_ref()?].concat())
+    }
+
+    /// Creates one of them in their directory. It belongs to the owner of the mbox or, without an mbox, of the directory.
+    pub(super) fn create(&self, directory: &Directory, name: &[u8]) -> io::Result<File> {
+        match &self.mbox {
+            Some(mbox) => directory.create_like(name, directory.path_only(mbox)?),
+            None => directory.create(name),
+        }
+    }
+
+    /// The same, and replaces any file of that name.
+    pub(super) fn replace(&self, directory: &Directory, name: &[u8]) -> io::Result<File> {
+        let _ = directory.unlink(name);
+        self.create(directory, name)
     }
 }

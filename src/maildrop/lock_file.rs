@@ -12,6 +12,7 @@
 //! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
 //! file may replace it by a new one. Then the lock on the old file is lost.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -23,7 +24,7 @@ use rustix::process::geteuid;
 
 use super::directory::Directory;
 use super::layout;
-use super::location::Location;
+use super::location::{Location, OwnFiles};
 use super::lock::Holder;
 use super::lock_record::{self, Elsewhere, LENGTH};
 use super::message::Folder;
@@ -49,6 +50,8 @@ pub(super) struct LockFile {
     location: Location,
     folder: Folder,
     shared: bool,
+    /// True if the file has no other name (hard link). A user may have made another one of a file that is not the user's own.
+    is_alone: bool,
 }
 
 /// The result of trying to take the lock.
@@ -125,7 +128,8 @@ impl LockFile {
         if folder == Folder::Top {
             share_if_roots(location, &file, &stat)?;
         }
-        Ok(Attempt::Taken(Self { file, id: RootId::new(&stat), location: location.clone(), folder, shared }))
+        let (id, is_alone) = (RootId::new(&stat), stat.st_nlink == 1);
+        Ok(Attempt::Taken(Self { file, id, location: location.clone(), folder, shared, is_alone }))
     }
 
     /// Returns true if other sessions may share the maildrop.
@@ -146,6 +150,9 @@ impl LockFile {
 
     /// Writes into the file which session holds the lock.
     pub(super) fn name_holder(&self, holder: &Holder) {
+        if !self.is_alone {
+            return;
+        }
         // Without the line, other servers only cannot tell who holds the lock.
         if pwrite(&self.file, lock_record::record(holder).as_bytes(), 0).is_err() {
             let _ = ftruncate(&self.file, 0); // the line of the session before would be wrong
@@ -173,12 +180,18 @@ pub(super) fn named_holder(location: &Location, folder: Folder) -> Option<Elsewh
 
 /// Returns which session of another server holds the lock now, if one does and the file tells. Does not take the lock.
 pub(super) fn holder_elsewhere(location: &Location) -> Option<Elsewhere> {
+    held_elsewhere(location)?.1
+}
+
+/// Returns the lock file that is locked now, if one is, and the session that it names.
+pub(super) fn held_elsewhere(location: &Location) -> Option<(File, Option<Elsewhere>)> {
     let folder = folder(location).ok()??;
     // A Maildir may have been locked before it had a cur/.
     let folders = [Some(folder), (folder == Folder::Cur).then_some(Folder::New)];
-    let is_locked =
-        |&folder: &Folder| location.root().file(&path(location, folder)).is_ok_and(|(file, _)| is_locked(&file.into()));
-    named_holder(location, folders.into_iter().flatten().find(is_locked)?)
+    folders.into_iter().flatten().find_map(|folder| {
+        let (file, _) = location.root().file(&path(location, folder)).ok()?;
+        is_locked(&file).then(|| (file, named_holder(location, folder)))
+    })
 }
 
 /// The path of a lock file below the mail root.
@@ -195,14 +208,19 @@ fn open(location: &Location, folder: Folder, for_reading: bool) -> io::Result<Op
     let existing = || location.root().lock_file(&own.path(FILE), for_reading);
     let created = |file: Option<OwnedFd>| file.map(|file| if for_reading { existing() } else { Ok(file) }).transpose();
     match existing() {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if is_missing(&error) => create(&directory()?, &name).and_then(created),
+        Ok(file) if location.root().may_use(&own, &file) => Ok(Some(file)),
+        Ok(_) => {
+            let directory = directory()?;
+            directory.unlink(&name)?;
+            create(&own, &directory, &name).and_then(created)
+        }
+        Err(error) if is_missing(&error) => create(&own, &directory()?, &name).and_then(created),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
             if !directory.has_file(&name) || directory.unlink(&name).is_err() {
                 return Err(error);
             }
-            create(&directory, &name).and_then(created)
+            create(&own, &directory, &name).and_then(created)
         }
         Err(error) => Err(error),
     }
@@ -219,8 +237,8 @@ fn share_if_roots(location: &Location, file: &OwnedFd, stat: &Stat) -> io::Resul
     Ok(())
 }
 
-fn create(directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
-    match directory.create(name) {
+fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    match own.create(directory, name) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
@@ -237,7 +255,7 @@ fn try_lock(file: &OwnedFd, lock: &libc::flock) -> io::Result<()> {
 }
 
 /// Returns true if the lock is held through another open file.
-fn is_locked(file: &OwnedFd) -> bool {
+fn is_locked(file: &File) -> bool {
     let mut found = WHOLE_FILE;
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
 }
@@ -277,7 +295,7 @@ fn is_obstacle(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::maildrop::MailRoot;
-    use std::fs::{self, File, Permissions};
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::path::{Path, PathBuf};
 
@@ -355,6 +373,17 @@ mod tests {
         assert!(!next.is_held());
         let last = mail.taken();
         assert!(last.is_held() && !next.is_held());
+    }
+
+    #[test]
+    fn nothing_is_written_into_a_file_with_other_names() {
+        let mail = Mail::with(&["cur"]);
+        let other = mail.0.path().join("other");
+        fs::write(&other, "another user's").unwrap();
+        fs::hard_link(&other, mail.path("cur/.pop3d-lock")).unwrap();
+        let origin = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1)).into();
+        mail.taken().name_holder(&Holder { session: Some(17), origin, since: std::time::Instant::now() });
+        assert_eq!(fs::read_to_string(other).unwrap(), "another user's");
     }
 
     #[test]

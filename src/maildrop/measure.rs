@@ -11,9 +11,11 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::process::{Resource, getrlimit};
 
+use super::compressed::{Compression, Decompressed, Told};
 use super::identity::Identity;
 use super::message::{Content, FilePath, Folder};
 use super::name;
+use super::opened::FileRange;
 use crate::connections::MAX_DESCRIPTORS;
 use crate::wire::{BLOCK, Block, Measure, Meter};
 
@@ -137,6 +139,9 @@ impl<'a> Opened<'a> {
         if read < stored.len() {
             return None;
         }
+        if self.is_compressed(Compression::of(stored)).is_some() {
+            return None;
+        }
         let mut meter = Meter::default();
         meter.push(stored);
         Some(self.content(meter.finish()))
@@ -153,7 +158,8 @@ impl<'a> Opened<'a> {
     /// is right. Small messages are read in any case, because that is as fast.
     fn told_octets(&self) -> Option<u64> {
         let Self { path, identity, .. } = self;
-        if path.folder == Folder::Top || identity.size <= BLOCK as u64 {
+        let is_plain = path.folder != Folder::Top && Told::by(&path.name, identity.size) != Told::Compressed;
+        if !is_plain || identity.size <= BLOCK as u64 {
             return None;
         }
         let (stored, octets) = name::sizes(&path.name)?;
@@ -174,6 +180,11 @@ impl<'a> Opened<'a> {
         {
             return Ok(self.content(Measure { octets, wire_form: false }));
         }
+        if let Some((compression, told)) = self.is_compressed(Compression::of_file(&self.file)?)
+            && let Some(content) = self.measure_compressed(compression, told, buffer)?
+        {
+            return Ok(content);
+        }
         let mut meter = Meter::default();
         // The file may be growing, so only the octets that it had when it was opened are read.
         let mut left = self.identity.size;
@@ -192,8 +203,46 @@ impl<'a> Opened<'a> {
         Ok(self.content(meter.finish()))
     }
 
+    /// Returns the compression that the file seems to have, if its name agrees with that.
+    fn is_compressed(&self, seeming: Option<Compression>) -> Option<(Compression, Told)> {
+        let compression = seeming.filter(|_| self.path.folder != Folder::Top)?;
+        let told = Told::by(&self.path.name, self.identity.size);
+        (told != Told::Plain).then_some((compression, told))
+    }
+
+    /// Measures a compressed message. Returns `None` if it turns out to be plain.
+    fn measure_compressed(
+        &self,
+        compression: Compression,
+        told: Told,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<Content>> {
+        let size = self.identity.size;
+        let range = FileRange { file: self.file.try_clone()?, offset: 0, left: size, wire_form: false };
+        let mut source = match Decompressed::new(compression, range, &self.path.name) {
+            Err(_) if told == Told::Unclear => return Ok(None),
+            source => source?,
+        };
+        let (mut meter, mut plain) = (Meter::default(), 0);
+        loop {
+            match source.read(buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    meter.push(&buffer[..read]);
+                    plain += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if told == Told::Unclear => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let measure = Measure { wire_form: false, ..meter.finish() };
+        let content = Content { compressed: true, ..self.content(measure) };
+        Ok((told == Told::Compressed || plain == size).then_some(content))
+    }
+
     fn content(&self, Measure { octets, wire_form }: Measure) -> Content {
-        Content { identity: self.identity, octets, wire_form, namesake: false }
+        Content { identity: self.identity, octets, wire_form, compressed: false, namesake: false }
     }
 }
 

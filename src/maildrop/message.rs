@@ -47,6 +47,15 @@ impl FilePath {
             Folder::New | Folder::Cur => name::base(&self.name),
         }
     }
+
+    /// The path below the maildrop's own, for people to read. In an mbox it is the message's unique-id.
+    pub(super) fn shown(&self) -> Vec<u8> {
+        let folder = self.folder.below();
+        match folder.strip_prefix(b"/") {
+            Some(folder) => [folder, b"/", &self.name].concat(),
+            None => self.name.to_vec(),
+        }
+    }
 }
 
 /// What the server learned by reading a message's file and the directory around it.
@@ -58,6 +67,8 @@ pub(super) struct Content {
     pub(super) octets: u64,
     /// True if the message can be sent as it is stored.
     pub(super) wire_form: bool,
+    /// True if the file is compressed.
+    pub(super) compressed: bool,
     /// True if another message already had this base name when this one arrived. The other one keeps the unique-id.
     pub(super) namesake: bool,
 }

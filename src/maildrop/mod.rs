@@ -10,22 +10,26 @@
 //!   unless [`Busy`] lets sessions share it. Those take `turns`.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
 //!   each message. `scan` finds these files, `measure` finds their sizes on the wire, and `index` keeps the sizes from
-//!   login to login.
+//!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - [`Expiry`] says when messages expire. `ages` keeps when they were retrieved.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
+//! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
 //! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages, but
 //!   [`Lock::purge`] those that `trash` has kept long enough. [`Deletes`] says what a session's deletion does instead, and
 //!   `undelete` undoes it.
+//! - [`finish_interrupted`] finishes that at an mbox if the server was killed.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
 
 mod ages;
 mod busy;
+mod compressed;
 mod directory;
+mod every;
 mod expiry;
 mod files;
 mod format;
@@ -34,6 +38,7 @@ mod hidden;
 mod homes;
 mod identity;
 mod index;
+mod inspect;
 mod layout;
 mod location;
 mod lock;
@@ -67,20 +72,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 pub use busy::{Busy, Terms, WhenBusy};
 pub use expiry::{Expired, Expiry};
-use format::Format;
-pub use given_ids::{Format as UniqueIdFormat, UniqueIdRules, UniqueIds};
+use format::{Format, LeftOut, Listing};
+use given_ids::GivenIds;
+pub use given_ids::{UniqueIdFormat, UniqueIdRules, UniqueIds};
+pub use inspect::{Fault, Finding, Findings, Held, HeldBy, Inspection, Layout, inspect};
 pub use layout::{LayoutChoice, Layouts, MaildirRules};
 pub use location::Location;
 use location::is_link;
 pub use lock::{Holder, Lock, LockError, Locks};
 pub use lock_record::Elsewhere;
 use marks::Marks;
+use mbox::Mbox;
+pub use mbox::Unlocked;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 pub use message::Message;
 pub use opened::{FileRange, OpenMessage, Source, shortened};
+use root::Look;
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
 pub use trash::{Batch, Deletes, Kept};
@@ -131,20 +142,17 @@ pub struct Maildrop {
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
-    /// The messages that the client has retrieved, if that is to be written down or they are to be marked as seen.
-    retrieved: Option<Marks>,
-    /// The maildrop's location, if it is to be written down when messages were first retrieved.
-    writes_read: Option<Location>,
-    /// True if retrieved messages are to be marked as seen.
-    seen: bool,
-    /// What a deletion does.
-    deletes: Deletes,
+    /// The messages that the client has retrieved, if anything depends on it.
+    retrieved: Marks,
+    location: Location,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
     corrections: BTreeMap<usize, u64>,
-    /// The unique-ids that another server gave to messages, by ascending index.
-    given_ids: Box<[(usize, Vec<u8>)]>,
+    /// The unique-ids that another server gave to messages.
+    given_ids: GivenIds,
+    /// The files that would be messages if they could be read.
+    left_out: Vec<LeftOut>,
 }
 
 impl Maildrop {
@@ -166,16 +174,11 @@ impl Maildrop {
     /// When the maildrop exists and cannot be read.
     pub fn open(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
-        let messages = format.list()?;
+        let Listing { mut messages, left_out } = format.list()?;
         let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
-        let given_ids = given_ids::of(&location, location.root().layouts().unique_ids(), format.inbox(&messages));
-        let layouts = location.root().layouts();
-        let (seen, expires) = (layouts.maildirs().seen, layouts.expiry().read.is_some());
-        let retrieved = (seen || expires).then(Marks::default);
-        let deletes = layouts.deletes();
-        let writes_read = expires.then_some(location);
-        let (marks, corrections) = (Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, retrieved, writes_read, seen, deletes, octets, corrections, given_ids })
+        let given_ids = GivenIds::of(&location, &mut *format, &mut messages);
+        let (marks, retrieved, corrections) = (Marks::default(), Marks::default(), BTreeMap::new());
+        Ok(Self { format, messages, marks, retrieved, location, octets, corrections, given_ids, left_out })
     }
 
     /// How many messages are not marked as deleted.
@@ -214,10 +217,16 @@ impl Maildrop {
     }
 
     fn id_of<'a>(&'a self, index: usize, message: &'a Message) -> Cow<'a, [u8]> {
-        match self.given_ids.binary_search_by_key(&index, |&(index, _)| index) {
-            Ok(at) => Cow::Borrowed(&self.given_ids[at].1),
-            Err(_) => self.format.unique_id(index, message),
+        match self.given_ids.get(index) {
+            Some(id) => Cow::Borrowed(id),
+            None => self.format.unique_id(index, message),
         }
+    }
+
+    /// How many messages have a unique-id that another server gave them.
+    #[must_use]
+    pub fn given_ids(&self) -> usize {
+        self.given_ids.count()
     }
 
     /// The messages that are not marked as deleted, with their numbers.
@@ -263,21 +272,30 @@ impl Maildrop {
 
     /// Notes that the client has retrieved all of a message.
     pub fn note_retrieved(&mut self, number: MessageNumber) {
-        if let Some(retrieved) = &mut self.retrieved {
-            retrieved.insert(number.index());
+        if self.marks_seen() || self.writes_read() || self.given_ids.is_noting() {
+            self.retrieved.insert(number.index());
         }
     }
 
     /// Returns true if [`Self::commit`] has anything to do.
     #[must_use]
     pub fn needs_update(&self) -> bool {
-        self.marks.len() > 0 || self.retrieved.as_ref().is_some_and(|retrieved| retrieved.len() > 0)
+        self.marks.len() > 0 || (self.marks_seen() && self.retrieved.len() > 0)
+    }
+
+    /// Returns true if retrieved messages are to be marked as seen.
+    fn marks_seen(&self) -> bool {
+        self.location.root().layouts().maildirs().seen
+    }
+
+    fn deletes(&self) -> Deletes {
+        self.location.root().layouts().deletes()
     }
 
     /// Returns true if clients cannot mark messages as deleted.
     #[must_use]
     pub fn refuses_marks(&self) -> bool {
-        self.deletes == Deletes::Refuse
+        self.deletes() == Deletes::Refuse
     }
 
     /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
@@ -285,7 +303,7 @@ impl Maildrop {
     #[must_use]
     pub fn commit(mut self, session: Option<&Holder>) -> Update {
         let marked = if self.marks.len() > 0 { self.marks.in_order() } else { Vec::new() };
-        let update = match (self.deletes, session) {
+        let update = match (self.deletes(), session) {
             _ if marked.is_empty() => Update::default(),
             (Deletes::Hide, Some(_)) => self.format.hide(&self.messages, &marked),
             (Deletes::Trash(_), Some(session)) => match Batch::of(session) {
@@ -294,19 +312,30 @@ impl Maildrop {
             },
             _ => self.format.remove(&self.messages, &marked, None),
         };
-        let mut retrieved = self.retrieved.take().unwrap_or_default().in_order();
+        let mut retrieved = self.retrieved.in_order();
         retrieved.retain(|&index| !self.marks.contains(index));
         self.write_read(&retrieved);
-        if self.seen && !retrieved.is_empty() {
-            self.format.mark_seen(&self.messages, retrieved);
+        if self.marks_seen() && !retrieved.is_empty() {
+            self.format.mark_seen(&self.messages, retrieved.clone());
         }
+        self.retrieved = Marks::default();
+        self.given_ids.fix(&self.location, &self.messages, &retrieved);
         update
+    }
+
+    /// Returns true if it is to be written down when messages were first retrieved.
+    fn writes_read(&self) -> bool {
+        self.location.root().layouts().expiry().read.is_some()
     }
 
     /// Writes down that messages were retrieved.
     fn write_read(&self, retrieved: &[usize]) {
-        if let (Some(location), Some(folder), false) = (&self.writes_read, self.folder(), retrieved.is_empty()) {
-            ages::note_read(location, folder, retrieved.iter().map(|&index| self.id_of(index, &self.messages[index])));
+        if let (true, Some(folder), false) = (self.writes_read(), self.folder(), retrieved.is_empty()) {
+            ages::note_read(
+                &self.location,
+                folder,
+                retrieved.iter().map(|&index| self.id_of(index, &self.messages[index])),
+            );
         }
     }
 }
@@ -314,13 +343,38 @@ impl Maildrop {
 impl Drop for Maildrop {
     /// Writes all corrections to the index at once, because each write replaces the whole index.
     fn drop(&mut self) {
-        // A session that ends without UPDATE has retrieved messages, too.
-        if let Some(retrieved) = self.retrieved.take() {
-            self.write_read(&retrieved.in_order());
-        }
         if !self.corrections.is_empty() {
             self.format.correct_index(&self.messages, &self.corrections);
         }
+        // A session that ends without UPDATE has retrieved messages, too.
+        let retrieved = self.retrieved.in_order();
+        if !retrieved.is_empty() {
+            self.write_read(&retrieved);
+            self.given_ids.fix(&self.location, &self.messages, &retrieved);
+        }
+    }
+}
+
+/// Finishes what a server that was killed has begun at an mbox, and removes the dot-lock that it has left. The maildrop is locked
+/// for `holder` meanwhile.
+///
+/// # Errors
+/// When the maildrop cannot be looked at or locked, or the removal cannot be finished.
+pub fn finish_interrupted(locks: &Arc<Locks>, location: Location, holder: Holder) -> Result<(), LockError> {
+    let mbox = |location: &Location| -> io::Result<Option<Mbox>> {
+        let is_file = matches!(location.root().look(location)?, Look::File);
+        Ok(is_file.then(|| Mbox::new(location.clone())))
+    };
+    let found = match mbox(&location) {
+        Err(error) if is_link(&error) => mbox(&location.behind_link()?)?,
+        found => found?,
+    };
+    match found {
+        Some(mbox) if mbox.is_interrupted()? => {
+            let _lock = locks.lock(&location, holder, Terms::default())?;
+            Ok(mbox.finish_interrupted()?)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -42,12 +42,17 @@ pub(super) fn with_flag(name: &[u8], flag: u8) -> Vec<u8> {
 
 /// The stored size and the size on the wire that a Maildir name gives: `,S=` and `,W=` of Maildir++.
 pub(super) fn sizes(name: &[u8]) -> Option<(u64, u64)> {
-    Some((told_size(name)?, told(name, b",W=")?))
+    Some((told_size(name)?, told_wire_size(name)?))
 }
 
 /// The stored size that a Maildir name gives: of a compressed message, the size that it had before.
 pub(super) fn told_size(name: &[u8]) -> Option<u64> {
     told(name, b",S=")
+}
+
+/// The size on the wire that a Maildir name gives.
+pub(super) fn told_wire_size(name: &[u8]) -> Option<u64> {
+    told(name, b",W=")
 }
 
 fn told(name: &[u8], key: &[u8]) -> Option<u64> {
@@ -107,11 +112,12 @@ fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
 /// else a hash of the base name.
 pub(super) fn maildir_unique_id(name: &[u8]) -> Cow<'_, [u8]> {
     let base = base(name);
-    if (1..=70).contains(&base.len()) && base.iter().all(|octet| (0x21..=0x7e).contains(octet)) {
-        Cow::Borrowed(base)
-    } else {
-        Cow::Owned(hash(base))
-    }
+    if is_unique_id(base) { Cow::Borrowed(base) } else { Cow::Owned(hash(base)) }
+}
+
+/// Returns true if a text can be a unique-id: 1 to 70 octets of 0x21–0x7E (RFC 1939 section 7).
+pub(super) fn is_unique_id(text: &[u8]) -> bool {
+    (1..=70).contains(&text.len()) && text.iter().all(|octet| (0x21..=0x7e).contains(octet))
 }
 
 /// The unique-id of a message in a flat maildrop. A later message may have the same name, so its size and modification

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use super::compressed::Decompressed;
+use super::mbox::Unlocked;
+
 /// A message opened for sending.
 #[derive(Debug)]
 pub struct OpenMessage {
@@ -18,12 +21,18 @@ pub struct OpenMessage {
 pub enum Source {
     /// A range of a file.
     File(FileRange),
+    /// A compressed file.
+    Compressed(Box<Decompressed>),
+    /// A message in an mbox, to which other programs write.
+    Mbox(Box<Unlocked>),
 }
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::File(range) => range.read(buffer),
+            Self::Compressed(decompressed) => decompressed.read(buffer),
+            Self::Mbox(message) => message.read(buffer),
         }
     }
 }

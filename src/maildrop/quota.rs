@@ -41,7 +41,7 @@ impl Freed {
     }
 
     /// The same messages, if they were in the folder for deleted messages.
-    pub(super) fn from_trash(self) -> Self {
+    pub(super) fn as_trashed(self) -> Self {
         let Self { others, trashed } = self;
         let trashed =
             Sum { octets: others.octets.saturating_add(trashed.octets), messages: others.messages + trashed.messages };

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use rustix::process::getuid;
+use rustix::process::{geteuid, getuid};
 
 use super::directory::Directory;
 use super::expiry::Expiry;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
 use super::layout::Layouts;
-use super::location::Location;
+use super::location::{Location, OwnFiles};
 use super::system;
 use super::template::{Fixed, Template};
 use super::trash::Deletes;
@@ -30,8 +30,8 @@ use crate::owner;
 #[derive(Debug)]
 pub struct MailRoot {
     path: PathBuf,
-    template: Template,
-    layouts: Arc<Layouts>,
+    pub(super) template: Template,
+    pub(super) layouts: Arc<Layouts>,
     /// The template's fixed part; `None` if that is the account's home directory.
     directory: Option<Mutex<Arc<Root>>>,
 }
@@ -92,6 +92,15 @@ impl MailRoot {
         self.layouts.start_look_ups()
     }
 
+    /// Returns true if the location of an account's maildrop is in the account's home directory.
+    #[must_use]
+    pub fn is_in_home(&self, mailbox: &Mailbox) -> bool {
+        match &mailbox.location {
+            Some(location) => Template::parse(location).is_ok_and(|template| template.fixed == Fixed::Home),
+            None => self.template.fixed == Fixed::Home,
+        }
+    }
+
     /// The location of the maildrop of `user`, whose account has no home and no location of its own.
     ///
     /// # Errors
@@ -121,7 +130,7 @@ impl MailRoot {
         };
         let (root, path) = match (&mailbox.location, &self.directory) {
             (Some(location), _) => {
-                let template = Template::parse(location)?;
+                let template = Template::of_one_maildrop(location)?;
                 (root(&template)?, template.expand(user.as_str())?)
             }
             (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
@@ -168,7 +177,7 @@ impl RootId {
 }
 
 impl Root {
-    fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
         // Links in the path of the mail directory were made by the operator, so they are followed. The look at "."
         // below needs the permission to search the directory.
         let directory = fs::openat(CWD, path, SEARCH, Mode::empty())?;
@@ -271,6 +280,11 @@ impl Root {
         Ok(Stamp::new(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
+    /// Returns the state of what is at `path` below the root. A link there is not followed.
+    pub(super) fn file_stat(&self, path: &[u8]) -> io::Result<Stat> {
+        Ok(fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
     /// Opens the regular file at `path` below the root for reading.
     pub(super) fn file(&self, path: &[u8]) -> io::Result<(File, Identity)> {
         regular(open_beneath(&self.directory, path, READ)?)
@@ -307,6 +321,20 @@ impl Root {
         Ok(owner::is_shared_like(&fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?, file))
     }
 
+    /// Returns true unless another user may have put an open file of the server's own beside an mbox. Where every user may
+    /// create files, such a file has to belong to the mbox's owner, the directory's or the server's user, or root.
+    pub(super) fn may_use(&self, files: &OwnFiles, file: impl AsFd) -> bool {
+        let Some(mbox) = files.mbox() else { return true };
+        let stat = |path: &[u8]| fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW);
+        let (Ok(directory), Ok(file)) = (stat(&files.directory), fs::fstat(file)) else { return false };
+        if directory.st_mode & 0o002 == 0 {
+            return true;
+        }
+        let is_known = [0, geteuid().as_raw(), getuid().as_raw(), directory.st_uid].contains(&file.st_uid);
+        let has_one_name = file.st_nlink == 1 || FileType::from_raw_mode(file.st_mode).is_dir();
+        has_one_name && (is_known || stat(&mbox).is_ok_and(|mbox| mbox.st_uid == file.st_uid))
+    }
+
     /// Whether `path` below the root still names the open `file`, whose device and inode were `id` when it was opened.
     /// A symbolic link there is not followed.
     ///
@@ -315,7 +343,7 @@ impl Root {
     ///
     /// # Errors
     /// Those of fstatat(2) and fstat(2); `NotFound` when nothing has that name.
-    pub(super) fn names(&self, path: &[u8], file: &OwnedFd, id: RootId) -> io::Result<bool> {
+    pub(super) fn names(&self, path: &[u8], file: impl AsFd, id: RootId) -> io::Result<bool> {
         let named = fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?;
         if RootId::new(&named) == id {
             return Ok(true); // no other file can have the inode of one that is open

@@ -17,6 +17,7 @@ use std::io;
 use std::mem;
 
 use super::directory::Directory;
+use super::format::{LeftOut, Listing};
 use super::identity::{Identity, Stamp, Stamps, is_settled};
 use super::index::Index;
 use super::layout;
@@ -63,18 +64,46 @@ pub(super) struct Listed {
 /// The messages that one listing has found.
 struct Found {
     messages: Vec<Message>,
-    /// False if a file was left out because it cannot be read.
-    complete: bool,
+    /// The files that cannot be read.
+    left_out: Vec<LeftOut>,
     /// True if a listed file did not exist any more when it was to be measured.
     lost: bool,
 }
 
 impl Found {
-    /// Adds the messages that an earlier listing found and this one did not.
-    fn add_missed(&mut self, earlier: &[Message]) {
+    /// Adds the messages that were known before and that this listing does not have. Returns them.
+    fn add_missed(&mut self, earlier: &[Message]) -> Vec<Message> {
         let seen: HashSet<_> = self.messages.iter().map(file).collect();
         let missed: Vec<_> = earlier.iter().filter(|it| !seen.contains(&file(it))).cloned().collect();
-        self.messages.extend(missed);
+        self.messages.extend(missed.iter().cloned());
+        missed
+    }
+}
+
+/// The messages that only the index knows, because no listing of this login has had them.
+#[derive(Default)]
+struct Unlisted(Option<Vec<Message>>);
+
+impl Unlisted {
+    /// Takes account of a listing that did not have the messages `missed`.
+    fn note(&mut self, missed: Vec<Message>) {
+        self.0 = Some(match self.0.take() {
+            None => missed,
+            Some(mut unlisted) => {
+                let missed: HashSet<_> = missed.iter().map(file).collect();
+                unlisted.retain(|message| missed.contains(&file(message)));
+                unlisted
+            }
+        });
+    }
+
+    /// Takes the messages off a list, because they are gone: several listings do not miss the same file by chance.
+    fn take_off(self, messages: &mut Vec<Message>) {
+        let unlisted = self.0.unwrap_or_default();
+        let unlisted: HashSet<_> = unlisted.iter().map(file).collect();
+        if !unlisted.is_empty() {
+            messages.retain(|message| !unlisted.contains(&file(message)));
+        }
     }
 }
 
@@ -181,19 +210,21 @@ impl Folders {
 
     /// Lists the messages, measures those that `index` does not know, and writes a new index if it differs from the old
     /// one.
-    pub(super) fn refresh(&self, index: Option<Index>, now: i64) -> io::Result<Vec<Message>> {
+    pub(super) fn refresh(&self, index: Option<Index>, now: i64) -> io::Result<Listing> {
         let stamps = self.stamps(now)?; // taken before the directories are listed
         let index = index.unwrap_or_default();
-        let (mut messages, mut complete) = (Cow::Borrowed(&index.entries[..]), true);
+        let (mut messages, mut left_out) = (Cow::Borrowed(&index.entries[..]), Vec::new());
+        let mut unlisted = Unlisted::default();
         for listing in 1..=MORE_LISTINGS {
             let before = self.times()?;
             let mut found = self.found(&messages)?;
-            complete = found.complete;
+            left_out = mem::take(&mut found.left_out);
             let undisturbed = self.times()? == before;
-            if !undisturbed {
-                // A file that is missing now was renamed or removed during the listing. Listing a removed file does no
-                // harm.
-                found.add_missed(&messages);
+            if undisturbed {
+                unlisted = Unlisted::default();
+            } else {
+                // A file that is missing now may have been renamed during the listing, or removed.
+                unlisted.note(found.add_missed(&messages));
             }
             self.sort(&mut found.messages);
             messages = Cow::Owned(found.messages);
@@ -202,18 +233,19 @@ impl Folders {
             }
         }
         let mut messages = messages.into_owned();
+        unlisted.take_off(&mut messages);
         note_namesakes(&mut messages);
         // A file that was written to just now may be written to again without a change of its identity.
         let settled = |message: &&Message| is_settled(message.written(), now);
         // An unreadable message may become readable without a change of the directories.
-        let complete = complete && messages.iter().all(|message| settled(&message));
+        let complete = left_out.is_empty() && messages.iter().all(|message| settled(&message));
         let stamps = stamps.filter(|_| complete);
         let entries = messages.iter().filter(settled);
         let is_known = entries.clone().map(base_and_content).eq(index.entries.iter().map(base_and_content));
         if !is_known || (stamps.is_some() && stamps != index.stamps) {
             Index::save(self.location.root(), &self.location.own_files(Folder::Top), stamps, entries);
         }
-        Ok(messages)
+        Ok(Listing { messages, left_out })
     }
 
     /// Lists the messages once and measures those that are not `known`.
@@ -235,7 +267,7 @@ impl Folders {
         let paths: Vec<&FilePath> = unknown.iter().map(|file| &file.path).collect();
         let measured = measure::all(&paths, |path| self.open_file(path)).into_iter().zip(namesakes);
         let mut measured = measured.map(|(content, namesake)| content.map(|content| Content { namesake, ..content }));
-        let mut found = Found { messages: Vec::with_capacity(files.len()), complete: true, lost: false };
+        let mut found = Found { messages: Vec::with_capacity(files.len()), left_out: Vec::new(), lost: false };
         for (Listed { path, .. }, content) in files.into_iter().zip(contents) {
             let content = content.map(|content| Ok(*content)).or_else(|| measured.next());
             match content.unwrap_or(Err(io::ErrorKind::NotFound.into())) {
@@ -244,7 +276,7 @@ impl Folders {
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{} is left out: {error}", root::display(&self.location.file(&path)));
-                    found.complete = false;
+                    found.left_out.push(LeftOut { path: path.shown(), error });
                 }
             }
         }

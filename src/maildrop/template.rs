@@ -48,10 +48,18 @@ impl Template {
     /// # Errors
     /// When there is an unknown variable, or `%h` is not the beginning.
     pub(super) fn parse(path: &Path) -> io::Result<Self> {
-        let text = path.as_os_str().as_bytes();
-        if !text.contains(&b'%') {
+        if !path.as_os_str().as_bytes().contains(&b'%') {
             return Ok(Self { fixed: Fixed::Directory(path.to_owned()), rest: vec![vec![Part::Name]] });
         }
+        Self::of_one_maildrop(path)
+    }
+
+    /// Parses the location of one account's maildrop, to which nothing is appended.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub(super) fn of_one_maildrop(path: &Path) -> io::Result<Self> {
+        let text = path.as_os_str().as_bytes();
         if text == b"%h" || text.starts_with(b"%h/") {
             let rest = components(&text[2..])?;
             return Ok(Self { fixed: Fixed::Home, rest });
@@ -97,6 +105,44 @@ impl Template {
         Ok(if path.is_empty() { b".".to_vec() } else { path })
     }
 
+    /// How many components the path below the fixed part has.
+    pub(super) fn depth(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Returns the user whose maildrop has this path below the fixed part.
+    pub(super) fn user_of(&self, path: &[u8]) -> Option<String> {
+        let (mut name, mut local_part, mut domain) = (None, None, None);
+        for (component, text) in self.rest.iter().zip(path.split(|&octet| octet == b'/')) {
+            let mut text = std::str::from_utf8(text).ok()?;
+            for (at, part) in component.iter().enumerate() {
+                let bound = match part {
+                    Part::Text(expected) => {
+                        text = text.strip_prefix(std::str::from_utf8(expected).ok()?)?;
+                        continue;
+                    }
+                    Part::Name => &mut name,
+                    Part::Local => &mut local_part,
+                    Part::Domain => &mut domain,
+                };
+                let end = match component.get(at + 1) {
+                    Some(Part::Text(next)) => text.rfind(std::str::from_utf8(next).ok()?)?,
+                    _ => text.len(),
+                };
+                *bound = Some(&text[..end]);
+                text = &text[end..];
+            }
+        }
+        let user = match (name, local_part, domain) {
+            (Some(name), ..) => name.to_owned(),
+            (None, Some(local_part), Some(domain)) => format!("{local_part}@{domain}"),
+            (None, Some(local_part), None) => local_part.to_owned(),
+            (None, None, _) => return None,
+        };
+        // A name that fits in one place may not fit in another.
+        (self.expand(&user).ok()? == path).then_some(user)
+    }
+
     /// The directory above all maildrops, as far as it is known without an account.
     pub(super) fn directory(&self) -> &Path {
         match &self.fixed {
@@ -127,7 +173,7 @@ fn components(text: &[u8]) -> io::Result<Vec<Component>> {
 fn component(text: &[u8]) -> io::Result<Component> {
     let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
     if text == b".." {
-        return refuse("a location with variables has no '..'");
+        return refuse("a location with variables, or of one account, has no '..'");
     }
     let (mut parts, mut fixed) = (Vec::new(), Vec::new());
     let mut octets = text.iter().copied();
@@ -187,6 +233,36 @@ mod tests {
             ("%h", "ana", "/home", "."),
         ] {
             assert_eq!(expanded(template, user), Some((directory.into(), path.to_owned())), "{template} {user}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_appended_to_the_location_of_one_maildrop() {
+        for (location, directory, path) in [
+            ("/srv/a/b/", "/srv/a", "b"),
+            ("/srv/%u/b", "/srv", "ana/b"),
+            ("%h/Maildir", "/home", "Maildir"),
+            ("b", ".", "b"),
+        ] {
+            let template = Template::of_one_maildrop(Path::new(location)).unwrap();
+            assert_eq!((template.directory(), template.expand("ana").unwrap()), (Path::new(directory), path.into()));
+        }
+    }
+
+    #[test]
+    fn the_user_of_a_path_is_found() {
+        for (template, path, user) in [
+            ("/srv/mail", "ana", Some("ana")),
+            ("/var/vmail/%d/%n/Maildir", "example.com/ana/Maildir", Some("ana@example.com")),
+            ("/var/vmail/%d/%n/Maildir", "example.com/ana/other", None),
+            ("/m/%d-%n", "a-b.org-ana", Some("ana@a-b.org")),
+            ("/m/%u/of-%n", "ana@b/of-ana", Some("ana@b")),
+            ("/m/%u/of-%n", "ana@b/of-bob", None),
+            ("/m/%n", "ana", Some("ana")),
+            ("/m/%d", "b.org", None),
+        ] {
+            let found = Template::parse(Path::new(template)).unwrap().user_of(path.as_bytes());
+            assert_eq!(found.as_deref(), user, "{template} {path}");
         }
     }
 

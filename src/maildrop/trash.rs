@@ -86,6 +86,14 @@ pub struct Kept {
     pub octets: u64,
 }
 
+/// Refuses a directory beside an mbox that another user may have put there.
+fn refuse_others(location: &Location, folder: Folder, directory: &Directory) -> io::Result<()> {
+    match location.root().may_use(&location.own_files(folder), &directory.0) {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the trash belongs to another user")),
+    }
+}
+
 /// The directory of one session.
 #[derive(Debug)]
 pub(super) struct Bin(Directory);
@@ -95,6 +103,7 @@ impl Bin {
     pub(super) fn create(location: &Location, folder: Folder, batch: &Batch) -> io::Result<Self> {
         let own = location.own_files(folder);
         let trash = location.root().directory(&own.directory)?.make_directory(&own.name(DIRECTORY))?;
+        refuse_others(location, folder, &trash)?;
         trash.make_directory(batch.to_string().as_bytes()).map(Self)
     }
 
@@ -130,7 +139,10 @@ impl Trash {
     pub(super) fn open(location: &Location) -> io::Result<Option<Self>> {
         let Some(folder) = lock_folder(location, "lock")? else { return Ok(None) };
         match location.root().directory(&location.own_files(folder).path(DIRECTORY)) {
-            Ok(directory) => Ok(Some(Self { location: location.clone(), directory, folder })),
+            Ok(directory) => {
+                refuse_others(location, folder, &directory)?;
+                Ok(Some(Self { location: location.clone(), directory, folder }))
+            }
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
         }

@@ -13,7 +13,8 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use super::files::Maildir;
-use super::format::Format;
+use super::format::{Format, LeftOut, Listing};
+use super::inspect::Layout;
 use super::location::{Location, is_link};
 use super::message::Message;
 use super::trash::Batch;
@@ -70,6 +71,14 @@ struct Part {
 }
 
 impl Part {
+    /// The path of one of the part's messages below the maildrop's own.
+    fn shown(&self, path: &[u8]) -> Vec<u8> {
+        match &self.name {
+            None => path.to_vec(),
+            Some(folder) => [b".", folder.as_bytes(), b"/", path].concat(),
+        }
+    }
+
     /// The indices in this part of those messages among `indices` that it has. They are in ascending order.
     fn own(&self, indices: &[usize]) -> Vec<usize> {
         let from = indices.partition_point(|&index| index < self.range.start);
@@ -114,19 +123,21 @@ impl WithFolders {
 }
 
 impl Format for WithFolders {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
-        let mut messages = Vec::new();
+    fn list(&mut self) -> io::Result<Listing> {
+        let (mut messages, mut left_out) = (Vec::new(), Vec::new());
         for part in &mut self.parts {
             let start = messages.len();
             let mut listed = part.maildir.list()?;
             if messages.is_empty() {
-                messages = listed;
+                messages = listed.messages;
             } else {
-                messages.append(&mut listed);
+                messages.append(&mut listed.messages);
             }
             part.range = start..messages.len();
+            let shown = |it: LeftOut| LeftOut { path: part.shown(&it.path), ..it };
+            left_out.extend(listed.left_out.into_iter().map(shown));
         }
-        Ok(messages)
+        Ok(Listing { messages, left_out })
     }
 
     fn inbox<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
@@ -173,6 +184,14 @@ impl Format for WithFolders {
             let own = part.own(&retrieved);
             part.maildir.mark_seen(&messages[part.range.clone()], own);
         }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Maildir
+    }
+
+    fn shown_path(&self, index: usize, message: &Message) -> Vec<u8> {
+        self.part(index).shown(&message.path.shown())
     }
 
     fn forget_index(&self, index: usize) {

@@ -19,7 +19,20 @@ macro_rules! pages {
     };
 }
 
-pages!(administration, accounts, maildrops, transforms, security, peep, pop3, popbench, performance, architecture,);
+pages!(
+    administration,
+    accounts,
+    maildrops,
+    transforms,
+    security,
+    hosts,
+    peep,
+    pop3,
+    testing,
+    popbench,
+    performance,
+    architecture,
+);
 
 /// One page of the manual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

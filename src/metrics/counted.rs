@@ -10,7 +10,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::events::{EndResult, Ended, Event, Method, Reason, Sent, TransformResult, What, WhyRefused};
 
-/// Messages and times that are smaller say nothing about the rate at which a client reads.
+/// The smallest message, in octets, whose rate is counted. A smaller one fits into buffers, so its time says nothing about
+/// the client.
 const LEAST_FOR_RATE: u64 = 64 * 1024;
 
 /// Counters and histograms of what happens.
@@ -90,7 +91,8 @@ fn times() -> Histogram {
 }
 
 impl Metrics {
-    /// Makes the counters that alerts look at. Otherwise the first of each kind would not be seen as an increase.
+    /// Creates the counters that alerts watch, with the value 0. A counter that appears with the value 1 is not seen as an
+    /// increase.
     fn begin_at_zero(&self) {
         let result = |result| ResultLabel { result };
         for method in Method::ALL {
@@ -205,7 +207,7 @@ impl Metrics {
     }
 }
 
-/// The octets a second of a transfer that is large enough to tell.
+/// The octets a second of a transfer, if it is large enough.
 fn rate(octets: u64, took: Duration) -> Option<f64> {
     (octets >= LEAST_FOR_RATE && !took.is_zero()).then(|| octets as f64 / took.as_secs_f64())
 }

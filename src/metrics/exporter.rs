@@ -1,8 +1,8 @@
 //! The HTTP server of `--metrics`: `/metrics` and `/healthz`, one request for each connection.
 //!
-//! It has an acceptor and two more threads, and takes no connection slot. A client cannot hold it up: a request has to be
-//! whole after five seconds, and after a quarter of a second if others wait; the newest connection is served first, and
-//! of those that wait too many the oldest is closed. Of what a client sends 8 KiB are kept at the most.
+//! An acceptor and two more threads serve it, which take no connection slot. A client cannot hold it up: its request has to
+//! be complete after five seconds, or after a quarter of a second if other clients wait. The newest connection is served
+//! first. If too many connections wait, the oldest is closed. A request has at most 8 KiB.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,10 +29,10 @@ const MAX_FIELDS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_WHEN_BUSY: Duration = Duration::from_millis(250);
 
-/// How often a thread that waits for a client looks whether others wait.
+/// How often a thread that waits for its client checks whether other clients wait.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long the acceptor rests after an error such as a lack of descriptors.
+/// How long the acceptor pauses after an error such as a lack of descriptors.
 const REST: Duration = Duration::from_millis(200);
 
 /// The media type of OpenMetrics, with which Prometheus asks for it.

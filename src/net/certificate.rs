@@ -270,6 +270,14 @@ fn fault_at(own: &CertificateDer<'_>, now: UnixTime) -> Option<rustls::Certifica
     }
 }
 
+/// The SHA-256 fingerprint of the first certificate in a file.
+///
+/// # Errors
+/// When the file cannot be read or has no certificate.
+pub fn fingerprint_of(file: &Path) -> io::Result<String> {
+    CertificateDer::from_pem_file(file).map(|certificate| fingerprint(&certificate)).map_err(io::Error::other)
+}
+
 /// The SHA-256 fingerprint, which a person can compare when a client shows a self-signed certificate.
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     Sha256::digest(certificate).iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")

@@ -3,21 +3,23 @@
 
 use std::io;
 use std::iter;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::address::ListenAddress;
 use super::origin::Origin;
 use super::patience::WRITE_STEP;
+use super::socket_file::{BoundFile, SocketFile};
 use crate::connections::{Connections, Protocol, Reservation};
 
 /// The length of the backlog: connections that wait for a slot wait there, in the kernel. The kernel lowers it to
@@ -47,16 +49,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    address: ListenAddress,
-    port: u16,
-    /// The system's default congestion control, if it has to be set for connections from other machines.
-    for_remote: Option<String>,
+    socket: Socket,
+    place: Place,
     /// It accepts no more connections.
     closed: AtomicBool,
     /// An eventfd that wakes the acceptor of a socket from systemd. Other sockets are shut down for this, but systemd
     /// passes the same socket to the next server.
     waker: Option<OwnedFd>,
+}
+
+/// Where clients find a listening socket.
+#[derive(Debug)]
+enum Place {
+    /// A TCP port.
+    Port {
+        address: ListenAddress,
+        port: u16,
+        /// The system's default congestion control, if it has to be set for connections from other machines.
+        for_remote: Option<String>,
+    },
+    /// A UNIX socket that the server has made.
+    File(BoundFile),
+    /// A UNIX socket from systemd.
+    Inherited(String),
 }
 
 /// Sets the congestion control of local connections for a listening socket. Returns the name of the system's default if
@@ -98,21 +113,33 @@ impl Listener {
     /// Uses a socket that listens already, as systemd passes it.
     ///
     /// # Errors
-    /// If it is not a listening TCP socket.
-    pub fn from_socket(socket: TcpListener) -> io::Result<Self> {
+    /// If it is neither a TCP socket nor a UNIX socket.
+    pub fn from_socket(socket: Socket) -> io::Result<Self> {
         let address = socket.local_addr()?;
-        let socket = Socket::from(socket);
         socket.set_cloexec(true)?;
-        let for_remote = prepare(&socket)?;
+        let place = match address.as_socket() {
+            Some(address) => {
+                let for_remote = prepare(&socket)?;
+                Place::Port { address: address.ip().into(), port: address.port(), for_remote }
+            }
+            None => {
+                socket.set_nonblocking(true)?;
+                let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
+                Place::Inherited(path.display().to_string())
+            }
+        };
         let waker = Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Self {
-            socket: socket.into(),
-            address: ListenAddress::from(address.ip()),
-            port: address.port(),
-            for_remote,
-            closed: AtomicBool::new(false),
-            waker,
-        })
+        Ok(Self { socket, place, closed: AtomicBool::new(false), waker })
+    }
+
+    /// Binds a UNIX socket.
+    ///
+    /// # Errors
+    /// If the file cannot be made, or a server listens on it.
+    pub fn bind_file(file: &SocketFile) -> io::Result<Self> {
+        let (socket, bound) = file.bind(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, place: Place::File(bound), closed: AtomicBool::new(false), waker: None })
     }
 
     /// Binds an address. With `shared`, other sockets may have it too that are shared by [`Listener::share`].
@@ -127,33 +154,43 @@ impl Listener {
         let for_remote = prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let socket = TcpListener::from(socket);
-        let port = socket.local_addr()?.port();
-        Ok(Self { socket, address: name.clone(), port, for_remote, closed: AtomicBool::new(false), waker: None })
+        let port = socket.local_addr()?.as_socket().map_or(port, |address| address.port());
+        let place = Place::Port { address: name.clone(), port, for_remote };
+        Ok(Self { socket, place, closed: AtomicBool::new(false), waker: None })
     }
 
     /// Lets another socket of this process have the same address and port, or no longer. Nobody but this user's programs
     /// could use that, but there is no need for it except while a socket replaces another one.
     pub(super) fn share(&self, shared: bool) {
-        let _ = SockRef::from(&self.socket).set_reuse_port(shared);
+        let _ = self.socket.set_reuse_port(shared);
     }
 
-    /// Returns the address and the actual port, for people to read.
+    /// Returns the address and the actual port, or the path, for people to read.
     #[must_use]
     pub fn address(&self) -> String {
-        self.address.text_with_port(self.port)
+        match &self.place {
+            Place::Port { address, port, .. } => address.text_with_port(*port),
+            Place::File(file) => file.path().display().to_string(),
+            Place::Inherited(path) => path.clone(),
+        }
     }
 
-    /// The address, as the operator has named it.
+    /// The address, as the operator has named it; none of a UNIX socket.
     #[must_use]
-    pub fn name(&self) -> &ListenAddress {
-        &self.address
+    pub fn name(&self) -> Option<&ListenAddress> {
+        match &self.place {
+            Place::Port { address, .. } => Some(address),
+            Place::File(_) | Place::Inherited(_) => None,
+        }
     }
 
-    /// The real port.
+    /// The real port; 0 for a UNIX socket.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        match &self.place {
+            Place::Port { port, .. } => *port,
+            Place::File(_) | Place::Inherited(_) => 0,
+        }
     }
 
     /// Accepts connections until it or the server is closed, each as soon as a slot is free for it. After an error it waits for a
@@ -175,9 +212,10 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
-                    let peer = without_mapping(peer);
-                    self.set_for_remote(&stream, peer);
-                    serve(reservation, stream.into(), peer.into());
+                    match self.origin(&stream, &peer) {
+                        Ok(origin) => serve(reservation, stream, origin),
+                        Err(error) => log::warn!("{}: cannot tell who has connected: {error}", self.address()),
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     drop(reservation);
@@ -201,10 +239,22 @@ impl Listener {
         }
     }
 
+    /// Returns where an accepted connection comes from, and gives it the options that it has not inherited.
+    fn origin(&self, stream: &Socket, peer: &SockAddr) -> io::Result<Origin> {
+        if let Some(peer) = peer.as_socket() {
+            let peer = without_mapping(peer);
+            self.set_for_remote(stream, peer);
+            return Ok(peer.into());
+        }
+        stream.set_write_timeout(Some(WRITE_STEP))?;
+        let credentials = getsockopt(stream, PeerCredentials)?;
+        Ok(Origin::Process { pid: credentials.pid().unsigned_abs(), uid: credentials.uid() })
+    }
+
     /// Gives a connection from another machine the system's congestion control.
-    fn set_for_remote(&self, stream: &TcpStream, peer: SocketAddr) {
-        if let Some(name) = &self.for_remote
-            && !is_local(peer.ip(), || stream.local_addr())
+    fn set_for_remote(&self, stream: &Socket, peer: SocketAddr) {
+        if let Place::Port { for_remote: Some(name), .. } = &self.place
+            && !is_local(peer.ip(), || stream.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported.into()))
             && let Err(error) = set_tcp_congestion(stream, name)
         {
             log::debug!("{peer}: cannot set the congestion control {name}, so it stays {FOR_LOCAL}: {error}");
@@ -239,8 +289,11 @@ impl Listener {
         self.closed.store(true, Ordering::Release);
         let _ = match &self.waker {
             Some(waker) => rustix::io::write(waker, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from),
-            None => SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both),
+            None => self.socket.shutdown(std::net::Shutdown::Both),
         };
+        if let Place::File(file) = &self.place {
+            file.remove();
+        }
     }
 }
 
@@ -248,19 +301,19 @@ impl Listener {
 mod tests {
     use super::*;
     use crate::net::bind;
-    use std::net::{Ipv4Addr, UdpSocket};
+    use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 
     /// Returns the congestion control of a connection from this machine to a server that listens on `listening`.
     fn congestion_control(listening: IpAddr, to: IpAddr) -> String {
         let listener = bind(&[listening.into()], 0, true).unwrap().remove(0);
-        let _client = TcpStream::connect((to, listener.port)).unwrap();
+        let _client = TcpStream::connect((to, listener.port())).unwrap();
         accepted_by(&listener, None)
     }
 
     /// Accepts a connection and returns its congestion control; with `peer`, as if the client had that address.
     fn accepted_by(listener: &Listener, peer: Option<&str>) -> String {
         let (stream, real) = listener.socket.accept().unwrap();
-        listener.set_for_remote(&stream, peer.map_or(real, |peer| peer.parse().unwrap()));
+        listener.set_for_remote(&stream, peer.map_or(real.as_socket().unwrap(), |peer| peer.parse().unwrap()));
         tcp_congestion(stream).unwrap()
     }
 
@@ -282,8 +335,9 @@ mod tests {
         let systems = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
         let all = IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
         let listener = bind(&[all], 0, true).unwrap().remove(0);
-        assert_eq!(listener.for_remote.is_some(), systems.trim() != "reno");
-        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port)).unwrap();
+        let is_set = matches!(&listener.place, Place::Port { for_remote: Some(_), .. });
+        assert_eq!(is_set, systems.trim() != "reno");
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port())).unwrap();
         let _client = connect();
         assert_eq!(accepted_by(&listener, Some("192.0.2.1:1")), systems.trim());
         let _client = connect();

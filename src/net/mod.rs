@@ -1,7 +1,7 @@
 //! Sockets: listening, accepting, and a connection as sessions see it, unencrypted or with TLS.
 //!
-//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them.
-//! - [`Origin`] says where a client comes from.
+//! - [`bind()`] and [`Listener`] make listening sockets and take connections from them; [`SocketFile`] is a UNIX socket.
+//! - [`Origin`] says where a client comes from; [`proxy`] reads it from the header of a proxy.
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
 //! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
@@ -18,16 +18,19 @@ mod holder;
 mod listener;
 mod origin;
 mod patience;
+pub mod proxy;
 mod self_signed;
 mod socket;
+mod socket_file;
 mod tls;
 
 pub use address::ListenAddress;
 pub use bind::{bind, bind_beside};
-pub use certificate::{Certificate, CertificateError};
+pub use certificate::{Certificate, CertificateError, fingerprint_of};
 pub use certificates::Certificates;
 pub use holder::{Holder, holders};
 pub use listener::Listener;
 pub use origin::Origin;
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};
+pub use socket_file::SocketFile;

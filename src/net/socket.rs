@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::certificates::Certificates;
+use super::origin::Origin;
 use super::patience::patiently;
 use super::tls::TlsLayer;
 use crate::auth;
@@ -231,6 +232,9 @@ impl Link for Socket<'_> {
     }
 
     fn client_user(&self) -> io::Result<u32> {
+        if let Origin::Process { uid, .. } = self.slot.client().origin {
+            return Ok(uid);
+        }
         let address = |it: socket2::SockAddr| it.as_socket().ok_or(io::ErrorKind::Unsupported);
         auth::user_of_local_client(address(self.stream().peer_addr()?)?, address(self.stream().local_addr()?)?)
     }
@@ -238,6 +242,7 @@ impl Link for Socket<'_> {
     fn tls(&self) -> wire::Tls {
         match (&self.tls, &self.certificates) {
             (Some(_), _) => wire::Tls::Active,
+            _ if self.slot.client().origin.has_tls_at_proxy() => wire::Tls::Active,
             (None, Some(_)) => wire::Tls::Ready,
             (None, None) => wire::Tls::Absent,
         }

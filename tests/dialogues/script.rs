@@ -19,6 +19,7 @@
 //! S: 1 <id>                  <id> is 1 to 70 octets from 0x21 to 0x7E, the same ones wherever <id> is used again
 //! S~ TOP                     this line is among those up to the terminator, in any order
 //! S! APOP ...                no such line is among those up to the terminator
+//! SP~ uptime <t>             the same on a PEEP connection: this line is among those of the answer, and +n is not written
 //! differ a b                 <a> and <b> are different
 //! closed                     the server closes the connection and sends nothing more
 //! hangup                     the client closes the connection

@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
+use log::LevelFilter;
 use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
 use pop3d::config::Args;
@@ -25,6 +26,7 @@ use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
 use pop3d::maildrop::{MailRoot, Maildrop, MessageNumber};
 use pop3d::net::Origin;
+use pop3d::net::proxy::{self, Header};
 use pop3d::shared::Shared;
 use pop3d::wire::{Foreign, Line, Lines, Link, Meter, Stuffer, Tls, Top};
 use pop3d::{peep, pop3};
@@ -34,7 +36,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All targets with their names.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 10] = [
     ("pop3_line", pop3_line),
     ("pop3_session", pop3_session),
     ("peep_line", peep_line),
@@ -44,6 +46,7 @@ pub const ALL: [(&str, Target); 9] = [
     ("index", index),
     ("passwd_file", passwd_file),
     ("sasl", sasl),
+    ("proxy_header", proxy_header),
 ];
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -149,6 +152,26 @@ fn lines_in_segments(octets: &[u8], limit: usize, segment: usize) -> Vec<Option<
         if lines.fill(&mut client).unwrap() == 0 {
             return found;
         }
+    }
+}
+
+/// The octets are what a proxy sends first. The header's end does not depend on the segments in which it arrives, and what
+/// follows does not change what the header says.
+pub fn proxy_header(octets: &[u8]) {
+    let Ok(Some(end)) = proxy::end(octets) else {
+        // Octets that are no header do not become one by more octets.
+        if let Err(error) = proxy::end(octets) {
+            assert_eq!(proxy::end(&[octets, b"\r\n"].concat()), Err(error));
+        }
+        return;
+    };
+    for length in 0..end {
+        assert_eq!(proxy::end(&octets[..length]), Ok(None), "{length} of {end}");
+    }
+    assert_eq!(proxy::end(&octets[..end]), Ok(Some(end)));
+    if let Ok(Header::Client { address, tls }) = proxy::parse(&octets[..end]) {
+        assert_eq!(address.ip(), address.ip().to_canonical());
+        assert!(tls.is_none_or(|version| version.chars().all(|letter| letter.is_ascii_graphic())));
     }
 }
 
@@ -278,7 +301,8 @@ fn make_old(path: &Path) {
 /// The state that sessions share, for mail in the directory `root`.
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
-    let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root.to_str().unwrap()];
+    let root = root.to_str().unwrap();
+    let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root, "--peep-viewer", "eva:looks"];
     Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
 }
 
@@ -308,14 +332,18 @@ fn play(octets: &[u8], session: impl Fn(&mut Client<'_>)) -> Option<(&[u8], Vec<
     Some((input, output))
 }
 
-/// The lines of the output without the greeting's timestamp and without challenges, which differ from session to
-/// session.
+/// The lines of the output without the greeting's timestamp, challenges, times, and the order of labels, which differ from
+/// session to session.
 fn without_nonces(output: &[u8]) -> Vec<String> {
     let lines = output.split(|&octet| octet == b'\n').map(|line| line.escape_ascii().to_string());
+    let cut_off = ["started ", "uptime ", "pop3d_uptime_seconds ", "pop3d_open_connections{"];
     let cut = |line: String| match line.split_once('<') {
         Some((greeting, _)) if line.starts_with("+OK ") => greeting.to_owned(),
         _ if line.starts_with("+ ") => "+ ".to_owned(),
-        _ => line,
+        _ => match cut_off.into_iter().find(|name| line.starts_with(name)) {
+            Some(name) => name.to_owned(),
+            None => line,
+        },
     };
     lines.map(cut).collect()
 }
@@ -413,6 +441,7 @@ pub fn peep_session(octets: &[u8]) {
     static MAIL: LazyLock<Mail> = LazyLock::new(Mail::new);
     let played = play(octets, |client| {
         let shared = shared(MAIL.0.path());
+        pop3d::logging::set_level(LevelFilter::Off); // `l=` of the session before has changed it
         peep::serve(client, &shared, &admission(&shared), &client_of(Service::Peep)).unwrap();
         assert!((1..=998).contains(&shared.connections.limit()));
         assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));

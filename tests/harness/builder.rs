@@ -56,6 +56,7 @@ pub(crate) struct Builder {
     configuration: Option<PathBuf>,
     stderr_is_read: bool,
     stdin: Option<OwnedFd>,
+    has_peep: bool,
 }
 
 impl Builder {
@@ -73,6 +74,7 @@ impl Builder {
             configuration: None,
             stderr_is_read: true,
             stdin: None,
+            has_peep: true,
         }
     }
 
@@ -174,6 +176,12 @@ impl Builder {
         self
     }
 
+    /// The server is one that does not serve PEEP.
+    pub(crate) fn without_peep(mut self) -> Self {
+        self.has_peep = false;
+        self
+    }
+
     /// Starts the server and waits until it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Server {
@@ -194,7 +202,7 @@ impl Builder {
         if self.stderr_is_read {
             server.read_stderr();
         }
-        server.wait_for_addresses(&lines);
+        server.wait_for_addresses(&lines, self.has_peep);
         server
     }
 
@@ -215,7 +223,7 @@ impl Builder {
         command.arg(served.get_program()).args(served.get_args()).stdin(Stdio::null());
         let (mut server, lines) = Server::spawn(command, this.mail, None);
         server.read_stderr();
-        server.wait_for_addresses(&lines);
+        server.wait_for_addresses(&lines, true);
         Some(server)
     }
 

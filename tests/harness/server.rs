@@ -18,6 +18,8 @@ pub(crate) struct Server {
     pop3: SocketAddr,
     pop3s: SocketAddr,
     peep: SocketAddr,
+    /// True once it serves PEEP, on a port or on a UNIX socket.
+    has_peep: bool,
     stderr: Arc<Mutex<Vec<u8>>>,
     /// The copy of the program that the server runs from, if it has one of its own.
     _program: Option<TempDir>,
@@ -46,7 +48,19 @@ impl Server {
         let lines = lines_of(child.stdout.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let stderr = Arc::default();
-        (Self { child, mail, pop3: unknown, pop3s: unknown, peep: unknown, stderr, _program: program }, lines)
+        (
+            Self {
+                child,
+                mail,
+                pop3: unknown,
+                pop3s: unknown,
+                peep: unknown,
+                has_peep: false,
+                stderr,
+                _program: program,
+            },
+            lines,
+        )
     }
 
     /// Reads the server's stderr from now on.
@@ -55,8 +69,8 @@ impl Server {
     }
 
     #[track_caller]
-    pub(super) fn wait_for_addresses(&mut self, lines: &mpsc::Receiver<String>) {
-        while self.pop3.port() == 0 || self.peep.port() == 0 {
+    pub(super) fn wait_for_addresses(&mut self, lines: &mpsc::Receiver<String>, with_peep: bool) {
+        while self.pop3.port() == 0 || self.has_peep != with_peep {
             match lines.recv_timeout(PATIENCE) {
                 Ok(line) => self.note_address(&line),
                 Err(error) => panic!("the server did not print its addresses ({error}): {}", self.stderr()),
@@ -64,7 +78,8 @@ impl Server {
         }
     }
 
-    /// Keeps the first address of each protocol from lines like `POP3 listening on 127.0.0.1:41234`.
+    /// Keeps the first address of each protocol from lines like `POP3 listening on 127.0.0.1:41234`. PEEP may listen on a
+    /// path instead.
     fn note_address(&mut self, line: &str) {
         let Some((protocol, address)) = line.split_once(" listening on ") else { return };
         let slot = match protocol {
@@ -73,7 +88,8 @@ impl Server {
             "PEEP" | "PEEP over TLS" => &mut self.peep,
             _ => return,
         };
-        if slot.port() == 0 {
+        self.has_peep |= protocol.starts_with("PEEP");
+        if slot.port() == 0 && !address.starts_with('/') {
             *slot = address.trim_end().parse().unwrap();
         }
     }

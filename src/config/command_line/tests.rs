@@ -53,6 +53,11 @@ fn each_flag_is_a_key() {
         ("peep-admin = 'boss:x'", &["-a", "boss:x"]),
         ("[peep]\nadmin-file = '/etc/admin'", &["--peep-admin-file", "/etc/admin"]),
         ("[peep]\nviewer = ['eva:x', 'ben:y']", &["--peep-viewer", "eva:x", "--peep-viewer", "ben:y"]),
+        (
+            "[peep]\nsocket = '/run/peep'\nsocket-mode = '660'\nsocket-group = '0'",
+            &["--peep-socket", "/run/peep", "--peep-socket-mode", "660", "--peep-socket-group", "0"],
+        ),
+        ("no-peep = true", &["--no-peep"]),
         ("pop3-port = 110\npeep-port = 0", &["-p", "110", "-P", "0"]),
         ("[transform]\ncommand = 'tr a b'\ntimeout = 5", &["-t", "tr a b", "--transform-timeout", "5"]),
         ("transform = 'cat'\ntransform-path = ['/opt']", &["-t", "cat", "--transform-path", "/opt"]),
@@ -98,6 +103,10 @@ fn each_flag_is_a_key() {
         (
             "as-owner = true\nfirst-uid = 500\nmail-group = '8'",
             &["--as-owner", "--first-uid", "500", "--mail-group", "8"],
+        ),
+        (
+            "proxy-from = ['192.0.2.1', '2001:db8::/64']\nproxy-tls = true",
+            &["--proxy-from", "192.0.2.1", "--proxy-from", "2001:db8::/64", "--proxy-tls"],
         ),
         ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
         ("expire-read = 30\nexpire-all = 0", &["--expire-read", "30", "--expire-all", "0"]),

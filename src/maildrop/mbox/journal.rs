@@ -78,19 +78,20 @@ impl<'a> Journal<'a> {
         Self { directory, name }
     }
 
-    /// Writes a journal, which replaces any that is there. Its room is allocated, so that a full disk is noticed now.
-    pub(super) fn write(&self, plan: &Plan) -> io::Result<OpenJournal> {
+    /// Writes a journal, which replaces any that is there and belongs to the owner of the mbox. Its room is allocated, so that
+    /// a full disk is noticed now.
+    pub(super) fn write(&self, plan: &Plan, mbox: &File) -> io::Result<OpenJournal> {
         let new = [&self.name[..], NEW].concat();
-        let written = self.write_new(&new, plan);
+        let written = self.write_new(&new, plan, mbox);
         written.inspect_err(|_| self.directory.unlink(&new).unwrap_or(()))
     }
 
-    fn write_new(&self, new: &[u8], plan: &Plan) -> io::Result<OpenJournal> {
+    fn write_new(&self, new: &[u8], plan: &Plan, mbox: &File) -> io::Result<OpenJournal> {
         let header = encode(plan);
         let slots = (header.len() as u64).next_multiple_of(PAGE);
         let room = plan.moved().clamp(1, CHUNK);
         let _ = self.directory.unlink(new);
-        let file = self.directory.create_for_update(new)?;
+        let file = self.directory.create_like(new, mbox)?;
         let size = slots + 2 * slot_size(room);
         match fallocate(&file, FallocateFlags::empty(), 0, size) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(size)?,
@@ -99,6 +100,8 @@ impl<'a> Journal<'a> {
         file.write_all_at(&header, 0)?;
         file.sync_data()?;
         self.directory.rename(new, &self.name)?;
+        // The journal has to be found even if the power fails once the mbox is being changed.
+        self.directory.sync()?;
         note();
         Ok(OpenJournal { file, slots, room })
     }

@@ -77,7 +77,10 @@ impl Listing {
     pub(super) fn read(file: &File, known: &[Message], state: Option<FileState>) -> io::Result<Self> {
         let now = FileState::of(file)?;
         if let Some(state) = state.filter(|state| state.inode == now.inode && is_in_order(known, state.size)) {
-            if now.size == state.size && now.check == state.check && (now.has_times_of(&state) || state.settled == 0) {
+            let is_same = now.size == state.size && now.check == state.check;
+            let is_certain = now.has_times_of(&state) && state.settled == 1;
+            // A file that was written to just before it was read may have changed since, but most often has not.
+            if is_same && (is_certain || state.settled == 0 && is_appended_to(file, known, &state)?) {
                 return Ok(Self { messages: known.to_vec(), state: now });
             }
             if now.size > state.size && is_appended_to(file, known, &state)? {
@@ -185,7 +188,7 @@ fn new_message_at(file: &File, size: u64, end: u64) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-fn check_of(message: &Parsed) -> i64 {
+pub(super) fn check_of(message: &Parsed) -> i64 {
     ((message.hash >> 64) as u64).cast_signed()
 }
 

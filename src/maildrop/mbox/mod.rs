@@ -4,6 +4,7 @@
 //! - `lock` takes the locks that other programs go by.
 //! - `list` compares file and index, and gives messages their unique-ids.
 //! - `rewrite` removes messages, with a journal beside the file. `restore` keeps them and brings them back.
+//! - `unlocked` reads a message that is sent.
 
 mod journal;
 mod list;
@@ -13,23 +14,30 @@ mod restore;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod unlocked;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
-use super::format::Format;
+use super::directory::Directory;
+use super::format::{self, Format};
 use super::hidden;
 use super::identity::Identity;
 use super::index::Index;
+use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::message::{Content, FilePath, Folder, Message};
-use super::root;
+use super::root::{self, RootId};
 use super::trash::{Batch, Bin};
 use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 pub(super) use list::FileState;
 use list::Listing;
+use lock::DotLock;
+pub(super) use lock::DotLockState;
 pub(super) use restore::restore;
+pub use unlocked::Unlocked;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +71,15 @@ impl Section {
     /// write to the file.
     fn message(self, unique_id: super::names::Name, octets: u64) -> Message {
         let path = FilePath { folder: Folder::Mbox, name: unique_id };
-        Message::new(path, Content { identity: self.identity(), octets, wire_form: false, namesake: false })
+        Message::new(
+            path,
+            Content { identity: self.identity(), octets, wire_form: false, compressed: false, namesake: false },
+        )
     }
 }
+
+/// How often a file is opened again because another program has replaced it meanwhile.
+const REPLACED_AT_MOST: usize = 5;
 
 /// An mbox.
 #[derive(Debug)]
@@ -73,7 +87,7 @@ pub(super) struct Mbox {
     location: Location,
     /// The state of the file in which the session's messages have these sections.
     state: FileState,
-    /// All messages that the file had in that state, if some of them are hidden from the session.
+    /// All messages that the file has in that state, if the session has others.
     all: Option<Vec<Message>>,
 }
 
@@ -84,31 +98,53 @@ impl Mbox {
 
     /// Lists the messages under the lock for reading.
     fn read(&self, known: &[Message], state: Option<FileState>) -> io::Result<Listing> {
-        let (file, _) = self.location.root().file(self.location.path())?;
-        lock::for_reading(&file)?;
-        Listing::read(&file, known, state)
+        let root = self.location.root();
+        for _ in 0..REPLACED_AT_MOST {
+            let (file, _) = root.file(self.location.path())?;
+            lock::for_reading(&file)?;
+            if self.is_at_its_place(&file)? {
+                return Listing::read(&file, known, state);
+            }
+        }
+        Err(is_being_replaced())
+    }
+
+    /// Opens the file and locks it for writing.
+    fn open_for_writing<'a>(&self, directory: &'a Directory) -> io::Result<(File, DotLock<'a>)> {
+        let root = self.location.root();
+        for _ in 0..REPLACED_AT_MOST {
+            let (file, _) = root.writable_file(self.location.path())?;
+            let lock = lock::for_writing(&file, directory, self.location.name())?;
+            if self.is_at_its_place(&file)? {
+                return Ok((file, lock));
+            }
+        }
+        Err(is_being_replaced())
+    }
+
+    /// Returns true if a locked file is still the mbox. Another program may have put a new file in its place before.
+    fn is_at_its_place(&self, file: &File) -> io::Result<bool> {
+        refuse_other_names(file)?;
+        let id = RootId::new(&rustix::fs::fstat(file)?);
+        match self.location.root().names(self.location.path(), file, id) {
+            Err(error) if is_missing(&error) => Ok(false),
+            result => result,
+        }
     }
 
     /// Finds the session's messages again after other programs have changed the file.
     fn follow(&mut self, messages: &mut [Message]) -> io::Result<()> {
-        let listing = self.read(self.known(messages), Some(self.state))?;
+        let listing = self.read(self.all.as_deref().unwrap_or(messages), Some(self.state))?;
         let now = by_content(&listing.messages);
-        for message in messages {
+        for message in &mut *messages {
             let found = now.get(&content_key(message));
             // A message that is no longer there begins nowhere.
             let gone = Section { from: u64::MAX, start: u64::MAX, length: 0, check: message.content.identity.changed };
             message.content.identity = found.map_or(gone.identity(), |&found| found.content.identity);
         }
         self.state = listing.state;
-        if self.all.is_some() {
-            self.all = Some(listing.messages);
-        }
+        self.all = (listing.messages != messages).then_some(listing.messages);
         Ok(())
-    }
-
-    /// All messages that the file had in the state that the session knows.
-    fn known<'a>(&'a self, messages: &'a [Message]) -> &'a [Message] {
-        self.all.as_deref().unwrap_or(messages)
     }
 
     fn own_files(&self) -> OwnFiles {
@@ -120,8 +156,8 @@ impl Mbox {
         if section.start == u64::MAX {
             return Err(OpenError::Io(io::ErrorKind::NotFound.into()));
         }
-        let range = FileRange { file, offset: section.start, left: section.length, wire_form: false };
-        Ok(OpenMessage { octets: message.octets(), source: Source::File(range) })
+        let unlocked = Unlocked::new(file, section, self.state);
+        Ok(OpenMessage { octets: message.octets(), source: Source::Mbox(Box::new(unlocked)) })
     }
 
     /// Removes messages under the locks for writing.
@@ -129,9 +165,8 @@ impl Mbox {
         let root = self.location.root();
         let own = self.own_files();
         let directory = root.directory(&own.directory)?;
-        let (file, _) = root.writable_file(self.location.path())?;
-        let _lock = lock::for_writing(&file, &directory, self.location.name())?;
-        let known = self.known(messages);
+        let (file, lock) = self.open_for_writing(&directory)?;
+        let known = self.all.as_deref().unwrap_or(messages);
         let mut listing = Listing::read(&file, known, Some(self.state))?;
         let keys: Vec<_> = marked.iter().map(|&index| content_key(&messages[index])).collect();
         if !listing.confirm(&file, &keys)? {
@@ -160,7 +195,7 @@ impl Mbox {
             let plan = rewrite::Plan::without(&listing, &due);
             let journal = journal::Journal::new(&directory, own.name(journal::FILE));
             let kept = plan.kept(&listing, &due);
-            rewrite::run(&file, plan, &journal)?;
+            rewrite::run(&file, plan, &journal, &lock)?;
             if let Ok(state) = FileState::of(&file) {
                 Index::save_mbox(root, &own, state, &kept);
             }
@@ -175,25 +210,59 @@ impl Mbox {
     /// Finishes what an earlier session has begun, if the server ended while it removed messages.
     pub(super) fn recover(&self) -> io::Result<()> {
         let (root, own) = (self.location.root(), self.own_files());
-        let name = own.name(journal::FILE);
-        if !root.has(&own.path(journal::FILE)) {
+        if root.layouts().is_read_only() || !root.has(&own.path(journal::FILE)) {
             return Ok(());
         }
         let directory = root.directory(&own.directory)?;
-        let (file, _) = root.writable_file(self.location.path())?;
-        let _lock = lock::for_writing(&file, &directory, self.location.name())?;
         let path = root::display(&own.path(journal::FILE));
-        match rewrite::recover(&file, &journal::Journal::new(&directory, name))? {
+        let journal = journal::Journal::new(&directory, own.name(journal::FILE));
+        let (file, lock) = self.open_for_writing(&directory)?;
+        if !root.may_use(&own, &root.file(&own.path(journal::FILE))?.0) {
+            log::warn!("{path} is not used: it belongs to another user");
+            return journal.put_aside();
+        }
+        match rewrite::recover(&file, &journal, &lock)? {
             true => log::warn!("{path}: the removal of messages that was interrupted is finished"),
             false => log::warn!("{path}: nothing had been removed yet, or another program has replaced the mbox"),
         }
         Ok(())
     }
+
+    /// Removes the dot-lock of a server that was killed.
+    fn remove_stale_lock(&self) -> io::Result<()> {
+        let own = self.own_files();
+        let root = self.location.root();
+        if root.layouts().is_read_only() || !root.has(&lock::dot_lock_name(self.location.path())) {
+            return Ok(());
+        }
+        let directory = root.directory(&own.directory)?;
+        let (file, _) = root.writable_file(self.location.path())?;
+        lock::remove_stale(&file, &directory, self.location.name())
+    }
+
+    /// Returns true if a server that was killed has left a journal or a dot-lock.
+    pub(super) fn is_interrupted(&self) -> io::Result<bool> {
+        let (root, own) = (self.location.root(), self.own_files());
+        let lock = lock::dot_lock_name(self.location.path());
+        let has_lock = root.has(&lock);
+        let has_journal = root.has(&own.path(journal::FILE));
+        Ok(has_journal
+            || has_lock && lock::is_stale(&root.directory(&own.directory)?, &lock::dot_lock_name(self.location.name())))
+    }
+
+    /// Finishes what a server that was killed has begun, and removes the dot-lock that it has left.
+    pub(super) fn finish_interrupted(&self) -> io::Result<()> {
+        self.recover()?;
+        self.remove_stale_lock()
+    }
 }
 
 impl Format for Mbox {
-    fn list(&mut self) -> io::Result<Vec<Message>> {
+    fn list(&mut self) -> io::Result<format::Listing> {
         self.recover()?;
+        if let Err(error) = self.remove_stale_lock() {
+            log::debug!("{}: a stale lock cannot be removed: {error}", self.location.user());
+        }
         let own = self.own_files();
         let index = Index::load(self.location.root(), &own).unwrap_or_default();
         let listing = match self.read(&index.entries, index.mbox) {
@@ -209,11 +278,12 @@ impl Format for Mbox {
             let all = messages.clone();
             self.all = hidden::leave_out(&self.location, &mut messages).then_some(all);
         }
-        Ok(messages)
+        Ok(format::Listing { messages, left_out: Vec::new() })
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
         let (file, identity) = self.location.root().file(self.location.path()).map_err(OpenError::Io)?;
+        refuse_other_names(&file).map_err(OpenError::Io)?;
         if !self.state.is_exactly(&identity) {
             self.follow(messages).map_err(OpenError::Io)?;
         }
@@ -239,6 +309,35 @@ impl Format for Mbox {
     fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         Index::correct(self.location.root(), &self.own_files(), messages, corrections);
     }
+
+    fn layout(&self) -> Layout {
+        Layout::Mbox
+    }
+}
+
+/// The dot-lock of the mbox at a location, if there is one.
+pub(super) fn dot_lock(location: &Location) -> Option<DotLockState> {
+    let directory = location.root().directory(&location.own_files(Folder::Mbox).directory).ok()?;
+    lock::dot_lock(&directory, location.name())
+}
+
+/// Returns true if a removal of messages was interrupted, or is going on.
+pub(super) fn has_journal(location: &Location) -> bool {
+    location.root().has(&location.own_files(Folder::Mbox).path(journal::FILE))
+}
+
+/// Refuses a file that has other names (hard links). A user may have given a second name to the mbox of another one, which a
+/// server with more rights would then serve.
+fn refuse_other_names(file: &File) -> io::Result<()> {
+    if file.metadata()?.nlink() > 1 {
+        let why = "the mbox has another name elsewhere (a hard link), so it may be another user's";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(())
+}
+
+fn is_being_replaced() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "other programs replace the mbox again and again")
 }
 
 /// What a message is recognised by, wherever it is in the file.
@@ -256,6 +355,7 @@ fn by_content(messages: &[Message]) -> HashMap<(&[u8], i64), &Message> {
 /// When it is none, or cannot be read.
 pub(super) fn refuse_other_file(location: &Location) -> io::Result<()> {
     let (file, identity) = location.root().file(location.path())?;
+    refuse_other_names(&file)?;
     let end = identity.size.min(parse::LOOKED_AT);
     parse::begins(&file, end)
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
 use super::list::Listing;
-use super::{Mbox, Section, lock};
+use super::{Mbox, Section};
 use crate::maildrop::directory::Directory;
 use crate::maildrop::index::Index;
 use crate::maildrop::location::Location;
@@ -25,7 +25,9 @@ const PIECE: u64 = 1 << 20;
 /// Copies the messages that are due into files. They are on the disk before the mbox is changed.
 pub(super) fn keep(bin: &Bin, mbox: &File, listing: &Listing, due: &[bool]) -> io::Result<()> {
     for (index, message) in listing.messages.iter().enumerate().filter(|&(index, _)| due[index]) {
-        let mut file = bin.directory().replace(&message.path.name)?;
+        // One of that name may be left of a session that was killed.
+        let _ = bin.directory().unlink(&message.path.name);
+        let mut file = bin.directory().create_like(&message.path.name, mbox)?;
         let (mut at, end) = (Section::of(message).from, listing.end_of(index));
         let mut piece = Vec::new();
         while at < end {
@@ -46,8 +48,7 @@ pub(in crate::maildrop) fn restore(location: &Location, trash: &Trash, batch: &B
     let mbox = Mbox::new(location.clone());
     mbox.recover()?;
     let directory = root.directory(&own.directory)?;
-    let (file, _) = root.writable_file(location.path())?;
-    let _lock = lock::for_writing(&file, &directory, location.name())?;
+    let (file, _lock) = mbox.open_for_writing(&directory)?;
     let bin = trash.bin(batch)?;
     undo_half(bin.directory(), &file)?;
     let index = Index::load(root, &own).unwrap_or_default();
@@ -76,7 +77,8 @@ fn append(bin: &Directory, name: &crate::maildrop::names::Name, mbox: &File) -> 
     let before = mbox.metadata()?.len();
     let mut text = separator(mbox, before)?;
     bin.file(name)?.0.read_to_end(&mut text)?;
-    let mut mark = bin.replace(MARK)?;
+    let _ = bin.unlink(MARK);
+    let mut mark = bin.create(MARK)?;
     mark.write_all(format!("{before} ").as_bytes())?;
     mark.write_all(name)?;
     mark.sync_data()?;

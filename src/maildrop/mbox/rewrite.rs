@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use super::Section;
 use super::journal::{CHUNK, Journal, OpenJournal, Step, note};
 use super::list::Listing;
+use super::lock::DotLock;
 use crate::maildrop::message::Message;
 
 /// What is to be moved where.
@@ -111,7 +112,7 @@ impl Plan {
 ///
 /// # Errors
 /// Those of the files. The mbox is as it was, or the journal says how to finish.
-pub(super) fn run(mbox: &File, plan: Plan, journal: &Journal<'_>) -> io::Result<()> {
+pub(super) fn run(mbox: &File, plan: Plan, journal: &Journal<'_>, lock: &DotLock<'_>) -> io::Result<()> {
     if plan.pieces.is_empty() {
         // Only the end goes, which takes one system call.
         if mbox.metadata()?.size() != plan.old {
@@ -121,20 +122,24 @@ pub(super) fn run(mbox: &File, plan: Plan, journal: &Journal<'_>) -> io::Result<
         note();
         return mbox.sync_data();
     }
-    let open = journal.write(&plan)?;
+    let open = journal.write(&plan, mbox)?;
     let (step, parts) = plan.step(1);
     if let Err(error) = open.put(step, mbox, &parts) {
         journal.remove()?; // nothing has reached the mbox
         return Err(error);
     }
     open.apply(step, mbox)?;
-    go_on(mbox, plan, open, journal, 2)
+    go_on(mbox, plan, open, (journal, lock), 2)
 }
 
+/// What a removal goes by besides the mbox: its journal, and the dot-lock that is kept fresh.
+type Guards<'a> = (&'a Journal<'a>, &'a DotLock<'a>);
+
 /// Does the steps from `next` on.
-fn go_on(mbox: &File, plan: Plan, open: OpenJournal, journal: &Journal<'_>, next: u64) -> io::Result<()> {
+fn go_on(mbox: &File, plan: Plan, open: OpenJournal, guards: Guards<'_>, next: u64) -> io::Result<()> {
     let steps = plan.steps();
     for number in next..=steps {
+        guards.1.refresh();
         let (step, parts) = plan.step(number);
         open.put(step, mbox, &parts)?;
         open.apply(step, mbox)?;
@@ -144,19 +149,19 @@ fn go_on(mbox: &File, plan: Plan, open: OpenJournal, journal: &Journal<'_>, next
         open.put_octets(mark, &[0])?;
         open.apply(mark, mbox)?;
     }
-    cut(mbox, plan, open, journal)
+    cut(mbox, plan, open, guards)
 }
 
 /// Cuts the mbox at its new size. Mail that was delivered behind the old one is moved first.
-fn cut(mbox: &File, plan: Plan, open: OpenJournal, journal: &Journal<'_>) -> io::Result<()> {
+fn cut(mbox: &File, plan: Plan, open: OpenJournal, guards: Guards<'_>) -> io::Result<()> {
     let size = mbox.metadata()?.size();
     if size > plan.old {
         let pieces = vec![(plan.old, size - plan.old)];
         let new = plan.new + size - plan.old;
         let plan = Plan { inode: plan.inode, old: size, new, to: plan.new, must_finish: true, pieces };
         drop(open);
-        let open = journal.write(&plan)?;
-        return go_on(mbox, plan, open, journal, 1);
+        let open = guards.0.write(&plan, mbox)?;
+        return go_on(mbox, plan, open, guards, 1);
     }
     open.put_octets(Step { number: plan.steps() + 2, to: plan.new, length: 0 }, &[])?;
     mbox.set_len(plan.new)?;
@@ -169,7 +174,7 @@ fn cut(mbox: &File, plan: Plan, open: OpenJournal, journal: &Journal<'_>) -> io:
 ///
 /// # Errors
 /// Those of the files. The journal stays then.
-pub(super) fn recover(mbox: &File, journal: &Journal<'_>) -> io::Result<bool> {
+pub(super) fn recover(mbox: &File, journal: &Journal<'_>, lock: &DotLock<'_>) -> io::Result<bool> {
     let Some((open, plan)) = journal.open()? else {
         journal.put_aside()?;
         return Ok(false);
@@ -190,17 +195,22 @@ pub(super) fn recover(mbox: &File, journal: &Journal<'_>) -> io::Result<bool> {
         }
         Some(step) if inode == plan.inode && step.number == plan.steps() + 2 => {
             if !is_cut(size)? {
-                cut(mbox, plan, open, journal)?;
+                cut(mbox, plan, open, (journal, lock))?;
             }
         }
         _ if inode != plan.inode || size < plan.old => {
             journal.put_aside()?;
             return Ok(false);
         }
-        None => go_on(mbox, plan, open, journal, 1)?,
+        // Only a forged journal has such a step.
+        Some(step) if step.number > plan.steps() + 2 || step.to < plan.to || step.to > plan.new => {
+            journal.put_aside()?;
+            return Ok(false);
+        }
+        None => go_on(mbox, plan, open, (journal, lock), 1)?,
         Some(step) => {
             open.apply(step, mbox)?;
-            go_on(mbox, plan, open, journal, step.number + 1)?;
+            go_on(mbox, plan, open, (journal, lock), step.number + 1)?;
         }
     }
     journal.remove()?;

@@ -1,5 +1,7 @@
 //! What other programs do to an mbox, and what a server does that is interrupted while it removes messages.
 
+mod others;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::journal::{self, Journal};
 use super::list::Listing;
+use super::lock;
 use super::rewrite::{self, Plan};
 use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop, MessageNumber, OpenError, Terms, Update};
 
@@ -271,7 +274,7 @@ fn a_stale_dot_lock_is_broken_and_another_is_waited_for() {
     assert_eq!(mail.text(), "");
     // Its process lives, and removes it while the session waits.
     fs::write(mail.path(), self::mail("a")).unwrap();
-    fs::write(&lock, std::process::id().to_string()).unwrap();
+    fs::write(&lock, "1").unwrap();
     std::thread::scope(|scope| {
         let session = scope.spawn(remove_first);
         std::thread::sleep(Duration::from_millis(50));
@@ -298,7 +301,8 @@ fn run(path: &Path, due: &[bool]) -> std::io::Result<()> {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let listing = Listing::read(&file, &[], None).unwrap();
     let plan = Plan::without(&listing, due);
-    rewrite::run(&file, plan, &Journal::new(&directory, b".ana.pop3d-journal".to_vec()))
+    let lock = lock::for_writing(&file, &directory, b"ana").unwrap();
+    rewrite::run(&file, plan, &Journal::new(&directory, b".ana.pop3d-journal".to_vec()), &lock)
 }
 
 #[test]

@@ -306,3 +306,23 @@ fn the_index_is_not_trusted_for_other_files_with_the_same_inodes() {
     }
     assert_eq!(mail.listing(), mail.fresh_listing());
 }
+
+/// A login under which flags change without a pause cannot trust any single listing. It still knows that a message is gone
+/// if none of its listings had it.
+#[test]
+fn a_removed_message_is_not_listed_while_flags_change() {
+    const COUNT: u64 = 4000; // so many that flags change during each listing
+    let mail = Mail::maildir();
+    for n in 1..=COUNT {
+        mail.put(&format!("cur/{n}.M.h:2,"), "one\n");
+    }
+    mail.settle();
+    assert_eq!(mail.octets().len() as u64, COUNT);
+    fs::remove_file(mail.path("cur/2.M.h:2,")).unwrap();
+    Flagger::run(&mail, "1.M.h", |_| {
+        for _ in 0..3 {
+            let ids = mail.ids();
+            assert_eq!((ids.len() as u64, &*ids[1]), (COUNT - 1, "3.M.h"));
+        }
+    });
+}

@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::time::Duration;
 
 use super::output::bare;
-use super::stream::{self, Stream};
+use super::stream;
 use super::target::Target;
 use super::{Failure, Options};
+use crate::dial::Stream;
 use crate::peep::{Answer, Command, UnreadableAnswer, read_line};
 
 /// The lines of an answer that the server may take `--timeout` for, so that a long listing is not cut off.
@@ -117,7 +118,7 @@ impl Connection {
         self.stream.buffer().is_empty()
     }
 
-    /// The failure for a line that is not what the command answers.
+    /// The failure for a line that does not have the form of the command's answers.
     pub(super) fn nonsense(&mut self, line: String) -> Failure {
         self.no_answer(UnreadableAnswer::Nonsense(line))
     }

@@ -1,7 +1,8 @@
 //! Several servers at once: each command goes to all of them, and their answers are printed together.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 
 use super::connection::Connection;
@@ -20,7 +21,8 @@ const MOST_LINES: u64 = 50_000;
 /// Events of all servers that may wait to be printed.
 const EVENTS: usize = 1000;
 
-/// Servers by their names, in the order of the arguments. One that cannot be used has the reason.
+/// Servers with their names, in the order of the arguments. A server that cannot be used has the reason instead of a
+/// connection.
 struct Fleet(Vec<(String, Result<Connection, Failure>)>);
 
 /// Does what the options ask for with all their servers. Returns false if a server answered a command with an error.
@@ -64,7 +66,7 @@ impl Fleet {
         let connected = thread::scope(|scope| {
             let threads: Vec<_> =
                 targets.iter().map(|target| scope.spawn(|| Connection::to(target, options))).collect();
-            // A thread that panicked has already said so.
+            // A thread that panicked has already printed a message.
             threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Failure::Printed(3)))).collect::<Vec<_>>()
         });
         Self(targets.iter().map(ToString::to_string).zip(connected).collect())
@@ -128,7 +130,7 @@ impl Fleet {
         worst
     }
 
-    /// A change is made on all servers or on none: all have to be connected, and the admin has to want it.
+    /// A change is made on all servers or on none: all have to be connected, and the admin has to confirm it.
     fn may_be_changed(&self, all: bool) -> Result<(), Failure> {
         let count = self.0.len();
         if self.0.iter().any(|(_, server)| server.is_err()) {
@@ -155,21 +157,19 @@ impl Fleet {
         let refused = self.ask(command);
         let worst = self.report(&refused);
         let (sender, events) = sync_channel(EVENTS);
+        let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             for (name, server) in &mut self.0 {
                 if let Ok(server) = server {
-                    let sender = sender.clone();
-                    scope.spawn(move || send_events(server, name, &sender));
+                    let (sender, is_over) = (sender.clone(), &is_over);
+                    scope.spawn(move || send_events(server, name, &sender, is_over));
                 }
             }
             drop(sender);
-            events.into_iter().try_for_each(|(name, event): (String, Result<String, Failure>)| match event {
-                Ok(line) => print(out, &format!("{name}\t{}\n", printable(&line))),
-                Err(failure) => {
-                    let _ = writeln!(io::stderr(), "{failure}");
-                    Ok(())
-                }
-            })
+            let printed = print_events(&events, out);
+            is_over.store(true, Ordering::Release);
+            drop(events); // a thread may be waiting to send
+            printed
         })?;
         Err(Failure::Printed(worst.max(3))) // events end only when the servers do
     }
@@ -212,9 +212,24 @@ impl Fleet {
     }
 }
 
-/// Sends the events of one server to the thread that prints, until one of the two ends.
-fn send_events(server: &mut Connection, name: &str, sender: &SyncSender<(String, Result<String, Failure>)>) {
+/// An event of the server of this name, or the reason why there are no more.
+type Told = (String, Result<String, Failure>);
+
+/// Prints events until no server has more, or no program reads the output any more.
+fn print_events(events: &Receiver<Told>, out: &mut impl Write) -> Result<(), Failure> {
     loop {
+        match events.recv_timeout(follow::LOOK) {
+            Ok((name, Ok(line))) => print(out, &format!("{name}\t{}\n", printable(&line)))?,
+            Ok((_, Err(failure))) => drop(writeln!(io::stderr(), "{failure}")),
+            Err(RecvTimeoutError::Timeout) => follow::check_output()?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// Sends the events of one server to the thread that prints, until one of the two ends.
+fn send_events(server: &mut Connection, name: &str, sender: &SyncSender<Told>, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Acquire) {
         let event = match server.event(follow::LOOK) {
             Ok(None) => continue,
             Ok(Some(line)) => Ok(line),

@@ -1,4 +1,4 @@
-//! Where a conversation's commands come from.
+//! The source of commands: a terminal, or a file or pipe as standard input.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The most octets of a line. A command has 268; a longer line is not one, but it is answered as one line.
+/// The most octets of a line. A command has at most 268; a longer line is refused as one line.
 const LINE_LIMIT: u64 = 64 * 1024;
 
 /// Lines with commands.

@@ -19,10 +19,10 @@ pub(super) enum Style {
     Tabs,
 }
 
-/// What the lines of a command's answer are.
+/// The form of the lines of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
-    /// Text, which is not looked into.
+    /// Text without fields.
     Text,
     Sessions,
     Bans,
@@ -30,7 +30,7 @@ enum Layout {
     Deletions,
     /// Names and values, each name once.
     Pairs,
-    /// Text that comes line by line without an end, so that no array can be around it.
+    /// Events. They come without an end, so in JSON each is an object of its own and not part of an array.
     Events,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A command is an English phrase (`phrases`). It comes from the arguments (one command, whose bare answer is made for
 //! scripts), from a terminal (`prompt`), or from any other standard input, one command a line (`input`). `connection`
-//! sends it and reads the answer within a deadline; `show` prints that safely, as `listing`, `table` and `json` say.
-//! `wait`, `stat` and `top` send more than one command. `fleet` asks several servers, and
-//! `together` is what they answered.
+//! sends it and reads the answer within a deadline. `show` prints the answer without characters that would control the
+//! terminal, in one of the forms of `listing`, `table` and `json`. `wait`, `stat` and `top` send commands repeatedly. `fleet`
+//! sends a command to several servers, and `together` combines their answers.
 //!
 //! [`Options`] are the arguments (`arguments`, `profile`, `target`, `span`) and [`run()`] is the program;
 //! `bin/peepclient.rs` calls it.

@@ -35,7 +35,7 @@ pub struct Options {
     #[arg(long, value_name = "HOST[:PORT],…", default_value = "localhost", value_delimiter = ',', action = ArgAction::Set)]
     address: Vec<Address>,
 
-    /// The server's UNIX socket, instead of an address. Who may open it is admin, without a password.
+    /// The server's UNIX socket, instead of an address. Every user who may open it is admin, without a password.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["address", "port", BY_TLS])]
     socket: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! Profiles: flags written in a file, `~/.config/pop3d/peepclient.toml`.
+//! Profiles: flags written in a file, `~/.config/pop3d/peepclient.toml`, or that of the machine.
 //!
 //! A key is the name of a flag. Keys before the first table are used when no profile is named; a table is a profile,
 //! which `-@ NAME` selects. Flags of the command line come before those of a profile.
@@ -23,11 +23,23 @@ const WHERE: [&str; 6] = ["address", "socket", "port", "tls", "ca", "insecure"];
 /// The most octets of the file.
 const LIMIT: u64 = 64 * 1024;
 
-/// The file's path by the XDG base directory specification.
+/// The file for users who have none of their own.
+const FOR_ALL: &str = "/etc/pop3d/peepclient.toml";
+
+/// The path of the file that is read: the user's, or that of the machine if only that exists.
 pub(super) fn path() -> Option<PathBuf> {
+    either(own_path(), Path::new(FOR_ALL))
+}
+
+/// The path of the user's file by the XDG base directory specification.
+fn own_path() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let config = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
     Some(config.join("pop3d/peepclient.toml"))
+}
+
+fn either(own: Option<PathBuf>, for_all: &Path) -> Option<PathBuf> {
+    if own.as_ref().is_some_and(|path| path.exists()) || !for_all.exists() { own } else { Some(for_all.to_owned()) }
 }
 
 /// The flags of the profile `name`, or of the file's beginning if there is no name. `given` are the names of the flags
@@ -114,6 +126,18 @@ mod tests {
         let prefix = folder.path().to_str().unwrap().to_owned();
         let flags = flags(Some(&path), name, &given)?;
         Ok(flags.into_iter().map(|flag| flag.into_string().unwrap().replace(&prefix, "DIR")).collect())
+    }
+
+    #[test]
+    fn the_machines_file_is_read_if_the_user_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let [own, for_all] = ["own", "all"].map(|name| folder.path().join(name));
+        let chosen = || either(Some(own.clone()), &for_all);
+        assert_eq!(chosen(), Some(own.clone()));
+        fs::write(&for_all, "").unwrap();
+        assert_eq!((chosen(), either(None, &for_all)), (Some(for_all.clone()), Some(for_all.clone())));
+        fs::write(&own, "").unwrap();
+        assert_eq!(chosen(), Some(own.clone()));
     }
 
     #[test]

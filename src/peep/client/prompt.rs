@@ -119,7 +119,7 @@ const HELP: &str = "help ";
 /// The helper that rustyline calls while a line is edited. It completes phrases and their arguments, and does nothing
 /// else.
 struct PhraseHelper<'a> {
-    /// Whom to ask for arguments.
+    /// The server that is asked for arguments.
     server: Option<&'a RefCell<Connection>>,
 }
 
@@ -129,10 +129,11 @@ impl Completer for PhraseHelper<'_> {
     fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..cursor];
         let phrases = candidates(typed);
-        if !phrases.is_empty() {
+        // Behind the words of a phrase come its arguments.
+        if phrases.iter().any(|phrase| phrase.replacement.len() > typed.len()) {
             return Ok((0, phrases));
         }
-        // Between two commands nobody else uses the connection. If it is lost, the next command tells.
+        // No command is using the connection at this moment. If it is lost, the next command reports that.
         let Some(mut server) = self.server.and_then(|server| server.try_borrow_mut().ok()) else {
             return Ok((0, Vec::new()));
         };
@@ -170,8 +171,10 @@ fn arguments(before: &str, begun: &str, server: &mut Connection) -> Vec<Pair> {
         Some("<level>") => phrases::LEVELS.iter().map(ToString::to_string).collect(),
         _ => return Vec::new(),
     };
-    let fitting = values.into_iter().filter(|value| value.starts_with(begun) && is_argument(value));
-    fitting.map(|value| Pair { display: printable(&value).into_owned(), replacement: value }).collect()
+    // The value becomes part of the line on the terminal as it is.
+    let is_safe = |value: &String| printable(value) == *value;
+    let fitting = values.into_iter().filter(|value| value.starts_with(begun) && is_argument(value) && is_safe(value));
+    fitting.map(|value| Pair { display: value.clone(), replacement: value }).collect()
 }
 
 /// A field of each line that the server answers, without duplicates. A server that does not know the command offers

@@ -1,4 +1,4 @@
-//! `--stat`: a line of rates again and again, as `redis-cli --stat` prints it. The counters are those of version 1.0, so
+//! `--stat`: prints a line of rates at each interval, as `redis-cli --stat` does. The counters are those of version 1.0, so
 //! that every server has them.
 
 use std::io::Write;

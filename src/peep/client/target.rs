@@ -1,4 +1,4 @@
-//! Where a server is.
+//! The address of a server: a host and a port, or a UNIX socket.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -15,7 +15,7 @@ pub(super) struct Address {
 impl FromStr for Address {
     type Err = Infallible;
 
-    /// What is not a host and a port is a host, which the resolver then does not know.
+    /// Any text that is not `HOST:PORT` is taken for a host. If there is no such host, the resolver says so.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         let alone = |host: &str| Self { host: host.to_owned(), port: None };
         if let Some(host) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {

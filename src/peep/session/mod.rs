@@ -1,7 +1,7 @@
 //! A PEEP session on the server: reads commands, carries them out on what all sessions share, and answers.
 //!
-//! - [`serve`] is the loop. `login` is the only command before it, `commands` carries out those of version 1.0 and passes
-//!   the others on.
+//! - [`serve`] is the loop. `login` carries out `a`. `commands` carries out the commands of version 1.0 and calls the
+//!   other modules for those of version 1.1.
 //! - `about` tells about the server and its accounts, `follow` sends events.
 //! - `expire` removes expired messages, `deletions` brings back what sessions have deleted.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
@@ -21,6 +21,7 @@ use super::{Command, ErrorCode, LINE_LIMIT, Reply};
 use crate::acting;
 use crate::events::{Client, What};
 use crate::guard::{Admission, PreLoginLimits};
+use crate::net::Origin;
 use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
@@ -33,6 +34,10 @@ pub const TOO_MANY_CONNECTIONS: &str = "-9\r\n";
 /// Those of the connection.
 pub fn serve<L: Link>(link: L, shared: &Shared, admission: &Admission, client: &Client) -> io::Result<()> {
     let mut session = Session { shared, client, limits: PreLoginLimits::new(admission), role: None };
+    if let Origin::Process { uid, .. } = client.origin {
+        // The permissions of the UNIX socket say who may connect to it.
+        session.has_logged_in(&format!("uid={uid}"), Role::Admin);
+    }
     let mut lines = Lines::new(LINE_LIMIT);
     let mut output = Output::new(link);
     let login_by = Instant::now() + LOGIN_LIMIT;
@@ -86,7 +91,7 @@ struct Session<'a> {
     role: Option<Role>,
 }
 
-/// Who has logged in.
+/// The rights of the client that has logged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// May do everything.
@@ -110,11 +115,17 @@ impl Session<'_> {
             Line::Complete(line) if self.role.is_none() && Foreign::of(line).is_some() => {
                 Err(ErrorCode::UnknownCommand)
             }
-            Line::Complete(line) => {
-                Command::parse(line, self.role.is_some()).and_then(|command| self.permitted(command))
-            }
+            Line::Complete(line) => match Command::parse(line, false) {
+                Ok(login @ Command::Authenticate { .. }) if self.is_on_socket() => Ok(login),
+                _ => Command::parse(line, self.role.is_some()).and_then(|command| self.permitted(command)),
+            },
             Line::TooLong => Err(ErrorCode::BadSyntax),
         })
+    }
+
+    /// Returns true if the client has connected to the UNIX socket.
+    fn is_on_socket(&self) -> bool {
+        self.client.origin.ip().is_none()
     }
 
     /// Returns the command if the role allows it.

@@ -58,7 +58,7 @@ impl<L: Link> Session<'_, L> {
             Ok(transaction) => {
                 self.output.link.set_logged_in();
                 self.ok("maildrop open");
-                return Ok(State::Transaction(transaction));
+                return Ok(State::Transaction(Box::new(transaction)));
             }
             Err(reason) => self.refuse_login(claim, &reason)?,
         }
@@ -108,7 +108,7 @@ impl<L: Link> Session<'_, L> {
             took: claim.since.elapsed(),
             scan: scan.elapsed(),
         });
-        Ok(Transaction { maildrop, lock, acting })
+        Ok(Transaction { maildrop: Box::new(maildrop), lock, acting })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.

@@ -79,7 +79,7 @@ struct NoCommand {
 
 enum State {
     Authorization(Authorization),
-    Transaction(Transaction),
+    Transaction(Box<Transaction>),
 }
 
 /// The data of the AUTHORIZATION state.
@@ -92,7 +92,7 @@ struct Authorization {
 /// The data of the TRANSACTION state. Fields are dropped in this order: the lock is released once nothing uses the maildrop,
 /// and at last the thread gets the server's ids back.
 struct Transaction {
-    maildrop: Maildrop,
+    maildrop: Box<Maildrop>,
     lock: Lock,
     /// Under whose ids all of this is done.
     acting: ActingAs,

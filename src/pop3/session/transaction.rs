@@ -16,12 +16,12 @@ impl<L: Link> Session<'_, L> {
     /// Carries out a command in the TRANSACTION state.
     pub(super) fn transaction(
         &mut self,
-        mut state: Transaction,
+        mut state: Box<Transaction>,
         command: Result<Command, NoCommand>,
     ) -> Result<State, End> {
         match command {
             Ok(Command::Quit) => {
-                self.update(state)?;
+                self.update(*state)?;
                 return self.quit();
             }
             Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),

@@ -17,7 +17,7 @@ impl<L: Link> Session<'_, L> {
         }
         let Transaction { maildrop, lock, acting } = state;
         let update = if maildrop.needs_update() && lock.is_exclusive() {
-            lock.commit(maildrop)
+            lock.commit(*maildrop)
         } else if maildrop.marked() == 0 {
             Update::default()
         } else {

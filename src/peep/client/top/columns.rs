@@ -8,7 +8,7 @@ use crate::printable::printable;
 /// One column.
 pub(super) struct Column {
     pub(super) heading: &'static str,
-    /// The width on a narrow and on a wide terminal. The user's column takes what is left.
+    /// The width on a narrow and on a wide terminal. The user's column gets the remaining width.
     pub(super) widths: (u16, u16),
     pub(super) is_number: bool,
     pub(super) text: fn(&SessionLine) -> String,

@@ -1,4 +1,4 @@
-//! What `top` hears from the server: snapshots and answers over one connection, events over another.
+//! The data that `top` shows: it asks for snapshots over one connection, and follows events over another.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,22 +17,23 @@ const MOST_LINES: u64 = 10_000;
 /// The most characters of an event that are kept.
 const EVENT_LENGTH: usize = 1000;
 
-/// Updates that may wait for the screen. When it is slow, the server is read more slowly, and drops events.
+/// The most updates that wait for the screen. If the terminal is slow, the client reads more slowly, and the server drops
+/// events.
 const UPDATES: usize = 1000;
 
 /// No connection has this number, so that the answer to kicking it tells an admin from a viewer.
 const NO_CONNECTION: u64 = 0;
 
-/// What the admin wants of the server.
+/// A request of the admin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
     /// Carry out a command that changes something.
     Change(Command),
-    /// Tell about the user of a session.
+    /// Ask what is known of this user.
     About(String),
 }
 
-/// What the server has said.
+/// News from the server.
 #[derive(Debug)]
 pub(super) enum Update {
     Snapshot(Snapshot),
@@ -40,9 +41,9 @@ pub(super) enum Update {
     Event(String),
     /// What is known of a user, safe for a terminal.
     About(String, Vec<(String, String)>),
-    /// What a change has led to.
+    /// The answer to a change.
     Outcome(Result<String, ErrorCode>),
-    /// The client may only look.
+    /// The admin's name is a viewer's, who may change nothing.
     ReadOnly,
     /// The connection is lost.
     Lost(Failure),
@@ -83,14 +84,14 @@ impl Feed {
         Ok(Self { server, updates: received, requests })
     }
 
-    /// Hands over a request. While the one before is still being carried out, it is dropped: a held key must not fill a
-    /// queue of changes.
+    /// Passes on a request. It is dropped while the request before it is carried out, because a key that is held down must
+    /// not fill a queue of changes.
     pub(super) fn ask(&self, request: Request) {
         let _ = self.requests.try_send(request);
     }
 }
 
-/// The connection of a thread has ended, or the program.
+/// Why a thread ends.
 enum Ended {
     Server(Failure),
     Program,
@@ -102,7 +103,7 @@ impl From<Failure> for Ended {
     }
 }
 
-/// Tells the main thread when the thread that has it panics, so that the program does not go on without it.
+/// Tells the main thread if the thread that owns this panics. Otherwise the program would go on without new data.
 struct Guard<'a>(&'a Sender<Update>);
 
 impl Drop for Guard<'_> {

@@ -7,7 +7,7 @@ use super::feed::Request;
 use super::model::{Mode, Model};
 use crate::peep::{Command, text};
 
-/// What the admin wants, beyond another view.
+/// What is left to do after a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     End,
@@ -19,8 +19,8 @@ pub(super) const HELP: [(&str, &str); 10] = [
     ("↑ ↓ PgUp PgDn Home End", "select a session"),
     ("← → or < >", "sort by the column to the left or right"),
     ("r", "reverse the order"),
-    ("/", "show only a user's or an address's sessions"),
-    ("Enter", "all of the session, and what is known of its user"),
+    ("/", "show only the sessions of a user or an address"),
+    ("Enter", "show all fields of the session, and its user"),
     ("k", "end (kick) the session"),
     ("u", "end all sessions of its user"),
     ("b", "ban its address"),
@@ -28,13 +28,13 @@ pub(super) const HELP: [(&str, &str); 10] = [
     ("q Esc Ctrl-C", "leave"),
 ];
 
-/// Rows that PgUp and PgDn go.
+/// The number of rows that PgUp and PgDn move.
 const PAGE: isize = 10;
 
 /// The most characters that can be typed.
 const MOST_TYPED: usize = 100;
 
-/// Seconds of a ban, unless the admin types others.
+/// The seconds of a ban, unless the admin types another number.
 const BAN_SECONDS: u32 = 3600;
 
 /// Changes the model as the key says. Returns what is left to do.

@@ -12,10 +12,10 @@ use super::model::{Mode, Model};
 use crate::peep::SessionLine;
 use crate::printable::printable;
 
-/// A terminal of so many columns has room for long addresses and whole words.
+/// A terminal with at least this number of columns has room for long addresses and whole words.
 const WIDE: u16 = 120;
 
-/// Lines of events: on a terminal of 24 lines, and the part of a higher one's.
+/// The number of lines for events: at least the first number, and at least one in this many lines of the terminal.
 const FEW_EVENTS: u16 = 5;
 const PART_OF_EVENTS: u16 = 4;
 
