@@ -121,6 +121,8 @@ pub(super) enum Refusal {
     NoSuchMessage,
     /// The server cannot keep other servers out of the maildrop, so it removes nothing.
     ReadOnly,
+    /// The operator lets nobody delete messages.
+    KeepsAll,
     /// The maildrop cannot be opened.
     Maildrop(Fault),
     /// The message cannot be read: it has vanished, or the disk fails.
@@ -193,6 +195,7 @@ impl fmt::Display for Refusal {
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
             Self::NoSuchMessage => f.write_str("no such message"),
             Self::ReadOnly => write!(f, "{} the maildrop is read-only: the server cannot lock it", Fault::Permanent),
+            Self::KeepsAll => write!(f, "{} this server keeps all messages", Fault::Permanent),
             Self::Maildrop(fault) => write!(f, "{fault} the maildrop cannot be opened"),
             Self::Message(fault) => write!(f, "{fault} the message cannot be read"),
             Self::Changed => write!(f, "{} the message has changed since login", Fault::Temporary),
