@@ -50,6 +50,19 @@ fn messages_of_an_mbox_are_listed_sent_and_removed() {
 }
 
 #[test]
+fn a_file_is_an_mbox_whichever_layout_directories_have() {
+    for layout in ["auto", "maildir", "flat"] {
+        let server = Server::builder().flags(["--layout", layout]).start();
+        fs::write(mbox(server.mail()), stored("one") + &stored("two")).unwrap();
+        let mut session = server.session();
+        assert_eq!(session.listing("LIST"), ["1 21", "2 21"], "{layout}");
+        session.call("DELE 1");
+        session.quit();
+        assert_eq!(fs::read_to_string(mbox(server.mail())).unwrap(), stored("two"), "{layout}");
+    }
+}
+
+#[test]
 fn dots_and_quoted_from_lines_are_sent_as_they_are_stored() {
     let server = Server::start();
     let body = ".\n..x\n\n>From a\nFrom b\n\n\nno end";

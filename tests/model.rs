@@ -595,8 +595,11 @@ impl World {
 
     /// A kicked session removes nothing, and its maildrop is free when the admin has the answer.
     fn kick(&mut self, client: usize, by_number: bool) {
-        if self.busy == Busy::Shares {
-            return; // the user may have several sessions
+        let Some(user) = self.sessions[client].transaction.as_ref().map(|it| it.user) else { return };
+        // Where sessions share a maildrop, the admin's list does not tell which of them is this client's.
+        let has_maildrop = |session: &&Session| session.transaction.as_ref().is_some_and(|it| it.user == user);
+        if self.sessions.iter().filter(has_maildrop).count() > 1 {
+            return;
         }
         let Some(transaction) = self.sessions[client].transaction.take() else { return };
         self.note_perhaps_read(&transaction);

@@ -182,3 +182,17 @@ fn poplib_uses_the_file() {
     let output = bounded_output(&mut command);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "hello\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_signal_during_the_start_leaves_nothing() {
+    let seed = TempDir::new().unwrap();
+    fs::create_dir(seed.path().join("cur")).unwrap();
+    for number in 0..3000 {
+        fs::write(seed.path().join(format!("cur/{number}.a.h:2,")), "a\n").unwrap();
+    }
+    let mut trial = Trial::start(&["--seed", seed.path().to_str().unwrap()]);
+    eventually("the directory is there", || !trial.is_nothing_left());
+    // The server may be copying or serving now, so the exit code may be that of an error or not.
+    assert!(trial.end(Signal::TERM).is_some(), "the signal has killed the program");
+    assert!(trial.is_nothing_left());
+}

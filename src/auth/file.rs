@@ -248,6 +248,13 @@ fn log_faults(path: &Path, accounts: &Accounts, before: &Accounts) {
     if accounts.has_mark && !before.has_mark {
         log::warn!("{} begins with a byte order mark, which is skipped: save it as UTF-8 without one", path.display());
     }
+    if accounts.weak > 0 && before.weak == 0 {
+        log::warn!(
+            "{}: the passwords of {} accounts are stored in schemes that make guessing quick (MD5, SHA without salt)",
+            path.display(),
+            accounts.weak
+        );
+    }
     if accounts.faults != before.faults {
         for (line, fault) in &accounts.faults {
             log::error!("{} line {line}: {fault}", path.display());

@@ -17,6 +17,7 @@ mod file;
 mod hidden;
 mod local_client;
 mod name;
+mod old_schemes;
 mod on_disk;
 mod passwd;
 pub mod sasl;

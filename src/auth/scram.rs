@@ -1,5 +1,6 @@
 //! SCRAM-SHA-256's keys (RFC 5802 section 3, RFC 7677): what is stored instead of a password.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -54,9 +55,7 @@ impl ScramKeys {
     /// Makes the keys of a password. Client and server first prepare the password with SASLprep (RFC 4013), if it has a
     /// prepared form.
     pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: u32) -> Self {
-        let prepared = std::str::from_utf8(password).ok().and_then(|text| stringprep::saslprep(text).ok());
-        let password = prepared.as_ref().map_or(password, |text| text.as_bytes());
-        let salted: Key = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password, &salt, iterations);
+        let salted: Key = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(&prepared(password), &salt, iterations);
         let stored_key = Sha256::digest(hmac(&salted, b"Client Key")).into();
         Self { iterations, salt, stored_key, server_key: hmac(&salted, b"Server Key") }
     }
@@ -97,6 +96,15 @@ impl fmt::Display for ScramKeys {
         let [salt, stored_key, server_key] =
             [&self.salt[..], &self.stored_key, &self.server_key].map(|octets| BASE64.encode(octets));
         write!(f, "{},{salt},{stored_key},{server_key}", self.iterations)
+    }
+}
+
+/// A password as SASLprep (RFC 4013) prepares it, or as it is if it has no prepared form.
+pub(super) fn prepared(password: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(password).ok().and_then(|text| stringprep::saslprep(text).ok()) {
+        Some(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
+        Some(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+        None => Cow::Borrowed(password),
     }
 }
 

@@ -7,11 +7,14 @@ use std::str::FromStr;
 use argon2::{Algorithm, Argon2, Block, PasswordHash, Version};
 use base64::prelude::{BASE64_STANDARD as BASE64, BASE64_STANDARD_NO_PAD as BASE64_NO_PAD, Engine as _};
 use clap::ValueEnum;
+use md5::Md5;
 use sha_crypt::{PasswordHashRef, PasswordHasher, PasswordVerifier, ShaCrypt};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
+use yescrypt::Yescrypt;
 
+use super::old_schemes::{Md5Crypt, Pbkdf2, ScramSha1, cram_md5};
 use super::scram::{self, ScramKeys};
 
 /// The longest verification that is accepted, in microseconds. Without a limit one wrong line of a users file could keep
@@ -53,11 +56,19 @@ pub(super) enum Secret {
     Bcrypt(String, u32),
     /// What SCRAM-SHA-256 needs.
     Scram(ScramKeys),
+    /// `$y$`, and the memory that a verification needs, in KiB.
+    Yescrypt(String, u32),
+    Md5Crypt(Md5Crypt),
+    Pbkdf2(Pbkdf2),
+    ScramSha1(ScramSha1),
+    /// What CRAM-MD5 needs.
+    CramMd5(Vec<u8>),
 }
 
 /// The hash of a salted or plain digest.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Hash {
+    Md5,
     Sha1,
     Sha256,
     Sha512,
@@ -66,6 +77,7 @@ pub(super) enum Hash {
 impl Hash {
     fn length(self) -> usize {
         match self {
+            Self::Md5 => 16,
             Self::Sha1 => 20,
             Self::Sha256 => 32,
             Self::Sha512 => 64,
@@ -74,6 +86,7 @@ impl Hash {
 
     fn digest(self, octets: &[u8]) -> Vec<u8> {
         match self {
+            Self::Md5 => Md5::digest(octets).to_vec(),
             Self::Sha1 => Sha1::digest(octets).to_vec(),
             Self::Sha256 => Sha256::digest(octets).to_vec(),
             Self::Sha512 => Sha512::digest(octets).to_vec(),
@@ -84,8 +97,10 @@ impl Hash {
 /// Why a password field cannot be used. The texts do not contain any part of the hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadSecret {
-    /// It does not begin with `{SCHEME}`.
+    /// It begins neither with `{SCHEME}` nor as a hash of crypt(3).
     NoScheme,
+    /// It is that of an account of the system without a login by password: `!` or `*`.
+    Locked,
     /// The scheme is not supported.
     UnknownScheme(String),
     /// The rest of the field is not valid for the scheme.
@@ -98,6 +113,7 @@ impl fmt::Display for BadSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoScheme => f.write_str("the password has no {SCHEME} in front"),
+            Self::Locked => f.write_str("the account has no login by password"),
             Self::UnknownScheme(scheme) => write!(f, "the scheme {scheme:?} is not supported"),
             Self::Malformed(scheme) => write!(f, "the password is not in the form of {scheme}"),
             Self::TooCostly(scheme) => write!(f, "the parameters of {scheme} ask for too much time or memory"),
@@ -113,7 +129,9 @@ impl Secret {
 
     /// Reads a password field.
     pub(super) fn parse(field: &[u8]) -> Result<Self, BadSecret> {
-        let (scheme, stored) = split(field).ok_or(BadSecret::NoScheme)?;
+        // Without a scheme it is a hash of crypt(3), as in /etc/shadow.
+        let of_crypt = field.first().is_some_and(|octet| b"$!*".contains(octet)).then_some(("CRYPT", field));
+        let (scheme, stored) = split(field).or(of_crypt).ok_or(BadSecret::NoScheme)?;
         let scheme = scheme.to_ascii_uppercase();
         let (name, encoding) = scheme.split_once('.').unwrap_or((&scheme, ""));
         let malformed = || BadSecret::Malformed(scheme.clone());
@@ -141,7 +159,14 @@ impl Secret {
             "SHA512-CRYPT" => text().filter(|text| text.starts_with("$6$")).and_then(Self::sha_crypt),
             "SHA256-CRYPT" => text().filter(|text| text.starts_with("$5$")).and_then(Self::sha_crypt),
             "BLF-CRYPT" => text().and_then(Self::bcrypt),
-            "CRYPT" => text().and_then(|text| Self::sha_crypt(text).or_else(|| Self::bcrypt(text))),
+            "CRYPT" if octets.starts_with(b"!") || octets.starts_with(b"*") => return Err(BadSecret::Locked),
+            "CRYPT" => text().and_then(Self::crypt),
+            "MD5-CRYPT" => text().and_then(Md5Crypt::parse).map(Self::Md5Crypt),
+            "PBKDF2" => text().and_then(|text| Pbkdf2::parse(text, hex)).map(Self::Pbkdf2),
+            "SCRAM-SHA-1" => text().and_then(ScramSha1::parse).map(Self::ScramSha1),
+            "CRAM-MD5" => hex(octets).filter(|states| states.len() == 32).map(Self::CramMd5),
+            "SMD5" => digest(Hash::Md5, true),
+            "LDAP-MD5" | "PLAIN-MD5" => digest(Hash::Md5, false),
             "SSHA512" => digest(Hash::Sha512, true),
             "SSHA256" => digest(Hash::Sha256, true),
             "SSHA" => digest(Hash::Sha1, true),
@@ -182,6 +207,19 @@ impl Secret {
         whole.then(|| Self::ShaCrypt(text.to_owned(), rounds))
     }
 
+    /// A hash of crypt(3) in any of the forms that are supported.
+    fn crypt(text: &str) -> Option<Self> {
+        let md5_crypt = || Md5Crypt::parse(text).map(Self::Md5Crypt);
+        Self::sha_crypt(text).or_else(|| Self::bcrypt(text)).or_else(|| Self::yescrypt(text)).or_else(md5_crypt)
+    }
+
+    fn yescrypt(text: &str) -> Option<Self> {
+        let params: yescrypt::Params = text.strip_prefix("$y$")?.split('$').next()?.parse().ok()?;
+        let whole = text.split('$').count() == 5 && text.rsplit('$').next().is_some_and(|hash| hash.len() == 43);
+        let octets = params.n().saturating_mul(u64::from(params.r())).saturating_mul(128);
+        whole.then(|| Self::Yescrypt(text.to_owned(), u32::try_from(octets / 1024).unwrap_or(u32::MAX)))
+    }
+
     fn bcrypt(text: &str) -> Option<Self> {
         // $2x$ marks hashes made by a faulty version of bcrypt, which are not safe.
         let known = ["$2y$", "$2b$", "$2a$"].iter().any(|prefix| text.starts_with(prefix));
@@ -198,6 +236,11 @@ impl Secret {
             Self::ShaCrypt(text, _) => ShaCrypt::default().verify_password(password, text.as_str()).is_ok(),
             Self::Bcrypt(text, _) => bcrypt::verify(password, text).unwrap_or(false),
             Self::Scram(keys) => keys.match_password(password),
+            Self::Yescrypt(text, _) => yescrypt_matches(text, password),
+            Self::Md5Crypt(hash) => hash.matches(password),
+            Self::Pbkdf2(hash) => hash.matches(password),
+            Self::ScramSha1(keys) => keys.matches(password),
+            Self::CramMd5(states) => cram_md5(password).ct_eq(states).into(),
         }
     }
 
@@ -205,7 +248,11 @@ impl Secret {
     /// refuse fields with absurd costs.
     pub(super) fn cost(&self) -> u64 {
         match self {
-            Self::Readable(_) | Self::Digest(..) => 1,
+            Self::Readable(_) | Self::Digest(..) | Self::CramMd5(_) => 1,
+            Self::Yescrypt(_, kib) => u64::from(*kib) * 3,
+            Self::Md5Crypt(_) => 300,
+            Self::Pbkdf2(hash) => u64::from(hash.rounds) / 2,
+            Self::ScramSha1(keys) => u64::from(keys.iterations) / 2,
             Self::Argon2(hash) => {
                 argon2::Params::try_from(&**hash).map_or(0, |p| u64::from(p.m_cost()) * u64::from(p.t_cost()) / 2)
             }
@@ -223,7 +270,17 @@ impl Secret {
     fn memory(&self) -> u32 {
         match self {
             Self::Argon2(hash) => argon2::Params::try_from(&**hash).map_or(u32::MAX, |params| params.m_cost()),
+            Self::Yescrypt(_, kib) => *kib,
             _ => 0,
+        }
+    }
+
+    /// Returns whether the password can be guessed quickly from what is stored: a digest without a salt, or one of MD5.
+    pub(super) fn is_weak(&self) -> bool {
+        match self {
+            Self::Digest(hash, _, salt) => salt.is_empty() || matches!(hash, Hash::Md5),
+            Self::Md5Crypt(_) | Self::CramMd5(_) => true,
+            _ => false,
         }
     }
 
@@ -257,6 +314,10 @@ fn split(field: &[u8]) -> Option<(&str, &[u8])> {
     let scheme = std::str::from_utf8(field[..end].strip_prefix(b"{")?).ok()?;
     let plain = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
     plain.then_some((scheme, &field[end + 1..]))
+}
+
+fn yescrypt_matches(text: &str, password: &[u8]) -> bool {
+    <Yescrypt as PasswordVerifier<str>>::verify_password(&Yescrypt::default(), password, text).is_ok()
 }
 
 fn argon2_matches(hash: &PasswordHash, password: &[u8]) -> Option<bool> {
@@ -409,6 +470,49 @@ mod tests {
         }
     }
 
+    /// Fields of Dovecot 2.3.19's `doveadm pw`, and lines of /etc/shadow.
+    #[test]
+    fn fields_of_older_programs_are_accepted() {
+        for field in [
+            "{MD5-CRYPT}$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.",
+            "{CRYPT}$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.",
+            "$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.",
+            "{PBKDF2}$1$TGC/7fCfv2BRPbbe$5000$349a5afd839eca134dd6da7dacb960c9ef965950",
+            "{SCRAM-SHA-1}4096,wOEXq7XC8v1Dt8xyzZg8wg==,v9pgOkfVkLfTHHdD5N+Y3M2O+1c=,+OyBYELEWHx8jQJuiKMxrampYEo=",
+            "{SMD5}Vu/oKzAGhXDUOwgu0JO7fYCSUSc=",
+            "{LDAP-MD5}KrljkMfb40Od500MmwsXZw==",
+            "{PLAIN-MD5}2ab96390c7dbe3439de74d0c9b0b1767",
+            "{CRAM-MD5}60ebd8347e945af7703b0d59d8bfedc236234196f561c057cf5a5d5a6e58304a",
+            "{CRYPT}$y$j9T$F5Jx5fExrKuPp53xLKQ..1$PmNgGTLMFjJn.URBv11CpTEm5RwlKtPjRtztKe6.b33",
+            "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$PmNgGTLMFjJn.URBv11CpTEm5RwlKtPjRtztKe6.b33",
+        ] {
+            let secret = parse(field).unwrap_or_else(|error| panic!("{field}: {error}"));
+            assert!(secret.matches(b"hunter2"), "{field}");
+            assert!(!secret.matches(b"hunter3") && !secret.matches(b""), "{field}");
+        }
+    }
+
+    #[test]
+    fn accounts_of_the_system_without_a_password_are_locked() {
+        for field in ["!", "*", "!!", "!$6$salt$hash", "{CRYPT}!", "{CRYPT}*"] {
+            assert_eq!(parse(field).unwrap_err(), BadSecret::Locked, "{field}");
+        }
+    }
+
+    #[test]
+    fn only_quick_digests_are_weak() {
+        for (field, is_weak) in [
+            ("{PLAIN-MD5}2ab96390c7dbe3439de74d0c9b0b1767", true),
+            ("{SMD5}Vu/oKzAGhXDUOwgu0JO7fYCSUSc=", true),
+            ("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", true),
+            ("$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.", true),
+            ("{SSHA}8TwjTrfm6ER9cweFQsqCDgulWPKEfd39", false),
+            ("{PLAIN}x", false),
+        ] {
+            assert_eq!(parse(field).unwrap().is_weak(), is_weak, "{field}");
+        }
+    }
+
     #[test]
     fn schemes_are_case_insensitive() {
         assert!(parse("{plain}x").unwrap().matches(b"x"));
@@ -440,10 +544,10 @@ mod tests {
 
     #[test]
     fn an_unusable_field_is_refused_with_its_reason() {
-        for field in ["secret", "", "{}x", "{PLAIN", "PLAIN}x", "x{PLAIN}x", "$6$salt$hash", "{a b}x"] {
+        for field in ["secret", "", "{}x", "{PLAIN", "PLAIN}x", "x{PLAIN}x", "{a b}x"] {
             assert_eq!(parse(field).unwrap_err(), BadSecret::NoScheme, "{field}");
         }
-        for (field, scheme) in [("{MD5-CRYPT}$1$x$y", "MD5-CRYPT"), ("{PLAIN.rot13}x", "PLAIN.ROT13"), ("{x}", "X")] {
+        for (field, scheme) in [("{GSSAPI}x", "GSSAPI"), ("{PLAIN.rot13}x", "PLAIN.ROT13"), ("{x}", "X")] {
             assert_eq!(parse(field).unwrap_err(), BadSecret::UnknownScheme(scheme.into()), "{field}");
         }
         let argon2i =
@@ -456,8 +560,13 @@ mod tests {
             "{SHA256-CRYPT}$5$M1yPT.jMuoBPZmkD$jAumdrYch7",
             "{SHA256-CRYPT}$5$rounds=5$M1yPT.jMuoBPZmkD$jAumdrYch7.KkJjggJC6qqvTmK8Px5DYe6tGUG6oEtC",
             "{CRYPT}$1$salt$hash",
-            "{CRYPT}!",
-            "{CRYPT}*",
+            "$6$salt$hash",
+            "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$short",
+            "{MD5-CRYPT}$1$x$y",
+            "{PBKDF2}$1$salt$0$349a5afd839eca134dd6da7dacb960c9ef965950",
+            "{CRAM-MD5}60eb",
+            "{LDAP-MD5}KrljkMfb40Od500MmwsX",
+            "{SCRAM-SHA-1}4096,a,b,c",
             "{CRYPT}$2x$05$fo4ZtJ06qtxQCNjuaPwbYObJC/5Td6vfua19SxBVXAyn6p2g/5QLS",
             "{SSHA}W+upOdAqMoI4",
             "{SHA256}",

@@ -51,6 +51,8 @@ pub(super) struct Accounts {
     pub(super) some_unreadable: bool,
     /// True if an account cannot log in by SCRAM.
     pub(super) some_without_scram: bool,
+    /// How many accounts have their passwords in a scheme that makes guessing quick.
+    pub(super) weak: usize,
     /// The iterations of the first stored SCRAM keys, if there are any.
     pub(super) scram_iterations: Option<u32>,
     /// True if the file begins with a byte order mark, which some editors write.
@@ -124,24 +126,28 @@ impl Accounts {
         let some_unreadable = !secrets().all(readable);
         let some_without_scram = !secrets().all(|secret| readable(secret) || secret.scram_keys().is_some());
         self.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
+        self.weak = secrets().filter(|secret| secret.is_weak()).count();
         self.costliest = self.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
         Self { some_readable, some_unreadable, some_without_scram, ..self }
     }
 
-    fn take(&mut self, mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<(), Fault> {
+    fn take<'l>(&mut self, fields: impl Iterator<Item = &'l [u8]>) -> Result<(), Fault> {
+        let fields: Vec<&[u8]> = fields.collect();
+        // What follows the password in a line of /etc/shadow are days.
+        let mut fields = if is_of_shadow(&fields) { fields[..2].to_vec() } else { fields }.into_iter();
         let name = name(&mut fields).ok_or(Fault::Name(InvalidName))?;
         let entry = match self.by_name.entry(name) {
             Entry::Vacant(entry) => entry,
             Entry::Occupied(_) => return Err(Fault::Twice),
         };
-        let field = fields.next().map(|field| field.as_ref().to_vec());
+        let field = fields.next().map(<[u8]>::to_vec);
         let field = field.filter(|field| !field.is_empty()).ok_or(Fault::NoPassword)?;
         let secret = Secret::parse(&field).map_err(Fault::Secret)?;
         if secret.readable().is_some_and(<[u8]>::is_empty) {
             return Err(Fault::NoPassword);
         }
         let mut given = |at| {
-            let field = fields.nth(at).map(|field| field.as_ref().to_vec());
+            let field = fields.nth(at).map(<[u8]>::to_vec);
             field.filter(|field| !field.is_empty())
         };
         let [uid, gid] = [given(0), given(0)].map(|id| Some(String::from_utf8_lossy(&id?).into_owned()));
@@ -149,16 +155,21 @@ impl Accounts {
         let mut mailbox = Mailbox { home, uid, gid, location: None };
         let mut extras = Vec::new();
         for extra in fields.skip(1) {
-            if let Some(restriction) = restriction(extra.as_ref()) {
+            if let Some(restriction) = restriction(extra) {
                 return Err(Fault::Restricted(restriction));
             }
             extras.extend_from_slice(b":");
-            extras.extend_from_slice(extra.as_ref());
+            extras.extend_from_slice(extra);
         }
         mailbox.location = mail_location(&extras);
         entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox }));
         Ok(())
     }
+}
+
+/// Returns true for the fields of a line of /etc/shadow (shadow(5)): nine, of which the last seven are numbers or empty.
+fn is_of_shadow(fields: &[&[u8]]) -> bool {
+    fields.len() == 9 && fields[2..].iter().all(|field| field.iter().all(u8::is_ascii_digit))
 }
 
 /// The name, which is the first of a line's fields.
@@ -247,6 +258,16 @@ mod tests {
         let added = with_user(alone.as_bytes(), &user("eve"), "{PLAIN}e").unwrap();
         assert_eq!(added, "\u{feff}eve:{PLAIN}e\n".as_bytes());
         assert!(!Accounts::read(b"ana:{PLAIN}a\n\xef\xbb\xbfbob:{PLAIN}b\n").has_mark);
+    }
+
+    #[test]
+    fn lines_of_shadow_have_no_home() {
+        let text = b"ana:$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.:19000:0:99999:7:::\nbob:!:19000:0:99999:7:::\n\
+            eve:{PLAIN}e:1000:1000::/home/eve:::\n";
+        let accounts = Accounts::read(text);
+        assert_eq!(accounts.by_name[&user("ana")].mailbox, Mailbox::default());
+        assert_eq!(accounts.by_name[&user("eve")].mailbox.home, Some("/home/eve".into()));
+        assert_eq!(accounts.faults, [(2, Fault::Secret(BadSecret::Locked))]);
     }
 
     #[test]

@@ -188,7 +188,12 @@ pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)
             Err(error) => return Err(error),
         }
     }
-    if folders.is_empty() && !layouts.is_always_maildir() && !location.is_maildir_folder() {
+    if folders.is_empty() && layouts.is_always_maildir() && !location.is_maildir_folder() {
+        // A file is an mbox, whichever layout directories have.
+        if let Look::File = root.look(location)? {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+    } else if folders.is_empty() && !location.is_maildir_folder() {
         match root.directory(location.path()) {
             Ok(directory) => {
                 layouts.refuse_home(&directory.named(location.user().as_str())?)?;
@@ -215,9 +220,6 @@ pub(super) fn lock_folder(location: &Location, lock: &str) -> io::Result<Option<
             }
         }
     }
-    if layouts.is_always_maildir() {
-        return Ok(None);
-    }
     let directory = match root.look(location)? {
         Look::Nothing => return Ok(None),
         Look::File => {
@@ -226,6 +228,9 @@ pub(super) fn lock_folder(location: &Location, lock: &str) -> io::Result<Option<
         }
         Look::Directory(directory) => directory,
     };
+    if layouts.is_always_maildir() {
+        return Ok(None);
+    }
     layouts.refuse_home(&directory)?;
     // A lock file from an earlier session shows that the directory was accepted then. The session's own listing checks
     // it again.
