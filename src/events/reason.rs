@@ -55,6 +55,8 @@ pub enum Reason {
     BusyAddress,
     /// Too many passwords are being verified.
     BusyVerifier,
+    /// An account source cannot be asked at present.
+    Unavailable,
     /// The client may not send a password without TLS.
     NoTls,
     /// The exchange of AUTH was not completed.
@@ -85,17 +87,19 @@ impl Reason {
             Denied::Credentials => Self::Credentials(users.explain(name)),
             Denied::OtherUser => Self::Credentials(Wrong::OtherUser),
             Denied::Busy => Self::BusyVerifier,
+            Denied::Unavailable => Self::Unavailable,
         }
     }
 
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 10] = [
+    pub const CLASSES: [&'static str; 11] = [
         "unknown-user",
         "wrong-password",
         "wrong-line",
         "other-user",
         "penalty",
         "busy",
+        "unavailable",
         "no-tls",
         "exchange",
         "in-use",
@@ -112,6 +116,7 @@ impl Reason {
             Self::Credentials(Wrong::OtherUser) => "other-user",
             Self::Penalty(_) => "penalty",
             Self::BusyAddress | Self::BusyVerifier => "busy",
+            Self::Unavailable => "unavailable",
             Self::NoTls => "no-tls",
             Self::Exchange(_) => "exchange",
             Self::InUse(_) | Self::InUseElsewhere(_) => "in-use",
@@ -122,7 +127,7 @@ impl Reason {
     /// The level of the line in the log.
     pub(super) fn level(&self) -> Level {
         match self {
-            Self::Maildrop(_) => Level::Error,
+            Self::Maildrop(_) | Self::Unavailable => Level::Error,
             _ => Level::Warn,
         }
     }
@@ -141,6 +146,7 @@ impl fmt::Display for Reason {
             Self::Penalty(penalty) => write!(f, "too many failed logins, for {penalty}"),
             Self::BusyAddress => f.write_str("too many logins at once from the client's address"),
             Self::BusyVerifier => f.write_str("too many passwords are being verified"),
+            Self::Unavailable => f.write_str("the account source cannot be asked at present"),
             Self::NoTls => f.write_str("no TLS"),
             Self::Exchange(failure) => failure.fmt(f),
             Self::InUse(holder) => write!(f, "the maildrop is locked by {holder}"),
