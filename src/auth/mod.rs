@@ -34,7 +34,7 @@ pub use local_client::user_of_local_client;
 pub use name::{InvalidName, UserName};
 pub use passwd::make_field;
 pub use secret::Scheme;
-pub use text::Mailbox;
+pub use text::{MailFormat, MailLocation, Mailbox};
 pub use users::{Abilities, Denied, NameRules, Unchanged, Users, UsersFile, Wrong};
 
 /// Random octets from the kernel, which cannot be predicted.
