@@ -297,7 +297,7 @@ fn wrong_arguments_are_no_findings() {
 fn the_users_file_says_whose_mail_is_where() {
     let mail = MailRoot::new();
     let elsewhere = MailRoot::new();
-    elsewhere.maildrop("b").put("1", "a\n");
+    elsewhere.maildrop("b").put("new/1.a.h", "a\n");
     mail.maildrop("ana").put("1", "a\n");
     let users = mail.path().join(".users");
     let line = format!("ana:{{PLAIN}}x\nbob:{{PLAIN}}x::::::userdb_mail=maildir:{}/b\n", elsewhere.path().display());

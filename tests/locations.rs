@@ -94,6 +94,57 @@ fn homes_and_locations_in_the_users_file_are_used() {
     assert!(refusal(&server, "ana").starts_with("[SYS/"), "an account without a home");
 }
 
+/// The users file's word counts for an account, the operator's `--layout` for the others.
+#[test]
+fn the_format_that_the_users_file_names_is_in_force() {
+    const MBOX: &str = "From a@b Thu Jan  1 00:00:00 1970\nSubject: a\n\nbody\n";
+    let place = TempDir::new().unwrap();
+    let mail = MailRoot::new();
+    mail.maildrop("flat").put("1", MESSAGE);
+    mail.maildrop("maildir").put("new/1000000000.a", MESSAGE);
+    fs::write(mail.path().join("mbox"), MBOX).unwrap();
+    let root = mail.path().display();
+    let account = |name: &str, location: &str| format!("{name}:{{PLAIN}}pass::::{root}/gone::userdb_mail={location}\n");
+    let mut lines = vec![account("homeless", "maildir:~/Maildir")];
+    for (name, path) in
+        [("flat", "flat"), ("maildir", "maildir"), ("file", "mbox"), ("gone", "gone/a/b"), ("none", "none")]
+    {
+        lines.push(account(&format!("maildir-{name}"), &format!("maildir:{root}/{path}")));
+        lines.push(account(&format!("mbox-{name}"), &format!("mbox:{root}/{path}")));
+    }
+    let users = place.path().join("users");
+    fs::write(&users, lines.concat() + "flat:{PLAIN}pass\nmaildir:{PLAIN}pass\n").unwrap();
+    for layout in ["auto", "flat", "maildir"] {
+        let server = Server::builder().users_file(&users).mail(&mail).flags(["--layout", layout]).start();
+        // The Maildir has an index from the second login on.
+        for _ in 0..2 {
+            assert_eq!(stat(&server, "maildir-maildir"), "1 20", "{layout}");
+        }
+        assert_eq!(stat(&server, "mbox-file"), "1 20", "{layout}");
+        let empty = ["maildir-flat", "maildir-gone", "mbox-gone", "maildir-none", "mbox-none", "homeless"];
+        for name in empty.into_iter().chain(empty) {
+            assert_eq!(stat(&server, name), "0 0", "{name} {layout}");
+        }
+        for (name, why) in [
+            ("maildir-file", "the users file says that it is a Maildir, but it is a file"),
+            ("mbox-flat", "the users file says that it is an mbox, but it is a directory"),
+            ("mbox-maildir", "the users file says that it is an mbox, but it is a directory"),
+        ] {
+            assert!(refusal(&server, name).starts_with("[SYS/PERM]"), "{name} {layout}");
+            server.expect_log("ERROR", why);
+        }
+        server.expect_log("WARN", "\"maildir-flat\" has an empty maildrop because \"flat\" is no Maildir");
+        server.expect_log("WARN", "\"maildir-none\" has an empty maildrop because \"none\" does not exist");
+        for name in empty {
+            let warning = format!("\"{name}\" has an empty maildrop because");
+            assert_eq!(server.stderr().matches(&warning).count(), 1, "{name} {layout}");
+        }
+        assert_eq!(stat(&server, "flat"), if layout == "maildir" { "0 0" } else { "1 20" });
+        assert_eq!(stat(&server, "maildir"), if layout == "flat" { "0 0" } else { "1 20" });
+    }
+    assert!(!mail.path().join("gone").exists() && !mail.path().join(".none.pop3d-index").exists());
+}
+
 #[test]
 fn a_symbolic_link_of_the_operator_is_followed() {
     let elsewhere = MailRoot::new();

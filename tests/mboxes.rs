@@ -303,5 +303,7 @@ fn a_server_finishes_at_its_start_what_a_killed_one_has_left() {
     // Nobody logs in.
     let _server = Server::builder().mail(&mail).start();
     eventually("journal and lock are gone", || !journal.exists() && !lock.exists());
-    assert!(self::names(&mbox(&mail)) == others);
+    // A journal that was not complete means that the removal had not begun.
+    let left = self::names(&mbox(&mail));
+    assert!(left == others || left == names, "{} messages", left.len());
 }

@@ -42,7 +42,7 @@ pub use outcome::{Denied, Unchanged, Wrong};
 pub use passwd::make_field;
 pub use secret::Scheme;
 pub use source::Login;
-pub use text::Mailbox;
+pub use text::{MailFormat, MailLocation, Mailbox};
 pub use users::{Abilities, Users};
 pub use users_file::UsersFile;
 

@@ -36,8 +36,26 @@ pub struct Mailbox {
     pub uid: Option<String>,
     /// The account's gid, as a number or as the name of a group.
     pub gid: Option<String>,
-    /// The location that the field `userdb_mail` gives, as a template.
-    pub location: Option<PathBuf>,
+    /// The location that the field `userdb_mail` gives.
+    pub location: Option<MailLocation>,
+}
+
+/// The location of one account's mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailLocation {
+    /// The format, which counts whatever layout the operator has chosen for all maildrops.
+    pub format: MailFormat,
+    /// The path, as a template.
+    pub path: PathBuf,
+}
+
+/// The format that a location in the users file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailFormat {
+    /// A directory of which only the files in new/ and cur/ are messages.
+    Maildir,
+    /// A file with all messages.
+    Mbox,
 }
 
 /// The accounts of a users file.
@@ -197,15 +215,16 @@ fn path(octets: &[u8]) -> PathBuf {
 /// Returns the location in an account's extra fields, which is `userdb_mail=maildir:PATH` or `userdb_mail=mbox:PATH`. In it,
 /// `~/` stands for the home directory. If an mbox location has `INBOX=PATH`, that path is the result, because the other one
 /// is for folders.
-fn mail_location(extras: &[u8]) -> Option<PathBuf> {
+fn mail_location(extras: &[u8]) -> Option<MailLocation> {
     let mut fields = extras.split(|&octet| octet == b' ' || octet == b'\t');
     let value = fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))?;
-    let value = value.strip_prefix(b"maildir:").or_else(|| value.strip_prefix(b"mbox:"))?;
+    let formats = [(&b"maildir:"[..], MailFormat::Maildir), (b"mbox:", MailFormat::Mbox)];
+    let (value, format) = formats.into_iter().find_map(|(name, format)| Some((value.strip_prefix(name)?, format)))?;
     let mut parts = value.split(|&octet| octet == b':');
     let first = parts.next()?;
     let location = parts.find_map(|part| part.strip_prefix(b"INBOX=")).unwrap_or(first);
     let in_home = location.strip_prefix(b"~/").map(|rest| [b"%h/", rest].concat());
-    Some(path(&in_home.unwrap_or_else(|| location.to_vec())))
+    Some(MailLocation { format, path: path(&in_home.unwrap_or_else(|| location.to_vec())) })
 }
 
 fn restriction(extra: &[u8]) -> Option<&'static str> {
@@ -321,7 +340,8 @@ mod tests {
         let accounts = Accounts::read(text);
         let found = |name: &str| {
             let Mailbox { home, location, .. } = accounts.by_name[&user(name)].mailbox.as_ref().clone();
-            [home, location].map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
+            [home, location.map(|location| location.path)]
+                .map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
         };
         let expected = |home: Option<&str>, location: Option<&str>| [home, location].map(|it| it.map(str::to_owned));
         assert_eq!(found("a"), expected(None, None));
@@ -335,6 +355,9 @@ mod tests {
         assert_eq!(found("d"), expected(Some("/d"), Some("/var/mail/%u")));
         assert_eq!(found("e"), expected(None, Some("/srv/%d/%n")));
         assert_eq!(found("f"), expected(None, None));
+        let format = |name: &str| Some(accounts.by_name[&user(name)].mailbox.location.as_ref()?.format);
+        let (maildir, mbox) = (Some(MailFormat::Maildir), Some(MailFormat::Mbox));
+        assert_eq!(["b", "c", "d", "e", "f"].map(format), [None, maildir, mbox, maildir, None]);
     }
 
     #[test]

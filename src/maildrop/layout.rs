@@ -19,6 +19,7 @@ use super::message::Folder;
 use super::root::Look;
 use super::trash::Deletes;
 use super::with_folders::FolderName;
+use crate::auth::MailFormat;
 
 /// The layout of maildrops, as the operator chose it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -171,6 +172,20 @@ fn no_mail(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
+/// Returns what is at the location.
+///
+/// # Errors
+/// When it cannot be examined, or has another format than the users file names.
+fn look(location: &Location) -> io::Result<Look> {
+    let found = location.root().look(location)?;
+    let why = match (location.named_format(), &found) {
+        (Some(MailFormat::Mbox), Look::Directory(_)) => "the users file says that it is an mbox, but it is a directory",
+        (Some(MailFormat::Maildir), Look::File) => "the users file says that it is a Maildir, but it is a file",
+        _ => return Ok(found),
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
 /// Opens the directories that hold a maildrop's messages: one for a flat maildrop, one or two for a Maildir, none if
 /// the maildrop does not exist.
 ///
@@ -179,8 +194,14 @@ fn no_mail(why: &str) -> io::Error {
 pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)>> {
     let (root, layouts) = (location.root(), location.root().layouts());
     let mut folders = Vec::new();
+    if location.named_format() == Some(MailFormat::Mbox) {
+        return match look(location)? {
+            Look::File => Err(io::ErrorKind::NotADirectory.into()),
+            Look::Nothing | Look::Directory(_) => Ok(folders),
+        };
+    }
     // new/ is listed before cur/. A message that is moved in between is then seen twice, but never missed.
-    for folder in [Folder::New, Folder::Cur].into_iter().filter(|_| !layouts.is_always_flat()) {
+    for folder in [Folder::New, Folder::Cur].into_iter().filter(|_| !location.is_always_flat()) {
         match root.directory(&location.folder(folder)) {
             Ok(directory) => folders.push((folder, directory)),
             // It does not exist, or a message in a flat maildrop is called "new".
@@ -188,9 +209,9 @@ pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)
             Err(error) => return Err(error),
         }
     }
-    if folders.is_empty() && layouts.is_always_maildir() && !location.is_maildir_folder() {
+    if folders.is_empty() && location.is_always_maildir() && !location.is_maildir_folder() {
         // A file is an mbox, whichever layout directories have.
-        if let Look::File = root.look(location)? {
+        if let Look::File = look(location)? {
             return Err(io::ErrorKind::NotADirectory.into());
         }
     } else if folders.is_empty() && !location.is_maildir_folder() {
@@ -213,14 +234,14 @@ pub(super) fn folders(location: &Location) -> io::Result<Vec<(Folder, Directory)
 /// When the directory is refused as a maildrop, or cannot be examined.
 pub(super) fn lock_folder(location: &Location, lock: &str) -> io::Result<Option<Folder>> {
     let (root, layouts) = (location.root(), location.root().layouts());
-    if !layouts.is_always_flat() {
+    if !location.is_always_flat() && location.named_format() != Some(MailFormat::Mbox) {
         for folder in [Folder::Cur, Folder::New] {
             if root.has_directory(&location.folder(folder))? {
                 return Ok(Some(folder));
             }
         }
     }
-    let directory = match root.look(location)? {
+    let directory = match look(location)? {
         Look::Nothing => return Ok(None),
         Look::File => {
             mbox::refuse_other_file(location)?;
@@ -228,7 +249,7 @@ pub(super) fn lock_folder(location: &Location, lock: &str) -> io::Result<Option<
         }
         Look::Directory(directory) => directory,
     };
-    if layouts.is_always_maildir() {
+    if location.is_always_maildir() {
         return Ok(None);
     }
     layouts.refuse_home(&directory)?;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::directory::Directory;
 use super::message::{FilePath, Folder};
 use super::root::{Root, RootId};
-use crate::auth::UserName;
+use crate::auth::{MailFormat, UserName};
 
 /// What distinguishes a maildrop from others: the directory beneath which it is opened, and its path there.
 pub(super) type Key = (RootId, Vec<u8>);
@@ -26,23 +26,43 @@ struct Parts {
     user: UserName,
     /// True if it is a folder of a Maildir, and so a Maildir itself.
     is_folder: bool,
+    /// The format that the users file names, which then counts instead of the operator's choice for all maildrops.
+    format: Option<MailFormat>,
 }
 
 impl Location {
-    pub(super) fn new(root: Arc<Root>, path: Vec<u8>, user: UserName) -> Self {
-        Self(Arc::new(Parts { root, path, user, is_folder: false }))
+    pub(super) fn new(root: Arc<Root>, path: Vec<u8>, user: UserName, format: Option<MailFormat>) -> Self {
+        Self(Arc::new(Parts { root, path, user, is_folder: false, format }))
     }
 
     /// The location of a folder of this Maildir (Maildir++).
     pub(super) fn maildir_folder(&self, name: &str) -> Self {
         let path = [self.path(), b"/.", name.as_bytes()].concat();
         let (root, user) = (Arc::clone(&self.0.root), self.user().clone());
-        Self(Arc::new(Parts { root, path, user, is_folder: true }))
+        Self(Arc::new(Parts { root, path, user, is_folder: true, format: self.0.format }))
     }
 
     /// Returns true if it is a folder of a Maildir.
     pub(super) fn is_maildir_folder(&self) -> bool {
         self.0.is_folder
+    }
+
+    /// Returns true if a directory here is never a Maildir.
+    pub(super) fn is_always_flat(&self) -> bool {
+        self.0.format.is_none() && self.root().layouts().is_always_flat()
+    }
+
+    /// Returns true if a directory here is never a flat maildrop.
+    pub(super) fn is_always_maildir(&self) -> bool {
+        match self.0.format {
+            Some(format) => format == MailFormat::Maildir,
+            None => self.root().layouts().is_always_maildir(),
+        }
+    }
+
+    /// The format that the users file names for this maildrop.
+    pub(super) fn named_format(&self) -> Option<MailFormat> {
+        self.0.format
     }
 
     /// The user whose maildrop it is.
@@ -59,7 +79,7 @@ impl Location {
         let path = self.path();
         let end = memchr::memchr(b'/', path).unwrap_or(path.len());
         let (root, name) = self.root().follow(&path[..end])?;
-        Ok(Self::new(Arc::new(root), [&name, &path[end..]].concat(), self.user().clone()))
+        Ok(Self::new(Arc::new(root), [&name, &path[end..]].concat(), self.user().clone(), self.0.format))
     }
 
     /// The same maildrop, behind a link if the operator has made one there. A session's lock has this location already.
@@ -159,5 +179,57 @@ impl OwnFiles {
     pub(super) fn replace(&self, directory: &Directory, name: &[u8]) -> io::Result<File> {
         let _ = directory.unlink(name);
         self.create(directory, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::create_dir;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+    use crate::auth::{MailLocation, Mailbox};
+    use crate::maildrop::MailRoot;
+
+    fn location(mail: &Path, path: &Path, format: MailFormat) -> io::Result<Location> {
+        let mailbox = Mailbox { location: Some(MailLocation { format, path: path.to_owned() }), ..Mailbox::default() };
+        MailRoot::open(mail.to_owned()).unwrap().location_of("ana".parse().unwrap(), &mailbox)
+    }
+
+    #[test]
+    fn the_named_format_is_that_of_a_links_target_and_of_folders() {
+        let mail = tempfile::tempdir().unwrap();
+        create_dir(mail.path().join("target")).unwrap();
+        symlink("target", mail.path().join("link")).unwrap();
+        let link = location(mail.path(), &mail.path().join("link"), MailFormat::Maildir).unwrap();
+        let target = link.behind_link().unwrap();
+        assert_eq!(target.path(), b"target");
+        for location in [&link, &target, &target.maildir_folder("Junk")] {
+            assert_eq!(location.named_format(), Some(MailFormat::Maildir));
+            assert!(location.is_always_maildir() && !location.is_always_flat());
+        }
+        let mbox = location(mail.path(), &mail.path().join("mbox"), MailFormat::Mbox).unwrap();
+        assert!(!mbox.is_always_maildir() && !mbox.is_always_flat());
+    }
+
+    #[test]
+    fn directories_above_an_accounts_own_location_may_be_missing() {
+        let mail = tempfile::tempdir().unwrap();
+        let of = |below: &str| location(mail.path(), &mail.path().join(below), MailFormat::Mbox);
+        let here = of("mbox").unwrap();
+        assert_eq!(here.path(), b"mbox");
+        for (below, path) in [("a/mbox", "a/mbox"), ("a/b/%u/c", "a/b/ana/c")] {
+            let location = of(below).unwrap();
+            assert_eq!((location.root().id(), location.path()), (here.root().id(), path.as_bytes()), "{below}");
+        }
+        // A path through a file does not exist for another reason than that nothing has been delivered yet.
+        std::fs::write(mail.path().join("file"), "").unwrap();
+        assert_eq!(of("file/a/mbox").unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        // The same with a path relative to the working directory, and directly below the root.
+        for absent in ["absent-directory/mbox", "/absent-directory/mbox"] {
+            let location = location(mail.path(), Path::new(absent), MailFormat::Mbox).unwrap();
+            assert_eq!(location.path(), b"absent-directory/mbox");
+        }
     }
 }

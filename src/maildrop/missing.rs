@@ -1,5 +1,5 @@
-//! Warns of maildrops that do not exist. Their users see an empty maildrop, which may be right, as before the first
-//! delivery, or a mistake in the location.
+//! Warns of maildrops that do not exist, and of directories that have to be Maildirs and are none. Their users see an empty
+//! maildrop, which may be right, as before the first delivery, or a mistake in the location.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -23,7 +23,12 @@ pub(super) fn warn(location: &Location) {
     static WARNED: Mutex<Option<Warned>> = Mutex::new(None);
     if is_due(WARNED.lock().get_or_insert_default(), location.user(), Instant::now()) {
         let (user, path) = (location.user().as_str(), root::display(location.path()));
-        log::warn!("{user:?} has an empty maildrop because {path} does not exist in the mail directory");
+        let why = if location.root().has(location.path()) {
+            "is no Maildir: it has neither new/ nor cur/"
+        } else {
+            "does not exist in the mail directory"
+        };
+        log::warn!("{user:?} has an empty maildrop because {path} {why}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::directory::Directory;
 use super::expiry::Expiry;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
+use super::is_missing;
 use super::layout::Layouts;
 use super::location::{Location, OwnFiles};
 use super::system;
@@ -96,7 +97,9 @@ impl MailRoot {
     #[must_use]
     pub fn is_in_home(&self, mailbox: &Mailbox) -> bool {
         match &mailbox.location {
-            Some(location) => Template::parse(location).is_ok_and(|template| template.fixed == Fixed::Home),
+            Some(location) => {
+                Template::of_one_maildrop(&location.path).is_ok_and(|template| template.fixed == Fixed::Home)
+            }
             None => self.template.fixed == Fixed::Home,
         }
     }
@@ -109,34 +112,41 @@ impl MailRoot {
         self.location_of(user, &Mailbox::default())
     }
 
-    /// The location of the maildrop of `user`: the one that the account names, or else the one of the template.
+    /// The location of the maildrop of `user`: the one that the account names, or else the one of the template. The
+    /// directories above it may be missing if they are the account's own.
     ///
     /// # Errors
     /// When a directory cannot be opened, when the template needs a home and the account has none, and when the name does
     /// not fit into the template.
     pub fn location_of(&self, user: UserName, mailbox: &Mailbox) -> io::Result<Location> {
-        let root = |template: &Template| -> io::Result<Arc<Root>> {
-            match &template.fixed {
-                Fixed::Directory(path) => Ok(Arc::new(Root::open(path, &self.layouts)?)),
+        let below_own = |template: &Template| -> io::Result<(Arc<Root>, Vec<u8>)> {
+            let path = template.expand(user.as_str())?;
+            let (directory, opened) = match &template.fixed {
+                Fixed::Directory(directory) => (directory, Root::open(directory, &self.layouts)),
                 Fixed::Home => {
                     let home = mailbox.home.as_ref().ok_or_else(|| {
                         let why =
                             "the location of maildrops begins with %h, and the users file has no home for the user";
                         io::Error::new(io::ErrorKind::InvalidInput, why)
                     })?;
-                    Ok(Arc::new(Root::open_home(home, &self.layouts)?))
+                    (home, Root::open_home(home, &self.layouts))
                 }
+            };
+            match opened {
+                Err(error) if is_missing(&error) => {
+                    let (root, missing) = Root::open_above(directory, &self.layouts)?;
+                    Ok((Arc::new(root), [&missing, &b"/"[..], &path].concat()))
+                }
+                root => Ok((Arc::new(root?), path)),
             }
         };
+        let format = mailbox.location.as_ref().map(|location| location.format);
         let (root, path) = match (&mailbox.location, &self.directory) {
-            (Some(location), _) => {
-                let template = Template::of_one_maildrop(location)?;
-                (root(&template)?, template.expand(user.as_str())?)
-            }
+            (Some(location), _) => below_own(&Template::of_one_maildrop(&location.path)?)?,
             (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
-            (None, None) => (root(&self.template)?, self.template.expand(user.as_str())?),
+            (None, None) => below_own(&self.template)?,
         };
-        Ok(Location::new(root, path, user))
+        Ok(Location::new(root, path, user, format))
     }
 
     /// The directory that the path names now. It may have been replaced since it was last opened, for example by a
@@ -189,6 +199,18 @@ impl Root {
     /// because the users file belongs to the operator.
     fn open_home(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
         Self::new(fs::openat(CWD, path, SEARCH, Mode::empty())?, layouts)
+    }
+
+    /// Opens the nearest existing directory above `path`, which does not exist. Returns the missing part of the path, too.
+    /// System directories are not refused, because there is nothing of the maildrop in them.
+    fn open_above(path: &Path, layouts: &Arc<Layouts>) -> io::Result<(Self, Vec<u8>)> {
+        let mut above = path.ancestors().skip(1).map(|it| if it.as_os_str().is_empty() { Path::new(".") } else { it });
+        let missing = |above: &Path| path.strip_prefix(above).unwrap_or(path).as_os_str().as_bytes().to_vec();
+        let found = above.find_map(|above| match Self::open_home(above, layouts) {
+            Err(error) if is_missing(&error) => None,
+            root => Some(root.map(|root| (root, missing(above)))),
+        });
+        found.unwrap_or_else(|| Err(Errno::NOENT.into()))
     }
 
     fn new(directory: OwnedFd, layouts: &Arc<Layouts>) -> io::Result<Self> {

@@ -26,6 +26,7 @@ use super::measure::{self, is_exhaustion};
 use super::message::{Content, FilePath, Folder, Message};
 use super::name;
 use super::root;
+use crate::auth::MailFormat;
 
 /// How often a maildrop is listed at most if other programs change it meanwhile. A listing may miss a file that is
 /// renamed during it.
@@ -48,7 +49,7 @@ pub(super) fn are_unchanged(location: &Location, stamps: Stamps, now: i64) -> bo
         Err(error) => error.kind() == io::ErrorKind::NotFound && stamp.is_none(),
     };
     let [new, cur] = stamps;
-    if root.layouts().is_always_flat() {
+    if location.is_always_flat() || location.named_format() == Some(MailFormat::Mbox) {
         return false; // the index was written when the operator had chosen another layout
     }
     // Without new/ and cur/ it is a flat maildrop.

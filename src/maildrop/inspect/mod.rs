@@ -90,7 +90,7 @@ fn is_nothing(location: &Location) -> bool {
     match root.file_stat(location.path()) {
         Err(_) => true,
         Ok(_) => {
-            root.layouts().is_always_maildir()
+            location.is_always_maildir()
                 && root.directory(location.path()).is_ok()
                 && !root.has(&folder(Folder::New))
                 && !root.has(&folder(Folder::Cur))
