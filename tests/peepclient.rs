@@ -391,7 +391,7 @@ fn lines_at_the_prompt_are_edited_completed_and_recalled() {
         ("OK! 11\r\n", "CUR\tl\t\r"),
         ("OK! lines: 1\r\none\r\n", "add user bob secret\r"),
         ("OK!\r\n", "ad user bob secret\r"),
-        ("ERROR! Unknown", &format!("{UP}{UP}\x01\x0bdel\tbob\r")),
+        ("ERROR! Unknown", &format!("{UP}{UP}\x01\x0bdelete u\tbob\r")),
         ("ERROR! Invalid username, does not exist\r\n", "rubbish\x03"),
         ("rubbish\r\n", "maildir\rusers\rmax connections\r"), // typed ahead
         ("OK! 998\r\n", "\x04"),
