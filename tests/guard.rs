@@ -6,11 +6,9 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, eventually};
+use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, eventually, scram};
 use crate::limits::{one_at_a_time, raise_own_descriptor_limit};
 
 /// A server that limits clients of loopback as any others.
@@ -190,26 +188,6 @@ fn simultaneous_logins_with_right_passwords_are_no_guesses() {
     let user = |number: usize| (format!("user{number}"), "secret".to_owned());
     let answers = simultaneous_logins(&server, (0..60).map(user));
     assert!(answers.iter().all(|answer| answer.starts_with("+OK")), "{answers:?}");
-}
-
-/// Starts AUTH SCRAM-SHA-256 as `user` (RFC 5802). Returns the message that completes the exchange with `password`.
-fn scram(client: &mut Client, user: &str, password: &str) -> String {
-    let bare = format!("n={user},r=nonce");
-    client.send(&format!("AUTH SCRAM-SHA-256 {}", BASE64.encode(format!("n,,{bare}"))));
-    let line = client.line();
-    let challenge = String::from_utf8(BASE64.decode(line.strip_prefix("+ ").unwrap()).unwrap()).unwrap();
-    let mut fields = challenge.split(',').map(|field| &field[2..]);
-    let mut next = || fields.next().unwrap();
-    let (nonce, salt, iterations) = (next(), BASE64.decode(next()).unwrap(), next().parse().unwrap());
-    let salted: [u8; 32] = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, iterations);
-    let hmac = |key: &[u8], octets: &[u8]| {
-        Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(octets).finalize().into_bytes()
-    };
-    let without_proof = format!("c=biws,r={nonce}");
-    let client_key = hmac(&salted, b"Client Key");
-    let signature = hmac(&Sha256::digest(client_key), format!("{bare},{challenge},{without_proof}").as_bytes());
-    let proof: Vec<u8> = client_key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
-    BASE64.encode(format!("{without_proof},p={}", BASE64.encode(proof)))
 }
 
 /// A client that starts many SCRAM exchanges at once has no more guesses than one that starts a single exchange.

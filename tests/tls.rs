@@ -8,7 +8,50 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Certificate, Client, PASSWORD, Server, USER, eventually, trusting};
+use crate::harness::{Certificate, Client, PASSWORD, Server, USER, bound_scram, eventually, trusting};
+
+/// RFC 5802 section 6 and RFC 9266: the client proves that its TLS connection is the server's. TLS 1.2 and connections
+/// without TLS have no such proof, and it is not announced there.
+#[test]
+fn scram_with_channel_binding_works_over_tls_1_3() {
+    let certificate = Certificate::new();
+    let server = Server::builder().tls(&certificate).start();
+    let plus = "SCRAM-SHA-256-PLUS";
+    let announces = |client: &mut Client| client.listing("AUTH").iter().any(|mechanism| mechanism == plus);
+    assert!(!announces(&mut server.pop3()));
+    let trusted = certificate.trusted_by_tls_1_2();
+    let mut old = Client::connect(server.pop3s_address()).try_tls(&trusted).unwrap();
+    old.ok();
+    assert!(!announces(&mut old));
+    old.refused(&format!("AUTH {plus}"));
+
+    let by_pop3s = || {
+        let mut client = Client::connect(server.pop3s_address()).tls(&certificate);
+        client.ok();
+        client
+    };
+    let by_stls = || {
+        let mut client = server.pop3();
+        client.call("STLS");
+        client.tls(&certificate)
+    };
+    for connect in [&by_pop3s as &dyn Fn() -> Client, &by_stls] {
+        let mut client = connect();
+        assert!(announces(&mut client));
+        let others = connect().channel_binding();
+        let wrong = bound_scram(&mut client, plus, ("p=tls-exporter,,", &others), USER, PASSWORD);
+        client.refused(&wrong);
+        // A client that supports channel binding but was not told of it has met an attacker.
+        client.refused("AUTH SCRAM-SHA-256 eSwsbj1tcm9zZSxyPXg="); // y,,n=mrose,r=x
+        let own = client.channel_binding();
+        let right = bound_scram(&mut client, plus, ("p=tls-exporter,,", &own), USER, PASSWORD);
+        client.send(&right);
+        assert!(client.line().starts_with("+ "));
+        client.call("");
+        client.call("STAT");
+        client.quit();
+    }
+}
 
 /// Messages with every kind of line end and dot. One of them would be sent by sendfile(2) on a connection without TLS.
 fn messages() -> [Vec<u8>; 3] {

@@ -1,8 +1,8 @@
 //! The server's side of SASL exchanges (RFC 4422). It takes the client's responses and tells the session what to do
 //! next; it does no I/O.
 //!
-//! The mechanisms are PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login) and SCRAM-SHA-256 without channel binding
-//! (RFC 5802, RFC 7677). RFC 5034 tells how an exchange is transmitted in POP3.
+//! The mechanisms are PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login), and SCRAM-SHA-256 without and with channel
+//! binding (RFC 5802, RFC 7677, RFC 9266). RFC 5034 tells how an exchange is transmitted in POP3.
 
 use std::fmt;
 
@@ -23,11 +23,13 @@ pub enum Mechanism {
     Login,
     /// Client and server prove to each other that they know the password, or its keys.
     ScramSha256,
+    /// The same, and that their TLS connection is one and the same, with no one in between.
+    ScramSha256Plus,
 }
 
 impl Mechanism {
     /// All of them, in the order in which they are announced.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Login, Self::ScramSha256];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Login, Self::ScramSha256, Self::ScramSha256Plus];
 
     /// Returns the mechanism with this name, in any letter case.
     #[must_use]
@@ -46,6 +48,7 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::Login => "LOGIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
         }
     }
 }
@@ -88,6 +91,8 @@ pub enum Failure {
     NotBase64,
     /// The response does not have the mechanism's format.
     Malformed,
+    /// The client believes that the server has no channel binding. Someone has removed it from the announcement.
+    Downgraded,
     /// The line is longer than [`LINE_LIMIT`].
     TooLong,
 }
@@ -98,15 +103,21 @@ impl fmt::Display for Failure {
             Self::Cancelled => "the exchange is cancelled",
             Self::NotBase64 => "the response is not base64",
             Self::Malformed => "the response does not have the mechanism's format",
+            Self::Downgraded => "the client was not told of SCRAM-SHA-256-PLUS, which the server announced",
             Self::TooLong => "the response is too long",
         })
     }
 }
 
+/// The octets that identify a TLS connection: `tls-exporter` of RFC 9266.
+pub type Binding = [u8; 32];
+
 /// An exchange that waits for the client's next response.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     users: &'a Users,
+    /// What identifies the TLS connection, if the server has announced channel binding.
+    binding: Option<Binding>,
     state: State,
 }
 
@@ -116,7 +127,8 @@ enum State {
     LoginName,
     /// The client has given this name and has to send the password.
     LoginPassword(Vec<u8>),
-    ScramFirst,
+    /// True if the client has selected channel binding.
+    ScramFirst(bool),
     ScramFinal(ScramExchange),
     /// The server has sent its signature, and the client has to confirm it with an empty response.
     ScramEnd(Login),
@@ -127,7 +139,7 @@ enum State {
 struct ScramExchange {
     name: Vec<u8>,
     nonce: String,
-    /// The client's header in base64. The client has to repeat it.
+    /// The client's header and the channel's binding in base64. The client has to repeat it.
     header: String,
     /// Both first messages, which are part of what the proof signs.
     messages: String,
@@ -140,9 +152,16 @@ impl<'a> Exchange<'a> {
         let state = match mechanism {
             Mechanism::Plain => State::Plain,
             Mechanism::Login => State::LoginName,
-            Mechanism::ScramSha256 => State::ScramFirst,
+            Mechanism::ScramSha256 => State::ScramFirst(false),
+            Mechanism::ScramSha256Plus => State::ScramFirst(true),
         };
-        Self { users, state }
+        Self { users, binding: None, state }
+    }
+
+    /// Adds what identifies the TLS connection, if channel binding was announced on it.
+    #[must_use]
+    pub fn bound_to(self, binding: Option<Binding>) -> Self {
+        Self { binding, ..self }
     }
 
     /// Asks for the first response, if the AUTH command has none. The challenge is empty unless the mechanism has a
@@ -174,7 +193,7 @@ impl<'a> Exchange<'a> {
             State::Plain => plain(response),
             State::LoginName => self.login_name(response),
             State::LoginPassword(name) => login_text(response).map(|it| Step::Password(name, Hidden(it))),
-            State::ScramFirst => self.scram_first(response),
+            State::ScramFirst(plus) => self.scram_first(plus, response),
             State::ScramFinal(exchange) => exchange.end(self.users, response),
             State::ScramEnd(login) => response.is_empty().then_some(Step::Proven(login)),
         };
@@ -188,14 +207,18 @@ impl<'a> Exchange<'a> {
     }
 
     /// `n,,n=NAME,r=NONCE` is answered by `r=NONCE…,s=SALT,i=ITERATIONS`.
-    fn scram_first(self, response: &[u8]) -> Option<Step<'a>> {
+    fn scram_first(self, plus: bool, response: &[u8]) -> Option<Step<'a>> {
         let message = std::str::from_utf8(response).ok()?;
-        let (binding, rest) = message.split_once(',')?;
+        let (flag, rest) = message.split_once(',')?;
         let (authzid, bare) = rest.split_once(',')?;
-        // `y` means that the client supports channel binding and saw that the server does not. `p=` requires it.
-        if !matches!(binding, "n" | "y") {
-            return None;
-        }
+        // RFC 5802 section 6: `p=` selects a binding. `y` means that the client supports one and saw that the server does
+        // not.
+        let binding = match (flag, plus, &self.binding) {
+            ("p=tls-exporter", true, Some(binding)) => &binding[..],
+            ("n", false, _) | ("y", false, None) => &[],
+            ("y", false, Some(_)) => return Some(Step::Failed(Failure::Downgraded)),
+            _ => return None,
+        };
         let mut fields = bare.split(',');
         let name = scram_name(fields.next()?.strip_prefix("n=")?)?;
         let nonce = fields.next()?.strip_prefix("r=")?;
@@ -211,7 +234,7 @@ impl<'a> Exchange<'a> {
         let challenge = format!("r={nonce},s={},i={iterations}", BASE64.encode(salt));
         let exchange = ScramExchange {
             name: name.into_bytes(),
-            header: BASE64.encode(format!("{binding},{authzid},")),
+            header: BASE64.encode([flag.as_bytes(), b",", authzid.as_bytes(), b",", binding].concat()),
             messages: format!("{bare},{challenge}"),
             nonce,
         };
@@ -273,7 +296,8 @@ impl<'a> Proof<'a> {
     pub fn verify(self) -> Result<Step<'a>, Denied> {
         let (login, signature) = self.users.authenticate_scram(&self.name, self.exchange.as_bytes(), &self.proof.0)?;
         let challenge = format!("v={}", BASE64.encode(signature));
-        Ok(Step::Challenge(challenge.into_bytes(), Exchange { users: self.users, state: State::ScramEnd(login) }))
+        let state = State::ScramEnd(login);
+        Ok(Step::Challenge(challenge.into_bytes(), Exchange { users: self.users, binding: None, state }))
     }
 }
 
@@ -392,7 +416,7 @@ mod tests {
         }
 
         /// The client's last message after a challenge, and the answer that the server has to give.
-        fn last(&self, header: &str, challenge: &str) -> (String, String) {
+        fn last(&self, header: &[u8], challenge: &str) -> (String, String) {
             let field = |key: &str| challenge.split(',').find_map(|field| field.strip_prefix(key)).unwrap();
             let salt = BASE64.decode(field("s=")).unwrap();
             let salted: [u8; 32] =
@@ -408,8 +432,12 @@ mod tests {
 
         /// Plays an exchange with `header` at the beginning of the first message and `repeated` in the last one.
         fn log_in(&self, users: &Users, header: &str, repeated: &str) -> Result<UserName, String> {
+            self.log_in_by(Exchange::new(Mechanism::ScramSha256, users), header, repeated.as_bytes())
+        }
+
+        fn log_in_by(&self, exchange: Exchange<'_>, header: &str, repeated: &[u8]) -> Result<UserName, String> {
             let first = format!("{header}{}", self.bare);
-            let step = Exchange::new(Mechanism::ScramSha256, users).take(first.as_bytes());
+            let step = exchange.take(first.as_bytes());
             let Step::Challenge(challenge, exchange) = step else { return Err(format!("{step:?}")) };
             let (last, expected) = self.last(repeated, &String::from_utf8(challenge).unwrap());
             let step = match exchange.take(last.as_bytes()) {
@@ -468,6 +496,37 @@ mod tests {
             let step = Exchange::new(Mechanism::ScramSha256, &users).take(first.as_bytes());
             assert!(matches!(step, Step::Failed(Failure::Malformed)), "{first}: {step:?}");
         }
+    }
+
+    #[test]
+    fn channel_binding_proves_that_both_sides_have_the_same_tls_connection() {
+        let users = users();
+        let client = Client::new(NAME, PASSWORD);
+        let log_in = |mechanism, servers: Option<Binding>, header: &str, clients: &[u8]| {
+            let exchange = Exchange::new(mechanism, &users).bound_to(servers);
+            client.log_in_by(exchange, header, &[header.as_bytes(), clients].concat())
+        };
+        let (plus, without) = (Mechanism::ScramSha256Plus, Mechanism::ScramSha256);
+        let (own, header) = (Some([7; 32]), "p=tls-exporter,,");
+        assert_eq!(log_in(plus, own, header, &[7; 32]).unwrap().as_str(), NAME);
+        assert_eq!(log_in(plus, own, "p=tls-exporter,a=ana,", &[7; 32]).unwrap().as_str(), NAME);
+        // A client that cannot bind or does not want to may log in without.
+        assert_eq!(log_in(without, own, "n,,", b"").unwrap().as_str(), NAME);
+        // Another connection's binding, or none; another type; a header that does not fit the mechanism; no TLS.
+        for (mechanism, servers, header, clients) in [
+            (plus, own, header, &[8; 32][..]),
+            (plus, own, header, b""),
+            (plus, own, "p=tls-unique,,", &[7; 32]),
+            (plus, own, "p=,,", &[7; 32]),
+            (plus, own, "n,,", b""),
+            (plus, own, "y,,", b""),
+            (plus, None, header, b""),
+            (without, own, header, &[7; 32]),
+        ] {
+            let error = log_in(mechanism, servers, header, clients).unwrap_err();
+            assert_eq!(error, "Failed(Malformed)", "{mechanism} {header} {clients:?}");
+        }
+        assert_eq!(log_in(without, own, "y,,", b"").unwrap_err(), "Failed(Downgraded)");
     }
 
     #[test]

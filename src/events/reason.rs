@@ -23,12 +23,13 @@ pub enum Method {
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Pass,
         Self::Apop,
         Self::Auth(Mechanism::Plain),
         Self::Auth(Mechanism::Login),
         Self::Auth(Mechanism::ScramSha256),
+        Self::Auth(Mechanism::ScramSha256Plus),
     ];
 
     /// Its name, as metrics and followers have it.
@@ -40,6 +41,7 @@ impl Method {
             Self::Auth(Mechanism::Plain) => "plain",
             Self::Auth(Mechanism::Login) => "login",
             Self::Auth(Mechanism::ScramSha256) => "scram-sha-256",
+            Self::Auth(Mechanism::ScramSha256Plus) => "scram-sha-256-plus",
         }
     }
 }

@@ -248,6 +248,10 @@ impl Link for Socket<'_> {
         }
     }
 
+    fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.tls.as_ref()?.channel_binding()
+    }
+
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String> {
         let certificates = self.certificates.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let stream = &self.connection.stream;

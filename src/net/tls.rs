@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use socket2::Socket;
 
 use super::patience::patiently;
@@ -43,6 +43,15 @@ impl TlsLayer {
         let version = self.0.protocol_version().and_then(|version| version.as_str()).unwrap_or_default();
         let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
         format!("{version} {suite}")
+    }
+
+    /// Returns the octets that identify this connection (RFC 9266). With TLS 1.2 they would identify it only under
+    /// conditions, so they are those of TLS 1.3.
+    pub(super) fn channel_binding(&self) -> Option<[u8; 32]> {
+        if self.0.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        self.0.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok()
     }
 
     /// Reads decrypted octets. Returns [`io::ErrorKind::WouldBlock`] if input arrived that contains none, so that the

@@ -115,6 +115,11 @@ pub trait Link: Read + Write {
     /// The state of TLS.
     fn tls(&self) -> Tls;
 
+    /// The octets that identify the TLS connection: `tls-exporter` of RFC 9266. Only TLS 1.3 always has them.
+    fn channel_binding(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// Answers the client's TLS handshake, which has to be complete at `deadline`. Returns the version and the cipher,
     /// for the log.
     ///

@@ -687,9 +687,10 @@ pub fn sasl(octets: &[u8]) {
     let mechanism = match how & 9 {
         0 => Mechanism::Plain,
         8 => Mechanism::Login,
-        _ => Mechanism::ScramSha256,
+        1 => Mechanism::ScramSha256,
+        _ => Mechanism::ScramSha256Plus,
     };
-    let mut exchange = Exchange::new(mechanism, &USERS);
+    let mut exchange = Exchange::new(mechanism, &USERS).bound_to((how & 16 != 0).then_some([7; 32]));
     for (turn, response) in responses.split(|&octet| octet == b'\n').enumerate() {
         let line = if how & 2 == 0 { response.to_vec() } else { sasl::encode(response).into_bytes() };
         let step = if how & 4 != 0 && turn == 0 { exchange.respond_initially(&line) } else { exchange.respond(&line) };

@@ -52,6 +52,16 @@ impl Certificate {
     pub(crate) fn trusted(&self) -> Arc<rustls::ClientConfig> {
         trusting(&self.chain())
     }
+
+    /// The same for a client that knows no version after TLS 1.2.
+    pub(crate) fn trusted_by_tls_1_2(&self) -> Arc<rustls::ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.chain()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS12]).unwrap();
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    }
 }
 
 /// The TLS configuration of a client that trusts the certificate in the file `chain` and no other.

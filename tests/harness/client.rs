@@ -96,6 +96,12 @@ impl Client {
         stream.conn.peer_certificates().unwrap()[0].to_vec()
     }
 
+    /// What identifies the TLS connection, as `tls-exporter` of RFC 9266.
+    pub(crate) fn channel_binding(&self) -> [u8; 32] {
+        let Stream::Tls(stream) = self.stream.get_ref() else { panic!("the connection does not use TLS") };
+        stream.conn.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).unwrap()
+    }
+
     /// Returns true if the handshake has resumed an earlier TLS session.
     pub(crate) fn is_resumed(&self) -> bool {
         let Stream::Tls(stream) = self.stream.get_ref() else { return false };

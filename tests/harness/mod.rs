@@ -11,6 +11,7 @@ mod client;
 mod mail;
 mod namespaces;
 mod pipe;
+mod scram;
 mod server;
 
 use std::net::{TcpListener, TcpStream};
@@ -24,6 +25,7 @@ pub(crate) use client::{Client, reset};
 pub(crate) use mail::{MailRoot, Maildrop};
 pub(crate) use namespaces::{can_unshare, unshare};
 pub(crate) use pipe::lines_of;
+pub(crate) use scram::{bound_scram, scram};
 pub(crate) use server::Server;
 
 /// How long a test waits for anything before it fails.

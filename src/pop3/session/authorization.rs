@@ -121,6 +121,7 @@ impl<L: Link> Session<'_, L> {
         let usable = |mechanism: &Mechanism| match mechanism {
             Mechanism::Plain | Mechanism::Login => self.takes_passwords(),
             Mechanism::ScramSha256 => self.abilities.scram,
+            Mechanism::ScramSha256Plus => self.abilities.scram && self.output.link.channel_binding().is_some(),
         };
         Mechanism::ALL.into_iter().filter(usable).collect()
     }
@@ -130,7 +131,7 @@ impl<L: Link> Session<'_, L> {
         self.output.flush()?;
         let method = Method::Auth(mechanism);
         let mut verification = Duration::ZERO;
-        let exchange = Exchange::new(mechanism, &self.shared.users);
+        let exchange = Exchange::new(mechanism, &self.shared.users).bound_to(self.output.link.channel_binding());
         let mut step = match initial {
             Some(response) => exchange.respond_initially(&response.0),
             None => exchange.ask(),
