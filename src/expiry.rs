@@ -1,4 +1,5 @@
-//! Removes messages that have expired (`--expire-read`, `--expire-all`): every hour, and when an admin asks for it.
+//! Removes messages that have expired (`--expire-read`, `--expire-all`), and for good those that sessions have deleted and
+//! that were kept long enough (`--deletes trash`): every hour, and when an admin asks for it.
 //!
 //! A thread of its own does so, one maildrop after the other, as blocking disks must not keep a session waiting. It locks
 //! each maildrop as a session does and skips those that have a session. It never keeps one for long: it removes a limited
@@ -7,14 +8,14 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::getuid;
 
 use crate::acting;
 use crate::auth::UserName;
 use crate::events::{Client, Reason, Service, What};
-use crate::maildrop::{Expired, LockError, Maildrop, Terms};
+use crate::maildrop::{self, Deletes, Expired, Holder, Location, Lock, LockError, Maildrop, Terms};
 use crate::net::Origin;
 use crate::shared::Shared;
 
@@ -68,9 +69,12 @@ pub fn start(shared: Arc<Shared>) -> io::Result<()> {
 
 /// Looks into all maildrops and removes what has expired, or only tells what would be removed.
 pub fn sweep(shared: &Shared, is_dry_run: bool) -> Vec<Found> {
-    if shared.settings().mail_root.expiry().is_off() {
+    let settings = shared.settings();
+    let keeps_deleted = matches!(settings.mail_root.deletes(), Deletes::Trash(_));
+    if settings.mail_root.expiry().is_off() && !keeps_deleted {
         return Vec::new();
     }
+    drop(settings);
     // Two sweeps at the same time would find each other's maildrops busy.
     let _only = shared.sweeping.lock();
     let users = shared.users.names().into_iter().filter_map(|name| name.parse::<UserName>().ok());
@@ -109,7 +113,14 @@ fn remove(shared: &Shared, user: UserName) -> Found {
     let client = itself(&user);
     let mut found = Found { user: user.to_string(), messages: 0, octets: 0, outcome: Outcome::Done };
     let mut failures = 0;
-    loop {
+    if let Err(reason) = purge(shared, &client, user.clone()) {
+        found.outcome = match reason {
+            Reason::InUse(_) | Reason::InUseElsewhere(_) => Outcome::Busy,
+            reason => failed(&user, &reason),
+        };
+        return found;
+    }
+    while !shared.settings().mail_root.expiry().is_off() {
         match remove_some(shared, &client, user.clone()) {
             Ok((expired, failed)) => {
                 found.messages += expired.messages - failed.min(expired.messages);
@@ -138,12 +149,32 @@ fn remove(shared: &Shared, user: UserName) -> Found {
     found
 }
 
+fn lock(shared: &Shared, client: &Client, location: &Location) -> Result<Lock, Reason> {
+    let terms = Terms { patience: Duration::ZERO, shared: false };
+    let holder = Holder { since: Instant::now(), ..client.into() };
+    shared.locks.lock(location, holder, terms).map_err(|error: LockError| error.into())
+}
+
+/// Removes for good what sessions have deleted long ago.
+fn purge(shared: &Shared, client: &Client, user: UserName) -> Result<(), Reason> {
+    let Deletes::Trash(days) = shared.settings().mail_root.deletes() else { return Ok(()) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let before = now.saturating_sub(u64::from(days) * 86_400);
+    let (_acting, location) = shared.act_for(user).map_err(Reason::Maildrop)?;
+    let all = maildrop::deletions(&location.behind_links().map_err(Reason::Maildrop)?).map_err(Reason::Maildrop)?;
+    if all.iter().all(|kept| kept.batch.time >= before) {
+        return Ok(());
+    }
+    let lock = lock(shared, client, &location)?;
+    let removed = lock.purge(before).map_err(Reason::Maildrop)?;
+    log::info!("{}: removed {removed} messages for good that were deleted more than {days} days ago", lock.user());
+    Ok(())
+}
+
 /// Removes [`AT_ONCE`] messages at most. Returns them, and how many could not be removed.
 fn remove_some(shared: &Shared, client: &Client, user: UserName) -> Result<(Expired, u64), Reason> {
     let (_acting, location) = shared.act_for(user).map_err(Reason::Maildrop)?;
-    let terms = Terms { patience: Duration::ZERO, shared: false };
-    let holder = crate::maildrop::Holder { since: Instant::now(), ..client.into() };
-    let lock = shared.locks.lock(&location, holder, terms).map_err(|error: LockError| Reason::from(error))?;
+    let lock = lock(shared, client, &location)?;
     let mut maildrop = lock.open().map_err(Reason::Maildrop)?;
     let expired = maildrop.mark_expired(lock.location(), AT_ONCE);
     if expired.messages == 0 {

@@ -24,6 +24,16 @@ pub(crate) fn give_to_owner_of(directory: impl AsFd, file: impl AsFd) -> io::Res
     Ok(())
 }
 
+/// Does the same for a directory that this server has just made in another one.
+pub(crate) fn give_directory_like(parent: impl AsFd, made: impl AsFd) -> io::Result<()> {
+    let (parent, stat) = (fstat(parent)?, fstat(&made)?);
+    let (user, group) = (parent.st_uid, parent.st_gid);
+    if stat.st_uid == geteuid().as_raw() && (user, group) != (stat.st_uid, stat.st_gid) {
+        let _ = fchown(&made, Some(user), Some(group)).or_else(|_| fchown(&made, None, Some(group)));
+    }
+    Ok(())
+}
+
 /// Does the same for a file that has just been created at `path`.
 pub(crate) fn give_to_owner_of_parent(path: &Path, file: &File) -> io::Result<()> {
     let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));

@@ -1,6 +1,7 @@
 //! What all sessions share: settings, accounts, locks, counters and limits. Each part hides its own lock. The server
 //! makes one [`Shared`] from the configuration; the sessions of both protocols get a reference to it.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use crate::acting::ActingAs;
-use crate::auth::{UserName, Users};
+use crate::auth::{Login, UserName, Users};
 use crate::connections::{Connections, Protocol};
 use crate::events::{Client, Events};
 use crate::guard::{Guard, Limits};
@@ -81,18 +82,28 @@ impl Shared {
     /// # Errors
     /// If the user has no maildrop there, the mail directory cannot be opened, or the user's ids cannot be taken.
     pub fn act_for(&self, user: UserName) -> io::Result<(ActingAs, Location)> {
+        let mailbox = self.users.mailbox(&user);
+        self.act_for_login(&Login { user, mailbox })
+    }
+
+    /// Does the same for a user who has logged in.
+    ///
+    /// # Errors
+    /// As of [`Shared::act_for`].
+    pub fn act_for_login(&self, login: &Login) -> io::Result<(ActingAs, Location)> {
+        let Login { user, mailbox } = login;
         let settings = self.settings();
-        let mut mailbox = self.users.mailbox(&user);
+        let mut mailbox = Cow::Borrowed(&**mailbox);
         let acting = match &settings.owners {
             None => ActingAs::server(),
             Some(owners) => {
                 // A thread has the ids of the one that starts it, so these are started before this one changes its own.
                 owners.start()?;
                 settings.mail_root.start_look_ups()?;
-                ActingAs::user(&owners.ids_of(&user, &mut mailbox)?)?
+                ActingAs::user(&owners.ids_of(user, mailbox.to_mut())?)?
             }
         };
-        let location = settings.mail_root.location_of(user, &mailbox)?;
+        let location = settings.mail_root.location_of(user.clone(), &mailbox)?;
         Ok((acting, location))
     }
 

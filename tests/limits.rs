@@ -420,7 +420,8 @@ fn threads_and_memory_are_bounded_from_the_start() {
         client.ok();
         log_in(client, number);
     }
-    assert_eq!(status(&server, "Threads"), threads);
+    let now = status(&server, "Threads");
+    assert!(now <= threads, "{threads} threads at the start, {now} with all sessions"); // some end after the start
     assert!(status(&server, "VmRSS") < 80 * 1024, "{} KiB", status(&server, "VmRSS"));
 }
 

@@ -16,6 +16,8 @@ mod clients;
 mod config;
 // Rights that the server gives up, rights of transforms, and the maildrop's lock.
 mod confinement;
+// What a deletion does, and how it is undone.
+mod deletes;
 // Dialogues in files, one for each rule of POP3.
 mod dialogues;
 // `pop3d doctor`.

@@ -98,6 +98,8 @@ enum Step {
     Remove(usize, usize),
     /// An admin has expired messages removed, which are those that were read.
     Expire,
+    /// An admin has all deleted messages brought back.
+    Undelete,
     /// The Maildir's folders get an old modification time, as if nothing had happened to them for a while.
     Rest,
 }
@@ -152,6 +154,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), any::<usize>()).prop_map(|(which, how)| Step::Move(which, how)),
         1 => (0..USERS.len(), any::<usize>()).prop_map(|(user, which)| Step::Remove(user, which)),
         1 => Just(Step::Expire),
+        1 => Just(Step::Undelete),
         3 => Just(Step::Rest),
     ]
 }
@@ -226,6 +229,8 @@ struct Message {
     wire: Vec<u8>,
     unique_id: Option<String>,
     read: Read,
+    /// The name of its file when a session deleted it, if that is kept.
+    kept: Option<String>,
 }
 
 /// Whether the server has written down that a message was retrieved.
@@ -294,30 +299,33 @@ struct World {
     mails: [Mail; USERS.len()],
     sessions: [Session; CLIENTS],
     busy: Busy,
+    /// True if deleted messages are kept.
+    keeps: bool,
     /// True if a client may still log in to a maildrop that is in use and be refused.
     may_try_in_use: bool,
     rests: u64,
 }
 
-fn start(mail: &MailRoot, busy: Busy) -> Server {
+fn start(mail: &MailRoot, busy: Busy, keeps: bool) -> Server {
     let builder = USERS.iter().fold(Server::builder().mail(mail), |builder, user| builder.user(user, user));
+    let builder = builder.flags(["--deletes", if keeps { "trash=9" } else { "remove" }]);
     builder.flags(["-qq", "--expire-read", "0"]).flags(busy.flags().iter().copied()).start()
 }
 
 impl World {
     /// Starts a server. `old` becomes the flat maildrop; its messages are old enough to be entered in the index.
-    fn new(old: PathBuf, busy: Busy, may_try_in_use: bool) -> Self {
+    fn new(old: PathBuf, busy: Busy, keeps: bool, may_try_in_use: bool) -> Self {
         let mail = MailRoot::new();
         let flat = mail.maildrop(USERS[FLAT]);
         fs::rename(old, flat.path("")).unwrap();
         mail.maildrop(USERS[1]).make_maildir();
-        let server = start(&mail, busy);
+        let server = start(&mail, busy, keeps);
         let mut mails = [Mail::default(), Mail::default()];
         for number in 0..OLD_MESSAGES {
             mails[FLAT].delivered.push(Message::new(flat_name(number), old_message(number)));
         }
         let sessions = Default::default();
-        Self { mail, server, mails, sessions, busy, may_try_in_use, rests: 0 }
+        Self { mail, server, mails, sessions, busy, keeps, may_try_in_use, rests: 0 }
     }
 
     fn maildrop(&self, user: usize) -> Maildrop {
@@ -356,6 +364,7 @@ impl World {
             Step::Move(which, how) => self.move_message(which, how),
             Step::Remove(user, which) => self.remove(user, which),
             Step::Expire => self.expire(),
+            Step::Undelete => self.undelete(),
             Step::Rest => self.rest(),
         }
     }
@@ -476,7 +485,7 @@ impl World {
             Command::Quit => {
                 link.ok();
                 link.closed();
-                transaction.marked().for_each(|at| mails[at].file = None);
+                transaction.marked().for_each(|at| mails[at].delete());
                 transaction.read.iter().for_each(|&at| mails[at].read = Read::Yes);
                 self.sessions[client].client = None;
                 return;
@@ -549,6 +558,25 @@ impl World {
         }
     }
 
+    /// An admin has all deleted messages brought back, except those of maildrops in use.
+    fn undelete(&mut self) {
+        self.wait_for_ended_sessions();
+        for user in (0..USERS.len()).filter(|&user| self.holder(user).is_none()).collect::<Vec<_>>() {
+            let mut admin = self.server.admin();
+            admin.send(&format!("uds {} 86400", USERS[user]));
+            let mut back = 0;
+            let kept = |message: &&mut Message| message.kept.is_some();
+            for message in self.mails[user].delivered.iter_mut().filter(kept).filter(|_| self.keeps) {
+                back += 1;
+                // A look for expired messages forgets what is not there.
+                message.read = if message.read == Read::No { Read::No } else { Read::Perhaps };
+                message.file = message.kept.take();
+            }
+            let expected = if back > 0 { format!("+{back}") } else { "-13".to_owned() };
+            admin.expect(&expected);
+        }
+    }
+
     /// A client sends QUIT and leaves by `leave`, without reading the answer.
     fn quit_unanswered(&mut self, client: usize, leave: fn(Client), outcome: Outcome) {
         let Some((mut client, transaction)) = self.leave(client) else { return };
@@ -574,6 +602,7 @@ impl World {
             return;
         }
         let Some(transaction) = self.sessions[client].transaction.take() else { return };
+        self.note_perhaps_read(&transaction);
         self.wait_for_ended_sessions();
         let mut admin = self.server.admin();
         let name = USERS[transaction.user];
@@ -614,7 +643,7 @@ impl World {
             Outcome::Any => {}
         }
         let gone: Vec<usize> = due.iter().filter(gone).copied().collect();
-        gone.into_iter().for_each(|at| mails[at].file = None);
+        gone.into_iter().for_each(|at| mails[at].delete());
     }
 
     fn restart(&mut self, stop: Stop) {
@@ -631,7 +660,7 @@ impl World {
         for session in mem::take(&mut self.sessions) {
             session.transaction.iter().for_each(|transaction| self.note_perhaps_read(transaction));
         }
-        self.server = start(&self.mail, self.busy);
+        self.server = start(&self.mail, self.busy, self.keeps);
     }
 
     // Mail programs
@@ -674,6 +703,8 @@ impl World {
         // It has no file if a QUIT has removed it.
         if message.file.is_some() {
             message.file = Some(file);
+        } else if message.kept.is_some() {
+            message.kept = Some(file);
         }
     }
 
@@ -736,7 +767,14 @@ enum Outcome {
 
 impl Message {
     fn new(name: String, stored: Vec<u8>) -> Self {
-        Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None, read: Read::No }
+        Self { file: Some(name), wire: wire_form(&stored), stored, unique_id: None, read: Read::No, kept: None }
+    }
+}
+
+impl Message {
+    /// A session deletes the message, unless it is gone already.
+    fn delete(&mut self) {
+        self.kept = self.file.take().or_else(|| self.kept.take());
     }
 }
 
@@ -853,7 +891,7 @@ fn the_server_does_what_the_model_does() {
     let result = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
         let (number, old) = old.next();
         let busy = [Busy::Refused, Busy::TakesOver, Busy::Refused, Busy::Shares][number % 4];
-        let mut world = World::new(old, busy, number % CASES_FOR_A_LOGIN_IN_USE == 0);
+        let mut world = World::new(old, busy, number % 3 > 0, number % CASES_FOR_A_LOGIN_IN_USE == 0);
         steps.into_iter().for_each(|step| world.take(step));
         world.end();
         Ok(())

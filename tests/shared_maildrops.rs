@@ -111,12 +111,7 @@ struct ImapClient {
 
 impl ImapClient {
     fn start(directory: &Path) -> Self {
-        let imap = format!("/usr/lib/dovecot/imap -c {}", directory.join("dovecot.conf").display());
-        let command = if rustix::process::getuid().is_root() {
-            format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {imap}")
-        } else {
-            imap
-        };
+        let command = imap_command(directory);
         let mut process = Command::new(PYTHON)
             .arg(script("imap_flags.py"))
             .arg(command)
@@ -142,11 +137,21 @@ impl ImapClient {
     }
 }
 
+/// The command that runs Dovecot's IMAP server on its standard input and output.
+pub(crate) fn imap_command(directory: &Path) -> String {
+    let imap = format!("/usr/lib/dovecot/imap -c {}", directory.join("dovecot.conf").display());
+    if rustix::process::getuid().is_root() {
+        format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {imap}")
+    } else {
+        imap
+    }
+}
+
 /// How long the IMAP client may take to start. It gives up by itself after 30 s.
 const START_LIMIT: Duration = Duration::from_secs(35);
 
 /// Makes a directory with a configuration for Dovecot, which the user whom Dovecot serves may use.
-fn dovecot(maildrop: &Maildrop) -> TempDir {
+pub(crate) fn dovecot(maildrop: &Maildrop) -> TempDir {
     let directory = TempDir::new().unwrap();
     let path = directory.path().display();
     let config = format!(
@@ -165,7 +170,7 @@ fn dovecot(maildrop: &Maildrop) -> TempDir {
 }
 
 /// Gives a directory to the user whom Dovecot serves.
-fn give_away(path: &Path) {
+pub(crate) fn give_away(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     if rustix::process::getuid().is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();

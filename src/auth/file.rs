@@ -76,11 +76,6 @@ impl PasswdFile {
         }
     }
 
-    /// Returns the accounts as they were when the file was last read.
-    pub(super) fn known(&self) -> Arc<Accounts> {
-        Arc::clone(&self.loaded.read().accounts)
-    }
-
     /// Returns the present accounts of the file. If the file cannot be used or read in time, returns those known before.
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         let now = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata));

@@ -1,7 +1,7 @@
 //! Accounts: which ones exist, and how a client proves that it may use one.
 //!
-//! - [`Users`] holds the accounts of the command line and of the users file, reads the file again when it has changed,
-//!   and writes it when PEEP adds or deletes an account. It is the only place where credentials are checked.
+//! - [`Users`] asks the account sources in order: the flags, then the users file. It is the only place where credentials
+//!   are checked. `source` says what a source is; `own` and `users_file` are two. A right login gives a [`Login`].
 //! - [`UserName`] is a name that is safe as a directory's name. [`Scheme`] is a way to store a password, [`make_field`]
 //!   applies one for `pop3d passwd`. [`Hidden`] keeps passwords out of debug output.
 //! - [`Denied`] says why a login failed, [`Unchanged`] why the users file could not be written, [`Abilities`] which
@@ -17,14 +17,19 @@ mod file;
 mod hidden;
 mod local_client;
 mod name;
+mod name_rules;
 mod old_schemes;
 mod on_disk;
+mod outcome;
+mod own;
 mod passwd;
 pub mod sasl;
 mod scram;
 mod secret;
+mod source;
 mod text;
 mod users;
+mod users_file;
 mod verifier;
 
 pub use admin::Credentials;
@@ -32,10 +37,14 @@ pub use apop::timestamp;
 pub use hidden::Hidden;
 pub use local_client::user_of_local_client;
 pub use name::{InvalidName, UserName};
+pub use name_rules::NameRules;
+pub use outcome::{Denied, Unchanged, Wrong};
 pub use passwd::make_field;
 pub use secret::Scheme;
+pub use source::Login;
 pub use text::{MailFormat, MailLocation, Mailbox};
-pub use users::{Abilities, Denied, NameRules, Unchanged, Users, UsersFile, Wrong};
+pub use users::{Abilities, Users};
+pub use users_file::UsersFile;
 
 /// Random octets from the kernel, which cannot be predicted.
 ///

@@ -8,8 +8,7 @@ use std::fmt;
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 
-use super::users::{Denied, Users};
-use super::{Hidden, UserName, random};
+use super::{Denied, Hidden, Login, Users, random};
 
 /// The most octets of a response's line, with its CRLF. A response of PLAIN has up to 1,026 octets (three parts of 255
 /// octets in base64), and SCRAM's messages are shorter unless their nonces are unusually long.
@@ -64,7 +63,7 @@ pub enum Step<'a> {
     /// Verify this proof, and continue with the result.
     Proof(Proof<'a>),
     /// Log the client in.
-    Proven(UserName),
+    Proven(Login),
     /// Refuse the login. The client gave this name but asked to act as another user, which no user may.
     Denied(Vec<u8>),
     /// End the exchange with an error.
@@ -108,7 +107,7 @@ enum State {
     ScramFirst,
     ScramFinal(ScramExchange),
     /// The server has sent its signature, and the client has to confirm it with an empty response.
-    ScramEnd(UserName),
+    ScramEnd(Login),
 }
 
 /// What is known after the first message of each side.
@@ -154,7 +153,7 @@ impl<'a> Exchange<'a> {
             State::Plain => plain(response),
             State::ScramFirst => self.scram_first(response),
             State::ScramFinal(exchange) => exchange.end(self.users, response),
-            State::ScramEnd(user) => response.is_empty().then_some(Step::Proven(user)),
+            State::ScramEnd(login) => response.is_empty().then_some(Step::Proven(login)),
         };
         next.unwrap_or(Step::Failed(Failure::Malformed))
     }
@@ -238,9 +237,9 @@ impl<'a> Proof<'a> {
     /// # Errors
     /// [`Denied`]
     pub fn verify(self) -> Result<Step<'a>, Denied> {
-        let (user, signature) = self.users.authenticate_scram(&self.name, self.exchange.as_bytes(), &self.proof.0)?;
+        let (login, signature) = self.users.authenticate_scram(&self.name, self.exchange.as_bytes(), &self.proof.0)?;
         let challenge = format!("v={}", BASE64.encode(signature));
-        Ok(Step::Challenge(challenge.into_bytes(), Exchange { users: self.users, state: State::ScramEnd(user) }))
+        Ok(Step::Challenge(challenge.into_bytes(), Exchange { users: self.users, state: State::ScramEnd(login) }))
     }
 }
 
@@ -267,6 +266,7 @@ fn scram_name(written: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::UserName;
     use crate::auth::scram::{ScramKeys, hmac};
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
@@ -287,7 +287,7 @@ mod tests {
         let shown = |name: &[u8], denied| format!("{} {denied:?}", String::from_utf8_lossy(name));
         match Exchange::new(Mechanism::Plain, &users).respond(encode(response.as_bytes()).as_bytes()) {
             Step::Password(name, password) => {
-                users.authenticate(&name, &password.0).map_err(|denied| shown(&name, denied))
+                users.authenticate(&name, &password.0).map(|login| login.user).map_err(|denied| shown(&name, denied))
             }
             Step::Denied(name) => Err(shown(&name, Denied::Credentials)),
             other => Err(format!("{other:?}")),
@@ -356,7 +356,7 @@ mod tests {
             let Step::Challenge(signature, exchange) = step else { return Err(format!("{step:?}")) };
             assert_eq!(String::from_utf8(signature).unwrap(), expected);
             match exchange.take(b"") {
-                Step::Proven(user) => Ok(user),
+                Step::Proven(login) => Ok(login.user),
                 step => Err(format!("{step:?}")),
             }
         }
@@ -437,7 +437,7 @@ mod tests {
             for response in responses {
                 match exchange.take(&response) {
                     Step::Challenge(_, next) => exchange = next,
-                    Step::Proven(user) => return Err(TestCaseError::fail(format!("{user} was accepted without a proof"))),
+                    Step::Proven(login) => return Err(TestCaseError::fail(format!("{} was accepted without a proof", login.user))),
                     Step::Proof(proof) => {
                         prop_assert!(proof.verify().is_err());
                         break;

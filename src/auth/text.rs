@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::hidden::Hidden;
 use super::name::{InvalidName, UserName};
 use super::secret::{BadSecret, Secret};
+use super::source::Totals;
 
 /// An account.
 #[derive(Debug)]
@@ -23,10 +24,10 @@ pub(super) struct Account {
     /// The password field as it is in the file; empty if the account is not from a file.
     pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
-    pub(super) mailbox: Mailbox,
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
-/// Where the users file says that an account's mail is, and whose it is.
+/// Where an account's source says that its mail is, and whose it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mailbox {
     /// The account's home directory.
@@ -149,6 +150,18 @@ impl Accounts {
         Self { some_readable, some_unreadable, some_without_scram, ..self }
     }
 
+    /// What is true of all accounts together.
+    pub(super) fn totals(&self) -> Totals {
+        Totals {
+            some: !self.by_name.is_empty(),
+            costliest: self.costliest.clone(),
+            some_readable: self.some_readable,
+            some_unreadable: self.some_unreadable,
+            some_without_scram: self.some_without_scram,
+            scram_iterations: self.scram_iterations,
+        }
+    }
+
     fn take<'l>(&mut self, fields: impl Iterator<Item = &'l [u8]>) -> Result<(), Fault> {
         let fields: Vec<&[u8]> = fields.collect();
         // What follows the password in a line of /etc/shadow are days.
@@ -180,7 +193,7 @@ impl Accounts {
             extras.extend_from_slice(extra);
         }
         mailbox.location = mail_location(&extras);
-        entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox }));
+        entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox: Arc::new(mailbox) }));
         Ok(())
     }
 }
@@ -284,7 +297,7 @@ mod tests {
         let text = b"ana:$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.:19000:0:99999:7:::\nbob:!:19000:0:99999:7:::\n\
             eve:{PLAIN}e:1000:1000::/home/eve:::\n";
         let accounts = Accounts::read(text);
-        assert_eq!(accounts.by_name[&user("ana")].mailbox, Mailbox::default());
+        assert_eq!(accounts.by_name[&user("ana")].mailbox, Arc::new(Mailbox::default()));
         assert_eq!(accounts.by_name[&user("eve")].mailbox.home, Some("/home/eve".into()));
         assert_eq!(accounts.faults, [(2, Fault::Secret(BadSecret::Locked))]);
     }
@@ -326,7 +339,7 @@ mod tests {
             e:{PLAIN}e:1:2:::/bin/sh:userdb_mail=maildir:/srv/%d/%n:LAYOUT=fs\nf:{PLAIN}f::::::userdb_mail=sdbox:/x\n";
         let accounts = Accounts::read(text);
         let found = |name: &str| {
-            let Mailbox { home, location, .. } = accounts.by_name[&user(name)].mailbox.clone();
+            let Mailbox { home, location, .. } = accounts.by_name[&user(name)].mailbox.as_ref().clone();
             [home, location.map(|location| location.path)]
                 .map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
         };
@@ -334,7 +347,7 @@ mod tests {
         assert_eq!(found("a"), expected(None, None));
         assert_eq!(found("b"), expected(Some("/home/b"), None));
         let owner = |name: &str| {
-            let Mailbox { uid, gid, .. } = accounts.by_name[&user(name)].mailbox.clone();
+            let Mailbox { uid, gid, .. } = accounts.by_name[&user(name)].mailbox.as_ref().clone();
             [uid, gid].map(Option::unwrap_or_default)
         };
         assert_eq!([owner("a"), owner("b"), owner("c")], [["", ""], ["1", "1"], ["", ""]]);

@@ -4,12 +4,16 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::name::UserName;
 use super::scram::hmac;
+use super::source::Answer;
+use super::text::Account;
 
 /// How long a login waits until it may verify its password. A longer wait would only make the queue longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,16 +30,59 @@ const MEMORY: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Busy;
 
+/// Verifies passwords against stored secrets.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    permits: Permits,
+    recent: Recent,
+}
+
+impl Verifier {
+    pub(super) fn new() -> Self {
+        Self { permits: Permits::for_all_cores(), recent: Recent::new(super::random()) }
+    }
+
+    /// Verifies the password of an account. A right one is remembered if that was costly.
+    pub(super) fn check(&self, user: &UserName, account: &Account, password: &[u8]) -> Result<Answer, Busy> {
+        let accepted = || Ok(Answer::Accepted(Arc::clone(&account.mailbox)));
+        if !account.secret.is_costly() {
+            return if account.secret.matches(password) { accepted() } else { Ok(Answer::Refused { costly: false }) };
+        }
+        let mark = self.recent.mark(user.as_str(), &account.field.0, password);
+        if self.recent.knows(&mark) {
+            return accepted();
+        }
+        if !self.run(|| account.secret.matches(password))? {
+            return Ok(Answer::Refused { costly: true });
+        }
+        self.recent.remember(mark);
+        accepted()
+    }
+
+    /// Takes as long as the verification of a password of this account, if that is costly.
+    pub(super) fn check_in_vain(&self, account: &Account, password: &[u8]) -> Result<(), Busy> {
+        if account.secret.is_costly() {
+            self.run(|| account.secret.matches(password))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it may run a costly verification, and runs it.
+    pub(super) fn run<T>(&self, verify: impl FnOnce() -> T) -> Result<T, Busy> {
+        self.permits.run(verify)
+    }
+}
+
 /// The permits to run a costly verification.
 #[derive(Debug)]
-pub(super) struct Permits {
+struct Permits {
     free: Mutex<usize>,
     returned: Condvar,
     patience: Duration,
 }
 
 impl Permits {
-    pub(super) fn for_all_cores() -> Self {
+    fn for_all_cores() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self::new(cores.min(AT_MOST), PATIENCE)
     }
@@ -45,7 +92,7 @@ impl Permits {
     }
 
     /// Waits for a permit and runs a costly verification.
-    pub(super) fn run<T>(&self, verify: impl FnOnce() -> T) -> Result<T, Busy> {
+    fn run<T>(&self, verify: impl FnOnce() -> T) -> Result<T, Busy> {
         let deadline = Instant::now() + self.patience;
         let mut free = self.free.lock();
         while *free == 0 {
@@ -71,7 +118,7 @@ impl Drop for Permit<'_> {
 }
 
 /// Passwords that were right a short while ago. Only hashes with a key of this process are kept.
-pub(super) struct Recent {
+struct Recent {
     key: [u8; 32],
     remembered: Mutex<Remembered>,
 }
@@ -84,26 +131,26 @@ struct Remembered {
 }
 
 impl Recent {
-    pub(super) fn new(key: [u8; 32]) -> Self {
+    fn new(key: [u8; 32]) -> Self {
         let remembered = Remembered { new: HashSet::new(), old: HashSet::new(), since: Instant::now() };
         Self { key, remembered: Mutex::new(remembered) }
     }
 
     /// Returns the hash under which a right password is remembered. The stored field goes into it, so the password is
     /// forgotten when the field changes.
-    pub(super) fn mark(&self, name: &str, field: &[u8], password: &[u8]) -> [u8; 32] {
+    fn mark(&self, name: &str, field: &[u8], password: &[u8]) -> [u8; 32] {
         let length = |octets: &[u8]| octets.len().to_le_bytes();
         let parts = [name.as_bytes(), field, password];
         hmac(&self.key, &parts.map(|part| [&length(part)[..], part].concat()).concat())
     }
 
-    pub(super) fn knows(&self, mark: &[u8; 32]) -> bool {
+    fn knows(&self, mark: &[u8; 32]) -> bool {
         let mut remembered = self.remembered.lock();
         remembered.forget(Instant::now());
         remembered.new.contains(mark) || remembered.old.contains(mark)
     }
 
-    pub(super) fn remember(&self, mark: [u8; 32]) {
+    fn remember(&self, mark: [u8; 32]) {
         let mut remembered = self.remembered.lock();
         remembered.forget(Instant::now());
         remembered.new.insert(mark);

@@ -174,8 +174,8 @@ impl Opening<'_> {
         let present = &self.running.settings.mail_root;
         let has_moved = self.args.mailbox != last.mailbox;
         let rules = |args: &Args| {
-            let Args { layout, unique_ids, dovecot_uidl_format, maildirs, expiry, .. } = args.clone();
-            (layout, unique_ids, dovecot_uidl_format, maildirs, expiry)
+            let Args { layout, unique_ids, dovecot_uidl_format, maildirs, expiry, deletes, .. } = args.clone();
+            (layout, unique_ids, dovecot_uidl_format, maildirs, expiry, deletes)
         };
         if !has_moved && rules(&self.args) == rules(last) {
             return Ok(Arc::clone(present));
@@ -186,7 +186,8 @@ impl Opening<'_> {
             self.pass_over(&["mailbox"], error)?;
             self.args.mailbox.clone_from(&last.mailbox);
             let args = &mut self.args;
-            (args.layout, args.unique_ids, args.dovecot_uidl_format, args.maildirs, args.expiry) = rules(last);
+            (args.layout, args.unique_ids, args.dovecot_uidl_format, args.maildirs, args.expiry, args.deletes) =
+                rules(last);
             Ok(Arc::clone(present))
         })
     }

@@ -12,6 +12,7 @@ use super::accounts::{Account, AccountsArgs};
 use super::admin::AdminArgs;
 use super::busy::BusyArgs;
 use super::confinement::{ConfinementArgs, Used};
+use super::deletes::DeleteArgs;
 use super::expiry::ExpiryArgs;
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
@@ -138,6 +139,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) busy: BusyArgs,
+
+    #[command(flatten)]
+    pub(super) deletes: DeleteArgs,
 
     #[command(flatten)]
     pub(super) expiry: ExpiryArgs,

@@ -17,6 +17,7 @@ mod busy;
 mod check;
 mod command_line;
 mod confinement;
+mod deletes;
 mod error;
 pub mod every;
 mod expiry;

@@ -111,7 +111,7 @@ impl Args {
     fn layouts_with(&self, source: UniqueIds) -> Layouts {
         let unique_ids = UniqueIdRules { source, dovecot_format: self.dovecot_uidl_format.clone() };
         let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
-        layouts.with_expiry(self.expiry.rules())
+        layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule())
     }
 
     /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.

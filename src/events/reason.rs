@@ -49,6 +49,8 @@ pub enum Reason {
     BusyAddress,
     /// Too many passwords are being verified.
     BusyVerifier,
+    /// An account source cannot be asked at present.
+    Unavailable,
     /// The client may not send a password without TLS.
     NoTls,
     /// The exchange of AUTH was not completed.
@@ -79,17 +81,19 @@ impl Reason {
             Denied::Credentials => Self::Credentials(users.explain(name)),
             Denied::OtherUser => Self::Credentials(Wrong::OtherUser),
             Denied::Busy => Self::BusyVerifier,
+            Denied::Unavailable => Self::Unavailable,
         }
     }
 
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 10] = [
+    pub const CLASSES: [&'static str; 11] = [
         "unknown-user",
         "wrong-password",
         "wrong-line",
         "other-user",
         "penalty",
         "busy",
+        "unavailable",
         "no-tls",
         "exchange",
         "in-use",
@@ -106,6 +110,7 @@ impl Reason {
             Self::Credentials(Wrong::OtherUser) => "other-user",
             Self::Penalty(_) => "penalty",
             Self::BusyAddress | Self::BusyVerifier => "busy",
+            Self::Unavailable => "unavailable",
             Self::NoTls => "no-tls",
             Self::Exchange(_) => "exchange",
             Self::InUse(_) | Self::InUseElsewhere(_) => "in-use",
@@ -116,7 +121,7 @@ impl Reason {
     /// The level of the line in the log.
     pub(super) fn level(&self) -> Level {
         match self {
-            Self::Maildrop(_) => Level::Error,
+            Self::Maildrop(_) | Self::Unavailable => Level::Error,
             _ => Level::Warn,
         }
     }
@@ -135,6 +140,7 @@ impl fmt::Display for Reason {
             Self::Penalty(penalty) => write!(f, "too many failed logins, for {penalty}"),
             Self::BusyAddress => f.write_str("too many logins at once from the client's address"),
             Self::BusyVerifier => f.write_str("too many passwords are being verified"),
+            Self::Unavailable => f.write_str("the account source cannot be asked at present"),
             Self::NoTls => f.write_str("no TLS"),
             Self::Exchange(failure) => failure.fmt(f),
             Self::InUse(holder) => write!(f, "the maildrop is locked by {holder}"),

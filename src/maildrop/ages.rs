@@ -7,11 +7,13 @@
 //! pop3d ages 1
 //! r 1795831201 1700000005.M1P1.host 01ab89ef      first retrieved then
 //! a 1795830000 1700000005.M1P1.host 9c0d1e2f      there since then, or longer
+//! h 1795831202 1700000005.M1P1.host 5e6f7a8b      hidden from POP3 since then
 //! ```
 //!
 //! Times are in seconds since 1970. At the end of a line is the CRC-32 of what precedes it. Sessions append lines. A sweep
 //! writes the file again without the messages that are gone.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,6 +35,9 @@ const MOST_OCTETS: u64 = 256 << 20;
 /// A clock that says an earlier time is wrong: this is the year 2026. Such times are not noted.
 const EARLIEST: u64 = 1_767_225_600;
 
+/// How many more hidden messages than others are remembered after they are gone.
+const MANY: usize = 1000;
+
 /// What is known of a message, in seconds since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Age {
@@ -40,6 +45,8 @@ pub(super) struct Age {
     pub(super) arrived: Option<u64>,
     /// When it was first retrieved as a whole.
     pub(super) read: Option<u64>,
+    /// When it was hidden.
+    pub(super) hidden: Option<u64>,
 }
 
 /// What is known of a maildrop's messages, by unique-id.
@@ -61,11 +68,7 @@ fn files(location: &Location, folder: Folder) -> OwnFiles {
 }
 
 /// Notes that messages were retrieved now. `folder` is one that the maildrop has.
-pub(super) fn note_read<'a>(
-    location: &Location,
-    folder: Folder,
-    ids: impl Iterator<Item = std::borrow::Cow<'a, [u8]>>,
-) {
+pub(super) fn note_read<'a>(location: &Location, folder: Folder, ids: impl Iterator<Item = Cow<'a, [u8]>>) {
     let Some(now) = now() else { return };
     let files = files(location, folder);
     let known = Ages::load(location, folder);
@@ -76,16 +79,36 @@ pub(super) fn note_read<'a>(
     if lines.is_empty() {
         return;
     }
-    let appended = location.root().file_to_append(&files.path(FILE)).or_else(|error| {
-        let created =
-            is_missing(&error).then(|| location.root().directory(&files.directory)?.create(&files.name(FILE)));
-        let mut file = created.unwrap_or(Err(error))?;
-        file.write_all(VERSION)?;
-        Ok(file)
-    });
-    if let Err(error) = appended.and_then(|mut file| file.write_all(&lines)) {
+    if let Err(error) = append(location, &files, &lines) {
         log::warn!("{} cannot be written, so messages are kept longer: {error}", root::display(&files.path(FILE)));
     }
+}
+
+/// Notes that messages are hidden from now on.
+///
+/// # Errors
+/// If that cannot be written.
+pub(super) fn note_hidden<'a>(
+    location: &Location,
+    folder: Folder,
+    ids: impl Iterator<Item = Cow<'a, [u8]>>,
+) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let mut lines = Vec::new();
+    ids.for_each(|id| put(&mut lines, b'h', now.max(EARLIEST), &id));
+    append(location, &files(location, folder), &lines)
+}
+
+fn append(location: &Location, files: &OwnFiles, lines: &[u8]) -> io::Result<()> {
+    let mut file = match location.root().file_to_append(&files.path(FILE)) {
+        Err(error) if is_missing(&error) => {
+            let mut file = location.root().directory(&files.directory)?.create(&files.name(FILE))?;
+            file.write_all(VERSION)?;
+            file
+        }
+        file => file?,
+    };
+    file.write_all(lines)
 }
 
 fn put(lines: &mut Vec<u8>, kind: u8, time: u64, id: &[u8]) {
@@ -98,9 +121,13 @@ fn put(lines: &mut Vec<u8>, kind: u8, time: u64, id: &[u8]) {
 impl Ages {
     /// Reads what is known.
     pub(super) fn load(location: &Location, folder: Folder) -> Self {
-        let path = files(location, folder).path(FILE);
+        let files = files(location, folder);
+        let path = files.path(FILE);
         let read = || -> io::Result<Vec<u8>> {
             let (file, identity) = location.root().file(&path)?;
+            if !location.root().may_use(&files, &file) {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+            }
             let mut text = Vec::new();
             file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut text)?;
             Ok(text)
@@ -124,7 +151,11 @@ impl Ages {
             ages.lines += 1;
             let Some((kind, time, id)) = parse_line(line) else { continue };
             let age = ages.by_id.entry(id.to_vec()).or_default();
-            let slot = if kind == b'r' { &mut age.read } else { &mut age.arrived };
+            let slot = match kind {
+                b'r' => &mut age.read,
+                b'a' => &mut age.arrived,
+                _ => &mut age.hidden,
+            };
             *slot = Some(slot.map_or(time, |other| other.min(time)));
         }
         ages
@@ -132,6 +163,15 @@ impl Ages {
 
     pub(super) fn of(&self, id: &[u8]) -> Age {
         self.by_id.get(id).copied().unwrap_or_default()
+    }
+
+    /// Forgets hidden messages that are not there any more, if they are many.
+    pub(super) fn forget_hidden(&mut self, location: &Location, folder: Folder, there: &HashSet<Vec<u8>>) {
+        let is_gone = |(id, age): &(&Vec<u8>, &Age)| age.hidden.is_some() && !there.contains(*id);
+        if self.by_id.iter().filter(is_gone).count() > there.len() + MANY {
+            self.by_id.retain(|id, _| there.contains(id));
+            self.save(location, folder, there, true);
+        }
     }
 
     /// Notes a time at which a message was there, if no earlier one is known.
@@ -146,11 +186,12 @@ impl Ages {
 
     /// Writes the file again with the messages that are `there`, if that makes a difference.
     pub(super) fn save(&self, location: &Location, folder: Folder, there: &HashSet<Vec<u8>>, is_changed: bool) {
-        let kept = || self.by_id.iter().filter(|(id, _)| there.contains(*id));
+        // Hidden messages are not listed.
+        let kept = || self.by_id.iter().filter(|(id, age)| there.contains(*id) || age.hidden.is_some());
         let mut text = VERSION.to_vec();
         let mut lines = 0;
         for (id, age) in kept() {
-            for (kind, time) in [(b'r', age.read), (b'a', age.arrived)] {
+            for (kind, time) in [(b'r', age.read), (b'a', age.arrived), (b'h', age.hidden)] {
                 if let Some(time) = time {
                     put(&mut text, kind, time, id);
                     lines += 1;
@@ -183,7 +224,7 @@ fn parse_line(line: &[u8]) -> Option<(u8, u64, &[u8])> {
     let mut fields = line.split(|&octet| octet == b' ');
     let (kind, time, id) = (fields.next()?, fields.next()?, fields.next()?);
     let time = std::str::from_utf8(time).ok()?.parse().ok().filter(|&time| time >= EARLIEST)?;
-    (fields.next().is_none() && matches!(kind, b"r" | b"a")).then_some((kind[0], time, id))
+    (fields.next().is_none() && matches!(kind, b"r" | b"a" | b"h")).then_some((kind[0], time, id))
 }
 
 #[cfg(test)]
@@ -202,8 +243,8 @@ mod tests {
     fn the_earliest_time_counts() {
         let ages =
             Ages::parse(&text(&[(b'r', NOW, "x"), (b'r', NOW - 9, "x"), (b'r', NOW + 9, "x"), (b'a', NOW, "y")]));
-        assert_eq!(ages.of(b"x"), Age { arrived: None, read: Some(NOW - 9) });
-        assert_eq!(ages.of(b"y"), Age { arrived: Some(NOW), read: None });
+        assert_eq!(ages.of(b"x"), Age { read: Some(NOW - 9), ..Age::default() });
+        assert_eq!(ages.of(b"y"), Age { arrived: Some(NOW), ..Age::default() });
         assert_eq!(ages.of(b"z"), Age::default());
     }
 

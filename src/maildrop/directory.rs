@@ -58,6 +58,43 @@ impl Directory {
         found.into_iter().map(named).collect::<Option<_>>().ok_or_else(|| Errno::FBIG.into())
     }
 
+    /// The names of the directories in it.
+    pub(super) fn sub_directories(&self) -> io::Result<Vec<Vec<u8>>> {
+        let found = std::cell::RefCell::new(Vec::new());
+        self.messages(|name| {
+            found.borrow_mut().push(name.to_vec());
+            Ok(())
+        })?;
+        Ok(found.into_inner())
+    }
+
+    /// Opens a directory in it for listing.
+    pub(super) fn sub_directory(&self, name: &[u8]) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// Makes a directory in it for the server's own data, unless there is one, and opens it. It has the owner of this
+    /// directory, and the same mode, but none for others.
+    pub(super) fn make_directory(&self, name: &[u8]) -> io::Result<Self> {
+        let mode = Mode::from_raw_mode(fs::fstat(&self.0)?.st_mode & 0o770) | Mode::RWXU;
+        match fs::mkdirat(&self.0, name, Mode::RWXU) {
+            Err(Errno::EXIST) => self.sub_directory(name),
+            made => {
+                made?;
+                let directory = self.sub_directory(name)?;
+                let _ = owner::give_directory_like(&self.0, &directory.0)
+                    .and_then(|()| Ok(fs::fchmod(&directory.0, mode)?));
+                Ok(directory)
+            }
+        }
+    }
+
+    /// Removes a directory in it that is empty.
+    pub(super) fn remove_directory(&self, name: &[u8]) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
     /// Lists the names of everything that is not hidden.
     pub(super) fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -8,16 +8,20 @@ use rustix::io::Errno;
 
 use super::compressed::{Compression, Decompressed};
 use super::format::{self, Format};
+use super::hidden;
 use super::identity::Identity;
 use super::index::Index;
 use super::inspect::Layout;
+use super::layout;
 use super::location::Location;
 use super::message::{FilePath, Folder, Message};
 use super::moved::{Listing, Search};
 use super::name;
 use super::quota;
+use super::root;
 use super::scan::{self, Folders};
 use super::seen;
+use super::trash::{Batch, Bin};
 use super::update::Removal;
 use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 
@@ -56,17 +60,26 @@ impl Flat {
 
 impl Format for Flat {
     fn list(&mut self) -> io::Result<format::Listing> {
-        self.found.list(self.now)
+        let mut listing = self.found.list(self.now)?;
+        hidden::leave_out(&self.location, &mut listing.messages);
+        Ok(listing)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
         open(&self.location, messages, index)
     }
 
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        let mut removal = Removal::new(&self.location, messages, self.now);
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
+        let Some(bin) = bin(&self.location, batch) else {
+            return Update { removed: 0, failed: marked.len() as u64 };
+        };
+        let mut removal = Removal::new(&self.location, messages, self.now, bin.as_ref());
         removal.remove_from(Folder::Top, marked);
         removal.finish().0
+    }
+
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        hidden::hide(&self.location, messages, marked)
     }
 
     fn forget_index(&self, _: usize) {
@@ -149,6 +162,7 @@ impl Format for Maildir {
         if self.location.root().layouts().maildirs().hide_trashed {
             listing.messages.retain(|message| !name::is_trashed(&message.path.name));
         }
+        hidden::leave_out(&self.location, &mut listing.messages);
         Ok(listing)
     }
 
@@ -160,8 +174,11 @@ impl Format for Maildir {
         }
     }
 
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        let mut removal = Removal::new(&self.location, messages, self.now);
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
+        let Some(bin) = bin(&self.location, batch) else {
+            return Update { removed: 0, failed: marked.len() as u64 };
+        };
+        let mut removal = Removal::new(&self.location, messages, self.now, bin.as_ref());
         removal.remove_from(Folder::New, marked);
         removal.remove_from(Folder::Cur, marked);
         removal.look_for_the_rest();
@@ -175,6 +192,10 @@ impl Format for Maildir {
         seen::mark(&self.location, messages, retrieved);
     }
 
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        hidden::hide(&self.location, messages, marked)
+    }
+
     fn forget_index(&self, _: usize) {
         Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
     }
@@ -185,6 +206,24 @@ impl Format for Maildir {
 
     fn layout(&self) -> Layout {
         Layout::Maildir
+    }
+}
+
+/// Makes the directory for what is removed, if it is to be kept. Returns `None` if that fails.
+fn bin(location: &Location, batch: Option<&Batch>) -> Option<Option<Bin>> {
+    let Some(batch) = batch else { return Some(None) };
+    let bin = layout::lock_folder(location, "lock").and_then(|folder| {
+        let folder = folder.ok_or(io::ErrorKind::NotFound)?;
+        Bin::create(location, folder, batch)
+    });
+    let path = || root::display(location.path());
+    bin.map(Some).inspect_err(|error| log::error!("deleted messages of {} cannot be kept: {error}", path())).ok()
+}
+
+/// Notes in the quota that messages have come back.
+pub(super) fn restored(location: &Location, octets: u64, messages: u64) {
+    if !location.root().layouts().is_always_flat() {
+        quota::note_restored(location, octets, messages);
     }
 }
 

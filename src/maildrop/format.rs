@@ -14,6 +14,7 @@ use super::mbox::Mbox;
 use super::message::{Folder, Message};
 use super::missing;
 use super::scan::{self, Folders};
+use super::trash::Batch;
 use super::with_folders::WithFolders;
 use super::{OpenError, OpenMessage, Update};
 
@@ -35,8 +36,12 @@ pub(super) trait Format: fmt::Debug + Send {
     /// Opens a message for sending. If another program has moved messages, their paths are updated.
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError>;
 
-    /// Removes the marked messages, which are given by their ascending indices.
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update;
+    /// Removes the marked messages, which are given by their ascending indices. If there is a batch, they are kept in the
+    /// maildrop's trash under its name.
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update;
+
+    /// Hides the marked messages from POP3 for ever.
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update;
 
     /// Marks messages as seen, which are given by their indices. Only in a Maildir other programs look at such marks.
     fn mark_seen(&mut self, _messages: &[Message], _retrieved: Vec<usize>) {}

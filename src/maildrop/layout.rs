@@ -17,6 +17,7 @@ use super::location::Location;
 use super::mbox;
 use super::message::Folder;
 use super::root::Look;
+use super::trash::Deletes;
 use super::with_folders::FolderName;
 use crate::auth::MailFormat;
 
@@ -53,6 +54,7 @@ pub struct Layouts {
     /// True if nothing may be written to a maildrop.
     read_only: bool,
     expiry: Expiry,
+    deletes: Deletes,
 }
 
 impl Default for Layouts {
@@ -72,6 +74,7 @@ impl Layouts {
             maildirs: MaildirRules::default(),
             read_only: false,
             expiry: Expiry::default(),
+            deletes: Deletes::default(),
         }
     }
 
@@ -95,6 +98,16 @@ impl Layouts {
     #[must_use]
     pub fn with_expiry(self, expiry: Expiry) -> Self {
         Self { expiry, ..self }
+    }
+
+    /// The same with another meaning of sessions' deletions.
+    #[must_use]
+    pub fn with_deletes(self, deletes: Deletes) -> Self {
+        Self { deletes, ..self }
+    }
+
+    pub(super) fn deletes(&self) -> Deletes {
+        self.deletes
     }
 
     pub(super) fn expiry(&self) -> Expiry {

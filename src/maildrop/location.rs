@@ -82,6 +82,17 @@ impl Location {
         Ok(Self::new(Arc::new(root), [&name, &path[end..]].concat(), self.user().clone(), self.0.format))
     }
 
+    /// The same maildrop, behind a link if the operator has made one there. A session's lock has this location already.
+    ///
+    /// # Errors
+    /// When a link is not the operator's, or the path cannot be examined.
+    pub fn behind_links(&self) -> io::Result<Self> {
+        match self.root().has_directory(self.path()) {
+            Err(error) if is_link(&error) => self.behind_link(),
+            result => result.map(|_| self.clone()),
+        }
+    }
+
     /// The directory beneath which the maildrop is opened.
     pub(super) fn root(&self) -> &Root {
         &self.0.root

@@ -238,6 +238,11 @@ impl Lock {
         self.file.as_ref().is_some_and(LockFile::is_held)
     }
 
+    /// The session that has locked it.
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
     /// The lock file of a maildrop that other sessions may share.
     pub(super) fn shared_file(&self) -> Option<&LockFile> {
         self.file.as_ref().filter(|file| file.is_shared())

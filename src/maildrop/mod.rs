@@ -18,7 +18,9 @@
 //! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
 //!   or an [`OpenError`] if the file has changed since login. `moved` finds messages that were renamed since then.
-//! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages.
+//! - [`Maildrop::commit`] removes the marked messages and returns an [`Update`]. No other code removes messages, but
+//!   [`Lock::purge`] those that `trash` has kept long enough. [`Deletes`] says what a session's deletion does instead, and
+//!   `undelete` undoes it.
 //! - [`finish_interrupted`] finishes that at an mbox if the server was killed.
 //!
 //! Sessions of [`crate::pop3`] are the callers; the admin's `m=` opens another [`MailRoot`].
@@ -32,6 +34,7 @@ mod expiry;
 mod files;
 mod format;
 mod given_ids;
+mod hidden;
 mod homes;
 mod identity;
 mod index;
@@ -58,7 +61,9 @@ mod system;
 mod template;
 #[cfg(test)]
 mod tests;
+mod trash;
 mod turns;
+mod undelete;
 mod update;
 mod with_folders;
 
@@ -89,6 +94,8 @@ pub use opened::{FileRange, OpenMessage, Source, shortened};
 use root::Look;
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
+pub use trash::{Batch, Deletes, Kept};
+pub use undelete::{Restored, deletions};
 pub use update::Update;
 pub use with_folders::FolderName;
 
@@ -281,13 +288,29 @@ impl Maildrop {
         self.location.root().layouts().maildirs().seen
     }
 
-    /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
-    /// the operator wants that.
+    fn deletes(&self) -> Deletes {
+        self.location.root().layouts().deletes()
+    }
+
+    /// Returns true if clients cannot mark messages as deleted.
     #[must_use]
-    pub fn commit(mut self) -> Update {
-        let update = match self.marks.len() {
-            0 => Update::default(),
-            _ => self.format.remove(&self.messages, &self.marks.in_order()),
+    pub fn refuses_marks(&self) -> bool {
+        self.deletes() == Deletes::Refuse
+    }
+
+    /// The UPDATE state: removes the marked messages, and those only. Retrieved messages that stay are marked as seen if
+    /// the operator wants that. If a session is given, the operator's rule for the deletions of sessions applies.
+    #[must_use]
+    pub fn commit(mut self, session: Option<&Holder>) -> Update {
+        let marked = if self.marks.len() > 0 { self.marks.in_order() } else { Vec::new() };
+        let update = match (self.deletes(), session) {
+            _ if marked.is_empty() => Update::default(),
+            (Deletes::Hide, Some(_)) => self.format.hide(&self.messages, &marked),
+            (Deletes::Trash(_), Some(session)) => match Batch::of(session) {
+                Some(batch) => self.format.remove(&self.messages, &marked, Some(&batch)),
+                None => Update { removed: 0, failed: marked.len() as u64 },
+            },
+            _ => self.format.remove(&self.messages, &marked, None),
         };
         let mut retrieved = self.retrieved.in_order();
         retrieved.retain(|&index| !self.marks.contains(index));

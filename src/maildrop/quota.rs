@@ -60,6 +60,18 @@ pub(super) fn note(maildir: &Location, freed: Freed) {
     }
 }
 
+/// Notes that messages have come back into a Maildir.
+pub(super) fn note_restored(maildir: &Location, octets: u64, messages: u64) {
+    let line = format!("{octets} {messages}\n");
+    if messages > 0
+        && let Err(error) = write(maildir, &line)
+        && !is_missing(&error)
+    {
+        let path = root::display(&[maildir.path(), FILE].concat());
+        log::warn!("{path} does not count the messages that have come back: {error}");
+    }
+}
+
 fn append(maildir: &Location, Freed { mut others, trashed }: Freed) -> io::Result<()> {
     if trashed.messages > 0 && counts_trashed(maildir) {
         others.octets = others.octets.saturating_add(trashed.octets);
@@ -68,8 +80,12 @@ fn append(maildir: &Location, Freed { mut others, trashed }: Freed) -> io::Resul
     if others.messages == 0 {
         return Ok(());
     }
+    write(maildir, &format!("-{} -{}\n", others.octets, others.messages))
+}
+
+/// Appends a line by one write.
+fn write(maildir: &Location, line: &str) -> io::Result<()> {
     let mut file = maildir.root().file_to_append(&[maildir.path(), FILE].concat())?;
-    let line = format!("-{} -{}\n", others.octets, others.messages);
     match file.write(line.as_bytes())? {
         written if written == line.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),

@@ -23,6 +23,7 @@ use super::layout::Layouts;
 use super::location::{Location, OwnFiles};
 use super::system;
 use super::template::{Fixed, Template};
+use super::trash::Deletes;
 use crate::auth::{Mailbox, UserName};
 use crate::owner;
 
@@ -70,6 +71,12 @@ impl MailRoot {
     #[must_use]
     pub fn expiry(&self) -> Expiry {
         self.layouts.expiry()
+    }
+
+    /// What a session's deletion does.
+    #[must_use]
+    pub fn deletes(&self) -> Deletes {
+        self.layouts.deletes()
     }
 
     /// The path as the operator gave it.
@@ -346,7 +353,8 @@ impl Root {
             return true;
         }
         let is_known = [0, geteuid().as_raw(), getuid().as_raw(), directory.st_uid].contains(&file.st_uid);
-        file.st_nlink == 1 && (is_known || stat(&mbox).is_ok_and(|mbox| mbox.st_uid == file.st_uid))
+        let has_one_name = file.st_nlink == 1 || FileType::from_raw_mode(file.st_mode).is_dir();
+        has_one_name && (is_known || stat(&mbox).is_ok_and(|mbox| mbox.st_uid == file.st_uid))
     }
 
     /// Whether `path` below the root still names the open `file`, whose device and inode were `id` when it was opened.

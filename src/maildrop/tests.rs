@@ -184,7 +184,7 @@ fn flags_after_other_separators_change_neither_unique_id_nor_session() {
         assert_eq!(open.open_message(number(1)).unwrap().octets, 5);
         assert!(open.mark(number(1)));
         fs::rename(name("S"), name("RS")).unwrap();
-        assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+        assert_eq!(open.commit(None), Update { removed: 1, failed: 0 });
         assert!(mail.ids().is_empty());
     }
 }
@@ -197,7 +197,7 @@ fn a_message_that_was_moved_can_be_removed() {
     let mut open = mail.open();
     assert!(open.mark(number(2)));
     fs::rename(mail.path("new/2.M.h"), mail.path("cur/2.M.h:2,S")).unwrap();
-    assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(open.commit(None), Update { removed: 1, failed: 0 });
     assert_eq!(mail.ids(), ["1.M.h"]);
 }
 
@@ -209,7 +209,7 @@ fn a_new_file_with_the_name_of_a_marked_message_stays() {
     assert!(open.mark(number(1)));
     fs::remove_file(mail.path("1")).unwrap();
     mail.put("1", "new mail\n");
-    assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
+    assert_eq!(open.commit(None), Update { removed: 0, failed: 1 });
     assert_eq!(fs::read_to_string(mail.path("1")).unwrap(), "new mail\n");
 }
 
@@ -323,7 +323,7 @@ fn a_message_that_was_touched_can_be_removed_the_next_time() {
     for expected in [Update { removed: 0, failed: 1 }, Update { removed: 1, failed: 0 }] {
         let mut open = mail.open();
         assert!(open.mark(number(1)));
-        assert_eq!(open.commit(), expected);
+        assert_eq!(open.commit(None), expected);
     }
 }
 
@@ -363,7 +363,7 @@ fn a_marked_message_that_cannot_be_looked_for_is_not_removed() {
     fs::rename(mail.path("cur/1.M.h:2,S"), mail.path("new/1.M.h")).unwrap();
     fs::rename(mail.path("new"), mail.path("elsewhere")).unwrap();
     symlink("elsewhere", mail.path("new")).unwrap();
-    assert_eq!(open.commit(), Update { removed: 0, failed: 1 });
+    assert_eq!(open.commit(None), Update { removed: 0, failed: 1 });
 }
 
 #[test]

@@ -37,11 +37,12 @@ impl Lock {
         Maildrop::open(self.location().clone())
     }
 
-    /// Carries out the UPDATE state.
+    /// Carries out the UPDATE state of a session, or removes expired messages for the server itself.
     #[must_use]
     pub fn commit(&self, maildrop: Maildrop) -> Update {
+        let holder = self.holder();
         match self.turn() {
-            Ok(_turn) => maildrop.commit(),
+            Ok(_turn) => maildrop.commit(holder.session.map(|_| holder)),
             Err(error) => {
                 log::error!("cannot remove messages of {}: {error}", self.user());
                 Update { removed: 0, failed: maildrop.marked() as u64 }

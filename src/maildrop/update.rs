@@ -1,4 +1,4 @@
-//! The UPDATE state (RFC 1939 section 6): the only code that removes messages.
+//! The UPDATE state (RFC 1939 section 6): the only code that removes messages, or moves them into the trash.
 //!
 //! A file is removed if it has a marked message's base name, size and modification time. Another file has all three
 //! only if a program set its time on purpose, as backup programs do when they restore or copy that very message. The
@@ -25,6 +25,7 @@ use super::message::{Folder, Message};
 use super::moved::{Listing, Search};
 use super::quota::Freed;
 use super::root;
+use super::trash::Bin;
 
 /// What the UPDATE state did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +34,13 @@ pub struct Update {
     pub removed: u64,
     /// Marked messages that were not removed, or may not have been.
     pub failed: u64,
+}
+
+impl Update {
+    pub(super) fn add(&mut self, Self { removed, failed }: Self) {
+        self.removed += removed;
+        self.failed += failed;
+    }
 }
 
 /// A marked message that may still exist.
@@ -69,10 +77,12 @@ pub(super) struct Removal<'a> {
     /// How many marked messages have changed since login.
     changed: u64,
     unsettled: Vec<Unsettled>,
+    /// Where removed messages are kept, if they are.
+    bin: Option<&'a Bin>,
 }
 
 impl<'a> Removal<'a> {
-    pub(super) fn new(location: &'a Location, messages: &'a [Message], listed: i64) -> Self {
+    pub(super) fn new(location: &'a Location, messages: &'a [Message], listed: i64, bin: Option<&'a Bin>) -> Self {
         Self {
             location,
             messages,
@@ -82,6 +92,7 @@ impl<'a> Removal<'a> {
             gone: 0,
             changed: 0,
             unsettled: vec![],
+            bin,
         }
     }
 
@@ -175,7 +186,10 @@ impl<'a> Removal<'a> {
             if !self.is_marked(index, &identity) {
                 return Ok(Attempt::Other);
             }
-            directory.unlink(name)?;
+            match self.bin {
+                Some(bin) => bin.take(directory, name)?,
+                None => directory.unlink(name)?,
+            }
             Ok(Attempt::Removed { linked: links > 1 })
         });
         match removed {

@@ -17,6 +17,7 @@ use super::format::{Format, LeftOut, Listing};
 use super::inspect::Layout;
 use super::location::{Location, is_link};
 use super::message::Message;
+use super::trash::Batch;
 use super::{OpenError, OpenMessage, Update, name, root};
 
 /// The longest name of a folder in octets. The name of its directory may have 255.
@@ -156,14 +157,23 @@ impl Format for WithFolders {
         part.maildir.open(&mut messages[part.range.clone()], index - part.range.start)
     }
 
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
         let mut sum = Update::default();
         for part in &mut self.parts {
             let own = part.own(marked);
             if !own.is_empty() {
-                let Update { removed, failed } = part.maildir.remove(&messages[part.range.clone()], &own);
-                sum.removed += removed;
-                sum.failed += failed;
+                sum.add(part.maildir.remove(&messages[part.range.clone()], &own, batch));
+            }
+        }
+        sum
+    }
+
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        let mut sum = Update::default();
+        for part in &mut self.parts {
+            let own = part.own(marked);
+            if !own.is_empty() {
+                sum.add(part.maildir.hide(&messages[part.range.clone()], &own));
             }
         }
         sum

@@ -131,12 +131,15 @@ commands! {
     Metrics = "mt?" => Lines,
     Expire = "ex" => Lines,
     WouldExpire = "ex?" => Lines,
+    Deletions { name: Encoded } = "dl?" => Lines,
+    Undelete { id: Encoded } = "ud" => OneLine,
+    UndeleteSince { name: Encoded, seconds: u32 } = "uds" => OneLine,
 }
 
 /// How the commands of version 1.1 begin, as `cap?` lists them.
-pub const VERSION_1_1: [&str; 20] = [
+pub const VERSION_1_1: [&str; 23] = [
     "w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?", "ex",
-    "ex?",
+    "ex?", "dl?", "ud", "uds",
 ];
 
 impl Command {
@@ -365,6 +368,9 @@ mod tests {
             prop::sample::select(Level::iter().collect::<Vec<_>>()).prop_map(|level| Command::SetLogLevel { level }),
             any::<bool>().prop_map(|on| Command::SetDraining { on }),
             proptest::option::of(name()).prop_map(|name| Command::Follow { name }),
+            name().prop_map(|name| Command::Deletions { name }),
+            name().prop_map(|id| Command::Undelete { id }),
+            (name(), any::<u32>()).prop_map(|(name, seconds)| Command::UndeleteSince { name, seconds }),
         ]
     }
 

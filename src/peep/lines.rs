@@ -181,6 +181,22 @@ line! {
 }
 
 line! {
+    /// A line of `dl?`: what one session has deleted and is still kept.
+    DeletionLine {
+        /// What `ud` takes.
+        session: String,
+        /// When it was deleted.
+        time: String,
+        /// Where the client came from.
+        address: String,
+        /// How many messages are kept.
+        messages: u64,
+        /// Their octets as they are stored.
+        octets: u64,
+    }
+}
+
+line! {
     /// A line of `s?` and `i?`.
     NameValue {
         /// What it is.

@@ -45,6 +45,9 @@
 //! | `r` | `+`, or `+n` and n lines | -11 | reads the configuration again; the lines are what needs a restart |
 //! | `f`, `f NAME` | `+`, then a line for each event | | follows events until the client sends a line; `+` answers it |
 //! | `mt?` | `+n`, n lines | | OpenMetrics text |
+//! | `ex`, `ex?` | `+n`, n of [`ExpiryLine`] | | removes expired messages, or tells which would be removed |
+//! | `dl? NAME` | `+n`, n of [`DeletionLine`] | -4, -15 | what a user's sessions have deleted and is still kept |
+//! | `ud SESSION`, `uds NAME SECONDS` | `+N`, how many messages | -4, -13, -14, -15 | brings back what one session has deleted, or all sessions since then |
 //!
 //! A viewer may send what ends in `?`, `f` and `q`; anything else is answered by -12.
 //!
@@ -67,7 +70,9 @@ pub use answer::{Answer, UnreadableAnswer, read_line};
 pub use argument::Encoded;
 pub(crate) use argument::is_argument;
 pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
-pub use lines::{BanLine, EventLine, Expiration, ExpiryLine, Malformed, NameValue, SessionLine, Spoken, State};
+pub use lines::{
+    BanLine, DeletionLine, EventLine, Expiration, ExpiryLine, Malformed, NameValue, SessionLine, Spoken, State,
+};
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
 pub use text::time;

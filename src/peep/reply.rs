@@ -47,12 +47,18 @@ pub enum ErrorCode {
     BadConfiguration,
     /// -12: a viewer may not do this.
     NotForViewers,
+    /// -13: nothing is kept of what is meant by the argument.
+    NoSuchDeletion,
+    /// -14: the maildrop has a session.
+    MaildropInUse,
+    /// -15: the maildrop cannot be read or written; the log tells why.
+    BadMaildrop,
     /// A code that a newer server may send.
     Other(u32),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 13] = [
+    const KNOWN: [Self; 16] = [
         Self::UnknownCommand,
         Self::BadSyntax,
         Self::WrongCredentials,
@@ -66,6 +72,9 @@ impl ErrorCode {
         Self::NoSuchConnection,
         Self::BadConfiguration,
         Self::NotForViewers,
+        Self::NoSuchDeletion,
+        Self::MaildropInUse,
+        Self::BadMaildrop,
     ];
 
     pub(super) fn from_number(number: u32) -> Self {
@@ -88,6 +97,9 @@ impl ErrorCode {
             Self::NoSuchConnection => 10,
             Self::BadConfiguration => 11,
             Self::NotForViewers => 12,
+            Self::NoSuchDeletion => 13,
+            Self::MaildropInUse => 14,
+            Self::BadMaildrop => 15,
             Self::Other(number) => number,
         }
     }
@@ -110,6 +122,9 @@ impl fmt::Display for ErrorCode {
             Self::NoSuchConnection => f.write_str("No such connection or ban"),
             Self::BadConfiguration => f.write_str("The configuration cannot be used, the old one stays"),
             Self::NotForViewers => f.write_str("A viewer may not do this"),
+            Self::NoSuchDeletion => f.write_str("No deleted messages are kept of that"),
+            Self::MaildropInUse => f.write_str("The maildrop is in use, try again later"),
+            Self::BadMaildrop => f.write_str("The maildrop cannot be used, the log tells why"),
             Self::Other(number) => write!(f, "Unknown error code {number}"),
         }
     }

@@ -108,6 +108,8 @@ pub(super) enum Refusal {
     Credentials,
     /// The login waited too long for its turn to be verified.
     Busy,
+    /// The accounts cannot be asked at present.
+    Unavailable,
     /// More commands before login than any client needs.
     TooManyCommands,
     /// There were too many failed logins from the client's address. The code is not `[AUTH]`, because a client that
@@ -119,6 +121,8 @@ pub(super) enum Refusal {
     NoSuchMessage,
     /// The server cannot keep other servers out of the maildrop, so it removes nothing.
     ReadOnly,
+    /// The operator lets nobody delete messages.
+    KeepsAll,
     /// The maildrop cannot be opened.
     Maildrop(Fault),
     /// The message cannot be read: it has vanished, or the disk fails.
@@ -187,9 +191,11 @@ impl fmt::Display for Refusal {
             }
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
+            Self::Unavailable => write!(f, "{} the accounts cannot be asked, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
             Self::NoSuchMessage => f.write_str("no such message"),
             Self::ReadOnly => write!(f, "{} the maildrop is read-only: the server cannot lock it", Fault::Permanent),
+            Self::KeepsAll => write!(f, "{} this server keeps all messages", Fault::Permanent),
             Self::Maildrop(fault) => write!(f, "{fault} the maildrop cannot be opened"),
             Self::Message(fault) => write!(f, "{fault} the message cannot be read"),
             Self::Changed => write!(f, "{} the message has changed since login", Fault::Temporary),

@@ -704,7 +704,7 @@ pub fn sasl(octets: &[u8]) {
                 assert!(proof.verify().is_err(), "a proof of random octets was accepted");
                 return;
             }
-            Step::Proven(user) => panic!("{user} was accepted without a proof"),
+            Step::Proven(login) => panic!("{} was accepted without a proof", login.user),
             Step::Denied(_) | Step::Failed(_) => return,
         };
     }

@@ -54,7 +54,7 @@ fn each_flag_is_a_key() {
         ("[peep]\nadmin-file = '/etc/admin'", &["--peep-admin-file", "/etc/admin"]),
         ("[peep]\nviewer = ['eva:x', 'ben:y']", &["--peep-viewer", "eva:x", "--peep-viewer", "ben:y"]),
         (
-            "[peep]\nsocket = '/run/peep'\nsocket-mode = '660'\nsocket-group = '0'",
+            "peep-socket = '/run/peep'\npeep-socket-mode = '660'\npeep-socket-group = '0'",
             &["--peep-socket", "/run/peep", "--peep-socket-mode", "660", "--peep-socket-group", "0"],
         ),
         ("no-peep = true", &["--no-peep"]),
@@ -110,6 +110,7 @@ fn each_flag_is_a_key() {
         ),
         ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
         ("expire-read = 30\nexpire-all = 0", &["--expire-read", "30", "--expire-all", "0"]),
+        ("deletes = 'trash=7'", &["--deletes", "trash=7"]),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",

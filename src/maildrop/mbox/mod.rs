@@ -3,13 +3,14 @@
 //! - `parse` finds the messages in the file. The index keeps where they are, so that a login reads only what was appended.
 //! - `lock` takes the locks that other programs go by.
 //! - `list` compares file and index, and gives messages their unique-ids.
-//! - `rewrite` removes messages, with a journal beside the file.
+//! - `rewrite` removes messages, with a journal beside the file. `restore` keeps them and brings them back.
 //! - `unlocked` reads a message that is sent.
 
 mod journal;
 mod list;
 mod lock;
 mod parse;
+mod restore;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -22,17 +23,20 @@ use std::os::unix::fs::MetadataExt;
 
 use super::directory::Directory;
 use super::format::{self, Format};
+use super::hidden;
 use super::identity::Identity;
 use super::index::Index;
 use super::inspect::Layout;
 use super::location::{Location, OwnFiles};
 use super::message::{Content, FilePath, Folder, Message};
 use super::root::{self, RootId};
+use super::trash::{Batch, Bin};
 use super::{FileRange, OpenError, OpenMessage, Source, Update, is_missing};
 pub(super) use list::FileState;
 use list::Listing;
 use lock::DotLock;
 pub(super) use lock::DotLockState;
+pub(super) use restore::restore;
 pub use unlocked::Unlocked;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
@@ -157,7 +161,7 @@ impl Mbox {
     }
 
     /// Removes messages under the locks for writing.
-    fn rewrite(&self, messages: &[Message], marked: &[usize]) -> io::Result<Update> {
+    fn rewrite(&self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> io::Result<Update> {
         let root = self.location.root();
         let own = self.own_files();
         let directory = root.directory(&own.directory)?;
@@ -183,6 +187,10 @@ impl Mbox {
         if gone > 0 {
             log::info!("{}: other programs had removed {gone} of the marked messages already", self.location.user());
         }
+        if let Some(batch) = batch.filter(|_| removed > 0) {
+            let bin = Bin::create(&self.location, Folder::Mbox, batch)?;
+            restore::keep(&bin, &file, &listing, &due)?;
+        }
         if removed > 0 {
             let plan = rewrite::Plan::without(&listing, &due);
             let journal = journal::Journal::new(&directory, own.name(journal::FILE));
@@ -200,7 +208,7 @@ impl Mbox {
     }
 
     /// Finishes what an earlier session has begun, if the server ended while it removed messages.
-    fn recover(&self) -> io::Result<()> {
+    pub(super) fn recover(&self) -> io::Result<()> {
         let (root, own) = (self.location.root(), self.own_files());
         if root.layouts().is_read_only() || !root.has(&own.path(journal::FILE)) {
             return Ok(());
@@ -265,7 +273,12 @@ impl Format for Mbox {
         if index.mbox != Some(listing.state) || index.entries != listing.messages {
             Index::save_mbox(self.location.root(), &own, listing.state, &listing.messages);
         }
-        Ok(format::Listing { messages: listing.messages, left_out: Vec::new() })
+        let mut messages = listing.messages;
+        if hidden::hides(&self.location) {
+            let all = messages.clone();
+            self.all = hidden::leave_out(&self.location, &mut messages).then_some(all);
+        }
+        Ok(format::Listing { messages, left_out: Vec::new() })
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
@@ -277,8 +290,12 @@ impl Format for Mbox {
         self.section(file, &messages[index])
     }
 
-    fn remove(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        self.rewrite(messages, marked).unwrap_or_else(|error| {
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        hidden::hide(&self.location, messages, marked)
+    }
+
+    fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
+        self.rewrite(messages, marked, batch).unwrap_or_else(|error| {
             let path = root::display(self.location.path());
             log::error!("cannot remove messages from {path}: {error}");
             Update { removed: 0, failed: marked.len() as u64 }

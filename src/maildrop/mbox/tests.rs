@@ -103,7 +103,7 @@ fn an_empty_mbox_and_internal_data_are_no_messages() {
     let mut maildrop = mail.open();
     assert_eq!(subjects(&mut maildrop), ["a"]);
     assert!(maildrop.mark(number(1)));
-    assert_eq!(maildrop.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(maildrop.commit(None), Update { removed: 1, failed: 0 });
     assert_eq!(mail.text(), internal);
 }
 
@@ -136,7 +136,7 @@ fn a_message_that_was_still_being_delivered_is_read_again() {
     // The session had half of it, which is not removed.
     assert!(sent(&mut session, 2).is_err());
     assert!(session.mark(number(2)));
-    assert_eq!(session.commit().failed, 0);
+    assert_eq!(session.commit(None).failed, 0);
     assert_eq!(mail.ids(), ids(&next));
 }
 
@@ -150,7 +150,7 @@ fn unique_ids_stay_when_flags_change_and_others_are_removed() {
     for _ in 0..2 {
         let mut maildrop = mail.open();
         assert!(maildrop.mark(number(1)));
-        assert_eq!(maildrop.commit(), Update { removed: 1, failed: 0 });
+        assert_eq!(maildrop.commit(None), Update { removed: 1, failed: 0 });
     }
     assert_eq!(mail.ids(), before[2..]);
     // An equal message does not get the unique-id of the one that has been removed.
@@ -173,7 +173,7 @@ fn a_session_finds_its_messages_after_others_changed_the_file() {
     for n in [1, 3] {
         assert!(maildrop.mark(number(n)));
     }
-    assert_eq!(maildrop.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(maildrop.commit(None), Update { removed: 1, failed: 0 });
     assert_eq!(mail.text(), [self::mail("b"), self::mail("d")].concat());
 }
 
@@ -185,7 +185,7 @@ fn mail_appended_during_a_session_stays() {
         let mut maildrop = mail.open();
         (1..=4).filter(|n| marked & (1 << (n - 1)) != 0).for_each(|n| assert!(maildrop.mark(number(n))));
         mail.append(&self::mail("e"));
-        assert_eq!(maildrop.commit(), Update { removed: marked.count_ones().into(), failed: 0 });
+        assert_eq!(maildrop.commit(None), Update { removed: marked.count_ones().into(), failed: 0 });
         let left = (0..4).filter(|n| marked & (1 << n) == 0).map(|n| self::mail(names[n]));
         assert_eq!(mail.text(), left.chain([self::mail("e")]).collect::<String>(), "{marked:b}");
         assert!(!mail.own("journal").exists() && !mail.root.path().join("ana.lock").exists());
@@ -206,7 +206,7 @@ fn an_mbox_that_was_changed_in_place_is_read_again_before_anything_is_removed() 
     let file = File::options().write(true).open(mail.path()).unwrap();
     file.write_all_at(text.as_bytes(), 0).unwrap();
     file.set_modified(times).unwrap();
-    assert_eq!(maildrop.commit(), Update { removed: 0, failed: 0 });
+    assert_eq!(maildrop.commit(None), Update { removed: 0, failed: 0 });
     assert_eq!(mail.text(), text);
 }
 
@@ -254,7 +254,7 @@ fn a_stale_dot_lock_is_broken_and_another_is_waited_for() {
     let remove_first = || {
         let mut maildrop = mail.open();
         assert!(maildrop.mark(number(1)));
-        maildrop.commit()
+        maildrop.commit(None)
     };
     // The process of the lock has ended.
     let mut child = std::process::Command::new("true").spawn().unwrap();

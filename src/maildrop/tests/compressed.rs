@@ -150,6 +150,6 @@ fn the_quota_counts_the_size_before_compression() {
     mail.put("maildirsize", "1000S\n13 1\n");
     let mut open = mail.open();
     open.mark(number(1));
-    assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(open.commit(None), Update { removed: 1, failed: 0 });
     assert_eq!(fs::read_to_string(mail.path("maildirsize")).unwrap(), "1000S\n13 1\n-13 -1\n");
 }

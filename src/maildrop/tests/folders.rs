@@ -80,7 +80,7 @@ fn messages_are_removed_from_the_folder_that_they_are_in() {
     }
     // A mail program moves one meanwhile.
     fs::rename(mail.path(".Junk/new/1.a.h"), mail.path(".Junk/cur/1.a.h:2,S")).unwrap();
-    assert_eq!(open.commit(), Update { removed: 4, failed: 0 });
+    assert_eq!(open.commit(None), Update { removed: 4, failed: 0 });
     assert_eq!(mail.found(&ALL), listed(&[("1.a.h", 7), ("Junk.Old/4.a.h", 7)]));
     let quota = fs::read_to_string(mail.path("maildirsize")).unwrap();
     assert_eq!(quota, "1000S\n-6 -1\n-12 -2\n-4 -1\n");
@@ -94,7 +94,7 @@ fn retrieved_messages_are_marked_in_their_folder() {
     for n in [1, 3, 6] {
         open.note_retrieved(number(n));
     }
-    assert_eq!(open.commit(), Update::default());
+    assert_eq!(open.commit(None), Update::default());
     for name in ["cur/1.a.h:2,S", ".Junk/cur/1.a.h:2,S", ".Junk.Old/cur/4.a.h:2,ST"] {
         assert!(mail.path(name).exists(), "{name}");
     }

@@ -19,7 +19,7 @@ impl Mail {
     fn remove(&self, numbers: impl IntoIterator<Item = u32>) -> Update {
         let mut open = self.open();
         numbers.into_iter().for_each(|n| assert!(open.mark(number(n))));
-        open.commit()
+        open.commit(None)
     }
 
     /// Retrieves these messages in a session that marks them as seen.
@@ -29,7 +29,7 @@ impl Mail {
             open.open_message(number(n)).unwrap();
             open.note_retrieved(number(n));
         }
-        assert_eq!(open.commit(), Update::default());
+        assert_eq!(open.commit(None), Update::default());
     }
 }
 
@@ -99,7 +99,7 @@ fn retrieved_messages_stay_as_they_are_by_default() {
     let mut open = mail.open();
     open.note_retrieved(number(1));
     assert!(!open.needs_update());
-    assert_eq!(open.commit(), Update::default());
+    assert_eq!(open.commit(None), Update::default());
     assert_eq!(files(&mail), ["new/1.a.h"]);
 }
 
@@ -114,7 +114,7 @@ fn a_message_that_was_retrieved_and_removed_is_gone() {
         open.note_retrieved(number(n));
     }
     open.mark(number(1));
-    assert_eq!(open.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(open.commit(None), Update { removed: 1, failed: 0 });
     assert_eq!(files(&mail), ["cur/2.a.h:2,S"]);
 }
 
@@ -132,7 +132,7 @@ fn messages_that_were_moved_meanwhile_are_marked_as_seen() {
     fs::rename(mail.path("new/1.a.h"), mail.path("cur/1.a.h:2,R")).unwrap();
     fs::rename(mail.path("cur/2.a.h:2,"), mail.path("cur/2.a.h:2,FS")).unwrap();
     fs::remove_file(mail.path("new/3.a.h")).unwrap();
-    assert_eq!(open.commit(), Update::default());
+    assert_eq!(open.commit(None), Update::default());
     assert_eq!(files(&mail), ["cur/1.a.h:2,RS", "cur/2.a.h:2,FS"]);
 }
 

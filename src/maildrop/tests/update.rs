@@ -97,7 +97,7 @@ fn a_message_is_removed_while_its_flags_change() {
     Flagger::run(&mail, "1.M.h", |_| {
         for round in 0..300 {
             mail.put("cur/1.M.h:2,", "one\n");
-            let update = marked(&mail, &[1]).commit();
+            let update = marked(&mail, &[1]).commit(None);
             assert_eq!(update, ALL_REMOVED, "round {round}");
             assert_eq!(files(&mail), [""; 0], "round {round}");
         }
@@ -136,7 +136,7 @@ fn a_renamed_message_is_told_from_another_with_the_same_base_name() {
         assert_eq!(text(maildrop.open_message(n).unwrap()), "renamed\n");
         fs::rename(mail.path("cur/1.M.h:2,F"), mail.path("cur/1.M.h:2,FR")).unwrap();
         assert!(maildrop.mark(n));
-        assert_eq!(maildrop.commit(), ALL_REMOVED);
+        assert_eq!(maildrop.commit(None), ALL_REMOVED);
         assert_eq!(files(&mail), [kept]);
         assert_eq!(fs::read_to_string(mail.path(kept)).unwrap(), "kept\n");
     }
@@ -159,7 +159,7 @@ fn the_marked_message_is_removed_after_two_messages_swapped_names() {
     fs::rename(mail.path("cur/1.M.h:2,T"), mail.path("cur/1.M.h:2,S")).unwrap();
     assert_eq!(text(maildrop.open_message(number(1)).unwrap()), first);
     assert!(maildrop.mark(number(1)));
-    assert_eq!(maildrop.commit(), ALL_REMOVED);
+    assert_eq!(maildrop.commit(None), ALL_REMOVED);
     let [left] = &files(&mail)[..] else { panic!("{:?}", files(&mail)) };
     assert_ne!(fs::read_to_string(mail.path(left)).unwrap(), first);
 }
@@ -178,7 +178,7 @@ fn every_link_of_a_marked_message_is_removed() {
         if let Some(name) = removed_first {
             fs::remove_file(mail.path(name)).unwrap();
         }
-        assert_eq!(maildrop.commit(), ALL_REMOVED);
+        assert_eq!(maildrop.commit(None), ALL_REMOVED);
         assert_eq!(files(&mail), ["new/2.M.h"]);
     }
 }
@@ -189,7 +189,7 @@ fn a_link_of_another_base_name_stays() {
     let mail = Mail::maildir();
     mail.put("cur/1.M.h:2,", "one\n");
     fs::hard_link(mail.path("cur/1.M.h:2,"), mail.path("cur/2.M.h:2,")).unwrap();
-    assert_eq!(marked(&mail, &[1]).commit(), ALL_REMOVED);
+    assert_eq!(marked(&mail, &[1]).commit(None), ALL_REMOVED);
     assert_eq!(files(&mail), ["cur/2.M.h:2,"]);
 }
 
@@ -199,7 +199,7 @@ fn a_marked_message_that_another_program_removed_is_no_failure() {
     mail.put("cur/1.M.h:2,", "one\n");
     let maildrop = marked(&mail, &[1]);
     fs::remove_file(mail.path("cur/1.M.h:2,")).unwrap();
-    assert_eq!(maildrop.commit(), Update::default());
+    assert_eq!(maildrop.commit(None), Update::default());
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn another_file_under_the_base_name_of_a_marked_one_stays() {
     let maildrop = marked(&mail, &[1]);
     fs::remove_file(mail.path("cur/1.M.h:2,")).unwrap();
     mail.put("cur/1.M.h:2,S", "another\n");
-    assert_eq!(maildrop.commit(), Update { removed: 0, failed: 1 });
+    assert_eq!(maildrop.commit(None), Update { removed: 0, failed: 1 });
     assert_eq!(files(&mail), ["cur/1.M.h:2,S"]);
 }
 
@@ -220,10 +220,10 @@ fn links_of_one_file_in_a_flat_maildrop_are_messages_of_their_own() {
     fs::hard_link(mail.path("1"), mail.path("2")).unwrap();
     fs::hard_link(mail.path("1"), mail.path("3")).unwrap();
     let mut other = mail.open();
-    assert_eq!(marked(&mail, &[1, 2]).commit(), Update { removed: 2, failed: 0 });
+    assert_eq!(marked(&mail, &[1, 2]).commit(None), Update { removed: 2, failed: 0 });
     assert_eq!(text(other.open_message(number(3)).unwrap()), "one\n");
     assert!(other.mark(number(3)));
-    assert_eq!(other.commit(), ALL_REMOVED);
+    assert_eq!(other.commit(None), ALL_REMOVED);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_change_of_permissions_does_not_change_a_message() {
     assert_eq!(text(maildrop.open_message(number(1)).unwrap()), "one\n");
     chmod(mail.path("1"), Mode::RUSR).unwrap();
     assert!(maildrop.mark(number(1)));
-    assert_eq!(maildrop.commit(), ALL_REMOVED);
+    assert_eq!(maildrop.commit(None), ALL_REMOVED);
 }
 
 /// Replaces a file by a copy that has the same time, as a backup program does. The copy has another inode.
@@ -256,7 +256,7 @@ fn a_file_that_was_restored_is_the_same_message() {
         assert_eq!(text(maildrop.open_message(number(1)).unwrap()), "one\n");
         restore(&mail, name, "one\n");
         assert!(maildrop.mark(number(1)));
-        assert_eq!(maildrop.commit(), ALL_REMOVED);
+        assert_eq!(maildrop.commit(None), ALL_REMOVED);
         assert!(!mail.path(name).exists());
     }
 }
@@ -268,7 +268,7 @@ fn a_new_file_of_the_same_recent_time_is_not_removed() {
     mail.put("1", "one\n");
     let maildrop = marked(&mail, &[1]);
     restore(&mail, "1", "two\n");
-    assert_eq!(maildrop.commit(), Update { removed: 0, failed: 1 });
+    assert_eq!(maildrop.commit(None), Update { removed: 0, failed: 1 });
     assert_eq!(fs::read_to_string(mail.path("1")).unwrap(), "two\n");
 }
 

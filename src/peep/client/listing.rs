@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::json;
 use super::output;
 use super::table::Table;
-use crate::peep::{BanLine, Command, EventLine, ExpiryLine, Form, Malformed, NameValue, SessionLine};
+use crate::peep::{BanLine, Command, DeletionLine, EventLine, ExpiryLine, Form, Malformed, NameValue, SessionLine};
 use crate::printable::printable;
 
 /// How answers are printed.
@@ -27,6 +27,7 @@ enum Layout {
     Sessions,
     Bans,
     Expired,
+    Deletions,
     /// Names and values, each name once.
     Pairs,
     /// Events. They come without an end, so in JSON each is an object of its own and not part of an array.
@@ -39,6 +40,7 @@ impl Layout {
             Command::Sessions => Self::Sessions,
             Command::Bans => Self::Bans,
             Command::Expire | Command::WouldExpire => Self::Expired,
+            Command::Deletions { .. } => Self::Deletions,
             Command::Statistics | Command::AboutUser { .. } => Self::Pairs,
             command if command.form() == Form::Events => Self::Events,
             _ => Self::Text,
@@ -50,6 +52,7 @@ impl Layout {
             Self::Sessions => SessionLine::NAMES,
             Self::Bans => BanLine::NAMES,
             Self::Expired => ExpiryLine::NAMES,
+            Self::Deletions => DeletionLine::NAMES,
             Self::Pairs => NameValue::NAMES,
             Self::Events => &["event"],
             Self::Text => &["line"],
@@ -61,6 +64,7 @@ impl Layout {
             Self::Sessions => line.parse::<SessionLine>()?.values(),
             Self::Bans => line.parse::<BanLine>()?.values(),
             Self::Expired => line.parse::<ExpiryLine>()?.values(),
+            Self::Deletions => line.parse::<DeletionLine>()?.values(),
             Self::Pairs => line.parse::<NameValue>()?.values(),
             Self::Text | Self::Events => vec![line.into()],
         })

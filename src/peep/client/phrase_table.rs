@@ -11,7 +11,7 @@ pub(super) struct Phrase {
 }
 
 /// All phrases: first those of version 1.0, in the order of `help` in the report.
-pub(super) const PHRASES: [Phrase; 41] = [
+pub(super) const PHRASES: [Phrase; 44] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
     phrase("maildir", "m?", "show the mail directory"),
@@ -53,6 +53,9 @@ pub(super) const PHRASES: [Phrase; 41] = [
     phrase("metrics", "mt?", "show all counters as OpenMetrics text"),
     phrase("expire", "ex", "remove expired messages now"),
     phrase("expire --dry-run", "ex?", "tell which messages have expired"),
+    phrase("deletes <username>", "dl?", "what sessions deleted and is still kept"),
+    phrase("undelete <session>", "ud", "bring back what a session deleted"),
+    phrase("undelete <username> since <span>", "uds", "the same of all since then, as 2h"),
 ];
 
 /// How many phrases version 1.0 has.

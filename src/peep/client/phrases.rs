@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::phrase_table::{HELP, OF_VERSION_1_0, PHRASES, Phrase};
 use crate::peep::text::sparingly_encoded;
 use crate::peep::{Command, VERSION_1_1, is_argument};
+use crate::span::span;
 
 /// Other words for a phrase. The report's list does not have them.
 const ALIASES: [(&str, &str); 2] = [("exit", "quit"), ("?", "help")];
@@ -38,27 +39,31 @@ pub(super) fn words(line: &str) -> Vec<&str> {
 /// Parses the words of a phrase. The error says what is wrong with them.
 pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
     let said = without_alias(said);
-    let meant = PHRASES.iter().filter_map(|phrase| Some((phrase, arguments(&said, phrase.text)?)));
+    let meant = PHRASES.iter().filter_map(|phrase| {
+        let arguments = without_words_between(phrase.text, arguments(&said, phrase.text)?);
+        Some((phrase, arguments))
+    });
     // Of two phrases that begin alike the one with more words is meant, or the one whose arguments are complete.
     let meant = meant.max_by_key(|(phrase, arguments)| {
         (words(fixed_words(phrase.text)).len(), names(phrase.text).count() == arguments.len())
     });
     let (phrase, arguments) = meant.ok_or(UNKNOWN)?;
     if phrase.wire == HELP {
-        return help_about(arguments);
+        return help_about(&arguments);
     }
     if names(phrase.text).count() != arguments.len() {
         return Err(format!("Wrong number of arguments, the command is: {}", phrase.text));
     }
     let is_newer = VERSION_1_1.contains(&phrase.wire);
     let mut line = phrase.wire.to_owned();
-    for (name, argument) in names(phrase.text).zip(arguments) {
+    for (name, &argument) in names(phrase.text).zip(&arguments) {
         if let Some(rule) = broken_rule(name, argument) {
             return Err(format!("Invalid {name}, it must {rule}"));
         }
         line.push(' ');
         match name {
-            "<username>" if is_newer => line.push_str(&sparingly_encoded(argument)),
+            "<username>" | "<session>" if is_newer => line.push_str(&sparingly_encoded(argument)),
+            "<span>" => line.push_str(&span(argument).map_or(0, |span| span.as_secs()).to_string()),
             _ => line.push_str(argument),
         }
     }
@@ -78,6 +83,7 @@ fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
         "<value>" => (digits(argument.strip_prefix('-').unwrap_or(argument)), "be an integer"),
         "<id>" => (digits(argument), "be the number of a connection, which sessions lists"),
         "<seconds>" => (digits(argument), "be a number of seconds"),
+        "<span>" => (span(argument).is_ok(), "be a span, as 30m, 2h or 1d"),
         "<net>" => {
             let is_network = argument.parse::<IpNet>().is_ok() || argument.parse::<IpAddr>().is_ok();
             (is_network, "be an address or a network, as 192.0.2.0/24")
@@ -128,6 +134,15 @@ fn arguments<'a, 'b>(said: &'a [&'b str], phrase: &str) -> Option<&'a [&'b str]>
     let fixed = words(fixed_words(phrase));
     let (start, rest) = said.split_at_checked(fixed.len())?;
     start.iter().zip(fixed).all(|(said, word)| said.eq_ignore_ascii_case(word)).then_some(rest)
+}
+
+/// Leaves out the words that a phrase has between its arguments, such as `since`.
+fn without_words_between<'a>(phrase: &str, said: &[&'a str]) -> Vec<&'a str> {
+    let pattern = words(&phrase[fixed_words(phrase).len()..]);
+    let is_between = |at: usize, word: &str| {
+        pattern.get(at).is_some_and(|expected| !expected.starts_with('<') && expected.eq_ignore_ascii_case(word))
+    };
+    said.iter().enumerate().filter(|&(at, word)| !is_between(at, word)).map(|(_, word)| *word).collect()
 }
 
 /// The name of the argument that comes next behind `before`, which ends with a space.
@@ -218,6 +233,9 @@ mod tests {
             ("metrics", Command::Metrics),
             ("expire", Command::Expire),
             ("expire --dry-run", Command::WouldExpire),
+            ("deletes Bob", Command::Deletions { name: Encoded("Bob".into()) }),
+            ("undelete Bob:1795831201.17", Command::Undelete { id: Encoded("Bob:1795831201.17".into()) }),
+            ("undelete Bob since 2h", Command::UndeleteSince { name: Encoded("Bob".into()), seconds: 7200 }),
         ]
     }
 

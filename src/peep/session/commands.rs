@@ -96,6 +96,9 @@ impl Session<'_> {
             }
             Command::Expire => return Ok(self.expire(false)),
             Command::WouldExpire => return Ok(self.expire(true)),
+            Command::Deletions { name } => return self.deletions(&name.0),
+            Command::Undelete { id } => return self.undelete(&id.0),
+            Command::UndeleteSince { name, seconds } => return self.undelete_since(&name.0, seconds),
             // The session's loop carries this out, because it is not answered at once.
             Command::Follow { .. } => return Err(ErrorCode::UnknownCommand),
         }

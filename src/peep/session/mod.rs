@@ -3,12 +3,13 @@
 //! - [`serve`] is the loop. `login` carries out `a`. `commands` carries out the commands of version 1.0 and calls the
 //!   other modules for those of version 1.1.
 //! - `about` tells about the server and its accounts, `follow` sends events.
-//! - `expire` removes expired messages.
+//! - `expire` removes expired messages, `deletions` brings back what sessions have deleted.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
 
 mod about;
 mod clients;
 mod commands;
+mod deletions;
 mod expire;
 mod follow;
 mod login;

@@ -156,10 +156,10 @@ impl<L: Link> Session<'_, L> {
                     }
                     verification = claim.since.elapsed();
                 }
-                Step::Proven(user) => {
-                    let name = user.clone();
+                Step::Proven(login) => {
+                    let name = login.user.clone();
                     let claim = Claim::new(name.as_str().as_bytes(), method).verified_in(verification);
-                    return self.end_login(&claim, Ok(user));
+                    return self.end_login(&claim, Ok(login));
                 }
                 Step::Denied(name) => {
                     return self.log_in(Claim::new(&name, method), None, |_| Err(Denied::OtherUser));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
 use crate::acting;
-use crate::auth::{Denied, UserName, Users};
+use crate::auth::{Denied, Login, Users};
 use crate::connections::Stage;
 use crate::events::{Lossy, Method, Reason, What};
 use crate::guard::AttemptRefused;
@@ -45,15 +45,15 @@ impl<L: Link> Session<'_, L> {
         &mut self,
         claim: Claim<'_>,
         secret: Option<&[u8]>,
-        prove: impl FnOnce(&Users) -> Result<UserName, Denied>,
+        prove: impl FnOnce(&Users) -> Result<Login, Denied>,
     ) -> Result<State, End> {
         let proven = self.prove(&claim, secret, prove);
         self.end_login(&claim, proven)
     }
 
     /// Completes a login by any command: opens the maildrop and answers +OK, or answers -ERR.
-    pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<UserName, Reason>) -> Result<State, End> {
-        match proven.and_then(|user| self.open_maildrop(claim, user)) {
+    pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<Login, Reason>) -> Result<State, End> {
+        match proven.and_then(|login| self.open_maildrop(claim, login)) {
             Ok(_) if !self.client.progress.enter(Stage::Transaction) => return self.end_kicked(),
             Ok(transaction) => {
                 self.output.link.set_logged_in();
@@ -95,12 +95,12 @@ impl<L: Link> Session<'_, L> {
     }
 
     /// Locks and opens the maildrop of a user whose credentials are right.
-    fn open_maildrop(&self, claim: &Claim<'_>, user: UserName) -> Result<Transaction, Reason> {
-        let (acting, location) = self.shared.act_for(user.clone()).map_err(Reason::Maildrop)?;
+    fn open_maildrop(&self, claim: &Claim<'_>, login: Login) -> Result<Transaction, Reason> {
+        let (acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
         let lock = self.shared.lock(&location, self.client)?;
         let scan = Instant::now();
         let maildrop = lock.open().map_err(Reason::Maildrop)?;
-        self.client.set_user(user);
+        self.client.set_user(login.user);
         self.emit(What::Login {
             method: claim.method,
             messages: maildrop.count(),
@@ -136,6 +136,7 @@ fn refusal(reason: &Reason) -> Refusal {
         Reason::Penalty(penalty) => Refusal::Penalty(*penalty),
         Reason::BusyAddress | Reason::BusyVerifier => Refusal::Busy,
         Reason::NoTls => Refusal::InClear,
+        Reason::Unavailable => Refusal::Unavailable,
         Reason::Exchange(failure) => Refusal::Exchange(*failure),
         Reason::InUse(_) | Reason::InUseElsewhere(_) => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),

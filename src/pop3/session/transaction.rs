@@ -49,6 +49,9 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Dele(number)) if state.lock.is_read_only() && state.maildrop.message(number).is_some() => {
                 self.err(Refusal::ReadOnly);
             }
+            Ok(Command::Dele(number)) if state.maildrop.refuses_marks() && state.maildrop.message(number).is_some() => {
+                self.err(Refusal::KeepsAll);
+            }
             Ok(Command::Dele(number)) if state.maildrop.mark(number) => {
                 self.counts.kept += 1;
                 self.client.progress.set_marked(state.maildrop.marked());

@@ -57,7 +57,7 @@ fn appended_mail_that_a_session_has_passed_is_seen_by_the_next_one() {
     // The session finds its messages in the longer file.
     assert_eq!(subjects(&mut maildrop), ["a", "b", "c"]);
     assert!(maildrop.mark(number(1)));
-    assert_eq!(maildrop.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(maildrop.commit(None), Update { removed: 1, failed: 0 });
     assert_eq!(mail.text(), ["b", "c", "d"].map(self::mail).concat());
     assert_eq!(subjects(&mut mail.open()), ["b", "c", "d"]);
 }
@@ -73,7 +73,7 @@ fn an_mbox_that_is_replaced_while_a_session_waits_for_its_lock_is_changed_itself
     let new = mail.root.path().join("new");
     fs::write(&new, ["c", "a", "b"].map(self::mail).concat()).unwrap();
     thread::scope(|scope| {
-        let commit = scope.spawn(|| maildrop.commit());
+        let commit = scope.spawn(|| maildrop.commit(None));
         thread::sleep(Duration::from_millis(50)); // so that the session most likely waits already
         fs::rename(&new, mail.path()).unwrap();
         drop(old);
@@ -99,7 +99,7 @@ fn a_file_with_other_names_is_refused() {
     assert!(maildrop.mark(number(1)));
     fs::hard_link(mail.path(), &other).unwrap();
     assert!(sent(&mut maildrop, 1).is_err());
-    assert_eq!(maildrop.commit(), Update { removed: 0, failed: 1 });
+    assert_eq!(maildrop.commit(None), Update { removed: 0, failed: 1 });
     assert_eq!(mail.text(), self::mail("a"));
 }
 
@@ -125,7 +125,7 @@ fn the_servers_files_belong_to_the_owner_of_the_mbox() {
     })));
     let mut maildrop = mail.open();
     assert!(maildrop.mark(number(1)));
-    assert_eq!(maildrop.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(maildrop.commit(None), Update { removed: 1, failed: 0 });
     journal::observed();
     assert!(seen.load(Ordering::Relaxed) > 4);
     for kind in ["index", "lock"] {
@@ -189,7 +189,7 @@ fn a_dot_lock_stays_fresh_during_a_long_removal() {
         (Vec::new(), None)
     })));
     assert!(maildrop.mark(number(1)));
-    assert_eq!(maildrop.commit(), Update { removed: 1, failed: 0 });
+    assert_eq!(maildrop.commit(None), Update { removed: 1, failed: 0 });
     journal::observed();
     assert!(refreshed.load(Ordering::Relaxed) > 10, "{refreshed:?}");
 }
@@ -209,7 +209,7 @@ fn only_the_servers_own_dot_lock_is_removed() {
         (Vec::new(), None)
     })));
     assert!(maildrop.mark(number(1)));
-    let _ = maildrop.commit();
+    let _ = maildrop.commit(None);
     journal::observed();
     assert_eq!(fs::read_to_string(lock).unwrap(), "1");
 }

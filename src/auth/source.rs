@@ -1,0 +1,118 @@
+//! What an account source is: a place that knows accounts, such as the users file.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::name::UserName;
+use super::text::{Account, Mailbox};
+use super::verifier::{Busy, Verifier};
+
+/// A place that knows accounts. [`super::Users`] asks its sources in order; the first one that knows a name decides.
+///
+/// A source of stored secrets (a file, a database) implements [`Source::find`] and leaves [`Source::verify`] as it is:
+/// that limits costly verifications and remembers right passwords. A source that verifies passwords itself and shows no
+/// secret (a program, PAM) implements [`Source::verify`]; it makes [`Totals::some_unreadable`] and
+/// [`Totals::some_without_scram`] true, so that the mechanisms that need a secret are not announced, and its
+/// [`Source::find`] answers [`Found::Unknown`].
+///
+/// A source is asked by many threads at a time. It does not wait for longer than a client would; when it cannot answer in
+/// time, it says that it is unavailable. It logs the cause itself, once and not at each login.
+pub(super) trait Source: fmt::Debug + Send + Sync {
+    /// Looks an account up, with its stored secret. APOP and SCRAM need it, and so does the server to find the maildrop of
+    /// a user who has not logged in.
+    fn find(&self, user: &UserName) -> Found;
+
+    /// Verifies a password, which is not empty.
+    ///
+    /// # Errors
+    /// When too many passwords are being verified.
+    fn verify(&self, user: &UserName, password: &[u8], verifier: &Verifier) -> Result<Answer, Busy> {
+        match self.find(user) {
+            Found::Account(account) => verifier.check(user, &account, password),
+            Found::Unknown => Ok(Answer::Unknown),
+            Found::Unavailable => Ok(Answer::Unavailable),
+        }
+    }
+
+    /// What is true of all accounts together. This is asked at each connection and each failed login, so a source that has
+    /// its accounts elsewhere keeps the answer.
+    fn totals(&self) -> Totals;
+
+    /// The names of all accounts, in any order. A source that cannot list them has none here.
+    fn names(&self) -> Vec<UserName>;
+
+    /// The number of the wrong line that an unknown user has, in a source that consists of lines.
+    fn wrong_line(&self, _user: &UserName) -> Option<usize> {
+        None
+    }
+}
+
+/// What a source says to a name.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    /// It has this account.
+    Account(Arc<Account>),
+    /// It has no such account, so the next source is asked.
+    Unknown,
+    /// It cannot be asked at present. No further source is asked: one of them might have another account of this name.
+    #[cfg_attr(not(test), expect(dead_code, reason = "flags and a file that was read can always be asked"))]
+    Unavailable,
+}
+
+/// What a source says to a name and a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The password is right, and this is where the user's mail is.
+    Accepted(Arc<Mailbox>),
+    /// The password is wrong.
+    Refused {
+        /// True if a costly verification has told so. After a cheap one, and for an unknown name, [`super::Users`] runs a
+        /// costly verification whose result does not matter, so that the time does not tell who exists.
+        costly: bool,
+    },
+    /// As [`Found::Unknown`].
+    Unknown,
+    /// As [`Found::Unavailable`]. This is no failed login of the client, and nothing is remembered of it.
+    Unavailable,
+}
+
+/// What is true of all accounts of a source together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    /// True if there are accounts.
+    pub(super) some: bool,
+    /// An account whose password takes the longest to verify.
+    pub(super) costliest: Option<Arc<Account>>,
+    /// True if an account has its password stored as it is.
+    pub(super) some_readable: bool,
+    /// True if an account's password cannot be read, so that APOP is impossible.
+    pub(super) some_unreadable: bool,
+    /// True if an account cannot log in by SCRAM.
+    pub(super) some_without_scram: bool,
+    /// The iterations of the first stored SCRAM keys, if there are any.
+    pub(super) scram_iterations: Option<u32>,
+}
+
+impl Totals {
+    /// What is true of these accounts and the `others` of the next source.
+    pub(super) fn with(self, others: Self) -> Self {
+        let cost = |account: &Arc<Account>| account.secret.cost();
+        Self {
+            some: self.some || others.some,
+            costliest: [self.costliest, others.costliest].into_iter().flatten().max_by_key(cost),
+            some_readable: self.some_readable || others.some_readable,
+            some_unreadable: self.some_unreadable || others.some_unreadable,
+            some_without_scram: self.some_without_scram || others.some_without_scram,
+            scram_iterations: self.scram_iterations.or(others.scram_iterations),
+        }
+    }
+}
+
+/// A user whose credentials are right, and what the account's source says about the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user's name.
+    pub user: UserName,
+    /// Where the user's mail is, and whose it is. All sessions of the user share it.
+    pub mailbox: Arc<Mailbox>,
+}
