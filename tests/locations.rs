@@ -94,6 +94,30 @@ fn homes_and_locations_in_the_users_file_are_used() {
     assert!(refusal(&server, "ana").starts_with("[SYS/"), "an account without a home");
 }
 
+/// What is in a home directory is the user's: a link there could lead into another user's mail.
+#[test]
+fn a_users_own_link_on_the_way_to_a_location_is_not_followed() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: only root can make another user's link");
+        return;
+    }
+    let place = TempDir::new().unwrap();
+    let mail = MailRoot::new();
+    mail.maildrop("bob/x/Maildir").put("new/1000000000.a", MESSAGE);
+    mail.maildrop("ana/own/Maildir").put("new/1000000000.a", MESSAGE.repeat(2));
+    let root = mail.path().display();
+    symlink(mail.path().join("bob/x"), mail.path().join("ana/mail")).unwrap();
+    lchown(mail.path().join("ana/mail"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let line = |name: &str, folder: &str| {
+        format!("{name}:{{PLAIN}}pass::::{root}/ana::userdb_mail=maildir:{root}/ana/{folder}/Maildir\n")
+    };
+    let users = place.path().join("users");
+    fs::write(&users, line("ana", "mail") + &line("other", "own")).unwrap();
+    let server = Server::builder().mail(&mail).users_file(&users).start();
+    assert!(refusal(&server, "ana").starts_with("[SYS/"));
+    assert_eq!(stat(&server, "other"), "1 40");
+}
+
 /// The users file's word counts for an account, the operator's `--layout` for the others.
 #[test]
 fn the_format_that_the_users_file_names_is_in_force() {
@@ -203,4 +227,14 @@ fn names_are_completed_before_the_account_is_looked_up() {
     for name in ["ana", "ANA", "Ana@Example.Com"] {
         assert_eq!(stat(&server, name), "1 20");
     }
+    // PEEP means the same users.
+    let mut admin = server.admin();
+    admin.send("u+ Bob pass");
+    admin.expect("+");
+    assert_eq!(admin.values("u?"), ["ana@example.com", "bob@example.com"]);
+    assert_eq!(stat(&server, "bob"), "0 0");
+    assert!(admin.values("i? Ana").contains(&"user ana@example.com".to_owned()));
+    admin.send("u- BOB");
+    admin.expect("+");
+    assert_eq!(admin.values("u?"), ["ana@example.com"]);
 }

@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hidden::Hidden;
@@ -192,7 +192,7 @@ impl Accounts {
             extras.extend_from_slice(b":");
             extras.extend_from_slice(extra);
         }
-        mailbox.location = mail_location(&extras);
+        mailbox.location = mail_location(&extras).map(|location| location.beneath(mailbox.home.as_deref()));
         entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox: Arc::new(mailbox) }));
         Ok(())
     }
@@ -225,6 +225,17 @@ fn mail_location(extras: &[u8]) -> Option<MailLocation> {
     let location = parts.find_map(|part| part.strip_prefix(b"INBOX=")).unwrap_or(first);
     let in_home = location.strip_prefix(b"~/").map(|rest| [b"%h/", rest].concat());
     Some(MailLocation { format, path: path(&in_home.unwrap_or_else(|| location.to_vec())) })
+}
+
+impl MailLocation {
+    /// The same location, written as one in the home directory if it is there. What is in a home directory is the user's, so
+    /// no link there is followed.
+    fn beneath(self, home: Option<&Path>) -> Self {
+        match home.and_then(|home| self.path.strip_prefix(home).ok()) {
+            Some(rest) if !rest.as_os_str().is_empty() => Self { path: Path::new("%h").join(rest), ..self },
+            _ => self,
+        }
+    }
 }
 
 fn restriction(extra: &[u8]) -> Option<&'static str> {

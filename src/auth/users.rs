@@ -150,7 +150,7 @@ impl Users {
     /// # Errors
     /// If there is no such user or the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
-        let name: UserName = name.parse().map_err(|_| Unchanged::Missing)?;
+        let name = self.user_called(name).ok_or(Unchanged::Missing)?;
         let of_file = match self.file().0 {
             Some(file) => file.change(|text| text::without_user(text, &name)).map_err(Unchanged::File)?,
             None => false,

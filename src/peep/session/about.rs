@@ -5,7 +5,6 @@ use std::process;
 use std::time::SystemTime;
 
 use super::Session;
-use crate::auth::UserName;
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
 use crate::maildrop::{Location, Maildrop};
@@ -80,7 +79,8 @@ impl Session<'_> {
 
     /// `i?`: an account and its maildrop.
     pub(super) fn about_user(&self, name: &str) -> Result<Reply, ErrorCode> {
-        let user: UserName = name.parse().map_err(|_| ErrorCode::NoSuchUser)?;
+        let user = self.shared.users.user_called(name).ok_or(ErrorCode::NoSuchUser)?;
+        let name = user.as_str();
         if !self.shared.users.names().iter().any(|known| known == name) {
             return Err(ErrorCode::NoSuchUser);
         }
@@ -92,7 +92,7 @@ impl Session<'_> {
             let maildrop = Maildrop::open_without_lock(location)?;
             Ok((maildrop.count(), maildrop.octets()))
         };
-        match self.shared.act_for(user).and_then(look).map_err(Reason::Maildrop) {
+        match self.shared.act_for(user.clone()).and_then(look).map_err(Reason::Maildrop) {
             Ok((messages, octets)) => {
                 pairs.add("messages", messages);
                 pairs.add("octets", octets);

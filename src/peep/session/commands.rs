@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Session;
-use crate::auth::{Unchanged, UserName};
+use crate::auth::Unchanged;
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::logging;
 use crate::metrics;
@@ -25,7 +25,7 @@ impl Session<'_> {
             Command::Capabilities => return Ok(Reply::Lines(capabilities())),
             Command::Quit => {}
             Command::AddUser { name, password } => {
-                let name: UserName = name.parse().map_err(|_| ErrorCode::BadSyntax)?;
+                let name = users.user_called(&name).ok_or(ErrorCode::BadSyntax)?;
                 users.add(name.clone(), password.0.as_bytes()).map_err(|why| self.unchanged(why))?;
                 self.log_change(format_args!("user {:?} added", name.as_str()));
             }
