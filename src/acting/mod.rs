@@ -7,8 +7,8 @@
 //! - [`Owners`] knows which ids a user has.
 //! - [`ActingAs`] is a thread that has them. Dropping it gives the thread its own ids back. If that fails, [`has_own_ids`]
 //!   is false from then on, and the pool ends the thread.
-//! - [`spawn`] starts a program that has the user's ids for good.
-//! - [`give_up_other_rights`] leaves the server nothing else of root's rights.
+//! - `spawn` starts a program that has the user's ids for good.
+//! - `give_up_other_rights` leaves the server nothing else of root's rights.
 //!
 //! Only the *effective* ids are the user's. The real and the saved ones stay the server's for two reasons: the thread needs
 //! no right to return to them, and a program of the user could send signals to a thread that had the user's real or saved
