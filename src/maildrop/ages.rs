@@ -25,7 +25,6 @@ use super::root;
 
 /// The name of the file, and that under which a new one is written.
 const FILE: &str = "ages";
-const NEW_FILE: &str = "ages.new";
 
 const VERSION: &[u8] = b"pop3d ages 1\n";
 
@@ -202,13 +201,7 @@ impl Ages {
             return;
         }
         let files = files(location, folder);
-        let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
-        let saved = location.root().directory(&files.directory).and_then(|directory| {
-            let mut file = files.replace(&directory, &new_name)?;
-            let written = file.write_all(&text).and_then(|()| directory.rename(&new_name, &name));
-            written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
-        });
-        if let Err(error) = saved {
+        if let Err(error) = files.replace(location.root(), FILE, &text) {
             log::warn!("{} cannot be written, so messages are kept longer: {error}", root::display(&files.path(FILE)));
         }
     }

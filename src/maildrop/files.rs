@@ -1,6 +1,5 @@
 //! The two formats in which each message is a file of its own: flat maildrops and Maildirs.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 
@@ -12,8 +11,8 @@ use super::hidden;
 use super::identity::Identity;
 use super::index::Index;
 use super::inspect::Layout;
-use super::layout;
 use super::location::Location;
+use super::lock_file;
 use super::message::{FilePath, Folder, Message};
 use super::moved::{Listing, Search};
 use super::name;
@@ -78,16 +77,8 @@ impl Format for Flat {
         removal.finish().0
     }
 
-    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        hidden::hide(&self.location, messages, marked)
-    }
-
-    fn forget_index(&self, _: usize) {
-        Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
-    }
-
-    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
-        Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    fn place(&self) -> (&Location, Folder) {
+        (&self.location, Folder::Top)
     }
 
     fn layout(&self) -> Layout {
@@ -192,16 +183,8 @@ impl Format for Maildir {
         seen::mark(&self.location, messages, retrieved);
     }
 
-    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        hidden::hide(&self.location, messages, marked)
-    }
-
-    fn forget_index(&self, _: usize) {
-        Index::forget(self.location.root(), &self.location.own_files(Folder::Top));
-    }
-
-    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
-        Index::correct(self.location.root(), &self.location.own_files(Folder::Top), messages, corrections);
+    fn place(&self) -> (&Location, Folder) {
+        (&self.location, Folder::Top)
     }
 
     fn layout(&self) -> Layout {
@@ -212,7 +195,7 @@ impl Format for Maildir {
 /// Makes the directory for what is removed, if it is to be kept. Returns `None` if that fails.
 fn bin(location: &Location, batch: Option<&Batch>) -> Option<Option<Bin>> {
     let Some(batch) = batch else { return Some(None) };
-    let bin = layout::lock_folder(location, "lock").and_then(|folder| {
+    let bin = lock_file::folder(location).and_then(|folder| {
         let folder = folder.ok_or(io::ErrorKind::NotFound)?;
         Bin::create(location, folder, batch)
     });

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 
 use super::files::{Flat, Maildir};
+use super::hidden;
 use super::identity::nanoseconds_since_1970;
 use super::index::Index;
 use super::inspect::Layout;
@@ -40,17 +41,28 @@ pub(super) trait Format: fmt::Debug + Send {
     /// maildrop's trash under its name.
     fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update;
 
+    /// The location, and the folder in which the index is.
+    fn place(&self) -> (&Location, Folder);
+
     /// Hides the marked messages from POP3 for ever.
-    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update;
+    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+        hidden::hide(self.place().0, messages, marked)
+    }
 
     /// Marks messages as seen, which are given by their indices. Only in a Maildir other programs look at such marks.
     fn mark_seen(&mut self, _messages: &[Message], _retrieved: Vec<usize>) {}
 
     /// Removes the index that has this message, because it is wrong.
-    fn forget_index(&self, index: usize);
+    fn forget_index(&self, _index: usize) {
+        let (location, folder) = self.place();
+        Index::forget(location.root(), &location.own_files(folder));
+    }
 
     /// Stores the true octets of messages that were listed with a wrong size in the index.
-    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>);
+    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
+        let (location, folder) = self.place();
+        Index::correct(location.root(), &location.own_files(folder), messages, corrections);
+    }
 
     /// How the maildrop is stored, for people to read.
     fn layout(&self) -> Layout;

@@ -18,7 +18,7 @@
 //! large index can be read in pieces: the names into the memory where they stay, the entries through a small buffer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 
 use crc32fast::Hasher;
 use parking_lot::Mutex;
@@ -32,7 +32,6 @@ use super::root::{self, Root};
 
 /// The name of the index in the user's directory, and the name under which a new index is written.
 const FILE: &str = "index";
-const NEW_FILE: &str = "index.new";
 
 const MAGIC: &[u8; 8] = b"pop3d-ix";
 
@@ -129,13 +128,7 @@ impl Index {
         let Some(octets) = octets else {
             return warn_of_size(&files.path(FILE));
         };
-        let (name, new_name) = (files.name(FILE), files.name(NEW_FILE));
-        let saved = root.directory(&files.directory).and_then(|directory| {
-            let mut file = files.replace(&directory, &new_name)?;
-            let written = file.write_all(&octets).and_then(|()| directory.rename(&new_name, &name));
-            written.inspect_err(|_| directory.unlink(&new_name).unwrap_or(()))
-        });
-        if let Err(error) = saved {
+        if let Err(error) = files.replace(root, FILE, &octets) {
             log::debug!("{} cannot be written: {error}", root::display(&files.path(FILE)));
         }
     }

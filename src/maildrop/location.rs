@@ -1,7 +1,7 @@
 //! Where a maildrop is: a path below an open directory.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -175,10 +175,14 @@ impl OwnFiles {
         }
     }
 
-    /// The same, and replaces any file of that name.
-    pub(super) fn replace(&self, directory: &Directory, name: &[u8]) -> io::Result<File> {
-        let _ = directory.unlink(name);
-        self.create(directory, name)
+    /// Replaces one of them by a file with these octets. Whoever opens it finds the old file or the new one.
+    pub(super) fn replace(&self, root: &Root, kind: &str, octets: &[u8]) -> io::Result<()> {
+        let directory = root.directory(&self.directory)?;
+        let new = self.name(&format!("{kind}.new"));
+        let _ = directory.unlink(&new);
+        let written = self.create(&directory, &new)?.write_all(octets);
+        let replaced = written.and_then(|()| directory.rename(&new, &self.name(kind)));
+        replaced.inspect_err(|_| directory.unlink(&new).unwrap_or(()))
     }
 }
 

@@ -18,9 +18,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::directory::Directory;
 use super::is_missing;
-use super::layout::lock_folder;
 use super::location::Location;
 use super::lock::Holder;
+use super::lock_file;
 use super::message::Folder;
 use super::name;
 
@@ -137,7 +137,7 @@ pub(super) struct Trash {
 impl Trash {
     /// Opens the directory, if there is one.
     pub(super) fn open(location: &Location) -> io::Result<Option<Self>> {
-        let Some(folder) = lock_folder(location, "lock")? else { return Ok(None) };
+        let Some(folder) = lock_file::folder(location)? else { return Ok(None) };
         match location.root().directory(&location.own_files(folder).path(DIRECTORY)) {
             Ok(directory) => {
                 refuse_others(location, folder, &directory)?;

@@ -16,7 +16,7 @@ use super::files::Maildir;
 use super::format::{Format, LeftOut, Listing};
 use super::inspect::Layout;
 use super::location::{Location, is_link};
-use super::message::Message;
+use super::message::{Folder, Message};
 use super::trash::Batch;
 use super::{OpenError, OpenMessage, Update, name, root};
 
@@ -166,6 +166,10 @@ impl Format for WithFolders {
             }
         }
         sum
+    }
+
+    fn place(&self) -> (&Location, Folder) {
+        self.parts[0].maildir.place()
     }
 
     fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {

@@ -12,7 +12,7 @@
 //! server's own unique-id. NAME is the base name of the message's file; in an mbox, this server's own unique-id.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Read;
 
 use crate::maildrop::identity::Identity;
 use crate::maildrop::location::OwnFiles;
@@ -20,7 +20,6 @@ use crate::maildrop::root::{self, Root};
 
 /// The name of the file, and the name under which a new one is written.
 const FILE: &str = "ids";
-const NEW_FILE: &str = "ids.new";
 
 const MAGIC: &[u8] = b"pop3d-ids 1 ";
 
@@ -95,14 +94,7 @@ impl<'a> Kept<'a> {
         if root.layouts().is_read_only() {
             return;
         }
-        let text = self.text();
-        let saved = root.directory(&files.directory).and_then(|directory| {
-            let new = files.name(NEW_FILE);
-            let mut file = files.replace(&directory, &new)?;
-            let written = file.write_all(&text).and_then(|()| directory.rename(&new, &files.name(FILE)));
-            written.inspect_err(|_| directory.unlink(&new).unwrap_or(()))
-        });
-        if let Err(error) = saved {
+        if let Err(error) = files.replace(root, FILE, &self.text()) {
             log::debug!("{} cannot be written: {error}", root::display(&files.path(FILE)));
         }
     }

@@ -16,7 +16,7 @@ mod rewrite;
 mod tests;
 mod unlocked;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -290,8 +290,8 @@ impl Format for Mbox {
         self.section(file, &messages[index])
     }
 
-    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        hidden::hide(&self.location, messages, marked)
+    fn place(&self) -> (&Location, Folder) {
+        (&self.location, Folder::Mbox)
     }
 
     fn remove(&mut self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> Update {
@@ -300,14 +300,6 @@ impl Format for Mbox {
             log::error!("cannot remove messages from {path}: {error}");
             Update { removed: 0, failed: marked.len() as u64 }
         })
-    }
-
-    fn forget_index(&self, _: usize) {
-        Index::forget(self.location.root(), &self.own_files());
-    }
-
-    fn correct_index(&self, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
-        Index::correct(self.location.root(), &self.own_files(), messages, corrections);
     }
 
     fn layout(&self) -> Layout {
