@@ -58,7 +58,7 @@ impl Open {
 pub struct Listeners(Vec<Open>);
 
 impl Listeners {
-    /// Binds the ports. If systemd has passed sockets for a service, they are used instead of the configured port.
+    /// Binds the ports and the UNIX socket. If systemd has passed sockets for a service, they are used instead.
     ///
     /// # Errors
     /// If a port cannot be bound, or a socket of systemd's cannot be used.
@@ -73,8 +73,7 @@ impl Listeners {
                     open.extend(bound.into_iter().map(|listener| configured(service, endpoint.port, listener)));
                 }
                 if let Some(file) = ports.file_of(service) {
-                    let listener = Arc::new(Listener::bind_file(file)?);
-                    open.push(Open { service, setting: Setting::File, listener });
+                    open.push(configured(service, 0, Listener::bind_file(file)?));
                 }
                 continue;
             }
@@ -102,6 +101,7 @@ fn check_tls(service: Service, settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
+/// A socket of the server's own: a port, which the setting names as `port`, or a UNIX socket.
 fn configured(service: Service, port: u16, listener: Listener) -> Open {
     let setting = listener.name().map_or(Setting::File, |address| Setting::Port(address.clone(), port));
     Open { service, setting, listener: Arc::new(listener) }

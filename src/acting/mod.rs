@@ -28,7 +28,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-pub use owners::{Ids, MailGroup, Owners};
+pub use owners::{Ids, MailGroup, Owners, group};
 
 /// The capabilities that a change of ids needs.
 const NEEDED: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);

@@ -85,7 +85,8 @@ impl Owners {
     /// account whose ids these are.
     ///
     /// # Errors
-    /// `PermissionDenied` if there are none, or they are refused; others if the system's accounts cannot be looked up.
+    /// `PermissionDenied` if the user has no ids or they are refused. Any other error means that the system's accounts could
+    /// not be looked up.
     pub fn ids_of(&self, user: &UserName, mailbox: &mut Mailbox) -> io::Result<Ids> {
         let Mailbox { uid, gid, home, .. } = mailbox;
         let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<u32>().ok());
@@ -157,7 +158,10 @@ fn groups(account: &str, gid: u32) -> Result<Vec<u32>, String> {
 }
 
 /// The number of a group that is given by its name or number.
-fn group(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// If there is none, or the system's groups cannot be looked up.
+pub fn group(text: &str) -> Result<u32, String> {
     let found = Group::from_name(text).map_err(|error| format!("the group {text:?} cannot be looked up: {error}"))?;
     let number = found.map(|group| group.gid.as_raw()).or_else(|| text.parse().ok());
     number.filter(|&number| number != u32::MAX).ok_or_else(|| format!("there is no group {text:?}"))

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use nix::unistd::Group;
 
 use super::NEEDS_RESTART;
 use super::args::keep;
+use crate::acting;
 use crate::net::SocketFile;
 
 /// The flags for the UNIX socket.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PeepSocketArgs {
-    /// Serve PEEP on this UNIX socket, and on a port only if --peep-address is given; whoever may open it is the admin
+    /// Serve PEEP on this UNIX socket, and on a port only if --peep-address is given; whoever may open the socket is the admin
     #[arg(long, value_name = "PATH", group = NEEDS_RESTART)]
     peep_socket: Option<PathBuf>,
 
@@ -53,9 +53,7 @@ impl FromStr for SocketGroup {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Group::from_name(text).map_err(|error| error.to_string())?;
-        let number = found.map(|group| group.gid.as_raw()).or_else(|| text.parse().ok());
-        number.map(Self).ok_or_else(|| format!("there is no group {text:?}"))
+        acting::group(text).map(Self)
     }
 }
 
