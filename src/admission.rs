@@ -168,7 +168,7 @@ fn tell_refused(origin: Origin, service: Service, reason: WhyRefused, shared: &S
     shared.events.emit(&Client::refused(origin, service), What::Refused { reason, is_news });
 }
 
-/// Returns true if connections of `service` use TLS from their first octet on. On a UNIX socket there is none.
+/// Returns true if connections of `service` use TLS from their first octet on. A UNIX socket never has TLS.
 pub(crate) fn begins_with_tls(service: Service, origin: Origin, settings: &Settings) -> bool {
     service == Service::Pop3s || service == Service::Peep && settings.peep_tls && origin.ip().is_some()
 }

@@ -26,7 +26,7 @@ impl Own {
         is_new
     }
 
-    /// Deletes an account. Returns false if there is none of this name.
+    /// Deletes an account. Returns false if no account has this name.
     pub(super) fn remove(&self, name: &UserName) -> bool {
         self.0.write().remove(name).is_some()
     }

@@ -159,7 +159,7 @@ impl Users {
         if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
     }
 
-    /// Returns where a user's mail is, for a user who has not logged in: a [`Login`] says so itself.
+    /// Returns where a user's mail is. This is for users who have not logged in; after a login, the [`Login`] says it.
     #[must_use]
     pub fn mailbox(&self, user: &UserName) -> Arc<Mailbox> {
         match self.find(user) {

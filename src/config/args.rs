@@ -216,7 +216,8 @@ impl Args {
         Endpoint::new(self.address.clone(), [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], port)
     }
 
-    /// The port for PEEP, unless there is none: a UNIX socket takes its place if no address is asked for.
+    /// The addresses and the port for PEEP. There is none with `--no-peep`, and none beside a UNIX socket unless an address is
+    /// asked for.
     pub(super) fn peep_endpoint(&self) -> Option<Endpoint> {
         if self.peep_socket.no_peep || (self.peep_socket.file().is_some() && self.peep_address.is_empty()) {
             return None;

@@ -29,7 +29,7 @@ const KICKED: u8 = 1 << 7;
 /// This bit is set besides if another login has taken the maildrop over.
 const TAKEN_OVER: u8 = 1 << 6;
 
-/// Who has ended a session from outside.
+/// On whose behalf the server has ended a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndedBy {
     /// An admin.
