@@ -94,5 +94,7 @@ mod tests {
     fn a_group_has_a_name_or_a_number() {
         assert_eq!(["root", "0", "12345"].map(|text| text.parse()), [0, 0, 12345].map(|group| Ok(SocketGroup(group))));
         assert!("no-such-group".parse::<SocketGroup>().is_err());
+        // chown(2) takes this number for "leave the group as it is".
+        assert!(u32::MAX.to_string().parse::<SocketGroup>().is_err());
     }
 }
