@@ -94,7 +94,7 @@ fn homes_and_locations_in_the_users_file_are_used() {
     assert!(refusal(&server, "ana").starts_with("[SYS/"), "an account without a home");
 }
 
-/// What is in a home directory is the user's: a link there could lead into another user's mail.
+/// What is in a user's directory is the user's: a link there could lead into another user's mail.
 #[test]
 fn a_users_own_link_on_the_way_to_a_location_is_not_followed() {
     if !geteuid().is_root() {
@@ -106,16 +106,36 @@ fn a_users_own_link_on_the_way_to_a_location_is_not_followed() {
     mail.maildrop("bob/x/Maildir").put("new/1000000000.a", MESSAGE);
     mail.maildrop("ana/own/Maildir").put("new/1000000000.a", MESSAGE.repeat(2));
     let root = mail.path().display();
+    let users_own = |link: &str| lchown(mail.path().join(link), Some(NOBODY), Some(NOBODY)).unwrap();
     symlink(mail.path().join("bob/x"), mail.path().join("ana/mail")).unwrap();
-    lchown(mail.path().join("ana/mail"), Some(NOBODY), Some(NOBODY)).unwrap();
-    let line = |name: &str, folder: &str| {
-        format!("{name}:{{PLAIN}}pass::::{root}/ana::userdb_mail=maildir:{root}/ana/{folder}/Maildir\n")
-    };
+    symlink(mail.path().join("bob/x/Maildir"), mail.path().join("ana/own/link")).unwrap();
+    ["ana/mail", "ana/own/link", "ana/own", "ana"].into_iter().for_each(users_own);
+    symlink(mail.path().join("bob/x"), mail.path().join("operators")).unwrap();
+    let mut lines = String::new();
+    // In the account's home, in a directory that is not, and for an account without a home.
+    for (account, home) in [("in", format!("{root}/ana")), ("out", format!("{root}/bob")), ("none", String::new())] {
+        for (name, location) in [
+            ("link", "ana/mail/Maildir"),
+            ("below", "ana/own/link"),
+            ("own", "ana/own/Maildir"),
+            ("operators", "operators/Maildir"),
+        ] {
+            lines += &format!("{account}-{name}:{{PLAIN}}pass::::{home}::userdb_mail=maildir:{root}/{location}\n");
+        }
+    }
+    lines += &format!("home:{{PLAIN}}pass::::{root}/ana/mail::userdb_mail=maildir:~/Maildir\n");
     let users = place.path().join("users");
-    fs::write(&users, line("ana", "mail") + &line("other", "own")).unwrap();
+    fs::write(&users, lines).unwrap();
     let server = Server::builder().mail(&mail).users_file(&users).start();
-    assert!(refusal(&server, "ana").starts_with("[SYS/"));
-    assert_eq!(stat(&server, "other"), "1 40");
+    for account in ["in", "out", "none"] {
+        for name in ["link", "below"] {
+            assert!(refusal(&server, &format!("{account}-{name}")).starts_with("[SYS/PERM]"), "{account}-{name}");
+        }
+        assert_eq!(stat(&server, &format!("{account}-own")), "1 40");
+        assert_eq!(stat(&server, &format!("{account}-operators")), "1 20");
+    }
+    assert!(refusal(&server, "home").starts_with("[SYS/PERM]"));
+    server.expect_log("ERROR", "on the way to it may be a user's, so it is not followed");
 }
 
 /// The users file's word counts for an account, the operator's `--layout` for the others.
@@ -173,7 +193,7 @@ fn the_format_that_the_users_file_names_is_in_force() {
 fn a_symbolic_link_of_the_operator_is_followed() {
     let elsewhere = MailRoot::new();
     elsewhere.maildrop("ana/Maildir").put("new/1000000000.a", MESSAGE);
-    let users = ["ana", "relative", "owned", "below", "twice"];
+    let users = ["ana", "relative", "owned", "below", "twice", "dangling"];
     let server = users.iter().fold(Server::builder(), |server, user| server.user(user, "pass")).start();
     let link = |target: &str, name: &str| symlink(target, server.mail().path().join(name)).unwrap();
     let maildir = elsewhere.path().join("ana/Maildir");
@@ -186,6 +206,10 @@ fn a_symbolic_link_of_the_operator_is_followed() {
     // Users may have made links on the way to the target.
     symlink(&maildir, elsewhere.path().join("link")).unwrap();
     link(elsewhere.path().join("link").to_str().unwrap(), "twice");
+    // The directory of the target is missing, as before the first delivery.
+    link(elsewhere.path().join("absent/new/Maildir").to_str().unwrap(), "dangling");
+    assert_eq!(stat(&server, "dangling"), "0 0");
+    server.expect_log("WARN", "\"dangling\" has an empty maildrop because \"absent/new/Maildir\" does not exist");
     let mut client = server.pop3();
     client.login("ana", "pass");
     assert_eq!(client.call("STAT"), "1 20");

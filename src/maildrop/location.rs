@@ -206,10 +206,9 @@ mod tests {
         let mail = tempfile::tempdir().unwrap();
         create_dir(mail.path().join("target")).unwrap();
         symlink("target", mail.path().join("link")).unwrap();
-        let link = location(mail.path(), &mail.path().join("link"), MailFormat::Maildir).unwrap();
-        let target = link.behind_link().unwrap();
+        let target = location(mail.path(), &mail.path().join("link"), MailFormat::Maildir).unwrap();
         assert_eq!(target.path(), b"target");
-        for location in [&link, &target, &target.maildir_folder("Junk")] {
+        for location in [&target, &target.maildir_folder("Junk")] {
             assert_eq!(location.named_format(), Some(MailFormat::Maildir));
             assert!(location.is_always_maildir() && !location.is_always_flat());
         }
@@ -223,7 +222,8 @@ mod tests {
         let of = |below: &str| location(mail.path(), &mail.path().join(below), MailFormat::Mbox);
         let here = of("mbox").unwrap();
         assert_eq!(here.path(), b"mbox");
-        for (below, path) in [("a/mbox", "a/mbox"), ("a/b/%u/c", "a/b/ana/c")] {
+        symlink("absent/mail", mail.path().join("link")).unwrap();
+        for (below, path) in [("a/mbox", "a/mbox"), ("a/b/%u/c", "a/b/ana/c"), ("link/mbox", "absent/mail/mbox")] {
             let location = of(below).unwrap();
             assert_eq!((location.root().id(), location.path()), (here.root().id(), path.as_bytes()), "{below}");
         }

@@ -5,7 +5,7 @@
 //!
 //! - [`MailRoot`] is the mail directory as the operator named it, and [`Root`] is its open descriptor. Every file is
 //!   opened beneath it.
-//! - [`Location`] says where a user's maildrop is.
+//! - [`Location`] says where a user's maildrop is. `walk` finds it where its path may lead through a user's directory.
 //! - [`Locks`] and [`Lock`] give a maildrop to one session at a time, among the sessions of this server and of others,
 //!   unless [`Busy`] lets sessions share it. Those take `turns`.
 //! - [`Maildrop`] is the list. Its `Format` lists, opens and removes messages: `files` has the two formats with a file for
@@ -65,6 +65,7 @@ mod trash;
 mod turns;
 mod undelete;
 mod update;
+mod walk;
 mod with_folders;
 
 use std::borrow::Cow;

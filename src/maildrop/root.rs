@@ -18,12 +18,12 @@ use super::directory::Directory;
 use super::expiry::Expiry;
 use super::homes::Named;
 use super::identity::{Identity, Stamp};
-use super::is_missing;
 use super::layout::Layouts;
 use super::location::{Location, OwnFiles};
 use super::system;
 use super::template::{Fixed, Template};
 use super::trash::Deletes;
+use super::walk;
 use crate::auth::{Mailbox, UserName};
 use crate::owner;
 
@@ -112,8 +112,8 @@ impl MailRoot {
         self.location_of(user, &Mailbox::default())
     }
 
-    /// The location of the maildrop of `user`: the one that the account names, or else the one of the template. The
-    /// directories above it may be missing if they are the account's own.
+    /// The location of the maildrop of `user`: the one that the account names, or else the one of the template. If it is the
+    /// account's own, or in the account's home directory, the directories above it may be missing.
     ///
     /// # Errors
     /// When a directory cannot be opened, when the template needs a home and the account has none, and when the name does
@@ -121,24 +121,18 @@ impl MailRoot {
     pub fn location_of(&self, user: UserName, mailbox: &Mailbox) -> io::Result<Location> {
         let below_own = |template: &Template| -> io::Result<(Arc<Root>, Vec<u8>)> {
             let path = template.expand(user.as_str())?;
-            let (directory, opened) = match &template.fixed {
-                Fixed::Directory(directory) => (directory, Root::open(directory, &self.layouts)),
-                Fixed::Home => {
-                    let home = mailbox.home.as_ref().ok_or_else(|| {
-                        let why =
-                            "the location of maildrops begins with %h, and the users file has no home for the user";
-                        io::Error::new(io::ErrorKind::InvalidInput, why)
-                    })?;
-                    (home, Root::open_home(home, &self.layouts))
-                }
+            let directory = match &template.fixed {
+                Fixed::Directory(directory) => directory,
+                Fixed::Home => mailbox.home.as_ref().ok_or_else(|| {
+                    let why = "the location of maildrops begins with %h, and the users file has no home for the user";
+                    io::Error::new(io::ErrorKind::InvalidInput, why)
+                })?,
             };
-            match opened {
-                Err(error) if is_missing(&error) => {
-                    let (root, missing) = Root::open_above(directory, &self.layouts)?;
-                    Ok((Arc::new(root), [&missing, &b"/"[..], &path].concat()))
-                }
-                root => Ok((Arc::new(root?), path)),
+            let found = walk::find(&[directory.as_os_str().as_bytes(), b"/", &path].concat())?;
+            if template.fixed != Fixed::Home && !found.misses_directory() {
+                system::refuse(&found.directory)?;
             }
+            Ok((Arc::new(Root::new(found.directory, Links::Refused, &self.layouts)?), found.rest))
         };
         let format = mailbox.location.as_ref().map(|location| location.format);
         let (root, path) = match (&mailbox.location, &self.directory) {
@@ -170,7 +164,16 @@ impl MailRoot {
 pub struct Root {
     directory: OwnedFd,
     id: RootId,
+    links: Links,
     layouts: Arc<Layouts>,
+}
+
+/// What becomes of the operator's links in a mail directory. Links below it are never followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    Followed,
+    /// They were followed before the directory was opened.
+    Refused,
 }
 
 /// Identifies a directory by device and inode, whichever path leads to it.
@@ -192,38 +195,20 @@ impl Root {
         // below needs the permission to search the directory.
         let directory = fs::openat(CWD, path, SEARCH, Mode::empty())?;
         system::refuse(&directory)?;
-        Self::new(directory, layouts)
+        Self::new(directory, Links::Followed, layouts)
     }
 
-    /// Opens an account's home directory, below which the location names the maildrop. Links on the way to it are followed,
-    /// because the users file belongs to the operator.
-    fn open_home(path: &Path, layouts: &Arc<Layouts>) -> io::Result<Self> {
-        Self::new(fs::openat(CWD, path, SEARCH, Mode::empty())?, layouts)
-    }
-
-    /// Opens the nearest existing directory above `path`, which does not exist. Returns the missing part of the path, too.
-    /// System directories are not refused, because there is nothing of the maildrop in them.
-    fn open_above(path: &Path, layouts: &Arc<Layouts>) -> io::Result<(Self, Vec<u8>)> {
-        let mut above = path.ancestors().skip(1).map(|it| if it.as_os_str().is_empty() { Path::new(".") } else { it });
-        let missing = |above: &Path| path.strip_prefix(above).unwrap_or(path).as_os_str().as_bytes().to_vec();
-        let found = above.find_map(|above| match Self::open_home(above, layouts) {
-            Err(error) if is_missing(&error) => None,
-            root => Some(root.map(|root| (root, missing(above)))),
-        });
-        found.unwrap_or_else(|| Err(Errno::NOENT.into()))
-    }
-
-    fn new(directory: OwnedFd, layouts: &Arc<Layouts>) -> io::Result<Self> {
+    fn new(directory: OwnedFd, links: Links, layouts: &Arc<Layouts>) -> io::Result<Self> {
         if is_fenced_off(&directory) {
             let why = "the server may not reach it (--allow-dir at its start would let it)";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         let id = RootId::new(&fs::statat(&directory, ".", AtFlags::empty())?);
-        Ok(Self { directory, id, layouts: Arc::clone(layouts) })
+        Ok(Self { directory, id, links, layouts: Arc::clone(layouts) })
     }
 
     /// Follows a link that the operator has put into this directory: one that root or the server's own user owns. Returns
-    /// the directory that holds the link's target, and the target's name there. Links on the way to the target are not
+    /// the directory that holds the link's target, and the target's path there. Links on the way to the target are not
     /// followed, because users may have made them.
     ///
     /// # Errors
@@ -231,23 +216,16 @@ impl Root {
     pub(super) fn follow(&self, name: &[u8]) -> io::Result<(Self, Vec<u8>)> {
         let link = fs::openat(&self.directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = fs::fstat(&link)?;
-        // The effective uid may be that of the maildrop's user (see `crate::acting`).
-        let is_operators = stat.st_uid == 0 || stat.st_uid == getuid().as_raw();
-        if !FileType::from_raw_mode(stat.st_mode).is_symlink() || !is_operators {
+        let is_link = FileType::from_raw_mode(stat.st_mode).is_symlink();
+        if self.links == Links::Refused || !is_link || !walk::is_operators(&stat) {
             return Err(Errno::LOOP.into());
         }
         let target = fs::readlinkat(&link, c"", Vec::new())?.into_bytes();
-        let target = target.strip_suffix(b"/").unwrap_or(&target);
-        let (directory, name) = match memchr::memrchr(b'/', target) {
-            Some(0) => (&b"/"[..], &target[1..]),
-            Some(at) => (&target[..at], &target[at + 1..]),
-            None => (&b"."[..], target),
-        };
-        if matches!(name, b"" | b"." | b"..") {
+        let found = walk::find_target(&self.directory, &target)?;
+        if found.rest == b"." {
             return Err(Errno::LOOP.into());
         }
-        let directory = fs::openat2(&self.directory, directory, SEARCH, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
-        Ok((Self::new(directory, &self.layouts)?, name.to_vec()))
+        Ok((Self::new(found.directory, Links::Refused, &self.layouts)?, found.rest))
     }
 
     /// The directory's device and inode.
@@ -394,7 +372,7 @@ fn is_fenced_off(directory: &OwnedFd) -> bool {
 }
 
 /// Flags for opening a directory below which other files are opened.
-const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Flags for reading. With them a FIFO does not block the server, and a terminal does not become its controlling
 /// terminal.
