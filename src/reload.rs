@@ -145,7 +145,7 @@ impl Reload {
 
         // Nothing can fail from here on.
         shared.change_settings(|settings| next.apply_to(settings));
-        shared.users.set_file(next.users_file.clone());
+        shared.users.set_sources(next.sources.clone());
         let [before, now] = &next.own_users;
         shared.users.change_own(before, now);
         shared.users.set_name_rules(next.name_rules.clone());

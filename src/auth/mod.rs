@@ -1,7 +1,8 @@
 //! Accounts: which ones exist, and how a client proves that it may use one.
 //!
-//! - [`Users`] asks the account sources in order: the flags, then the users file. It is the only place where credentials
-//!   are checked. `source` says what a source is; `own` and `users_file` are two. A right login gives a [`Login`].
+//! - [`Users`] is the only place where credentials are checked. It asks the account sources in order (`sources`): the
+//!   flags, then each [`AccountSource`] of the configuration. `source` says what a source is; `own` and `users_file` are
+//!   two. A right login gives a [`Login`].
 //! - [`UserName`] is a name that is safe as a directory's name. [`Scheme`] is a way to store a password, [`make_field`]
 //!   applies one for `pop3d passwd`. [`Hidden`] keeps passwords out of debug output.
 //! - [`Denied`] says why a login failed, [`Unchanged`] why the users file could not be written, [`Abilities`] which
@@ -27,6 +28,7 @@ pub mod sasl;
 mod scram;
 mod secret;
 mod source;
+mod sources;
 mod text;
 mod users;
 mod users_file;
@@ -42,6 +44,7 @@ pub use outcome::{Denied, Unchanged, Wrong};
 pub use passwd::make_field;
 pub use secret::Scheme;
 pub use source::Login;
+pub use sources::AccountSource;
 pub use text::{MailFormat, MailLocation, Mailbox};
 pub use users::{Abilities, Users};
 pub use users_file::UsersFile;

@@ -8,8 +8,8 @@ use super::verifier::Busy;
 /// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// The name or the password is wrong. The client is not told which; the log gets it from [`super::Users::explain`].
-    Credentials,
+    /// The name or the password is wrong. Only the log is told which.
+    Credentials(Wrong),
     /// The client has asked to act as another user than the one whose password it has sent.
     OtherUser,
     /// Too many passwords are being verified.
@@ -57,4 +57,8 @@ pub enum Unchanged {
     Missing,
     /// The users file cannot be written.
     File(io::Error),
+    /// No account source can be written.
+    ReadOnly,
+    /// An account source does not do it, for this reason.
+    Source(String),
 }

@@ -1,5 +1,6 @@
 //! The accounts of the command line and those that PEEP adds when there is no users file. They last as long as the server.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,6 +45,10 @@ impl Own {
 }
 
 impl Source for Own {
+    fn name(&self) -> Cow<'_, str> {
+        "command line".into()
+    }
+
     fn find(&self, user: &UserName) -> Found {
         self.0.read().get(user).cloned().map_or(Found::Unknown, Found::Account)
     }

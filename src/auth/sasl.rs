@@ -324,8 +324,8 @@ fn scram_name(written: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::UserName;
     use crate::auth::scram::{ScramKeys, hmac};
+    use crate::auth::{UserName, UsersFile};
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
@@ -344,10 +344,11 @@ mod tests {
         let users = users();
         let shown = |name: &[u8], denied| format!("{} {denied:?}", String::from_utf8_lossy(name));
         match Exchange::new(Mechanism::Plain, &users).respond(encode(response.as_bytes()).as_bytes()) {
-            Step::Password(name, password) => {
-                users.authenticate(&name, &password.0).map(|login| login.user).map_err(|denied| shown(&name, denied))
-            }
-            Step::Denied(name) => Err(shown(&name, Denied::Credentials)),
+            Step::Password(name, password) => users
+                .authenticate(&name, &password.0, None)
+                .map(|login| login.user)
+                .map_err(|denied| shown(&name, denied)),
+            Step::Denied(name) => Err(shown(&name, Denied::OtherUser)),
             other => Err(format!("{other:?}")),
         }
     }
@@ -356,9 +357,9 @@ mod tests {
     fn a_response_of_plain_has_three_parts_of_which_the_first_may_be_empty() {
         assert_eq!(plain("\0ana\0a b:c").unwrap().as_str(), NAME);
         assert_eq!(plain("ana\0ana\0a b:c").unwrap().as_str(), NAME);
-        assert_eq!(plain("\0ana\0a b").unwrap_err(), "ana Credentials");
+        assert_eq!(plain("\0ana\0a b").unwrap_err(), "ana Credentials(Password)");
         // RFC 4616 section 2: acting as another user needs an authorization, which no user has on this server.
-        assert_eq!(plain("bob\0ana\0a b:c").unwrap_err(), "ana Credentials");
+        assert_eq!(plain("bob\0ana\0a b:c").unwrap_err(), "ana OtherUser");
         for malformed in ["", "ana", "\0ana", "\0ana\0a b:c\0", "\0\0a b:c", "\0ana\0", "\0\0", "\0\0\0"] {
             assert_eq!(plain(malformed).unwrap_err(), "Failed(Malformed)", "{malformed:?}");
         }
@@ -393,7 +394,7 @@ mod tests {
         for (password, right) in [(PASSWORD, true), ("a b", false), ("\u{e9}", false)] {
             let Step::Password(name, given) = after(b"ana").take(password.as_bytes()) else { panic!("{password}") };
             assert_eq!((&name[..], &given.0[..]), (&b"ana"[..], password.as_bytes()));
-            assert_eq!(users.authenticate(&name, &given.0).is_ok(), right, "{password}");
+            assert_eq!(users.authenticate(&name, &given.0, None).is_ok(), right, "{password}");
         }
         for malformed in [&b""[..], b"\0", b"ana\0", b"\0ana\0a b:c"] {
             assert!(matches!(exchange().take(malformed), Step::Failed(Failure::Malformed)), "{malformed:?}");
@@ -469,7 +470,8 @@ mod tests {
         let users = users();
         for (name, password) in [(NAME, "other"), ("nobody", PASSWORD), ("no/name", ""), ("nobody", "")] {
             let error = Client::new(name, password).log_in(&users, "n,,", "n,,").unwrap_err();
-            assert_eq!(error, "Credentials", "{name}");
+            let wrong = if name == NAME { "Password" } else { "Name" };
+            assert_eq!(error, format!("Credentials({wrong})"), "{name}");
         }
         let client = Client::new(NAME, PASSWORD);
         // An attacker has changed the header; the client wants to act as another user; the client asks for channel
@@ -535,11 +537,11 @@ mod tests {
         let path = directory.path().join("users");
         let keys = ScramKeys::derive(PASSWORD.as_bytes(), vec![9; 12], 4242);
         std::fs::write(&path, format!("{NAME}:{{SCRAM-SHA-256}}{keys}\n")).unwrap();
-        let users = Users::open(Some(path)).unwrap();
+        let users = Users::new(vec![UsersFile::open(path).unwrap().into()]);
         assert!(Client::new(NAME, PASSWORD).log_in(&users, "n,,", "n,,").is_ok());
         assert!(Client::new(NAME, "other").log_in(&users, "n,,", "n,,").is_err());
         assert!(Client::new("nobody", PASSWORD).log_in(&users, "n,,", "n,,").is_err());
-        assert!(users.authenticate(NAME.as_bytes(), PASSWORD.as_bytes()).is_ok());
+        assert!(users.authenticate(NAME.as_bytes(), PASSWORD.as_bytes(), None).is_ok());
     }
 
     proptest! {
@@ -565,7 +567,7 @@ mod tests {
                         break;
                     }
                     Step::Password(name, password) => {
-                        prop_assert!(users.authenticate(&name, &password.0).is_err());
+                        prop_assert!(users.authenticate(&name, &password.0, None).is_err());
                         break;
                     }
                     Step::Denied(_) | Step::Failed(_) => break,

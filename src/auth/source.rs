@@ -1,13 +1,35 @@
 //! What an account source is: a place that knows accounts, such as the users file.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::name::UserName;
+use super::outcome::Unchanged;
 use super::text::{Account, Mailbox};
 use super::verifier::{Busy, Verifier};
 
-/// A place that knows accounts. [`super::Users`] asks its sources in order; the first one that knows a name decides.
+/// A client's attempt to log in with a password.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    /// The user whom the client means.
+    pub(super) user: &'a UserName,
+    /// The password, which is not empty.
+    pub(super) password: &'a [u8],
+    /// The client's address, if it has one.
+    pub(super) address: Option<IpAddr>,
+}
+
+/// Does not show the password.
+impl fmt::Debug for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("user", &self.user).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// A place that knows accounts. [`super::Users`] asks its sources in order; the first one that knows a name decides. For
+/// one login it asks each source once at the most.
 ///
 /// A source of stored secrets (a file, a database) implements [`Source::find`] and leaves [`Source::verify`] as it is:
 /// that limits costly verifications and remembers right passwords. A source that verifies passwords itself and shows no
@@ -18,20 +40,30 @@ use super::verifier::{Busy, Verifier};
 /// A source is asked by many threads at a time. It does not wait for longer than a client would; when it cannot answer in
 /// time, it says that it is unavailable. It logs the cause itself, once and not at each login.
 pub(super) trait Source: fmt::Debug + Send + Sync {
+    /// What the log and the admin call it: its kind, and which one of that kind it is.
+    #[allow(dead_code, reason = "the log and the admin have only one source to tell of yet")]
+    fn name(&self) -> Cow<'_, str>;
+
     /// Looks an account up, with its stored secret. APOP and SCRAM need it, and so does the server to find the maildrop of
     /// a user who has not logged in.
     fn find(&self, user: &UserName) -> Found;
 
-    /// Verifies a password, which is not empty.
+    /// Verifies a password.
     ///
     /// # Errors
     /// When too many passwords are being verified.
-    fn verify(&self, user: &UserName, password: &[u8], verifier: &Verifier) -> Result<Answer, Busy> {
-        match self.find(user) {
-            Found::Account(account) => verifier.check(user, &account, password),
+    fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
+        match self.find(attempt.user) {
+            Found::Account(account) => verifier.check(attempt, &account),
             Found::Unknown => Ok(Answer::Unknown),
             Found::Unavailable => Ok(Answer::Unavailable),
         }
+    }
+
+    /// Takes as long as [`Source::verify`] does for a name that the source does not know. This is called when an earlier
+    /// source has refused the password.
+    fn verify_in_vain(&self, attempt: &Attempt<'_>) {
+        drop(self.find(attempt.user));
     }
 
     /// What is true of all accounts together. This is asked at each connection and each failed login, so a source that has
@@ -45,14 +77,31 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     fn wrong_line(&self, _user: &UserName) -> Option<usize> {
         None
     }
+
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// [`Unchanged::ReadOnly`], unless the source can be written.
+    fn add(&self, _user: &UserName, _password: &[u8]) -> Result<(), Unchanged> {
+        Err(Unchanged::ReadOnly)
+    }
+
+    /// Deletes an account.
+    ///
+    /// # Errors
+    /// As of [`Source::add`].
+    fn remove(&self, _user: &UserName) -> Result<(), Unchanged> {
+        Err(Unchanged::ReadOnly)
+    }
 }
 
 /// What a source says to a name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Found {
     /// It has this account.
     Account(Arc<Account>),
     /// It has no such account, so the next source is asked.
+    #[default]
     Unknown,
     /// It cannot be asked at present. No further source is asked: one of them might have another account of this name.
     #[cfg_attr(not(test), expect(dead_code, reason = "flags and a file that was read can always be asked"))]

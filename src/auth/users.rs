@@ -1,11 +1,8 @@
-//! All accounts, in the order in which their sources are asked: those of the command line, which last as long as the server,
-//! then those of the users file.
+//! All accounts, and how their users log in.
 
-use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::io;
-use std::mem;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -16,11 +13,11 @@ use super::hidden::Hidden;
 use super::name::UserName;
 use super::name_rules::NameRules;
 use super::outcome::{Denied, Unchanged, Wrong};
-use super::own::Own;
 use super::scram::{self, ScramKeys, hmac};
-use super::secret::{Scheme, Secret};
-use super::source::{Answer, Found, Login, Source, Totals};
-use super::text::{self, Account, Mailbox};
+use super::secret::Secret;
+use super::source::{Answer, Attempt, Found, Login, Totals};
+use super::sources::{AccountSource, LookUp, Sources, Verdict};
+use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
 use crate::state::StateDir;
@@ -28,11 +25,7 @@ use crate::state::StateDir;
 /// All accounts, and the only code that verifies their credentials.
 #[derive(Debug)]
 pub struct Users {
-    /// The accounts of the command line. They take precedence over those of the file.
-    own: Own,
-    file: RwLock<UsersFile>,
-    /// The sources that are asked after these, in their order.
-    further: RwLock<Arc<[Arc<dyn Source>]>>,
+    sources: Sources,
     verifier: Verifier,
     /// The key for deriving SCRAM salts for names that have no stored salt.
     salt_key: Hidden<[u8; 32]>,
@@ -51,24 +44,16 @@ pub struct Abilities {
 
 impl Default for Users {
     fn default() -> Self {
-        Self::new(UsersFile::default())
+        Self::new(Vec::new())
     }
 }
 
 impl Users {
-    /// Reads the users file, if there is one.
-    ///
-    /// # Errors
-    /// If it cannot be read, or has lines but no valid account.
-    pub fn open(file: Option<PathBuf>) -> io::Result<Self> {
-        Ok(Self::new(UsersFile::open(file)?))
-    }
-
-    fn new(file: UsersFile) -> Self {
+    /// The accounts of these sources, which are asked in their order.
+    #[must_use]
+    pub fn new(configured: Vec<AccountSource>) -> Self {
         Self {
-            own: Own::default(),
-            file: RwLock::new(file),
-            further: RwLock::new(Arc::new([])),
+            sources: Sources::new(configured),
             verifier: Verifier::new(),
             salt_key: Hidden(super::random()),
             names: RwLock::default(),
@@ -90,82 +75,61 @@ impl Users {
         Ok(())
     }
 
-    /// The users file.
-    #[must_use]
-    pub fn file(&self) -> UsersFile {
-        self.file.read().clone()
-    }
-
-    /// Reads the users file at `path`, which may differ from the present one. Does not put it in force.
+    /// Reads the users file at `path`. A file that is already one of the sources keeps its earlier accounts while another
+    /// program writes it.
     ///
     /// # Errors
-    /// If it cannot be used.
-    pub fn read_file(&self, path: Option<PathBuf>) -> io::Result<UsersFile> {
-        self.file().or_read(path)
+    /// If it cannot be read, or has lines but no valid account.
+    pub fn read_file(&self, path: &Path) -> io::Result<UsersFile> {
+        match self.file(path) {
+            Some(file) => file.read_again().map(|()| file),
+            None => UsersFile::open(path.to_owned()),
+        }
     }
 
-    /// Replaces the users file.
-    pub fn set_file(&self, file: UsersFile) {
-        *self.file.write() = file;
+    /// The users file at `path`, if it is one of the sources.
+    #[must_use]
+    pub fn file(&self, path: &Path) -> Option<UsersFile> {
+        self.sources.file(path)
+    }
+
+    /// Replaces the sources that the configuration names.
+    pub fn set_sources(&self, configured: Vec<AccountSource>) {
+        self.sources.replace(configured);
     }
 
     /// Replaces the users that the configuration had `before` by those that it has `now`. Users that are in both are left
     /// alone, even if PEEP has deleted them, and so are users that PEEP has added.
     pub fn change_own(&self, before: &[(UserName, String)], now: &[(UserName, String)]) {
-        self.own.change(before, now);
-    }
-
-    /// Replaces the sources that are asked after the flags and the users file.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the configuration cannot declare such sources yet"))]
-    pub(super) fn set_further(&self, sources: impl IntoIterator<Item = Arc<dyn Source>>) {
-        *self.further.write() = sources.into_iter().collect();
+        self.sources.own.change(before, now);
     }
 
     /// Adds a user who lasts as long as the server. Returns false if there is such a user already.
     pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
-        self.own.add(name, password)
+        self.sources.own.add(name, password)
     }
 
-    /// Adds a user: to the users file if there is one.
+    /// Adds a user to the first source that can be written, or until the server ends if no source is configured.
     ///
     /// # Errors
-    /// If there is a user of this name or the file cannot be written.
+    /// [`Unchanged`], if there is a user of this name or no source can be written.
     pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
-        let Some(file) = self.file().0 else {
-            return if self.add_own(name, password) { Ok(()) } else { Err(Unchanged::Exists) };
-        };
-        if matches!(self.find(&name), Found::Account(_)) {
-            return Err(Unchanged::Exists);
-        }
-        let field = Scheme::Argon2id.field(password);
-        match file.change(|text| text::with_user(text, &name, &field)) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Unchanged::Exists),
-            Err(error) => Err(Unchanged::File(error)),
-        }
+        self.sources.add(name, password)
     }
 
     /// Deletes a user. An open session of the user continues.
     ///
     /// # Errors
-    /// If there is no such user or the file cannot be written.
+    /// [`Unchanged`], if there is no such user or the source cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
         let name = self.user_called(name).ok_or(Unchanged::Missing)?;
-        let of_file = match self.file().0 {
-            Some(file) => file.change(|text| text::without_user(text, &name)).map_err(Unchanged::File)?,
-            None => false,
-        };
-        let own = self.own.remove(&name);
-        if own || of_file { Ok(()) } else { Err(Unchanged::Missing) }
+        self.sources.remove(&name)
     }
 
     /// Returns where a user's mail is. This is for users who have not logged in; after a login, the [`Login`] says it.
     #[must_use]
     pub fn mailbox(&self, user: &UserName) -> Arc<Mailbox> {
-        match self.find(user) {
-            Found::Account(account) => Arc::clone(&account.mailbox),
-            Found::Unknown | Found::Unavailable => Arc::default(),
-        }
+        self.sources.look_up(user).account().map(|account| Arc::clone(&account.mailbox)).unwrap_or_default()
     }
 
     /// Returns the user whom a client would mean by this name; `None` if the name cannot be a user's. There may be no such
@@ -178,19 +142,17 @@ impl Users {
     /// Returns the names of all users in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names = BTreeSet::new();
-        self.for_each(|source| names.extend(source.names()));
-        names.iter().map(ToString::to_string).collect()
+        self.sources.names().iter().map(ToString::to_string).collect()
     }
 
     /// Returns the mechanisms to announce.
     #[must_use]
     pub fn abilities(&self) -> Abilities {
-        let totals = self.totals();
+        let totals = self.sources.totals();
         Abilities { apop: totals.some && !totals.some_unreadable, scram: totals.some && !totals.some_without_scram }
     }
 
-    /// Verifies a name and a password.
+    /// Verifies a name and a password that a client with this address has sent.
     ///
     /// A failed login takes the same time for known and unknown users. If there is no account, or its password is cheap to
     /// verify, the password is verified against the costliest hash of all sources. (If they have several costly schemes,
@@ -198,24 +160,25 @@ impl Users {
     ///
     /// # Errors
     /// [`Denied`]
-    pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Result<Login, Denied> {
+    pub fn authenticate(&self, name: &[u8], password: &[u8], address: Option<IpAddr>) -> Result<Login, Denied> {
         let user = self.names.read().apply(name);
-        // An empty password never matches: an account without a password was hardly meant to be open to everyone.
-        let answer = match user.as_ref().filter(|_| !password.is_empty()) {
-            Some(user) => self.verify(user, password)?,
-            None => Answer::Unknown,
+        let verdict = match &user {
+            // An empty password never matches: an account without a password was hardly meant to be open to everyone.
+            Some(user) if password.is_empty() => self.sources.refuse(user),
+            Some(user) => self.sources.verify(&Attempt { user, password, address }, &self.verifier)?,
+            None => Verdict { answer: Answer::Unknown, wrong: Wrong::Name },
         };
-        match (user, answer) {
+        match (user, verdict.answer) {
             (Some(user), Answer::Accepted(mailbox)) => return Ok(Login { user, mailbox }),
             (_, Answer::Unavailable) => return Err(Denied::Unavailable),
             (_, Answer::Refused { costly: true }) => {}
             _ => {
-                if let Some(decoy) = self.totals().costliest {
+                if let Some(decoy) = self.sources.totals().costliest {
                     self.verifier.check_in_vain(&decoy, password)?;
                 }
             }
         }
-        Err(Denied::Credentials)
+        Err(Denied::Credentials(verdict.wrong))
     }
 
     /// Verifies an APOP digest of `timestamp` and the password (RFC 1939 section 7).
@@ -224,12 +187,13 @@ impl Users {
     /// [`Denied`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<Login, Denied> {
         let user = self.names.read().apply(name);
-        let account = self.account(user.as_ref())?;
-        let password = account.as_ref().and_then(|account| account.secret.readable());
+        let look_up = self.look_up(user.as_ref())?;
+        let account = look_up.account();
+        let password = account.and_then(|account| account.secret.readable());
         // For other accounts and unknown names a digest is computed as well, so that the time does not reveal them.
         let expected = apop::digest(timestamp, password.unwrap_or_default());
         let is_right = bool::from(expected.as_bytes().ct_eq(digest)) && password.is_some();
-        login(user, account.as_ref()).filter(|_| is_right).ok_or(Denied::Credentials)
+        login(user.as_ref(), account).filter(|_| is_right).ok_or_else(|| self.denied(user.as_ref(), &look_up))
     }
 
     /// Returns the salt and the iterations with which a SCRAM exchange for this name begins. Unknown names get some as well,
@@ -238,8 +202,9 @@ impl Users {
     /// That a source is unavailable is told when the proof is verified.
     pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
         let user = self.names.read().apply(name);
-        let account = self.account(user.as_ref()).unwrap_or_default();
-        self.scram_parameters_of(name, account.as_deref(), &self.totals())
+        let look_up = user.map(|user| self.sources.look_up(&user));
+        let account = look_up.as_ref().and_then(LookUp::account);
+        self.scram_parameters_of(name, account.map(|account| &**account), &self.sources.totals())
     }
 
     fn scram_parameters_of(&self, name: &[u8], account: Option<&Account>, totals: &Totals) -> (Vec<u8>, u32) {
@@ -263,105 +228,38 @@ impl Users {
         proof: &[u8],
     ) -> Result<(Login, [u8; 32]), Denied> {
         let user = self.names.read().apply(name);
-        let account = self.account(user.as_ref())?;
-        let totals = self.totals();
-        let secret = account.as_ref().map(|account| &account.secret);
+        let look_up = self.look_up(user.as_ref())?;
+        let account = look_up.account();
+        let totals = self.sources.totals();
+        let secret = account.map(|account| &account.secret);
         let stored = secret.and_then(Secret::scram_keys);
         let password = secret.and_then(Secret::readable);
         // Keys have to be derived for accounts with readable passwords. If there are such accounts, keys are derived for
         // every name, so that the time reveals nothing.
         let made = if totals.some_readable {
-            let (salt, iterations) = self.scram_parameters_of(name, account.as_deref(), &totals);
+            let (salt, iterations) = self.scram_parameters_of(name, account.map(|account| &**account), &totals);
             Some(self.verifier.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
         } else {
             None
         };
         let keys = stored.or(made.as_ref().filter(|_| password.is_some()));
         let right = keys.filter(|keys| keys.match_proof(exchange, proof)).map(|keys| keys.server_signature(exchange));
-        login(user, account.as_ref()).zip(right).ok_or(Denied::Credentials)
+        login(user.as_ref(), account).zip(right).ok_or_else(|| self.denied(user.as_ref(), &look_up))
     }
 
-    /// Says what is wrong with credentials that were refused. It looks up the same for all names, so that the time does not
-    /// tell who exists.
-    #[must_use]
-    pub fn explain(&self, name: &[u8]) -> Wrong {
-        let Some(user) = self.names.read().apply(name) else { return Wrong::Name };
-        let (mut is_known, mut line) = (false, None);
-        self.for_each(|source| {
-            is_known |= matches!(source.find(&user), Found::Account(_));
-            line = line.or_else(|| source.wrong_line(&user));
-        });
-        match line {
-            _ if is_known => Wrong::Password,
-            Some(line) => Wrong::Line(line),
-            None => Wrong::Name,
-        }
+    /// Looks up a name that may be no user's.
+    fn look_up(&self, user: Option<&UserName>) -> Result<LookUp, Denied> {
+        let look_up = user.map(|user| self.sources.look_up(user)).unwrap_or_default();
+        if matches!(look_up.found, Found::Unavailable) { Err(Denied::Unavailable) } else { Ok(look_up) }
     }
 
-    /// Asks the sources in order whether a password is right, until one knows the name. If that one refuses the password,
-    /// the others are asked for the name in vain, so that the time does not tell which source knows it.
-    fn verify(&self, user: &UserName, password: &[u8]) -> Result<Answer, Denied> {
-        let mut answer = Answer::Unknown;
-        self.until(|source| {
-            match answer {
-                Answer::Unknown => answer = source.verify(user, password, &self.verifier)?,
-                _ => drop(source.find(user)),
-            }
-            let is_decided = matches!(answer, Answer::Accepted(_) | Answer::Unavailable);
-            Ok::<_, Denied>(is_decided)
-        })?;
-        Ok(answer)
-    }
-
-    /// Looks up the account of a name that may be no user's.
-    fn account(&self, user: Option<&UserName>) -> Result<Option<Arc<Account>>, Denied> {
-        match user.map(|user| self.find(user)) {
-            Some(Found::Account(account)) => Ok(Some(account)),
-            Some(Found::Unavailable) => Err(Denied::Unavailable),
-            Some(Found::Unknown) | None => Ok(None),
-        }
-    }
-
-    /// Looks an account up in the first source that knows it.
-    fn find(&self, user: &UserName) -> Found {
-        let mut found = Found::Unknown;
-        let Ok(()) = self.until(|source| {
-            found = source.find(user);
-            Ok::<_, Infallible>(!matches!(found, Found::Unknown))
-        });
-        found
-    }
-
-    fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        self.for_each(|source| totals = mem::take(&mut totals).with(source.totals()));
-        totals
-    }
-
-    fn for_each(&self, mut ask: impl FnMut(&dyn Source)) {
-        let Ok(()) = self.until(|source| {
-            ask(source);
-            Ok::<_, Infallible>(false)
-        });
-    }
-
-    /// Asks the sources in order until `ask` returns true or fails. No lock is held while a source is asked.
-    fn until<E>(&self, mut ask: impl FnMut(&dyn Source) -> Result<bool, E>) -> Result<(), E> {
-        if ask(&self.own)? || ask(&self.file())? {
-            return Ok(());
-        }
-        let further = Arc::clone(&self.further.read());
-        for source in further.iter() {
-            if ask(&**source)? {
-                break;
-            }
-        }
-        Ok(())
+    fn denied(&self, user: Option<&UserName>, look_up: &LookUp) -> Denied {
+        Denied::Credentials(user.map_or(Wrong::Name, |user| self.sources.explain(user, look_up)))
     }
 }
 
-fn login(user: Option<UserName>, account: Option<&Arc<Account>>) -> Option<Login> {
-    Some(Login { user: user?, mailbox: Arc::clone(&account?.mailbox) })
+fn login(user: Option<&UserName>, account: Option<&Arc<Account>>) -> Option<Login> {
+    Some(Login { user: user?.clone(), mailbox: Arc::clone(&account?.mailbox) })
 }
 
 #[cfg(test)]

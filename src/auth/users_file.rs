@@ -1,53 +1,79 @@
 //! The users file as an account source.
 
+use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::PasswdFile;
 use super::name::UserName;
+use super::outcome::Unchanged;
+use super::secret::Scheme;
 use super::source::{Found, Source, Totals};
-use super::text::Accounts;
+use super::text;
 
-/// A users file that has been read, or none.
-#[derive(Debug, Clone, Default)]
-pub struct UsersFile(pub(super) Option<Arc<PasswdFile>>);
+/// A users file that has been read.
+#[derive(Debug, Clone)]
+pub struct UsersFile(Arc<PasswdFile>);
 
 impl UsersFile {
-    pub(super) fn open(path: Option<PathBuf>) -> io::Result<Self> {
-        Ok(Self(path.map(PasswdFile::open).transpose()?.map(Arc::new)))
+    /// Reads a file for the first time.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has lines but no valid account.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        Ok(Self(Arc::new(PasswdFile::open(path)?)))
     }
 
-    /// As [`super::Users::read_file`], when this is the present file.
-    pub(super) fn or_read(self, path: Option<PathBuf>) -> io::Result<Self> {
-        match (&self.0, &path) {
-            // The present file is kept, because it knows its earlier accounts and which faults have been logged.
-            (Some(file), Some(path)) if file.path() == path => file.read_again().map(|()| self),
-            _ => Self::open(path),
-        }
+    /// The file's path.
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
     }
 
-    /// The present accounts of the file, which is read again when it has changed.
-    fn accounts(&self) -> Option<Arc<Accounts>> {
-        self.0.as_deref().map(PasswdFile::accounts)
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// If it cannot be used; the accounts then stay as they were.
+    pub(super) fn read_again(&self) -> io::Result<()> {
+        self.0.read_again()
     }
 }
 
 impl Source for UsersFile {
+    fn name(&self) -> Cow<'_, str> {
+        format!("users file {}", self.path().display()).into()
+    }
+
     fn find(&self, user: &UserName) -> Found {
-        let account = self.accounts().and_then(|accounts| accounts.by_name.get(user).cloned());
-        account.map_or(Found::Unknown, Found::Account)
+        self.0.accounts().by_name.get(user).cloned().map_or(Found::Unknown, Found::Account)
     }
 
     fn totals(&self) -> Totals {
-        self.accounts().map(|accounts| accounts.totals()).unwrap_or_default()
+        self.0.accounts().totals()
     }
 
     fn names(&self) -> Vec<UserName> {
-        self.accounts().map(|accounts| accounts.by_name.keys().cloned().collect()).unwrap_or_default()
+        self.0.accounts().by_name.keys().cloned().collect()
     }
 
     fn wrong_line(&self, user: &UserName) -> Option<usize> {
-        self.accounts()?.wrong_lines.get(user).copied()
+        self.0.accounts().wrong_lines.get(user).copied()
+    }
+
+    fn add(&self, user: &UserName, password: &[u8]) -> Result<(), Unchanged> {
+        let field = Scheme::Argon2id.field(password);
+        match self.0.change(|text| text::with_user(text, user, &field)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unchanged::Exists),
+            Err(error) => Err(Unchanged::File(error)),
+        }
+    }
+
+    fn remove(&self, user: &UserName) -> Result<(), Unchanged> {
+        match self.0.change(|text| text::without_user(text, user)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unchanged::Missing),
+            Err(error) => Err(Unchanged::File(error)),
+        }
     }
 }

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::name::UserName;
 use super::scram::hmac;
-use super::source::Answer;
+use super::source::{Answer, Attempt};
 use super::text::Account;
 
 /// How long a login waits until it may verify its password. A longer wait would only make the queue longer.
@@ -43,7 +42,8 @@ impl Verifier {
     }
 
     /// Verifies the password of an account. A right one is remembered if that was costly.
-    pub(super) fn check(&self, user: &UserName, account: &Account, password: &[u8]) -> Result<Answer, Busy> {
+    pub(super) fn check(&self, attempt: &Attempt<'_>, account: &Account) -> Result<Answer, Busy> {
+        let Attempt { user, password, .. } = *attempt;
         let accepted = || Ok(Answer::Accepted(Arc::clone(&account.mailbox)));
         if !account.secret.is_costly() {
             return if account.secret.matches(password) { accepted() } else { Ok(Answer::Refused { costly: false }) };

@@ -17,7 +17,7 @@ use log::LevelFilter;
 
 use super::accounts::Account;
 use super::{Args, ConfigError, FileError, Ports, Task, UsageError};
-use crate::auth::{NameRules, UserName, Users, UsersFile};
+use crate::auth::{AccountSource, NameRules, UserName, Users};
 use crate::guard::Limits;
 use crate::maildrop::MailRoot;
 use crate::net::Certificates;
@@ -54,8 +54,8 @@ pub struct Next {
     pub settings: Settings,
     has_new_mail_root: bool,
     has_new_timeout: bool,
-    /// The accounts of the users file.
-    pub users_file: UsersFile,
+    /// The sources of accounts that the configuration names.
+    pub sources: Vec<AccountSource>,
     /// The users of the configuration as it was read last, and as it is now.
     pub own_users: [Vec<(UserName, String)>; 2],
     /// How clients' names become users' names.
@@ -130,7 +130,7 @@ impl Opening<'_> {
         let admin = self.admin()?;
         let mail_root = self.mail_root()?;
         let certificates = self.certificates()?;
-        let users_file = self.users_file()?;
+        let sources = self.sources()?;
         let transform = self.transform()?;
         let stats_log = self.stats_log();
         let Self { configuration: Rereading { last, started, .. }, running, args, needs_restart } = self;
@@ -138,7 +138,7 @@ impl Opening<'_> {
             has_new_mail_root: !Arc::ptr_eq(&mail_root, &running.settings.mail_root),
             has_new_timeout: args.timeout != last.timeout,
             settings: args.settings(mail_root, admin, transform, certificates),
-            users_file,
+            sources,
             own_users: [own_users(last), own_users(&args)],
             name_rules: args.name_rules(),
             limits: args.limits.limits(),
@@ -206,12 +206,12 @@ impl Opening<'_> {
         })
     }
 
-    fn users_file(&mut self) -> Result<UsersFile, ConfigError> {
-        let path = self.args.accounts.users_file.clone();
-        self.running.users.read_file(path.clone()).or_else(|error| {
-            self.pass_over(&["users"], ConfigError::UsersFile(path.unwrap_or_default(), error))?;
-            self.args.accounts.users_file.clone_from(&self.configuration.last.accounts.users_file);
-            Ok(self.running.users.file())
+    fn sources(&mut self) -> Result<Vec<AccountSource>, ConfigError> {
+        self.args.open_sources(|path| self.running.users.read_file(path)).or_else(|error| {
+            self.pass_over(&["users"], error)?;
+            let file = &self.configuration.last.accounts.users_file;
+            self.args.accounts.users_file.clone_from(file);
+            Ok(file.iter().filter_map(|path| self.running.users.file(path)).map(AccountSource::from).collect())
         })
     }
 

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::admin::DEFAULT_ADMIN;
 use super::tls::Pair;
 use super::{Args, ConfigError, Endpoint};
-use crate::auth::Users;
+use crate::auth::{Users, UsersFile};
 use crate::maildrop::MailRoot;
 use crate::net::{self, Holder, SocketFile};
 
@@ -74,9 +74,10 @@ fn mail_directory(args: &Args) -> Result<String, String> {
 }
 
 fn accounts(args: &Args) -> Result<String, String> {
-    let file = args.accounts.users_file.clone();
-    let shown = file.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default();
-    let users = Users::open(file).map_err(|error| format!("{error}{shown}"))?;
+    let file = args.accounts.users_file.as_ref();
+    let shown = file.map(|path| format!(" in {}", path.display())).unwrap_or_default();
+    let sources = args.open_sources(|path| UsersFile::open(path.to_owned())).map_err(|error| error.to_string())?;
+    let users = Users::new(sources);
     let typed = match args.users.len() {
         0 => String::new(),
         count => format!("{count} by --user, "),

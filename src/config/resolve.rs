@@ -1,6 +1,7 @@
 //! Opens the files that the flags name, at the start and for a reload.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::process::geteuid;
@@ -8,7 +9,7 @@ use rustix::process::geteuid;
 use super::accounts::{Account, AccountsArgs};
 use super::args::seconds;
 use super::{Args, Config, ConfigError, Ports};
-use crate::auth::{NameRules, Users};
+use crate::auth::{AccountSource, NameRules, Users, UsersFile};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
 use crate::net::Certificates;
@@ -77,9 +78,7 @@ impl Args {
     }
 
     fn open_users(&self, state: Option<&StateDir>) -> Result<Users, ConfigError> {
-        let file = self.accounts.users_file.clone();
-        let mut users =
-            Users::open(file.clone()).map_err(|error| ConfigError::UsersFile(file.unwrap_or_default(), error))?;
+        let mut users = Users::new(self.open_sources(|path| UsersFile::open(path.to_owned()))?);
         if let Some(state) = state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
@@ -88,6 +87,15 @@ impl Args {
             users.add_own(name.clone(), password.0.as_bytes());
         }
         Ok(users)
+    }
+
+    /// Opens the sources of accounts in the order in which they are asked. `read` reads a users file.
+    pub(super) fn open_sources(
+        &self,
+        read: impl Fn(&Path) -> io::Result<UsersFile>,
+    ) -> Result<Vec<AccountSource>, ConfigError> {
+        let file = |path: &PathBuf| read(path).map_err(|error| ConfigError::UsersFile(path.clone(), error));
+        self.accounts.users_file.iter().map(|path| Ok(file(path)?.into())).collect()
     }
 
     pub(super) fn name_rules(&self) -> NameRules {

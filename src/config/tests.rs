@@ -33,8 +33,8 @@ fn the_defaults_are_the_documented_ones() {
 fn a_password_may_have_colons_and_spaces() {
     let config = resolve(&["-u", "ana:a:b c", "--user", "bob:x"]).unwrap();
     assert_eq!(config.users.names(), ["ana", "bob"]);
-    assert!(config.users.authenticate(b"ana", b"a:b c").is_ok());
-    assert!(config.users.authenticate(b"bob", b"x").is_ok());
+    assert!(config.users.authenticate(b"ana", b"a:b c", None).is_ok());
+    assert!(config.users.authenticate(b"bob", b"x", None).is_ok());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io;
 use log::Level;
 
 use crate::auth::sasl::{Failure, Mechanism};
-use crate::auth::{Denied, Users, Wrong};
+use crate::auth::{Denied, Wrong};
 use crate::guard::Penalty;
 use crate::maildrop::{Elsewhere, Holder, LockError};
 
@@ -81,18 +81,18 @@ impl From<LockError> for Reason {
     }
 }
 
-impl Reason {
-    /// Why `users` have refused the credentials of a client that gave this name.
-    #[must_use]
-    pub fn denied(denied: Denied, users: &Users, name: &[u8]) -> Self {
+impl From<Denied> for Reason {
+    fn from(denied: Denied) -> Self {
         match denied {
-            Denied::Credentials => Self::Credentials(users.explain(name)),
+            Denied::Credentials(wrong) => Self::Credentials(wrong),
             Denied::OtherUser => Self::Credentials(Wrong::OtherUser),
             Denied::Busy => Self::BusyVerifier,
             Denied::Unavailable => Self::Unavailable,
         }
     }
+}
 
+impl Reason {
     /// The names that [`Reason::class`] has.
     pub const CLASSES: [&'static str; 11] = [
         "unknown-user",

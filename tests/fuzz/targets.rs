@@ -19,8 +19,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use log::LevelFilter;
-use pop3d::auth::Users;
 use pop3d::auth::sasl::{self, Exchange, Mechanism, Step};
+use pop3d::auth::{Users, UsersFile};
 use pop3d::config::Args;
 use pop3d::events::{self, Service};
 use pop3d::guard::Admission;
@@ -642,7 +642,8 @@ pub fn passwd_file(octets: &[u8]) {
     let file = DIRECTORY.path().join("users");
     fs::write(&file, octets).unwrap();
     make_old(&file); // The server would wait for the rest of a file that has just been written.
-    let Ok(users) = Users::open(Some(file.clone())) else { return };
+    let open = || UsersFile::open(file.clone()).map(|file| Users::new(vec![file.into()]));
+    let Ok(users) = open() else { return };
     let names = users.names();
     assert!(names.is_sorted());
     for name in &names {
@@ -668,7 +669,7 @@ pub fn passwd_file(octets: &[u8]) {
         rest.pop();
     }
     assert_eq!(rest.escape_ascii().to_string(), expected.escape_ascii().to_string());
-    match Users::open(Some(file)) {
+    match open() {
         Ok(users) => assert_eq!(users.names(), names[1..]),
         Err(error) => assert!(names.len() == 1, "{error}"), // A file without any valid line is refused.
     }
@@ -679,7 +680,7 @@ pub fn passwd_file(octets: &[u8]) {
 /// of SCRAM is accepted.
 pub fn sasl(octets: &[u8]) {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
-        let users = Users::open(None).unwrap();
+        let users = Users::default();
         assert!(users.add_own(USER.parse().unwrap(), PASSWORD.as_bytes()));
         users
     });

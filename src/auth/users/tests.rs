@@ -1,13 +1,19 @@
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::auth::Scheme;
+use crate::auth::source::Source;
+
+const WRONG: Denied = Denied::Credentials(Wrong::Password);
+const NOBODY: Denied = Denied::Credentials(Wrong::Name);
 
 fn user(name: &str) -> UserName {
     name.parse().unwrap()
 }
 
 fn log_in(users: &Users, name: &[u8], password: &[u8]) -> Result<UserName, Denied> {
-    users.authenticate(name, password).map(|login| login.user)
+    users.authenticate(name, password, None).map(|login| login.user)
 }
 
 /// Users of a file with these lines. The file exists as long as the directory.
@@ -15,7 +21,8 @@ fn of_file(text: &str) -> (tempfile::TempDir, Users) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("users");
     std::fs::write(&path, text).unwrap();
-    (directory, Users::open(Some(path)).unwrap())
+    let users = Users::new(vec![UsersFile::open(path).unwrap().into()]);
+    (directory, users)
 }
 
 #[test]
@@ -23,7 +30,8 @@ fn name_rules_are_applied_before_the_look_up() {
     let users = Users::default();
     assert!(users.add_own(user("ana@example.com"), b"x") && users.add_own(user("Bob@Other"), b"x"));
     let names = |users: &Users| {
-        ["ana", "Ana@Example.COM", "Bob@Other", "bob"].map(|name| users.authenticate(name.as_bytes(), b"x").is_ok())
+        ["ana", "Ana@Example.COM", "Bob@Other", "bob"]
+            .map(|name| users.authenticate(name.as_bytes(), b"x", None).is_ok())
     };
     assert_eq!(names(&users), [false, false, true, false]);
     users.set_name_rules(NameRules { lower_case: true, default_domain: Some("example.com".to_owned()) });
@@ -40,12 +48,12 @@ fn a_login_needs_the_right_name_and_password() {
     assert!(!users.add_own(user("ana"), b"other"));
     assert_eq!(log_in(&users, b"ana", b"a b:c").unwrap().as_str(), "ana");
     for (name, password) in [("ana", "a b:"), ("ana", ""), ("bob", "a b:c"), ("", ""), ("bob", "")] {
-        let denied = Err(Denied::Credentials);
+        let denied = Err(if name == "ana" { WRONG } else { NOBODY });
         assert_eq!(log_in(&users, name.as_bytes(), password.as_bytes()), denied, "{name} {password}");
     }
     users.remove("ana").unwrap();
     assert!(matches!(users.remove("ana"), Err(Unchanged::Missing)));
-    assert_eq!(log_in(&users, b"ana", b"a b:c"), Err(Denied::Credentials));
+    assert_eq!(log_in(&users, b"ana", b"a b:c"), Err(NOBODY));
 }
 
 #[test]
@@ -58,19 +66,19 @@ fn users_are_added_to_the_file_and_removed_from_it() {
     users.add(user("ana"), b"a:b").unwrap();
     assert_eq!(users.names(), ["ana", "bob", "own"]);
     let path = directory.path().join("users");
-    let other = Users::open(Some(path.clone())).unwrap();
+    let other = Users::new(vec![UsersFile::open(path.clone()).unwrap().into()]);
     for users in [&users, &other] {
         // The second login uses the remembered result of the first verification.
         for _ in 0..2 {
             assert_eq!(log_in(users, b"ana", b"a:b"), Ok(user("ana")));
         }
-        assert_eq!(log_in(users, b"ana", b"a"), Err(Denied::Credentials));
+        assert_eq!(log_in(users, b"ana", b"a"), Err(WRONG));
     }
     for name in ["ana", "own"] {
         users.remove(name).unwrap();
         assert!(matches!(users.remove(name), Err(Unchanged::Missing)), "{name}");
     }
-    assert_eq!(log_in(&other, b"ana", b"a:b"), Err(Denied::Credentials));
+    assert_eq!(log_in(&other, b"ana", b"a:b"), Err(NOBODY));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\nbob:{PLAIN}b:1:2\n");
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(users.add(user("ana"), b"x"), Err(Unchanged::File(_))));
@@ -82,7 +90,7 @@ fn a_user_of_the_command_line_comes_before_one_of_the_file() {
     let (_directory, users) = of_file("ana:{PLAIN}file\n");
     users.add_own(user("ana"), b"own");
     assert_eq!(log_in(&users, b"ana", b"own"), Ok(user("ana")));
-    assert_eq!(log_in(&users, b"ana", b"file"), Err(Denied::Credentials));
+    assert_eq!(log_in(&users, b"ana", b"file"), Err(WRONG));
     assert_eq!(users.names(), ["ana"]);
     users.remove("ana").unwrap();
     assert!(users.names().is_empty());
@@ -101,7 +109,7 @@ fn a_reload_changes_what_differs_in_the_configuration_and_nothing_else() {
     users.add(user("added"), b"1").unwrap();
     users.change_own(&before, &of("kept:1 changed:2 deleted:1 new:1"));
     assert_eq!(users.names(), ["added", "changed", "kept", "new"]);
-    assert!(users.authenticate(b"changed", b"2").is_ok() && users.authenticate(b"changed", b"1").is_err());
+    assert!(log_in(&users, b"changed", b"2").is_ok() && log_in(&users, b"changed", b"1").is_err());
 }
 
 #[test]
@@ -110,15 +118,15 @@ fn a_users_file_that_cannot_be_used_changes_nothing() {
     let other = directory.path().join("other");
     std::fs::write(&other, "bob:{PLAIN}b\n").unwrap();
     let (path, nowhere) = (directory.path().join("users"), directory.path().join("nowhere"));
-    assert!(users.read_file(Some(nowhere)).is_err());
+    assert!(users.read_file(&nowhere).is_err());
     std::fs::write(&path, "no account\n").unwrap();
     std::fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    assert!(users.read_file(Some(path.clone())).is_err());
-    let file = users.read_file(Some(other)).unwrap();
+    assert!(users.read_file(&path).is_err());
+    let file = users.read_file(&other).unwrap();
     assert_eq!(users.names(), ["ana"]);
-    users.set_file(file);
+    users.set_sources(vec![file.into()]);
     assert_eq!(users.names(), ["bob"]);
-    users.set_file(users.read_file(None).unwrap());
+    users.set_sources(Vec::new());
     assert!(users.names().is_empty());
 }
 
@@ -130,8 +138,10 @@ fn an_empty_password_is_always_refused() {
         Scheme::BlfCrypt.field(b"")
     ));
     assert_eq!(users.names(), ["ana", "bob", "fay"]);
-    for name in ["ana", "bob", "eve", "fay", "nobody"] {
-        assert_eq!(log_in(&users, name.as_bytes(), b""), Err(Denied::Credentials), "{name}");
+    for (name, wrong) in
+        [("ana", Wrong::Password), ("bob", Wrong::Password), ("eve", Wrong::Line(3)), ("nobody", Wrong::Name)]
+    {
+        assert_eq!(log_in(&users, name.as_bytes(), b""), Err(Denied::Credentials(wrong)), "{name}");
     }
 }
 
@@ -150,7 +160,7 @@ fn apop_needs_a_plaintext_password() {
         ("bob", apop::digest(timestamp, b"").into()),
         ("nobody", apop::digest(timestamp, b"").into()),
     ] {
-        let denied = Err(Denied::Credentials);
+        let denied = Err(if name == "nobody" { NOBODY } else { WRONG });
         assert_eq!(
             users.authenticate_apop(name.as_bytes(), timestamp, &digest).map(|login| login.user),
             denied,
@@ -225,6 +235,10 @@ impl Fixed {
 }
 
 impl Source for Fixed {
+    fn name(&self) -> Cow<'_, str> {
+        "fixed".into()
+    }
+
     fn find(&self, _: &UserName) -> Found {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.found.clone()
@@ -239,6 +253,13 @@ impl Source for Fixed {
     }
 }
 
+/// Adds sources behind the users file at `directory`/users.
+fn add_sources(users: &Users, directory: Option<&std::path::Path>, sources: &[&Arc<Fixed>]) {
+    let file = directory.map(|directory| users.read_file(&directory.join("users")).unwrap().into());
+    let others = sources.iter().map(|&source| AccountSource::new(source.clone()));
+    users.set_sources(file.into_iter().chain(others).collect());
+}
+
 fn account(password: &[u8], home: &str) -> Found {
     let mailbox = Mailbox { home: Some(home.into()), ..Mailbox::default() };
     let secret = Secret::of_password(password);
@@ -247,19 +268,19 @@ fn account(password: &[u8], home: &str) -> Found {
 
 #[test]
 fn the_first_source_that_knows_a_name_decides() {
-    let (_directory, users) = of_file("ana:{PLAIN}file:::::\n");
+    let (directory, users) = of_file("ana:{PLAIN}file:::::\n");
     let [unknown, first, second] = [Found::Unknown, account(b"1", "/home/1"), account(b"2", "/home/2")].map(Fixed::new);
-    users.set_further([unknown.clone() as Arc<dyn Source>, first.clone(), second.clone()]);
+    add_sources(&users, Some(directory.path()), &[&unknown, &first, &second]);
     let asked = || [&unknown, &first, &second].map(|source| source.asked());
 
     assert_eq!(log_in(&users, b"ana", b"file"), Ok(user("ana")));
     assert_eq!(asked(), [0, 0, 0]);
-    let login = users.authenticate(b"bob", b"1").unwrap();
+    let login = users.authenticate(b"bob", b"1", None).unwrap();
     assert_eq!((login.user, login.mailbox.home.as_deref()), (user("bob"), Some("/home/1".as_ref())));
     assert_eq!(asked(), [1, 1, 0]);
     // The time of a refused login does not tell which source knows the name: all of them are asked.
     for (name, password) in [("bob", "2"), ("ana", "1")] {
-        assert_eq!(log_in(&users, name.as_bytes(), password.as_bytes()), Err(Denied::Credentials), "{name}");
+        assert_eq!(log_in(&users, name.as_bytes(), password.as_bytes()), Err(WRONG), "{name}");
         assert_eq!(asked(), [1, 1, 1], "{name}");
     }
     assert_eq!(users.mailbox(&user("bob")).home.as_deref(), Some("/home/1".as_ref()));
@@ -271,9 +292,9 @@ fn a_source_that_is_unavailable_refuses_no_password_and_no_later_source_is_asked
     let users = Users::default();
     users.add_own(user("own"), b"o");
     let [down, behind] = [Found::Unavailable, account(b"b", "/home/b")].map(Fixed::new);
-    users.set_further([down as Arc<dyn Source>, behind.clone()]);
+    add_sources(&users, None, &[&down, &behind]);
     assert_eq!(log_in(&users, b"own", b"o"), Ok(user("own")));
-    assert_eq!(log_in(&users, b"own", b"wrong"), Err(Denied::Credentials));
+    assert_eq!(log_in(&users, b"own", b"wrong"), Err(WRONG));
     behind.asked();
 
     for password in [&b"b"[..], b"wrong"] {

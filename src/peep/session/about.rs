@@ -127,10 +127,8 @@ impl Session<'_> {
 
     /// Does what a login does, and releases the maildrop at once.
     fn try_login(&self, name: &str, password: &str) -> Result<(), Reason> {
-        let users = &self.shared.users;
-        let login = users
-            .authenticate(name.as_bytes(), password.as_bytes())
-            .map_err(|denied| Reason::denied(denied, users, name.as_bytes()))?;
+        let address = self.client.origin.ip();
+        let login = self.shared.users.authenticate(name.as_bytes(), password.as_bytes(), address)?;
         let (_acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
         let lock = self.shared.locks.lock(&location, self.client.into(), self.shared.settings().busy.terms())?;
         lock.open().map(drop).map_err(Reason::Maildrop)

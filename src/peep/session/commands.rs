@@ -113,6 +113,14 @@ impl Session<'_> {
                 log::error!("{} the users file cannot be changed: {error}", self.client);
                 ErrorCode::UsersNotWritten
             }
+            Unchanged::ReadOnly => {
+                log::error!("{} the accounts cannot be changed: no account source can be written", self.client);
+                ErrorCode::UsersNotWritten
+            }
+            Unchanged::Source(why) => {
+                log::error!("{} an account source cannot be changed: {why}", self.client);
+                ErrorCode::UsersNotWritten
+            }
         }
     }
 }

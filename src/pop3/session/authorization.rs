@@ -36,8 +36,7 @@ impl<L: Link> Session<'_, L> {
             Ok(Command::Pass(Hidden(password))) => match state.user {
                 Some(name) => {
                     self.output.flush()?; // so that earlier replies do not wait for the verification
-                    let claim = Claim::new(&name, Method::Pass);
-                    return self.log_in(claim, Some(&password), |users| users.authenticate(&name, &password));
+                    return self.log_in_by_password(Claim::new(&name, Method::Pass), &password);
                 }
                 None => self.err(Refusal::UserFirst),
             },
@@ -143,8 +142,7 @@ impl<L: Link> Session<'_, L> {
                     step = self.respond(exchange)?;
                 }
                 Step::Password(name, Hidden(password)) => {
-                    let claim = Claim::new(&name, method);
-                    return self.log_in(claim, Some(&password), |users| users.authenticate(&name, &password));
+                    return self.log_in_by_password(Claim::new(&name, method), &password);
                 }
                 // The attempt counts from here and not from the start of the exchange. Otherwise a client could start
                 // exchanges before a penalty and complete them during it.

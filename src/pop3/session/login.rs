@@ -39,6 +39,12 @@ impl<'a> Claim<'a> {
 }
 
 impl<L: Link> Session<'_, L> {
+    /// Carries out a login with a password.
+    pub(super) fn log_in_by_password(&mut self, claim: Claim<'_>, password: &[u8]) -> Result<State, End> {
+        let (name, address) = (claim.name, self.client.origin.ip());
+        self.log_in(claim, Some(password), |users| users.authenticate(name, password, address))
+    }
+
     /// Carries out a login whose credentials come in one step: `prove` verifies them. `secret` is the password, if the
     /// client sent one; repeating the same wrong password raises the penalty less than guessing.
     pub(super) fn log_in(
@@ -83,7 +89,7 @@ impl<L: Link> Session<'_, L> {
                 Ok(proven)
             }
             Err(denied) => {
-                let reason = Reason::denied(denied, &self.shared.users, claim.name);
+                let reason = Reason::from(denied);
                 if matches!(reason, Reason::Credentials(_))
                     && let Some(penalty) = self.limits.failed(attempt)
                 {

@@ -1,0 +1,217 @@
+//! The account sources in the order in which they are asked: the accounts that the server has of its own, then those that
+//! the configuration names.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::mem;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::name::UserName;
+use super::outcome::{Unchanged, Wrong};
+use super::own::Own;
+use super::source::{Answer, Attempt, Found, Source, Totals};
+use super::text::Account;
+use super::users_file::UsersFile;
+use super::verifier::{Busy, Verifier};
+
+/// An account source that the configuration names.
+#[derive(Debug, Clone)]
+pub struct AccountSource {
+    source: Arc<dyn Source>,
+    /// The source itself if it is a users file.
+    file: Option<UsersFile>,
+}
+
+impl From<UsersFile> for AccountSource {
+    fn from(file: UsersFile) -> Self {
+        Self { source: Arc::new(file.clone()), file: Some(file) }
+    }
+}
+
+impl AccountSource {
+    /// Any source but a users file.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the configuration cannot declare such sources yet"))]
+    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+        Self { source, file: None }
+    }
+}
+
+/// All sources.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// The accounts of the command line.
+    pub(super) own: Own,
+    configured: RwLock<Arc<[AccountSource]>>,
+}
+
+/// The answer of all sources to a name and a password.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// That of the source that has decided, or [`Answer::Unknown`].
+    pub(super) answer: Answer,
+    /// What is wrong, if the credentials are.
+    pub(super) wrong: Wrong,
+}
+
+/// The answer of all sources to a name.
+#[derive(Debug, Default)]
+pub(super) struct LookUp {
+    pub(super) found: Found,
+    /// How many sources were asked.
+    asked: usize,
+}
+
+impl LookUp {
+    /// The account, if there is one.
+    pub(super) fn account(&self) -> Option<&Arc<Account>> {
+        match &self.found {
+            Found::Account(account) => Some(account),
+            Found::Unknown | Found::Unavailable => None,
+        }
+    }
+}
+
+impl Sources {
+    pub(super) fn new(configured: Vec<AccountSource>) -> Self {
+        Self { own: Own::default(), configured: RwLock::new(configured.into()) }
+    }
+
+    /// Replaces the sources that the configuration names.
+    pub(super) fn replace(&self, configured: Vec<AccountSource>) {
+        *self.configured.write() = configured.into();
+    }
+
+    /// The users file with this path, if there is one among the sources.
+    pub(super) fn file(&self, path: &Path) -> Option<UsersFile> {
+        let configured = Arc::clone(&self.configured.read());
+        configured.iter().filter_map(|source| source.file.clone()).find(|file| file.path() == path)
+    }
+
+    /// Asks the sources in order whether a password is right, until one knows the name. If that one refuses the password,
+    /// the others are asked in vain, so that the time does not tell which source knows the name.
+    pub(super) fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Verdict, Busy> {
+        let (mut answer, mut line) = (Answer::Unknown, None);
+        self.until(|source| {
+            match answer {
+                Answer::Unknown => answer = source.verify(attempt, verifier)?,
+                _ => source.verify_in_vain(attempt),
+            }
+            line = line.or_else(|| source.wrong_line(attempt.user));
+            Ok::<_, Busy>(matches!(answer, Answer::Accepted(_) | Answer::Unavailable))
+        })?;
+        let is_known = !matches!(answer, Answer::Unknown);
+        Ok(Verdict { answer, wrong: wrong(is_known, line) })
+    }
+
+    /// Refuses a user who has sent no password.
+    pub(super) fn refuse(&self, user: &UserName) -> Verdict {
+        Verdict { answer: Answer::Unknown, wrong: self.explain(user, &self.look_up(user)) }
+    }
+
+    /// Looks an account up in the first source that knows it.
+    pub(super) fn look_up(&self, user: &UserName) -> LookUp {
+        let mut look_up = LookUp::default();
+        let Ok(()) = self.until(|source| {
+            look_up.found = source.find(user);
+            look_up.asked += 1;
+            Ok::<_, Infallible>(!matches!(look_up.found, Found::Unknown))
+        });
+        look_up
+    }
+
+    /// Says what is wrong with credentials whose name was looked up. The sources that were not asked for the name are asked
+    /// now, in vain, so that the time does not tell which source knows it.
+    pub(super) fn explain(&self, user: &UserName, look_up: &LookUp) -> Wrong {
+        let (mut asked, mut line) = (0, None);
+        self.for_each(|source| {
+            asked += 1;
+            if asked > look_up.asked {
+                drop(source.find(user));
+            }
+            line = line.or_else(|| source.wrong_line(user));
+        });
+        wrong(look_up.account().is_some(), line)
+    }
+
+    /// Adds an account to the first configured source that can be written. If no source is configured, the account lasts as
+    /// long as the server.
+    pub(super) fn add(&self, user: UserName, password: &[u8]) -> Result<(), Unchanged> {
+        let configured = Arc::clone(&self.configured.read());
+        if configured.is_empty() {
+            return if self.own.add(user, password) { Ok(()) } else { Err(Unchanged::Exists) };
+        }
+        match self.look_up(&user).found {
+            Found::Unknown => {}
+            Found::Account(_) => return Err(Unchanged::Exists),
+            Found::Unavailable => return Err(Unchanged::Source("one cannot be asked whether it has the name".into())),
+        }
+        first_written(&configured, |source| source.add(&user, password))
+    }
+
+    /// Deletes an account from the first configured source that can be written, and that of the command line.
+    pub(super) fn remove(&self, user: &UserName) -> Result<(), Unchanged> {
+        let configured = Arc::clone(&self.configured.read());
+        let removed = first_written(&configured, |source| source.remove(user));
+        match removed {
+            Err(Unchanged::File(_) | Unchanged::Source(_)) => removed,
+            _ if self.own.remove(user) => Ok(()),
+            Err(Unchanged::ReadOnly) if configured.is_empty() => Err(Unchanged::Missing),
+            _ => removed,
+        }
+    }
+
+    /// The names of all users in order.
+    pub(super) fn names(&self) -> BTreeSet<UserName> {
+        let mut names = BTreeSet::new();
+        self.for_each(|source| names.extend(source.names()));
+        names
+    }
+
+    /// What is true of the accounts of all sources together.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.for_each(|source| totals = mem::take(&mut totals).with(source.totals()));
+        totals
+    }
+
+    fn for_each(&self, mut ask: impl FnMut(&dyn Source)) {
+        let Ok(()) = self.until(|source| {
+            ask(source);
+            Ok::<_, Infallible>(false)
+        });
+    }
+
+    /// Asks the sources in order until `ask` returns true or fails. No lock is held while a source is asked.
+    fn until<E>(&self, mut ask: impl FnMut(&dyn Source) -> Result<bool, E>) -> Result<(), E> {
+        if ask(&self.own)? {
+            return Ok(());
+        }
+        let configured = Arc::clone(&self.configured.read());
+        for AccountSource { source, .. } in configured.iter() {
+            if ask(&**source)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Changes the first source that can be written.
+fn first_written(
+    configured: &[AccountSource],
+    mut change: impl FnMut(&dyn Source) -> Result<(), Unchanged>,
+) -> Result<(), Unchanged> {
+    let mut changes = configured.iter().map(|AccountSource { source, .. }| change(&**source));
+    changes.find(|changed| !matches!(changed, Err(Unchanged::ReadOnly))).unwrap_or(Err(Unchanged::ReadOnly))
+}
+
+fn wrong(is_known: bool, line: Option<usize>) -> Wrong {
+    match line {
+        _ if is_known => Wrong::Password,
+        Some(line) => Wrong::Line(line),
+        None => Wrong::Name,
+    }
+}
