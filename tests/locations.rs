@@ -53,6 +53,24 @@ fn maildrops_are_where_the_template_says() {
     assert_eq!(server.stderr().matches("has an empty maildrop").count(), 1);
 }
 
+/// As when the disk is unmounted: a client that saw an empty maildrop would forget which messages it has fetched.
+#[test]
+fn logins_are_refused_while_the_fixed_part_is_missing() {
+    let disk = MailRoot::new();
+    disk.maildrop("mail/ana/Maildir").put("new/1000000000.a", MESSAGE);
+    let server =
+        Server::builder().user("ana", "pass").user("new", "pass").seen_from(disk.path(), "mail/%u/Maildir").start();
+    assert_eq!(stat(&server, "ana"), "1 20");
+    fs::rename(disk.path().join("mail"), disk.path().join("away")).unwrap();
+    for name in ["ana", "new"] {
+        assert!(refusal(&server, name).starts_with("[SYS/TEMP]"), "{name}");
+    }
+    server.expect_log("ERROR", "the maildrop cannot be opened: No such file or directory");
+    fs::rename(disk.path().join("away"), disk.path().join("mail")).unwrap();
+    assert_eq!(stat(&server, "ana"), "1 20");
+    assert_eq!(stat(&server, "new"), "0 0");
+}
+
 #[test]
 fn peep_can_set_a_template() {
     let server = Server::builder().user("ana@b", "pass").start();
