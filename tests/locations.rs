@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};
+use std::process::Command;
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::harness::{Client, MailRoot, NOBODY, Server};
+use crate::harness::{Client, MailRoot, NOBODY, PROGRAM, Server, bounded_output};
 
 const MESSAGE: &str = "Subject: a\r\n\r\nbody\r\n";
 
@@ -205,6 +206,56 @@ fn the_format_that_the_users_file_names_is_in_force() {
         assert_eq!(stat(&server, "maildir"), if layout == "flat" { "0 0" } else { "1 20" });
     }
     assert!(!mail.path().join("gone").exists() && !mail.path().join(".none.pop3d-index").exists());
+}
+
+/// A location of Dovecot's that has another format would otherwise count for nothing, and the user would see other mail.
+#[test]
+fn a_location_of_another_format_is_told_and_refused() {
+    let place = TempDir::new().unwrap();
+    let mail = MailRoot::new();
+    mail.maildrop("ana").put("1", MESSAGE);
+    let users = place.path().join("users");
+    fs::write(&users, "bob:{PLAIN}pass\nana:{PLAIN}pass::::/home/ana::userdb_mail=sdbox:~/dbox\n").unwrap();
+    let server = Server::builder().mail(&mail).users_file(&users).start();
+    server.expect_log("ERROR", "line 2: the location \"sdbox:~/dbox\" is not supported");
+    assert!(refusal(&server, "ana").starts_with("[SYS/TEMP]"));
+    server.expect_log(
+        "ERROR",
+        "reason=\"the maildrop cannot be opened: the location \\\"sdbox:~/dbox\\\" is not supported",
+    );
+    assert_eq!(stat(&server, "bob"), "0 0");
+    let [mail, users] = [mail.path(), &users].map(|path| path.to_str().unwrap());
+    for (program, arguments) in [("check", &["-p", "0", "-P", "0"][..]), ("doctor", &["ana"])] {
+        let mut command = Command::new(PROGRAM);
+        let output = bounded_output(command.args([program, "-m", mail, "--users", users]).args(arguments));
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        assert!(report.contains("the location \"sdbox:~/dbox\" is not supported"), "{report}");
+    }
+}
+
+/// As for Dovecot, the format is found out then.
+#[test]
+fn a_location_need_not_name_a_format() {
+    let place = TempDir::new().unwrap();
+    let mail = MailRoot::new();
+    mail.maildrop("maildir").put("new/1000000000.a", MESSAGE);
+    mail.maildrop("home").put("cur/1000000000.a:2,S", MESSAGE);
+    fs::write(mail.path().join("mbox"), format!("From a@b Thu Jan  1 00:00:00 1970\n{}", MESSAGE.repeat(2))).unwrap();
+    let root = mail.path().display();
+    let accounts = [
+        ("maildir", format!("{root}/maildir")),
+        ("mbox", format!("{root}/mbox")),
+        ("home", "~".to_owned()),
+        ("named", "maildir:~".to_owned()),
+    ];
+    let line = |(name, at)| format!("{name}:{{PLAIN}}pass::::{root}/home::userdb_mail={at}\n");
+    let users = place.path().join("users");
+    fs::write(&users, accounts.map(line).concat()).unwrap();
+    let server = Server::builder().users_file(&users).start();
+    for (name, size) in [("maildir", "1 20"), ("mbox", "1 40"), ("home", "1 20"), ("named", "1 20")] {
+        assert_eq!(stat(&server, name), size, "{name}");
+    }
 }
 
 #[test]

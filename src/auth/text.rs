@@ -10,10 +10,11 @@ use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::hidden::Hidden;
+use super::location::MailLocation;
 use super::name::{InvalidName, UserName};
 use super::secret::{BadSecret, Secret};
 use super::source::Totals;
@@ -40,24 +41,6 @@ pub struct Mailbox {
     pub location: Option<MailLocation>,
 }
 
-/// The location of one account's mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MailLocation {
-    /// The format, which counts whatever layout the operator has chosen for all maildrops.
-    pub format: MailFormat,
-    /// The path, as a template.
-    pub path: PathBuf,
-}
-
-/// The format that a location in the users file names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MailFormat {
-    /// A directory of which only the files in new/ and cur/ are messages.
-    Maildir,
-    /// A file with all messages.
-    Mbox,
-}
-
 /// The accounts of a users file.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
@@ -76,13 +59,13 @@ pub(super) struct Accounts {
     pub(super) scram_iterations: Option<u32>,
     /// True if the file begins with a byte order mark, which some editors write.
     pub(super) has_mark: bool,
-    /// The invalid lines with their numbers, which count from 1.
+    /// What is wrong with lines, and their numbers, which count from 1.
     pub(super) faults: Vec<(usize, Fault)>,
     /// The line of each name that has only a wrong line.
     pub(super) wrong_lines: BTreeMap<UserName, usize>,
 }
 
-/// Why a line is invalid.
+/// Why a line is invalid, or its user cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     Name(InvalidName),
@@ -93,6 +76,8 @@ pub(super) enum Fault {
     /// The line has an extra field of Dovecot's that restricts logins. This server does not support the field, so it must
     /// not let the user in.
     Restricted(&'static str),
+    /// The user can log in, but the location of the mail is not supported.
+    Location(String),
 }
 
 impl fmt::Display for Fault {
@@ -103,6 +88,7 @@ impl fmt::Display for Fault {
             Self::Secret(error) => write!(f, "{error}"),
             Self::Twice => f.write_str("an earlier line has the same user"),
             Self::Restricted(field) => write!(f, "{field} is not supported, so the user is kept out"),
+            Self::Location(why) => write!(f, "{why}; the user's logins fail"),
         }
     }
 }
@@ -117,13 +103,15 @@ impl Accounts {
     pub(super) fn read(text: &[u8]) -> Self {
         let mut accounts = Self { has_mark: text.starts_with(MARK), ..Self::default() };
         for (line, number) in lines(text).zip(1..) {
-            if let Some(fields) = fields(line)
-                && let Err(fault) = accounts.take(fields)
-            {
-                if let Some(name) = self::fields(line).and_then(name) {
-                    accounts.wrong_lines.entry(name).or_insert(number);
+            match fields(line).map(|fields| accounts.take(fields)) {
+                None | Some(Ok(None)) => {}
+                Some(Ok(Some(fault))) => accounts.faults.push((number, fault)),
+                Some(Err(fault)) => {
+                    if let Some(name) = fields(line).and_then(name) {
+                        accounts.wrong_lines.entry(name).or_insert(number);
+                    }
+                    accounts.faults.push((number, fault));
                 }
-                accounts.faults.push((number, fault));
             }
         }
         accounts.with_totals()
@@ -162,7 +150,8 @@ impl Accounts {
         }
     }
 
-    fn take<'l>(&mut self, fields: impl Iterator<Item = &'l [u8]>) -> Result<(), Fault> {
+    /// Adds the account of a line. Returns what is wrong with an account whose user cannot open the maildrop.
+    fn take<'l>(&mut self, fields: impl Iterator<Item = &'l [u8]>) -> Result<Option<Fault>, Fault> {
         let fields: Vec<&[u8]> = fields.collect();
         // What follows the password in a line of /etc/shadow are days.
         let mut fields = if is_of_shadow(&fields) { fields[..2].to_vec() } else { fields }.into_iter();
@@ -192,9 +181,10 @@ impl Accounts {
             extras.extend_from_slice(b":");
             extras.extend_from_slice(extra);
         }
-        mailbox.location = mail_location(&extras).map(|location| location.beneath(mailbox.home.as_deref()));
+        mailbox.location = mail_location(&extras).and_then(|text| MailLocation::read(text, mailbox.home.as_deref()));
+        let unsupported = mailbox.location.as_ref().and_then(MailLocation::unsupported);
         entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox: Arc::new(mailbox) }));
-        Ok(())
+        Ok(unsupported.map(Fault::Location))
     }
 }
 
@@ -212,30 +202,10 @@ fn path(octets: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(octets))
 }
 
-/// Returns the location in an account's extra fields, which is `userdb_mail=maildir:PATH` or `userdb_mail=mbox:PATH`. In it,
-/// `~/` stands for the home directory. If an mbox location has `INBOX=PATH`, that path is the result, because the other one
-/// is for folders.
-fn mail_location(extras: &[u8]) -> Option<MailLocation> {
+/// The value of the field `userdb_mail` in an account's extra fields.
+fn mail_location(extras: &[u8]) -> Option<&[u8]> {
     let mut fields = extras.split(|&octet| octet == b' ' || octet == b'\t');
-    let value = fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))?;
-    let formats = [(&b"maildir:"[..], MailFormat::Maildir), (b"mbox:", MailFormat::Mbox)];
-    let (value, format) = formats.into_iter().find_map(|(name, format)| Some((value.strip_prefix(name)?, format)))?;
-    let mut parts = value.split(|&octet| octet == b':');
-    let first = parts.next()?;
-    let location = parts.find_map(|part| part.strip_prefix(b"INBOX=")).unwrap_or(first);
-    let in_home = location.strip_prefix(b"~/").map(|rest| [b"%h/", rest].concat());
-    Some(MailLocation { format, path: path(&in_home.unwrap_or_else(|| location.to_vec())) })
-}
-
-impl MailLocation {
-    /// The same location, written as one in the home directory if it is there. What is in a home directory is the user's, so
-    /// no link there is followed.
-    fn beneath(self, home: Option<&Path>) -> Self {
-        match home.and_then(|home| self.path.strip_prefix(home).ok()) {
-            Some(rest) if !rest.as_os_str().is_empty() => Self { path: Path::new("%h").join(rest), ..self },
-            _ => self,
-        }
-    }
+    fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))
 }
 
 fn restriction(extra: &[u8]) -> Option<&'static str> {
@@ -365,10 +335,8 @@ mod tests {
         assert_eq!(found("c"), expected(None, Some("%h/Maildir")));
         assert_eq!(found("d"), expected(Some("/d"), Some("/var/mail/%u")));
         assert_eq!(found("e"), expected(None, Some("/srv/%d/%n")));
-        assert_eq!(found("f"), expected(None, None));
-        let format = |name: &str| Some(accounts.by_name[&user(name)].mailbox.location.as_ref()?.format);
-        let (maildir, mbox) = (Some(MailFormat::Maildir), Some(MailFormat::Mbox));
-        assert_eq!(["b", "c", "d", "e", "f"].map(format), [None, maildir, mbox, maildir, None]);
+        assert_eq!(found("f"), expected(None, Some("sdbox:/x")));
+        assert!(matches!(&accounts.faults[..], [(6, Fault::Location(why))] if why.contains("\"sdbox:/x\"")));
     }
 
     #[test]

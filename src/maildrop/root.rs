@@ -24,7 +24,7 @@ use super::system;
 use super::template::{Fixed, Template};
 use super::trash::Deletes;
 use super::walk;
-use crate::auth::{Mailbox, UserName};
+use crate::auth::{MailFormat, MailLocation, Mailbox, UserName};
 use crate::owner;
 
 /// The location of all maildrops as the operator gave it: a directory with a maildrop for each user, or a template.
@@ -116,8 +116,8 @@ impl MailRoot {
     /// account's own, or in the account's home directory, the directories above it may be missing.
     ///
     /// # Errors
-    /// When a directory cannot be opened, when the template needs a home and the account has none, and when the name does
-    /// not fit into the template.
+    /// When a directory cannot be opened, when the template needs a home and the account has none, when the name does not
+    /// fit into the template, and when the account's own location is not supported.
     pub fn location_of(&self, user: UserName, mailbox: &Mailbox) -> io::Result<Location> {
         let below_own = |template: &Template| -> io::Result<(Arc<Root>, Vec<u8>)> {
             let path = template.expand(user.as_str())?;
@@ -134,7 +134,11 @@ impl MailRoot {
             }
             Ok((Arc::new(Root::new(found.directory, Links::Refused, &self.layouts)?), found.rest))
         };
+        if let Some(why) = mailbox.location.as_ref().and_then(MailLocation::unsupported) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
         let format = mailbox.location.as_ref().map(|location| location.format);
+        let format = format.filter(|format| *format != MailFormat::Unnamed);
         let (root, path) = match (&mailbox.location, &self.directory) {
             (Some(location), _) => below_own(&Template::of_one_maildrop(&location.path)?)?,
             (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
