@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use rustix::process::geteuid;
 
-use crate::auth::{UserName, Users};
-use crate::config::{Args, every};
-use crate::maildrop::{Holder, LockError, Locks, MailRoot, Maildrop, Terms};
+use crate::auth::UserName;
+use crate::config::{Args, Maildrops};
+use crate::maildrop::{Holder, LockError, Locks, Maildrop, Terms};
 use crate::net::Origin;
 use crate::printable::printable;
 
@@ -40,14 +40,14 @@ struct Count {
 /// # Errors
 /// A message, if the settings cannot be used or `output` cannot be written.
 pub fn run(args: &ImportArgs, output: &mut impl Write) -> Result<bool, String> {
-    let (accounts, mail_root) = args.server.open_for_import(args.write).map_err(|error| error.to_string())?;
-    let users = every::users(&args.names, &accounts, &mail_root)?;
+    let maildrops = args.server.open_for_import(args.write).map_err(|error| error.to_string())?;
+    let users = maildrops.users(&args.names)?;
     let unwritable = |error| format!("cannot write the results: {error}");
     let locks = args.write.then(Arc::<Locks>::default);
     let (mut all, mut failed) = (Count::default(), 0);
     for user in &users {
         let name = printable(user.as_str());
-        match maildrop(user, &accounts, &mail_root, locks.as_ref()) {
+        match maildrop(user, &maildrops, locks.as_ref()) {
             Ok(Count { messages, given }) => {
                 all.messages += messages;
                 all.given += given;
@@ -61,25 +61,20 @@ pub fn run(args: &ImportArgs, output: &mut impl Write) -> Result<bool, String> {
         .map_err(unwritable)?;
     }
     let Count { messages, given } = all;
-    let maildrops = users.len();
+    let count = users.len();
     let end = if args.write { "written" } else { "nothing is written without --write" };
     writeln!(
         output,
-        "{maildrops} maildrops ({failed} failed), {messages} messages, {given} with another server's unique-id; {end}"
+        "{count} maildrops ({failed} failed), {messages} messages, {given} with another server's unique-id; {end}"
     )
     .map_err(unwritable)?;
     Ok(failed == 0)
 }
 
 /// Counts the messages of one maildrop. If it is locked meanwhile, opening it also writes the unique-ids.
-fn maildrop(
-    user: &UserName,
-    accounts: &Users,
-    mail_root: &MailRoot,
-    locks: Option<&Arc<Locks>>,
-) -> Result<Count, String> {
+fn maildrop(user: &UserName, maildrops: &Maildrops, locks: Option<&Arc<Locks>>) -> Result<Count, String> {
     let text = |error: std::io::Error| error.to_string();
-    let location = mail_root.location_of(user.clone(), &accounts.mailbox(user)).map_err(text)?;
+    let (_acting, location) = maildrops.act_for(user).map_err(text)?;
     let origin = Origin::Process { pid: std::process::id(), uid: geteuid().as_raw() };
     let holder = Holder { session: None, origin, since: Instant::now() };
     let lock =

@@ -1,14 +1,13 @@
 //! What all sessions share: settings, accounts, locks, counters and limits. Each part hides its own lock. The server
 //! makes one [`Shared`] from the configuration; the sessions of both protocols get a reference to it.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::acting::ActingAs;
+use crate::acting::{self, ActingAs};
 use crate::auth::{Login, UserName, Users};
 use crate::connections::{Connections, Protocol};
 use crate::events::{Client, Events};
@@ -91,20 +90,8 @@ impl Shared {
     /// # Errors
     /// As of [`Shared::act_for`].
     pub fn act_for_login(&self, login: &Login) -> io::Result<(ActingAs, Location)> {
-        let Login { user, mailbox } = login;
         let settings = self.settings();
-        let mut mailbox = Cow::Borrowed(&**mailbox);
-        let acting = match &settings.owners {
-            None => ActingAs::server(),
-            Some(owners) => {
-                // A thread has the ids of the one that starts it, so these are started before this one changes its own.
-                owners.start()?;
-                settings.mail_root.start_look_ups()?;
-                ActingAs::user(&owners.ids_of(user, mailbox.to_mut())?)?
-            }
-        };
-        let location = settings.mail_root.location_of(user.clone(), &mailbox)?;
-        Ok((acting, location))
+        acting::act_for(settings.owners.as_deref(), &settings.mail_root, login)
     }
 
     /// Locks a maildrop for a client that has logged in. If the settings say so, that ends an idle session of the same user.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::harness::{Builder, MailRoot, NOBODY, PASSWORD, Server, USER, eventually};
+use crate::harness::{Builder, MailRoot, NOBODY, PASSWORD, PROGRAM, Server, USER, bounded_output, eventually};
 
 const UID: u32 = 2001;
 const GID: u32 = 3001;
@@ -281,6 +281,38 @@ fn peep_looks_into_maildrops_with_their_owners_ids() {
     assert!(["messages 1", "octets 17"].iter().all(|line| lines.contains(&(*line).to_owned())), "{lines:?}");
     assert_eq!(admin.value(&format!("at {USER} {PASSWORD}")), "ok");
     eventually("the thread has the server's ids back", || threads_by(&server, "Uid").len() == 1);
+}
+
+/// What a session could not read, they do not read with root's rights either.
+#[test]
+fn doctor_and_import_ids_have_the_users_rights() {
+    let Some(setup) = Setup::new(&format!("{UID}:{GID}::")) else { return };
+    let setup = setup.with_maildir(&["1", "2"]);
+    let top = setup.mail.path().join(USER);
+    fs::write(top.join("dovecot-uidlist"), "3 V10 N3 Gx\n1 Pone :1\n2 Ptwo :2\n").unwrap();
+    chown(top.join("new/2"), Some(0), Some(0)).unwrap();
+    for path in ["dovecot-uidlist", "new/2"] {
+        set_mode(&top.join(path), 0o600);
+    }
+    let run = |task: &str, flags: &[&str]| {
+        let (mail, users) = (setup.mail.path(), setup.users.path().join("users"));
+        let mut command = Command::new(PROGRAM);
+        let output = bounded_output(command.arg(task).arg("-m").arg(mail).arg("--users").arg(users).args(flags));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let import = |flags: &[&str]| run("import-ids", flags).lines().next().unwrap().to_owned();
+    assert_eq!(import(&[]), format!("{USER}: 2 messages, 2 with another server's unique-id"));
+    assert_eq!(import(&["--as-owner"]), format!("{USER}: 1 messages, 0 with another server's unique-id"));
+    give_to_user(&top.join("dovecot-uidlist"));
+    assert_eq!(import(&["--as-owner", "--write"]), format!("{USER}: 1 messages, 1 with another server's unique-id"));
+    [".pop3d-ids", ".pop3d-index"].iter().for_each(|file| assert_eq!(owner(&top.join(file)), (UID, GID), "{file}"));
+    let unreadable = "fix: messages that cannot be read: 1: new/2 (Permission denied (os error 13))";
+    assert!(!run("doctor", &[]).contains("cannot be read"));
+    let report = run("doctor", &["--as-owner"]);
+    assert!(report.contains(unreadable), "{report}");
+    // Sessions of such a user are refused.
+    let report = run("doctor", &["--as-owner", "--first-uid", "5000"]);
+    assert!(report.contains(&format!("the user's uid {UID} is below 5000 (--first-uid)")), "{report}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! - [`Owners`] knows which ids a user has.
 //! - [`ActingAs`] is a thread that has them. Dropping it gives the thread its own ids back. If that fails, [`has_own_ids`]
 //!   is false from then on, and the pool ends the thread.
+//! - [`act_for`] does so for the user of a maildrop, and finds the maildrop.
 //! - `spawn` starts a program that has the user's ids for good.
 //! - `give_up_other_rights` leaves the server nothing else of root's rights.
 //!
@@ -14,6 +15,7 @@
 //! no right to return to them, and a program of the user could send signals to a thread that had the user's real or saved
 //! uid, so it could kill the server. A thread that acts for a user has no capability in effect.
 
+mod maildrop;
 mod owners;
 
 use std::cell::Cell;
@@ -28,6 +30,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
+pub use maildrop::act_for;
 pub use owners::{Ids, MailGroup, Owners, group};
 
 /// The capabilities that a change of ids needs.

@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 
 use super::accounts::{Account, AccountsArgs};
 use super::args::seconds;
-use super::{Args, Config, ConfigError, Ports};
+use super::{Args, Config, ConfigError, Maildrops, Ports};
 use crate::auth::{AccountSource, NameRules, Users, UsersFile};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
@@ -122,25 +122,28 @@ impl Args {
         layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule())
     }
 
-    /// Opens what a task needs that only looks at maildrops: the accounts and the mail directory, in which nothing is written.
+    /// Opens what a task needs that only looks at maildrops. Nothing is written in the mail directory.
     ///
     /// # Errors
-    /// [`ConfigError`], if one of them cannot be used.
-    pub fn look(&self) -> Result<(Users, MailRoot), ConfigError> {
-        let mail_root = self.open_mail_root_with(self.mailbox.clone(), self.layouts().read_only())?;
-        Ok((self.open_users(None)?, mail_root))
+    /// [`ConfigError`], if the accounts or the mail directory cannot be used.
+    pub fn look(&self) -> Result<Maildrops, ConfigError> {
+        self.maildrops(self.layouts().read_only())
     }
 
-    /// Opens the accounts and the mail directory for importing unique-ids: those of both servers, unless the settings name
-    /// one. Nothing is written unless `is_writing`.
+    /// Opens the maildrops for importing unique-ids: those of both servers, unless the settings name one. Nothing is written
+    /// unless `is_writing`.
     ///
     /// # Errors
     /// As of [`Args::look`].
-    pub fn open_for_import(&self, is_writing: bool) -> Result<(Users, MailRoot), ConfigError> {
+    pub fn open_for_import(&self, is_writing: bool) -> Result<Maildrops, ConfigError> {
         let source = if self.unique_ids == UniqueIds::Name { UniqueIds::Auto } else { self.unique_ids };
         let layouts = self.layouts_with(source);
-        let layouts = if is_writing { layouts } else { layouts.read_only() };
-        Ok((self.open_users(None)?, self.open_mail_root_with(self.mailbox.clone(), layouts)?))
+        self.maildrops(if is_writing { layouts } else { layouts.read_only() })
+    }
+
+    fn maildrops(&self, layouts: Layouts) -> Result<Maildrops, ConfigError> {
+        let mail_root = self.open_mail_root_with(self.mailbox.clone(), layouts)?;
+        Ok(Maildrops { accounts: self.open_users(None)?, mail_root, owners: self.confinement.owners() })
     }
 
     pub(super) fn max_connections(&self) -> usize {

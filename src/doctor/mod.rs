@@ -12,9 +12,9 @@ mod report;
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use crate::auth::{UserName, Users};
-use crate::config::{Args, every};
-use crate::maildrop::{self, Inspection, MailRoot};
+use crate::auth::UserName;
+use crate::config::{Args, Maildrops};
+use crate::maildrop::{self, Inspection};
 use against::{AgainstArgs, Comparison, OldServer};
 use report::Report;
 
@@ -56,13 +56,13 @@ impl Examined {
 /// # Errors
 /// A message, if the settings cannot be used or `output` cannot be written.
 pub fn run(args: &DoctorArgs, output: &mut impl Write) -> Result<bool, String> {
-    let (accounts, mail_root) = args.server.look().map_err(|error| error.to_string())?;
-    let old_server = OldServer::new(&args.against, &accounts)?;
-    let users = users(args, &accounts, &mail_root, old_server.as_ref())?;
+    let maildrops = args.server.look().map_err(|error| error.to_string())?;
+    let old_server = OldServer::new(&args.against, &maildrops.accounts)?;
+    let users = users(args, &maildrops, old_server.as_ref())?;
     let unwritable = |error| format!("cannot write the results: {error}");
     let mut report = Report::begin(output, args.json).map_err(unwritable)?;
     for user in users {
-        report.add(&examine(user, &accounts, &mail_root, old_server.as_ref())).map_err(unwritable)?;
+        report.add(&examine(user, &maildrops, old_server.as_ref())).map_err(unwritable)?;
     }
     report.end().map_err(unwritable)
 }
@@ -70,23 +70,23 @@ pub fn run(args: &DoctorArgs, output: &mut impl Write) -> Result<bool, String> {
 /// The users to examine: those that are named, or else all, and all whose passwords on the other server are known.
 fn users(
     args: &DoctorArgs,
-    accounts: &Users,
-    mail_root: &MailRoot,
+    maildrops: &Maildrops,
     old_server: Option<&OldServer>,
 ) -> Result<BTreeSet<UserName>, String> {
-    let mut users: BTreeSet<_> = every::users(&args.names, accounts, mail_root)?.into_iter().collect();
+    let mut users: BTreeSet<_> = maildrops.users(&args.names)?.into_iter().collect();
     if args.names.is_empty() {
         users.extend(old_server.into_iter().flat_map(OldServer::users).cloned());
     }
     Ok(users)
 }
 
-fn examine(user: UserName, accounts: &Users, mail_root: &MailRoot, old_server: Option<&OldServer>) -> Examined {
+fn examine(user: UserName, maildrops: &Maildrops, old_server: Option<&OldServer>) -> Examined {
     // The other server comes first, so that mail which arrives meanwhile is not taken for lost.
     let old = old_server.map(|server| server.list(&user));
-    let (inspection, maildrop) = match mail_root.location_of(user.clone(), &accounts.mailbox(&user)) {
-        Ok(location) => maildrop::inspect(&location),
-        Err(error) => (Inspection::of_no_location(&error), None),
+    let acting = maildrops.act_for(&user);
+    let (inspection, maildrop) = match &acting {
+        Ok((_, location)) => maildrop::inspect(location),
+        Err(error) => (Inspection::of_no_location(error), None),
     };
     let comparison = old.map(|old| Ok(OldServer::compare(&old?, maildrop.as_ref())));
     Examined { user, inspection, comparison }
