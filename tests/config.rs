@@ -113,7 +113,7 @@ fn check_reports_what_a_start_would_find() {
         &[
             "ok       configuration: the command line",
             &format!("ok       mail directory: {root}"),
-            &format!("ok       accounts: 2 in {users}"),
+            &format!("ok       accounts: 2 in users file {users}"),
             "ok       certificate: valid until ",
             "ok       transform: /",
             "ok       admin: boss",
@@ -143,7 +143,7 @@ fn check_reports_every_error() {
             "error    mail directory: /nowhere: No such file",
             &format!("error    accounts: {} line 2: ", users.display()),
             &format!("error    accounts: {} line 3: ", users.display()),
-            &format!("ok       accounts: 1 in {}", users.display()),
+            &format!("ok       accounts: 1 in users file {}", users.display()),
             "error    certificate: cannot use the TLS certificate: cannot read no: No such file",
             "error    transform: the program \"no-such-program\" was not found",
             "warning  admin: the admin is root:root",

@@ -133,6 +133,26 @@ fn tables_of_flags_match_the_programs() {
     assert!(missing.is_empty(), "{missing}");
 }
 
+/// Each kind of account sources has its heading, and below it the table of its keys.
+#[test]
+fn tables_of_account_sources_match_the_program() {
+    let page = &Page::named("accounts").unwrap().text;
+    let mut missing = String::new();
+    for kind in pop3d::config::kinds().get_subcommands() {
+        let heading = format!("### kind = \"{}\"", kind.get_name());
+        let mut expected = "| key | default | meaning |\n|---|---|---|\n".to_owned();
+        for key in pop3d::config::keys(kind) {
+            let (default, meaning) = meaning(key);
+            writeln!(expected, "{}", row(&[&format!("`{}`", key.get_long().unwrap()), &default, &meaning])).unwrap();
+        }
+        let section = page.split_once(&format!("\n{heading}\n")).map(|(_, rest)| rest.split("\n### ").next().unwrap());
+        if !section.is_some_and(|section| section.contains(&expected)) {
+            writeln!(missing, "src/manual/accounts.md has to contain this:\n\n{heading}\n\n{expected}\n").unwrap();
+        }
+    }
+    assert!(missing.is_empty(), "{missing}");
+}
+
 /// The settings that a reload does not change.
 #[test]
 fn the_table_of_what_needs_a_restart_is_that_of_the_program() {

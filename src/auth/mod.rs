@@ -8,12 +8,14 @@
 //! - [`Denied`] says why a login failed, [`Unchanged`] why the users file could not be written, [`Abilities`] which
 //!   mechanisms every account supports.
 //! - [`sasl`] has the exchanges of AUTH; `apop` and `scram` compute those two mechanisms; `verifier` bounds how many
-//!   passwords are checked at a time and remembers those that were right.
+//!   passwords are checked at a time and remembers those that were right. `asked` bounds how many logins ask a source
+//!   that is another program at a time.
 //!
 //! The sessions of [`crate::pop3`] check logins here, those of [`crate::peep`] change accounts.
 
 mod admin;
 mod apop;
+mod asked;
 mod file;
 mod hidden;
 mod local_client;
@@ -25,6 +27,7 @@ mod on_disk;
 mod outcome;
 mod own;
 mod passwd;
+mod permits;
 pub mod sasl;
 mod scram;
 mod secret;
@@ -37,6 +40,7 @@ mod verifier;
 
 pub use admin::Credentials;
 pub use apop::timestamp;
+pub use asked::AskRules;
 pub use hidden::Hidden;
 pub use local_client::user_of_local_client;
 pub use location::{MailFormat, MailLocation};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::verifier::Busy;
+use super::permits::Busy;
 
 /// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::name::UserName;
 use super::outcome::Unchanged;
+use super::permits::Busy;
 use super::text::{Account, Mailbox};
-use super::verifier::{Busy, Verifier};
+use super::verifier::Verifier;
 
 /// A client's attempt to log in with a password.
 #[derive(Clone, Copy)]
@@ -41,7 +42,6 @@ impl fmt::Debug for Attempt<'_> {
 /// time, it says that it is unavailable. It logs the cause itself, once and not at each login.
 pub(super) trait Source: fmt::Debug + Send + Sync {
     /// What the log and the admin call it: its kind, and which one of that kind it is.
-    #[allow(dead_code, reason = "the log and the admin have only one source to tell of yet")]
     fn name(&self) -> Cow<'_, str>;
 
     /// Looks an account up, with its stored secret. APOP and SCRAM need it, and so does the server to find the maildrop of
@@ -104,7 +104,6 @@ pub(super) enum Found {
     #[default]
     Unknown,
     /// It cannot be asked at present. No further source is asked: one of them might have another account of this name.
-    #[cfg_attr(not(test), expect(dead_code, reason = "flags and a file that was read can always be asked"))]
     Unavailable,
 }
 

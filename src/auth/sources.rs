@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::asked::{AskRules, Asked};
+use super::hidden::Hidden;
 use super::name::UserName;
 use super::outcome::{Unchanged, Wrong};
 use super::own::Own;
+use super::permits::Busy;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::text::Account;
 use super::users_file::UsersFile;
-use super::verifier::{Busy, Verifier};
+use super::verifier::Verifier;
 
 /// An account source that the configuration names.
 #[derive(Debug, Clone)]
@@ -23,19 +26,38 @@ pub struct AccountSource {
     source: Arc<dyn Source>,
     /// The source itself if it is a users file.
     file: Option<UsersFile>,
+    /// The text in the configuration that declares it, which may have a password in it.
+    text: Hidden<String>,
 }
 
 impl From<UsersFile> for AccountSource {
     fn from(file: UsersFile) -> Self {
-        Self { source: Arc::new(file.clone()), file: Some(file) }
+        Self { source: Arc::new(file.clone()), file: Some(file), text: Hidden(String::new()) }
     }
 }
 
 impl AccountSource {
-    /// Any source but a users file.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the configuration cannot declare such sources yet"))]
-    pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, file: None }
+    /// A source that is another program or another machine. It is asked by these rules.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the configuration cannot declare such sources yet"))]
+    pub(super) fn asked(source: impl Source + 'static, rules: AskRules) -> Self {
+        Self { source: Asked::new(source, rules), file: None, text: Hidden(String::new()) }
+    }
+
+    /// Notes the text in the configuration that declares the source. A reload that finds the same text keeps the source.
+    #[must_use]
+    pub fn declared_by(self, text: &str) -> Self {
+        Self { text: Hidden(text.to_owned()), ..self }
+    }
+
+    /// Returns true if this text has declared the source.
+    pub(super) fn is_declared_by(&self, text: &str) -> bool {
+        !text.is_empty() && self.text.0 == text
+    }
+
+    /// What the log and the admin call the source.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.source.name().into_owned()
     }
 }
 
@@ -84,9 +106,14 @@ impl Sources {
         *self.configured.write() = configured.into();
     }
 
+    /// The sources that the configuration names.
+    pub(super) fn configured(&self) -> Arc<[AccountSource]> {
+        Arc::clone(&self.configured.read())
+    }
+
     /// The users file with this path, if there is one among the sources.
     pub(super) fn file(&self, path: &Path) -> Option<UsersFile> {
-        let configured = Arc::clone(&self.configured.read());
+        let configured = self.configured();
         configured.iter().filter_map(|source| source.file.clone()).find(|file| file.path() == path)
     }
 
@@ -139,7 +166,7 @@ impl Sources {
     /// Adds an account to the first configured source that can be written. If no source is configured, the account lasts as
     /// long as the server.
     pub(super) fn add(&self, user: UserName, password: &[u8]) -> Result<(), Unchanged> {
-        let configured = Arc::clone(&self.configured.read());
+        let configured = self.configured();
         if configured.is_empty() {
             return if self.own.add(user, password) { Ok(()) } else { Err(Unchanged::Exists) };
         }
@@ -153,7 +180,7 @@ impl Sources {
 
     /// Deletes an account from the first configured source that can be written, and that of the command line.
     pub(super) fn remove(&self, user: &UserName) -> Result<(), Unchanged> {
-        let configured = Arc::clone(&self.configured.read());
+        let configured = self.configured();
         let removed = first_written(&configured, |source| source.remove(user));
         match removed {
             Err(Unchanged::File(_) | Unchanged::Source(_)) => removed,
@@ -189,7 +216,7 @@ impl Sources {
         if ask(&self.own)? {
             return Ok(());
         }
-        let configured = Arc::clone(&self.configured.read());
+        let configured = self.configured();
         for AccountSource { source, .. } in configured.iter() {
             if ask(&**source)? {
                 break;

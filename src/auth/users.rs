@@ -93,6 +93,18 @@ impl Users {
         self.sources.file(path)
     }
 
+    /// The sources that the configuration names.
+    #[must_use]
+    pub fn sources(&self) -> Vec<AccountSource> {
+        self.sources.configured().to_vec()
+    }
+
+    /// The source that this text of the configuration has declared.
+    #[must_use]
+    pub fn source(&self, text: &str) -> Option<AccountSource> {
+        self.sources.configured().iter().find(|source| source.is_declared_by(text)).cloned()
+    }
+
     /// Replaces the sources that the configuration names.
     pub fn set_sources(&self, configured: Vec<AccountSource>) {
         self.sources.replace(configured);

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
+use super::permits::{Busy, Permits};
 use super::scram::hmac;
 use super::source::{Answer, Attempt};
 use super::text::Account;
@@ -25,10 +26,6 @@ const AT_MOST: usize = 16;
 const REMEMBERED: usize = 10_000;
 const MEMORY: Duration = Duration::from_secs(30 * 60);
 
-/// The error of a login that could not verify its password in time, because other logins were verifying theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Busy;
-
 /// Verifies passwords against stored secrets.
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -38,7 +35,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new() -> Self {
-        Self { permits: Permits::for_all_cores(), recent: Recent::new(super::random()) }
+        Self { permits: Permits::new(cores(), PATIENCE), recent: Recent::new(super::random()) }
     }
 
     /// Verifies the password of an account. A right one is remembered if that was costly.
@@ -73,48 +70,9 @@ impl Verifier {
     }
 }
 
-/// The permits to run a costly verification.
-#[derive(Debug)]
-struct Permits {
-    free: Mutex<usize>,
-    returned: Condvar,
-    patience: Duration,
-}
-
-impl Permits {
-    fn for_all_cores() -> Self {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self::new(cores.min(AT_MOST), PATIENCE)
-    }
-
-    fn new(free: usize, patience: Duration) -> Self {
-        Self { free: Mutex::new(free), returned: Condvar::new(), patience }
-    }
-
-    /// Waits for a permit and runs a costly verification.
-    fn run<T>(&self, verify: impl FnOnce() -> T) -> Result<T, Busy> {
-        let deadline = Instant::now() + self.patience;
-        let mut free = self.free.lock();
-        while *free == 0 {
-            if self.returned.wait_until(&mut free, deadline).timed_out() {
-                return Err(Busy);
-            }
-        }
-        *free -= 1;
-        drop(free);
-        let _permit = Permit(self);
-        Ok(verify())
-    }
-}
-
-/// A permit. It is given back when it is dropped, so also when a verification panics.
-struct Permit<'a>(&'a Permits);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock() += 1;
-        self.0.returned.notify_one();
-    }
+/// The most verifications at the same time on this machine.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(AT_MOST)
 }
 
 /// Passwords that were right a short while ago. Only hashes with a key of this process are kept.
@@ -179,41 +137,6 @@ impl fmt::Debug for Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    #[test]
-    fn at_most_as_many_verifications_run_as_there_are_permits() {
-        let permits = Permits::new(3, PATIENCE);
-        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        thread::scope(|scope| {
-            for _ in 0..20 {
-                scope.spawn(|| {
-                    permits.run(|| {
-                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        thread::yield_now();
-                        running.fetch_sub(1, Ordering::SeqCst);
-                    })
-                });
-            }
-        });
-        assert!((1..=3).contains(&most.into_inner()));
-        assert_eq!(permits.free.into_inner(), 3);
-    }
-
-    #[test]
-    fn a_verification_that_panics_returns_its_permit() {
-        let permits = Permits::new(1, PATIENCE);
-        let verify = AssertUnwindSafe(|| permits.run(|| resume_unwind(Box::new("a fault"))));
-        assert!(catch_unwind(verify).is_err());
-        assert_eq!(permits.run(|| 7), Ok(7));
-    }
-
-    #[test]
-    fn a_verification_waits_for_a_limited_time() {
-        let permits = Permits::new(0, Duration::from_millis(1));
-        assert_eq!(permits.run(|| 7), Err(Busy));
-    }
 
     #[test]
     fn a_password_is_remembered_with_its_name_and_field() {

@@ -207,11 +207,12 @@ impl Opening<'_> {
     }
 
     fn sources(&mut self) -> Result<Vec<AccountSource>, ConfigError> {
-        self.args.open_sources(|path| self.running.users.read_file(path)).or_else(|error| {
+        self.args.accounts.open(self.running.users).or_else(|error| {
             self.pass_over(&["users"], error)?;
-            let file = &self.configuration.last.accounts.users_file;
-            self.args.accounts.users_file.clone_from(file);
-            Ok(file.iter().filter_map(|path| self.running.users.file(path)).map(AccountSource::from).collect())
+            let last = &self.configuration.last.accounts;
+            self.args.accounts.users_file.clone_from(&last.users_file);
+            self.args.accounts.accounts.clone_from(&last.accounts);
+            Ok(self.running.users.sources())
         })
     }
 

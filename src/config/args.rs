@@ -181,6 +181,7 @@ impl Args {
             }
         }
         self.transform()?;
+        self.accounts.check()?;
         self.confinement.check()?;
         self.tls.check()?;
         self.check_admin(self.admin.are_at_default())?;
@@ -263,7 +264,7 @@ impl Args {
     /// # Errors
     /// [`ConfigError`], as for [`Args::resolve`].
     pub fn confinement(&self) -> Result<Confinement, ConfigError> {
-        let users_file = self.accounts.users_file.clone().map(|file| ("--users", file));
+        let accounts = self.accounts.written();
         let stats_log = self.state.stats_log.as_ref().map(|log| ("--stats-log", log.path.clone()));
         let log_file = self.log_file.clone().map(|file| ("--log-file", file));
         let config_file = self.config.clone().map(|file| ("--config", file)).into_iter();
@@ -271,8 +272,8 @@ impl Args {
             mail_root: fixed_part(&self.mailbox),
             state: self.state.state.clone(),
             ports: Service::ALL.iter().filter_map(|service| self.ports().of(*service).map(|at| at.port)).collect(),
-            written: users_file.iter().cloned().chain(stats_log).chain(log_file).collect(),
-            read_again: config_file.chain(self.admin.file()).chain(self.tls.files()).chain(users_file).collect(),
+            written: accounts.iter().cloned().chain(stats_log).chain(log_file).collect(),
+            read_again: config_file.chain(self.admin.file()).chain(self.tls.files()).chain(accounts).collect(),
         };
         Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
     }

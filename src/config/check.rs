@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::admin::DEFAULT_ADMIN;
 use super::tls::Pair;
 use super::{Args, ConfigError, Endpoint};
-use crate::auth::{Users, UsersFile};
+use crate::auth::{AccountSource, Users};
 use crate::maildrop::MailRoot;
 use crate::net::{self, Holder, SocketFile};
 
@@ -74,9 +74,9 @@ fn mail_directory(args: &Args) -> Result<String, String> {
 }
 
 fn accounts(args: &Args) -> Result<String, String> {
-    let file = args.accounts.users_file.as_ref();
-    let shown = file.map(|path| format!(" in {}", path.display())).unwrap_or_default();
-    let sources = args.open_sources(|path| UsersFile::open(path.to_owned())).map_err(|error| error.to_string())?;
+    let sources = args.accounts.open(&Users::default()).map_err(|error| error.to_string())?;
+    let named: Vec<_> = sources.iter().map(AccountSource::name).collect();
+    let shown = if named.is_empty() { String::new() } else { format!(" in {}", named.join(", ")) };
     let users = Users::new(sources);
     let typed = match args.users.len() {
         0 => String::new(),

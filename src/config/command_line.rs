@@ -257,7 +257,8 @@ fn in_one_line(error: &clap::Error) -> String {
 pub(super) fn without_passwords(error: &clap::Error) -> String {
     let said = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let mut text = error.to_string();
-    if said(ContextKind::InvalidArg).contains("PASSWORD") {
+    // The tables of account sources may have passwords in them.
+    if ["PASSWORD", "--accounts"].iter().any(|secret| said(ContextKind::InvalidArg).contains(secret)) {
         text = text.replace(&format!(" '{}'", said(ContextKind::InvalidValue)), "");
     }
     let first = text.split("\n\n").next().unwrap_or_default();

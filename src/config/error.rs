@@ -31,6 +31,10 @@ pub enum ConfigError {
     MailRoot(PathBuf, io::Error),
     /// The users file cannot be read or has no valid account.
     UsersFile(PathBuf, io::Error),
+    /// An account source stands for the users file, and there is none.
+    NoUsersFile,
+    /// Two account sources stand for the users file.
+    UsersFileTwice,
     /// The certificate cannot be used.
     Certificate(CertificateError),
     /// The flags of several certificates do not belong together.
@@ -69,6 +73,12 @@ impl fmt::Display for ConfigError {
             }
             Self::MailRoot(path, error) => write!(f, "cannot use {} as mail directory: {error}", path.display()),
             Self::UsersFile(path, error) => write!(f, "cannot use {} as users file: {error}", path.display()),
+            Self::NoUsersFile => {
+                f.write_str("an account source of the kind users-file has no file, and there is no --users FILE either")
+            }
+            Self::UsersFileTwice => {
+                f.write_str("two account sources of the kind users-file have no file; only one can stand for --users")
+            }
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
             Self::Pairs { certificates, keys, names } => write!(
                 f,

@@ -1,8 +1,8 @@
 //! `--config FILE`: a TOML file whose keys are flags.
 //!
 //! A key is the long name of a flag. A table's name is the beginning of its keys' names, so `cert` in `[tls]` is
-//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. `[[tls]]` is for several certificates. The file is
-//! converted to command-line flags, so that settings are declared and checked only once, by the command line.
+//! `--tls-cert`; the key `command` in `[transform]` is `--transform`. `[[tls]]` is for several certificates, and a table of
+//! `[[accounts]]` is one `--accounts`. The file is converted to command-line flags, so that settings are declared and checked only once, by the command line.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::accounts::in_file;
+
 /// The similarity, from 0 to 1, from which on a name is suggested instead of an unknown one.
 const ALIKE: f64 = 0.75;
 
@@ -23,6 +25,9 @@ const ALIKE: f64 = 0.75;
 const CERTIFICATES: &str = "tls";
 const CERTIFICATE_KEYS: [&str; 3] = ["cert", "key", NAMES];
 const NAMES: &str = "names";
+
+/// The tables of account sources, and the flag that they become.
+const ACCOUNTS: &str = "accounts";
 
 /// A configuration file that cannot be used.
 #[derive(Debug)]
@@ -153,10 +158,15 @@ impl Reader<'_> {
             let name =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}-{}", key.get_ref()) };
             match value.get_ref() {
+                DeValue::Table(_) if name == ACCOUNTS => {
+                    let what = format!("{ACCOUNTS}: it has to be a list, as in [[{ACCOUNTS}]]");
+                    self.faults.push(Fault { at: Position::of(self.text, key.span().start), what });
+                }
                 DeValue::Table(inner) if name == CERTIFICATES && inner.contains_key("names") => {
                     self.read_certificates(key.span().start, std::slice::from_ref(value));
                 }
                 DeValue::Table(inner) if self.is_beginning(&name) => self.read_table(inner, &name),
+                DeValue::Array(tables) if name == ACCOUNTS => self.read_accounts(key.span().start, tables),
                 DeValue::Array(tables) if name == CERTIFICATES => self.read_certificates(key.span().start, tables),
                 _ => self.read_key(&name, key.span().start, value),
             }
@@ -216,6 +226,26 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads `[[accounts]]`: a table for each account source. Each becomes one `--accounts`.
+    fn read_accounts(&mut self, offset: usize, tables: &[Spanned<DeValue<'_>>]) {
+        let mut arguments = Vec::new();
+        for table in tables {
+            let read = match table.get_ref() {
+                DeValue::Table(of_one) => in_file(of_one),
+                _ => Err(vec![("it has to be a list of tables".to_owned(), None)]),
+            };
+            match read {
+                Ok(text) => arguments.push(format!("--{ACCOUNTS}={text}")),
+                Err(faults) => self.faults.extend(faults.into_iter().map(|(what, at)| {
+                    let at = Position::of(self.text, at.unwrap_or(table.span().start));
+                    Fault { at, what: format!("{ACCOUNTS}: {what}") }
+                })),
+            }
+        }
+        let at = Position::of(self.text, offset);
+        self.settings.insert(ACCOUNTS.to_owned(), Setting { name: ACCOUNTS.to_owned(), arguments, at });
+    }
+
     /// Returns true if `name` is the beginning of a flag's name.
     fn is_beginning(&self, name: &str) -> bool {
         keys(self.command).any(|flag| long(flag) == name || long(flag).starts_with(&format!("{name}-")))
@@ -264,19 +294,19 @@ fn long(flag: &Arg) -> &str {
     flag.get_long().unwrap_or_default()
 }
 
-fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+pub(super) fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     let name = name.strip_suffix("-command").unwrap_or(name);
     keys(command).find(|flag| long(flag) == name || flag.get_all_aliases().unwrap_or_default().contains(&name))
 }
 
-fn nearest<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
+pub(super) fn nearest<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
     let likeness = |flag: &&str| strsim::jaro_winkler(flag, name);
     keys(command).map(long).filter(|flag| likeness(flag) >= ALIKE).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
 /// Returns the command-line arguments for a value, each with its position in the file. The error says what is wrong with
 /// the value's type, and where.
-fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, usize)>, (String, usize)> {
+pub(super) fn arguments(flag: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, usize)>, (String, usize)> {
     let (long, at) = (long(flag), value.span().start);
     let wrong = |expected: &str| Err((format!("it has to be {expected}, not {}", article(value.get_ref())), at));
     match (flag.get_action(), value.get_ref()) {
@@ -339,7 +369,7 @@ fn article(value: &DeValue<'_>) -> &'static str {
 }
 
 /// Checks that the value of a flag is valid. Whether the flag needs other flags is checked later.
-fn check(command: &Command, argument: &str) -> Result<(), String> {
+pub(super) fn check(command: &Command, argument: &str) -> Result<(), String> {
     match command.clone().try_get_matches_from(["pop3d", argument]) {
         Err(error) if !matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict) => {
             Err(super::command_line::of_a_value(&error))

@@ -35,6 +35,7 @@ mod state;
 mod tests;
 mod tls;
 
+pub use accounts::kinds;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

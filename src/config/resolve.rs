@@ -1,7 +1,6 @@
 //! Opens the files that the flags name, at the start and for a reload.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::process::geteuid;
@@ -9,7 +8,7 @@ use rustix::process::geteuid;
 use super::accounts::{Account, AccountsArgs};
 use super::args::seconds;
 use super::{Args, Config, ConfigError, Maildrops, Ports};
-use crate::auth::{AccountSource, NameRules, Users, UsersFile};
+use crate::auth::{NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
 use crate::net::Certificates;
@@ -78,7 +77,7 @@ impl Args {
     }
 
     fn open_users(&self, state: Option<&StateDir>) -> Result<Users, ConfigError> {
-        let mut users = Users::new(self.open_sources(|path| UsersFile::open(path.to_owned()))?);
+        let mut users = Users::new(self.accounts.open(&Users::default())?);
         if let Some(state) = state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
@@ -87,15 +86,6 @@ impl Args {
             users.add_own(name.clone(), password.0.as_bytes());
         }
         Ok(users)
-    }
-
-    /// Opens the sources of accounts in the order in which they are asked. `read` reads a users file.
-    pub(super) fn open_sources(
-        &self,
-        read: impl Fn(&Path) -> io::Result<UsersFile>,
-    ) -> Result<Vec<AccountSource>, ConfigError> {
-        let file = |path: &PathBuf| read(path).map_err(|error| ConfigError::UsersFile(path.clone(), error));
-        self.accounts.users_file.iter().map(|path| Ok(file(path)?.into())).collect()
     }
 
     pub(super) fn name_rules(&self) -> NameRules {

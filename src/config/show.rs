@@ -8,10 +8,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 
 use super::file::{is_number, keys};
-use super::{Args, NEEDS_RESTART};
+use super::{Args, NEEDS_RESTART, accounts};
 
 /// The text that replaces a password.
-const HIDDEN: &str = "(hidden)";
+pub(super) const HIDDEN: &str = "(hidden)";
 
 /// Returns the settings of these flags as TOML. Defaults are comments. Settings with a password are comments too, with the
 /// password hidden. With `explain`, each setting has a comment on what it does.
@@ -33,9 +33,11 @@ pub(super) fn settings(flags: &ArgMatches, explain: bool) -> String {
             };
             let _ = write!(text, "\n{}", comment(&(help + restart)));
         }
-        let line = format!("{} = {}", flag.get_long().unwrap_or_default(), value(flag, flags));
+        let (value, is_hidden) = value(flag, flags);
+        let line = format!("{} = {value}", flag.get_long().unwrap_or_default());
         let is_set = flags.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
-        let _ = writeln!(text, "{}{line}", if is_set && !has_password(flag) { "" } else { "# " });
+        let start = if is_set && !is_hidden { "" } else { "# " };
+        let _ = writeln!(text, "{start}{}", line.replace('\n', &format!("\n{start}")));
     }
     text
 }
@@ -62,12 +64,20 @@ fn comment(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-fn has_password(flag: &Arg) -> bool {
+pub(super) fn has_password(flag: &Arg) -> bool {
     flag.get_value_names().unwrap_or_default().iter().any(|name| name.contains("PASSWORD"))
 }
 
-/// Returns the value of a flag, or its default, in TOML.
-fn value(flag: &Arg, flags: &ArgMatches) -> String {
+/// Returns the value of a flag, or its default, in TOML, and whether a password is hidden in it.
+fn value(flag: &Arg, flags: &ArgMatches) -> (String, bool) {
+    if flag.get_long() == Some("accounts") {
+        let tables = flags.get_raw(flag.get_id().as_str()).into_iter().flatten();
+        return accounts::shown(tables.filter_map(OsStr::to_str));
+    }
+    (plain_value(flag, flags), has_password(flag))
+}
+
+fn plain_value(flag: &Arg, flags: &ArgMatches) -> String {
     let id = flag.get_id().as_str();
     let values = || flags.get_raw(id).into_iter().flatten().map(|value| scalar(flag, value));
     match flag.get_action() {

@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::auth::Scheme;
 use crate::auth::source::Source;
+use crate::auth::{AskRules, Scheme};
 
 const WRONG: Denied = Denied::Credentials(Wrong::Password);
 const NOBODY: Denied = Denied::Credentials(Wrong::Name);
@@ -234,7 +234,7 @@ impl Fixed {
     }
 }
 
-impl Source for Fixed {
+impl Source for Arc<Fixed> {
     fn name(&self) -> Cow<'_, str> {
         "fixed".into()
     }
@@ -256,7 +256,9 @@ impl Source for Fixed {
 /// Adds sources behind the users file at `directory`/users.
 fn add_sources(users: &Users, directory: Option<&std::path::Path>, sources: &[&Arc<Fixed>]) {
     let file = directory.map(|directory| users.read_file(&directory.join("users")).unwrap().into());
-    let others = sources.iter().map(|&source| AccountSource::new(source.clone()));
+    let seconds = std::time::Duration::from_secs;
+    let rules = AskRules { timeout: seconds(60), at_once: 2, cache: seconds(0), grace: seconds(0) };
+    let others = sources.iter().map(|&source| AccountSource::asked(Arc::clone(source), rules));
     users.set_sources(file.into_iter().chain(others).collect());
 }
 

@@ -93,6 +93,10 @@ fn each_flag_is_a_key() {
             &["--lower-case-names", "--default-domain", "example.org"],
         ),
         ("stats-log = 'f:5'\nusers = 'u'", &["--stats-log", "f:5", "--users", "u"]),
+        (
+            "users = 'u'\n[[accounts]]\nkind = 'users-file'\n[[accounts]]\nfile = 'a \"b'\nkind = 'users-file'",
+            &["--users", "u", "--accounts", "kind = 'users-file'", "--accounts", "kind = 'users-file', file = 'a \"b'"],
+        ),
         ("run-as = 'mail'\nallow-dir = ['/srv']", &["--run-as", "mail", "--allow-dir", "/srv"]),
         (
             "transform = 'cat'\ntransform-network = true\ntransform-limit = ['cpu=1', 'files=9']",
@@ -183,11 +187,29 @@ fn what_is_wrong_in_the_file_has_its_line_and_column() {
             "tls = [{ cert = 'c', key = 'k', names = ['a b'] }]",
             "FILE:1:41: tls-names: \"a b\" is not the name of a host, nor * and the names below one",
         ),
+        ("[[accounts]]\nfile = 'u'", "FILE:1:1: accounts: an account source needs its \"kind\", which is one of KINDS"),
+        (
+            "[[accounts]]\nkind = 'users-file'\n[[accounts]]\nkind = 'ldap'",
+            "FILE:4:8: accounts: kind: there are these kinds of account sources: KINDS",
+        ),
+        (
+            "[[accounts]]\nkind = 'users-file'\nfiles = 'u'",
+            "FILE:3:1: accounts: an account source of the kind users-file has no \"files\"; there is \"file\"",
+        ),
+        (
+            "[[accounts]]\nkind = 'users-file'\nfile = 5",
+            "FILE:3:8: accounts: file: it has to be a string, not a number",
+        ),
+        ("accounts = ['users-file']", "FILE:1:13: accounts: it has to be a list of tables"),
+        ("[accounts]\nkind = 'users-file'", "FILE:1:2: accounts: it has to be a list, as in [[accounts]]"),
         (
             "timeout = 'a'\npop3-ports = 1",
             "FILE:1:11: timeout: it has to be a number, not a string\nFILE:2:1: there is no setting \"pop3-ports\"; there is \"pop3-port\"",
         ),
     ] {
+        let kinds = crate::config::kinds();
+        let kinds: Vec<_> = kinds.get_subcommands().map(Command::get_name).collect();
+        let expected = expected.replace("KINDS", &kinds.join(", "));
         assert_eq!(parse_with(file, &[]).unwrap_err(), expected, "{file}");
     }
 }
@@ -255,4 +277,9 @@ fn the_settings_shown_are_the_settings_meant() {
     assert_eq!(parse_with(&shown, &[]).unwrap(), expected);
     let of_two = "[[tls]]\ncert = 'c'\nkey = 'k'\nnames = ['a.example', '*.b.example']\n[[tls]]\ncert = 'd'\nkey = 'l'";
     assert_eq!(parse_with(&show(of_two, &[]), &[]), parse_with(of_two, &[]));
+    let sources =
+        "users = 'u'\n[[accounts]]\nkind = 'users-file'\n[[accounts]]\nkind = 'users-file'\nfile = '''a\n\"b'''";
+    assert_eq!(parse_with(&show(sources, &[]), &[]), parse_with(sources, &[]));
+    let source = ["--accounts", "file = 'x', kind = 'users-file'"];
+    assert_eq!(parse_with(&show("", &source), &[]).unwrap(), parse_alone(&source));
 }

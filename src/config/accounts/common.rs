@@ -1,0 +1,42 @@
+//! The keys that all kinds of sources have which ask somebody else.
+
+#![allow(dead_code, reason = "no kind has these keys yet")]
+
+use std::time::Duration;
+
+use crate::auth::AskRules;
+use crate::span::span;
+
+/// The most requests at once.
+const MOST: i64 = 256;
+
+/// The keys that the kinds have in common whose source is another program.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub(in crate::config) struct Common {
+    /// How long an answer may take. After that the source is unavailable
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
+    timeout: Duration,
+
+    /// How many logins may ask the source at a time, 1 to 256. More have to wait
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=MOST))]
+    at_once: u16,
+
+    /// How long a right password is remembered, so that the source is not asked (off: it is always asked)
+    #[arg(long, value_name = "SPAN", default_value = "30m", value_parser = span_or_off)]
+    cache: Duration,
+
+    /// How much longer a remembered password counts while the source is unavailable
+    #[arg(long, value_name = "SPAN", default_value = "off", value_parser = span_or_off)]
+    grace: Duration,
+}
+
+impl Common {
+    pub(super) fn rules(&self) -> AskRules {
+        let Self { timeout, at_once, cache, grace } = *self;
+        AskRules { timeout, at_once: usize::from(at_once), cache, grace }
+    }
+}
+
+fn span_or_off(text: &str) -> Result<Duration, String> {
+    if text == "off" { Ok(Duration::ZERO) } else { span(text).map_err(|error| format!("{error}, nor off")) }
+}
