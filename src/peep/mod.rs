@@ -61,6 +61,7 @@ mod answer;
 mod argument;
 pub mod client;
 mod command;
+mod fields;
 mod lines;
 mod reply;
 mod session;
@@ -70,9 +71,8 @@ pub use answer::{Answer, UnreadableAnswer, read_line};
 pub use argument::Encoded;
 pub(crate) use argument::is_argument;
 pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
-pub use lines::{
-    BanLine, DeletionLine, EventLine, Expiration, ExpiryLine, Malformed, NameValue, SessionLine, Spoken, State,
-};
+pub use fields::Malformed;
+pub use lines::{BanLine, DeletionLine, EventLine, Expiration, ExpiryLine, NameValue, SessionLine, Spoken, State};
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
 pub use text::time;
