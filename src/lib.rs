@@ -8,7 +8,7 @@
 //!   the configuration again), [`pool`] (the threads of sessions), [`cores`] (the core on which a session begins),
 //!   [`confine`] (gives up rights), [`acting`] (whose rights a thread has), `recovery` (finishes what a killed server
 //!   has begun), [`logging`] (the log), [`metrics`] (counters and histograms for Prometheus), [`records`] (writes the
-//!   counters to files), [`systemd`] (sockets from the service manager, and notifications for it), [`malloc`]
+//!   counters, and who fetched what, to files), [`systemd`] (sockets from the service manager, and notifications for it), [`malloc`]
 //!   (settings of the C library's allocator), [`import`] (keeps the unique-ids of other servers), [`doctor`]
 //!   (examines maildrops instead of serving them), [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
@@ -17,7 +17,8 @@
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
-//!   [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state directory),
+//!   [`fetches`] (who fetched what), [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state
+//!   directory),
 //!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to).
 //!
 //! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). `peepclient` and [`doctor`] connect
@@ -43,6 +44,7 @@ pub mod dial;
 pub mod doctor;
 pub mod events;
 pub mod expiry;
+pub mod fetches;
 pub mod guard;
 pub mod import;
 pub mod logging;

@@ -1,4 +1,5 @@
-//! The thread that writes the counters to files: to the state directory and to the statistics log.
+//! The thread that writes the counters to files, to the state directory and to the statistics log, and who fetched what to the
+//! state directory.
 //!
 //! Writing may block, because a disk may hang or a pipe may be full. Since it has its own thread, nothing else waits for
 //! these files.
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, tick};
 
+use crate::fetches;
 use crate::shared::Shared;
 use crate::stats::{Kept, StatsLog};
 
@@ -19,11 +21,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the last record.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The files that the counters are written to, if any.
+/// The files, if any.
 #[derive(Debug)]
 pub struct Records {
     /// The file in the state directory, from which the next server continues counting.
     pub kept: Option<Kept>,
+    /// The file with who fetched what.
+    pub fetches: Option<fetches::Kept>,
     /// The statistics log.
     pub log: Option<StatsLog>,
 }
@@ -62,10 +66,13 @@ impl Records {
     }
 
     /// Writes the counters to the state directory if they have changed, and to the statistics log if a line is due or this
-    /// is the last time.
+    /// is the last time. What users have fetched is written after a while, or now if this is the last time.
     fn write(&mut self, shared: &Shared, last: bool) {
         if let Some(kept) = &mut self.kept {
             kept.save(&shared.stats);
+        }
+        if let Some(kept) = &mut self.fetches {
+            kept.save(&shared.events.fetches, last);
         }
         if let Some(log) = &mut self.log
             && (last || log.is_due(Instant::now()))

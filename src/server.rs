@@ -29,7 +29,7 @@ use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{acting, descriptors, expiry, peep, pop3, recovery};
+use crate::{acting, descriptors, expiry, fetches, peep, pop3, recovery};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -101,7 +101,9 @@ impl Server {
         shared.connections.set_ceiling(raise_descriptor_limit());
         let kept = state.clone().map(|directory| Kept::open(directory, &shared.stats)).transpose();
         let kept = kept.map_err(|error| io::Error::new(error.kind(), format!("cannot keep counters: {error}")))?;
-        Ok(Self { shared: Arc::new(shared), listeners, records: Records { kept, log }, state, exporter })
+        let fetches = state.clone().map(|directory| fetches::Kept::open(directory, &shared.events.fetches));
+        let records = Records { kept, fetches, log };
+        Ok(Self { shared: Arc::new(shared), listeners, records, state, exporter })
     }
 
     /// The protocol and address of each listening socket, as lines for people to read.

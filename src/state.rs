@@ -1,5 +1,5 @@
 //! The state directory (`--state`): files that survive a restart, and a lock that keeps a second server out. The
-//! counters, the key of SCRAM's salts and a self-signed certificate are kept there.
+//! counters, who fetched what, the key of SCRAM's salts and a self-signed certificate are kept there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};

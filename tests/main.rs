@@ -24,6 +24,8 @@ mod dialogues;
 mod doctor;
 // Mail that expires.
 mod expiry;
+// Who fetched what.
+mod fetches;
 // The filter for fail2ban.
 mod fail2ban;
 // System calls that fail, full disks, clocks that jump, kills under load.

@@ -109,7 +109,8 @@ impl Args {
     fn layouts_with(&self, source: UniqueIds) -> Layouts {
         let unique_ids = UniqueIdRules { source, dovecot_format: self.dovecot_uidl_format.clone() };
         let layouts = Layouts::new(self.layout).with_unique_ids(unique_ids).with_maildirs(self.maildirs.rules());
-        layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule())
+        let layouts = layouts.with_expiry(self.expiry.rules()).with_deletes(self.deletes.rule());
+        layouts.with_notes_of_retrieved(self.state.state.is_some())
     }
 
     /// Opens what a task needs that only looks at maildrops. Nothing is written in the mail directory.

@@ -12,8 +12,8 @@ const INTERVAL_RANGE: (u64, u64) = (1, 86_400);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "State")]
 pub(super) struct StateArgs {
-    /// Keep the counters, the key of SCRAM's salts and a self-signed certificate in this directory, so that they survive a
-    /// restart; it is created if it is missing
+    /// Keep the counters, who fetched what, the key of SCRAM's salts and a self-signed certificate in this directory, so that
+    /// they survive a restart; it is created if it is missing
     #[arg(long, value_name = "DIR", group = super::NEEDS_RESTART)]
     pub(super) state: Option<PathBuf>,
 

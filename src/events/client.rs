@@ -58,6 +58,12 @@ impl Client {
         self.user.get().map(UserName::as_str)
     }
 
+    /// The name of the user who has logged in, if one has.
+    #[must_use]
+    pub fn user_name(&self) -> Option<&UserName> {
+        self.user.get()
+    }
+
     /// Notes who has logged in.
     pub fn set_user(&self, user: UserName) {
         let _ = self.user.set(user);

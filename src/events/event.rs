@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::client::Client;
+use super::first_commands::FirstCommands;
 use super::reason::{AdminReason, Method, Reason, WhyRefused};
 use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
@@ -130,6 +131,8 @@ pub enum What<'a> {
         removed: u64,
         /// How many were not.
         failed: u64,
+        /// How many of the messages that stay no session has retrieved as a whole, if that is known.
+        never_retrieved: Option<u64>,
     },
     /// Messages of a user have expired and were removed, as far as that was possible.
     Expired {
@@ -213,6 +216,8 @@ pub struct Counts {
     pub kept: u64,
     /// Lines that the client has sent, commands or not.
     pub commands: u64,
+    /// The keywords of the first ones.
+    pub first_commands: FirstCommands,
 }
 
 /// How a session ended, as metrics count it.

@@ -63,7 +63,7 @@ impl Source for Event<'_> {
                 add("result", result.name().into())?;
                 add("seconds", seconds(*took))?;
             }
-            What::Update { removed, failed } | What::Expired { removed, failed } => {
+            What::Update { removed, failed, .. } | What::Expired { removed, failed } => {
                 add("removed", (*removed).into())?;
                 add("failed", (*failed).into())?;
             }
@@ -73,7 +73,7 @@ impl Source for Event<'_> {
                     add("reason", Value::from_display(reason))?;
                 }
                 add("seconds", seconds(client.since.elapsed()))?;
-                if let Some(Counts { retrieved, octets, deleted, kept, commands }) = counts {
+                if let Some(Counts { retrieved, octets, deleted, kept, commands, .. }) = counts {
                     add("retrieved", (*retrieved).into())?;
                     add("octets", (*octets).into())?;
                     add("deleted", (*deleted).into())?;

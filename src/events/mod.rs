@@ -2,18 +2,18 @@
 //!
 //! - [`Event`] is a [`Client`] and [`What`] has happened to it. [`Reason`] says why a login is refused.
 //! - [`Events`] takes each event from the session in which it happens and passes it to its consumers: the log,
-//!   the counters of [`crate::stats`], [`crate::metrics`] and followers. A new consumer is added here and touches no session.
+//!   the counters of [`crate::stats`], [`crate::metrics`], [`crate::fetches`] and followers. A new consumer is added here and touches no session.
 //! - `text` has the event's line in the log, `fields` its named values. Nothing else knows either of them.
 //! - [`Follower`] reads the events as lines, for PEEP's `f`. `line` formats them and `ring` keeps them for a moment.
 //!
-//! Commands are no events. A session counts them, and its last event has the sums.
+//! Commands are no events. A session counts them and keeps the keywords of the first ones, and its last event has these.
 
 mod client;
 mod event;
 mod fields;
+mod first_commands;
 mod follow;
 mod line;
-mod logins;
 mod reason;
 mod ring;
 mod text;
@@ -25,15 +25,15 @@ use log::Record;
 pub use crate::connections::Service;
 pub use client::{Client, TlsVersion};
 pub use event::{Counts, EndResult, Ended, Event, Lossy, Sent, TransformResult, What};
+pub use first_commands::FirstCommands;
 pub use follow::{Batch, Follower};
-pub use logins::Logins;
 pub use reason::{AdminReason, Method, Reason, WhyRefused};
 pub use ring::Block;
 
+use crate::fetches::Fetches;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::stats::Stats;
-use logins::AllLogins;
 use ring::Recent;
 
 /// Takes events and gives them to their consumers.
@@ -43,7 +43,8 @@ pub struct Events {
     /// Set once metrics are switched on.
     metrics: OnceLock<Metrics>,
     recent: Arc<Recent>,
-    logins: AllLogins,
+    /// Who fetched what.
+    pub fetches: Fetches,
 }
 
 impl Events {
@@ -74,13 +75,7 @@ impl Events {
             metrics.count(&event);
         }
         self.recent.add(&event);
-        self.logins.add(&event);
-    }
-
-    /// Returns the logins of a user since the server's start, if there were any.
-    #[must_use]
-    pub fn logins_of(&self, user: &str) -> Option<Logins> {
-        self.logins.of(user)
+        self.fetches.note(&event);
     }
 
     /// Returns the last 100 warnings and errors as the log in text has them, oldest first.

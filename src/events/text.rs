@@ -43,7 +43,7 @@ impl fmt::Display for Event<'_> {
                     "{client} no message is removed: the maildrop's lock file was deleted or replaced during the session"
                 )
             }
-            What::Update { removed, failed } => write!(f, "{client} update: removed={removed} failed={failed}"),
+            What::Update { removed, failed, .. } => write!(f, "{client} update: removed={removed} failed={failed}"),
             What::Expired { removed, failed } => {
                 let user = client.user().unwrap_or_default();
                 write!(f, "{client} expired: user={user:?} removed={removed} failed={failed}")
@@ -83,7 +83,7 @@ mod tests {
         client.set_user("ana".parse().unwrap());
         let number = crate::maildrop::MessageNumber::new(2).unwrap();
         let error = io::Error::other("no disk");
-        let counts = Counts { retrieved: 2, octets: 395, deleted: 1, kept: 0, commands: 9 };
+        let counts = Counts { retrieved: 2, octets: 395, deleted: 1, commands: 9, ..Counts::default() };
         let took = std::time::Duration::ZERO;
         let refused = |reason| What::LoginRefused { user: Some(Lossy(b"a\"\xff")), method: Method::Pass, reason, took };
         let end = |reason, counts| What::Ended(Ended { result: EndResult::Quit, reason, counts });

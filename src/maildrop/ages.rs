@@ -1,4 +1,5 @@
-//! When the messages of a maildrop arrived and when they were first retrieved, for `--expire-read` and `--expire-all`.
+//! When the messages of a maildrop arrived and when they were first retrieved, for `--expire-read` and `--expire-all`, and for
+//! reports of who fetched what (`--state`).
 //!
 //! This is kept in a dot-file beside the index, by unique-id, so it is still true if the index is lost or the maildrop has
 //! moved to another host. If the file is lost, messages are kept longer, and never shorter:
@@ -11,7 +12,7 @@
 //! ```
 //!
 //! Times are in seconds since 1970. At the end of a line is the CRC-32 of what precedes it. Sessions append lines. A sweep
-//! writes the file again without the messages that are gone.
+//! writes the file again without the messages that are gone, and so does a session if the file has become long.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -34,8 +35,11 @@ const MOST_OCTETS: u64 = 256 << 20;
 /// A clock that says an earlier time is wrong: this is the year 2026. Such times are not noted.
 const EARLIEST: u64 = 1_767_225_600;
 
-/// How many more hidden messages than others are remembered after they are gone.
+/// How many more messages than are there are remembered after they are gone.
 const MANY: usize = 1000;
+
+/// What follows if the file cannot be read or written.
+const LOST: &str = "messages count as not retrieved, and are kept longer";
 
 /// What is known of a message, in seconds since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,20 +70,31 @@ fn files(location: &Location, folder: Folder) -> OwnFiles {
     location.own_files(if folder == Folder::Mbox { folder } else { Folder::Top })
 }
 
-/// Notes that messages were retrieved now. `folder` is one that the maildrop has.
-pub(super) fn note_read<'a>(location: &Location, folder: Folder, ids: impl Iterator<Item = Cow<'a, [u8]>>) {
+/// Notes that messages were retrieved now. `folder` is one that the maildrop has, and `there` are all of its messages, `count`
+/// in number. If the file has become much longer than that, it is written again without those that are gone.
+pub(super) fn note_read<'a>(
+    location: &Location,
+    folder: Folder,
+    ids: impl Iterator<Item = Cow<'a, [u8]>>,
+    count: usize,
+    there: impl FnOnce() -> HashSet<Vec<u8>>,
+) {
     let Some(now) = now() else { return };
     let files = files(location, folder);
-    let known = Ages::load(location, folder);
-    let mut lines = Vec::new();
+    let mut known = Ages::load(location, folder);
+    let (mut lines, mut noted) = (Vec::new(), 0);
     for id in ids.filter(|id| known.of(id).read.is_none()) {
         put(&mut lines, b'r', now, &id);
+        noted += 1;
     }
-    if lines.is_empty() {
+    if noted == 0 {
         return;
     }
-    if let Err(error) = append(location, &files, &lines) {
-        log::warn!("{} cannot be written, so messages are kept longer: {error}", root::display(&files.path(FILE)));
+    if known.lines + noted > 2 * count + MANY {
+        lines.split_inclusive(|&octet| octet == b'\n').for_each(|line| known.take(line));
+        known.save(location, folder, &there(), true);
+    } else if let Err(error) = append(location, &files, &lines) {
+        log::warn!("{} cannot be written, so {LOST}: {error}", root::display(&files.path(FILE)));
     }
 }
 
@@ -135,7 +150,7 @@ impl Ages {
             Ok(text) => Self::parse(&text),
             Err(error) => {
                 if !is_missing(&error) {
-                    log::warn!("{} cannot be read, so messages are kept longer: {error}", root::display(&path));
+                    log::warn!("{} cannot be read, so {LOST}: {error}", root::display(&path));
                 }
                 Self::default()
             }
@@ -147,17 +162,21 @@ impl Ages {
         let mut ages = Self::default();
         let Some(text) = text.strip_prefix(VERSION) else { return ages };
         for line in text.split_inclusive(|&octet| octet == b'\n') {
-            ages.lines += 1;
-            let Some((kind, time, id)) = parse_line(line) else { continue };
-            let age = ages.by_id.entry(id.to_vec()).or_default();
-            let slot = match kind {
-                b'r' => &mut age.read,
-                b'a' => &mut age.arrived,
-                _ => &mut age.hidden,
-            };
-            *slot = Some(slot.map_or(time, |other| other.min(time)));
+            ages.take(line);
         }
         ages
+    }
+
+    fn take(&mut self, line: &[u8]) {
+        self.lines += 1;
+        let Some((kind, time, id)) = parse_line(line) else { return };
+        let age = self.by_id.entry(id.to_vec()).or_default();
+        let slot = match kind {
+            b'r' => &mut age.read,
+            b'a' => &mut age.arrived,
+            _ => &mut age.hidden,
+        };
+        *slot = Some(slot.map_or(time, |other| other.min(time)));
     }
 
     pub(super) fn of(&self, id: &[u8]) -> Age {
@@ -202,7 +221,7 @@ impl Ages {
         }
         let files = files(location, folder);
         if let Err(error) = files.replace(location.root(), FILE, &text) {
-            log::warn!("{} cannot be written, so messages are kept longer: {error}", root::display(&files.path(FILE)));
+            log::warn!("{} cannot be written, so {LOST}: {error}", root::display(&files.path(FILE)));
         }
     }
 }

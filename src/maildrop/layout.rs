@@ -55,6 +55,8 @@ pub struct Layouts {
     read_only: bool,
     expiry: Expiry,
     deletes: Deletes,
+    /// True if it is written down which messages were retrieved, even if none expires.
+    notes_retrieved: bool,
 }
 
 impl Default for Layouts {
@@ -75,6 +77,7 @@ impl Layouts {
             read_only: false,
             expiry: Expiry::default(),
             deletes: Deletes::default(),
+            notes_retrieved: false,
         }
     }
 
@@ -104,6 +107,16 @@ impl Layouts {
     #[must_use]
     pub fn with_deletes(self, deletes: Deletes) -> Self {
         Self { deletes, ..self }
+    }
+
+    /// The same, and whether it is written down in maildrops which messages were retrieved, even if none expires.
+    #[must_use]
+    pub fn with_notes_of_retrieved(self, notes_retrieved: bool) -> Self {
+        Self { notes_retrieved, ..self }
+    }
+
+    pub(super) fn notes_retrieved(&self) -> bool {
+        self.notes_retrieved
     }
 
     pub(super) fn deletes(&self) -> Deletes {

@@ -13,7 +13,7 @@
 //!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
-//! - [`Expiry`] says when messages expire. `ages` keeps when they were retrieved.
+//! - [`Expiry`] says when messages expire. `retrieved` finds out which messages clients have retrieved, and `ages` keeps when.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
@@ -54,6 +54,7 @@ mod name;
 mod names;
 mod opened;
 mod quota;
+mod retrieved;
 mod root;
 mod scan;
 mod seen;
@@ -143,7 +144,7 @@ pub struct Maildrop {
     format: Box<dyn Format>,
     messages: Vec<Message>,
     marks: Marks,
-    /// The messages that the client has retrieved, if anything depends on it.
+    /// The messages that the client has retrieved.
     retrieved: Marks,
     location: Location,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
@@ -271,13 +272,6 @@ impl Maildrop {
         self.corrections.insert(number.index(), octets);
     }
 
-    /// Notes that the client has retrieved all of a message.
-    pub fn note_retrieved(&mut self, number: MessageNumber) {
-        if self.marks_seen() || self.writes_read() || self.given_ids.is_noting() {
-            self.retrieved.insert(number.index());
-        }
-    }
-
     /// Returns true if [`Self::commit`] has anything to do.
     #[must_use]
     pub fn needs_update(&self) -> bool {
@@ -322,22 +316,6 @@ impl Maildrop {
         self.retrieved = Marks::default();
         self.given_ids.fix(&self.location, &self.messages, &retrieved);
         update
-    }
-
-    /// Returns true if it is to be written down when messages were first retrieved.
-    fn writes_read(&self) -> bool {
-        self.location.root().layouts().expiry().read.is_some()
-    }
-
-    /// Writes down that messages were retrieved.
-    fn write_read(&self, retrieved: &[usize]) {
-        if let (true, Some(folder), false) = (self.writes_read(), self.folder(), retrieved.is_empty()) {
-            ages::note_read(
-                &self.location,
-                folder,
-                retrieved.iter().map(|&index| self.id_of(index, &self.messages[index])),
-            );
-        }
     }
 }
 

@@ -32,9 +32,15 @@ impl Origin {
     /// The client's IP address; an IPv4 address is never written as an IPv6 one. A process on a UNIX socket has none.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
+        self.address().map(|address| address.ip().to_canonical())
+    }
+
+    /// The client's address and port. A process on a UNIX socket has none.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Address(address) | Self::Proxied { client: address, .. } | Self::HealthCheck(address) => {
-                Some(address.ip().to_canonical())
+                Some(*address)
             }
             Self::Process { .. } => None,
         }

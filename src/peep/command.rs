@@ -134,12 +134,14 @@ commands! {
     Deletions { name: Encoded } = "dl?" => Lines,
     Undelete { id: Encoded } = "ud" => OneLine,
     UndeleteSince { name: Encoded, seconds: u32 } = "uds" => OneLine,
+    Report { name: Option<Encoded> } = "rp?" => Lines,
+    ReportByDay { name: Option<Encoded> } = "rd?" => Lines,
 }
 
 /// How the commands of version 1.1 begin, as `cap?` lists them.
-pub const VERSION_1_1: [&str; 23] = [
+pub const VERSION_1_1: [&str; 25] = [
     "w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?", "ex",
-    "ex?", "dl?", "ud", "uds",
+    "ex?", "dl?", "ud", "uds", "rp?", "rd?",
 ];
 
 impl Command {
@@ -263,6 +265,8 @@ mod tests {
             ("d= 1", Command::SetDraining { on: true }),
             ("f", Command::Follow { name: None }),
             ("f ana", Command::Follow { name: Some(name("ana")) }),
+            ("rp?", Command::Report { name: None }),
+            ("rd? a%20b", Command::ReportByDay { name: Some(name("a b")) }),
         ] {
             assert_eq!(parse(line), Ok(command), "{line}");
         }
@@ -304,7 +308,7 @@ mod tests {
 
     #[test]
     fn viewers_may_ask_and_follow() {
-        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?"] {
+        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?", "rp?", "rd? ana"] {
             assert!(parse(line).unwrap().is_for_viewers(), "{line}");
         }
         for line in ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex"] {
@@ -369,6 +373,8 @@ mod tests {
             any::<bool>().prop_map(|on| Command::SetDraining { on }),
             proptest::option::of(name()).prop_map(|name| Command::Follow { name }),
             name().prop_map(|name| Command::Deletions { name }),
+            proptest::option::of(name()).prop_map(|name| Command::Report { name }),
+            proptest::option::of(name()).prop_map(|name| Command::ReportByDay { name }),
             name().prop_map(|id| Command::Undelete { id }),
             (name(), any::<u32>()).prop_map(|(name, seconds)| Command::UndeleteSince { name, seconds }),
         ]

@@ -101,6 +101,40 @@ line! {
 }
 
 line! {
+    /// A line of `rp?`: what one user has fetched.
+    ReportLine {
+        /// The user.
+        user: String,
+        /// When the user's last login was.
+        last_login: Option<String>,
+        /// Where it came from.
+        address: Option<IpAddr>,
+        /// When the last session ended that left nothing behind that was never retrieved.
+        last_complete_fetch: Option<String>,
+        /// How many messages are there that no session has ever retrieved as a whole, if that is known.
+        never_retrieved: Option<u64>,
+        /// The octets of the messages retrieved today (UTC).
+        octets_today: u64,
+        /// The same of the last 30 days, today included.
+        octets_30_days: u64,
+        /// The first commands of the last session.
+        client: Option<String>,
+    }
+}
+
+line! {
+    /// A line of `rd?`: what one user has fetched on one day.
+    DayLine {
+        /// The user.
+        user: String,
+        /// The day (UTC).
+        day: String,
+        /// The octets of the messages retrieved.
+        octets: u64,
+    }
+}
+
+line! {
     /// A line of `s?` and `i?`.
     NameValue {
         /// What it is.

@@ -48,6 +48,8 @@
 //! | `ex`, `ex?` | `+n`, n of [`ExpiryLine`] | | removes expired messages, or tells which would be removed |
 //! | `dl? NAME` | `+n`, n of [`DeletionLine`] | -4, -15 | what a user's sessions have deleted and is still kept |
 //! | `ud SESSION`, `uds NAME SECONDS` | `+N`, how many messages | -4, -13, -14, -15 | brings back what one session has deleted, or all sessions since then |
+//! | `rp?`, `rp? NAME` | `+n`, n of [`ReportLine`] | -4 | who fetched what |
+//! | `rd?`, `rd? NAME` | `+n`, n of [`DayLine`] | -4 | the same octets by day |
 //!
 //! A viewer may send what ends in `?`, `f` and `q`; anything else is answered by -12.
 //!
@@ -72,7 +74,10 @@ pub use argument::Encoded;
 pub(crate) use argument::is_argument;
 pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
 pub use fields::Malformed;
-pub use lines::{BanLine, DeletionLine, EventLine, Expiration, ExpiryLine, NameValue, SessionLine, Spoken, State};
+pub use lines::{
+    BanLine, DayLine, DeletionLine, EventLine, Expiration, ExpiryLine, NameValue, ReportLine, SessionLine, Spoken,
+    State,
+};
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
-pub use text::time;
+pub use text::{time, time_of};

@@ -75,6 +75,13 @@ pub fn time(time: SystemTime) -> String {
     time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| "-".to_owned())
 }
 
+/// A time in seconds since 1970, as [`time()`] writes it.
+#[must_use]
+pub fn time_of(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| "-".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +110,7 @@ mod tests {
     #[test]
     fn times_are_in_utc() {
         assert_eq!(time(SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_831_201_500)), "2026-11-28T02:00:01Z");
+        assert_eq!([1_795_831_201, u64::MAX].map(time_of), ["2026-11-28T02:00:01Z", "-"]);
     }
 
     proptest! {

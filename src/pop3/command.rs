@@ -30,6 +30,30 @@ pub enum Command {
     Uidl(Option<MessageNumber>),
 }
 
+impl Command {
+    /// The command's keyword.
+    #[must_use]
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            Self::User(_) => "USER",
+            Self::Pass(_) => "PASS",
+            Self::Apop { .. } => "APOP",
+            Self::Auth(_) => "AUTH",
+            Self::Quit => "QUIT",
+            Self::Capa => "CAPA",
+            Self::Stls => "STLS",
+            Self::Stat => "STAT",
+            Self::List(_) => "LIST",
+            Self::Retr(_) => "RETR",
+            Self::Dele(_) => "DELE",
+            Self::Noop => "NOOP",
+            Self::Rset => "RSET",
+            Self::Top { .. } => "TOP",
+            Self::Uidl(_) => "UIDL",
+        }
+    }
+}
+
 /// A SASL mechanism, and the response that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
@@ -42,30 +66,28 @@ pub struct Auth {
 /// The line as the log shows it: names are quoted and passwords are left out.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listing = |f: &mut fmt::Formatter<'_>, keyword, number: &Option<MessageNumber>| match number {
-            Some(number) => write!(f, "{keyword} {number}"),
-            None => f.write_str(keyword),
-        };
+        f.write_str(self.keyword())?;
         match self {
-            Self::User(name) => write!(f, "USER {:?}", String::from_utf8_lossy(name)),
-            Self::Pass(_) => f.write_str("PASS ***"),
-            Self::Apop { name, .. } => write!(f, "APOP {:?} ***", String::from_utf8_lossy(name)),
-            Self::Auth(None) => f.write_str("AUTH"),
+            Self::User(name) => write!(f, " {:?}", String::from_utf8_lossy(name)),
+            Self::Pass(_) => f.write_str(" ***"),
+            Self::Apop { name, .. } => write!(f, " {:?} ***", String::from_utf8_lossy(name)),
             Self::Auth(Some(Auth { mechanism, initial })) => {
                 let initial = if initial.is_some() { " ***" } else { "" };
-                write!(f, "AUTH {:?}{initial}", String::from_utf8_lossy(mechanism))
+                write!(f, " {:?}{initial}", String::from_utf8_lossy(mechanism))
             }
-            Self::Quit => f.write_str("QUIT"),
-            Self::Capa => f.write_str("CAPA"),
-            Self::Stls => f.write_str("STLS"),
-            Self::Stat => f.write_str("STAT"),
-            Self::List(number) => listing(f, "LIST", number),
-            Self::Retr(number) => write!(f, "RETR {number}"),
-            Self::Dele(number) => write!(f, "DELE {number}"),
-            Self::Noop => f.write_str("NOOP"),
-            Self::Rset => f.write_str("RSET"),
-            Self::Top { message, lines } => write!(f, "TOP {message} {lines}"),
-            Self::Uidl(number) => listing(f, "UIDL", number),
+            Self::Retr(number) | Self::Dele(number) | Self::List(Some(number)) | Self::Uidl(Some(number)) => {
+                write!(f, " {number}")
+            }
+            Self::Top { message, lines } => write!(f, " {message} {lines}"),
+            Self::Auth(None)
+            | Self::Quit
+            | Self::Capa
+            | Self::Stls
+            | Self::Stat
+            | Self::Noop
+            | Self::Rset
+            | Self::List(None)
+            | Self::Uidl(None) => Ok(()),
         }
     }
 }

@@ -131,11 +131,6 @@ impl GivenIds {
         Some(&self.ids[at].1)
     }
 
-    /// Returns true if unique-ids that clients have seen are noted.
-    pub(super) fn is_noting(&self) -> bool {
-        self.is_noting
-    }
-
     /// How many messages have one.
     pub(super) fn count(&self) -> usize {
         self.ids.len()

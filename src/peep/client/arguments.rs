@@ -34,11 +34,16 @@ pub(super) fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> 
     while let Some(argument) = arguments.next() {
         let text = argument.to_string_lossy();
         let Some(dashless) = text.strip_prefix('-').filter(|rest| !rest.is_empty() && *rest != "-") else {
+            // A report's form may be given behind it: `report ana --csv`.
+            let is_report = text.eq_ignore_ascii_case("report");
+            let (forms, words): (Vec<_>, Vec<_>) =
+                arguments.partition(|it| is_report && (it == "--csv" || it == "--json"));
+            rewritten.extend(forms);
             if text != "--" {
                 rewritten.push("--".into());
             }
             rewritten.push(argument);
-            rewritten.extend(arguments);
+            rewritten.extend(words);
             break;
         };
         let option = dashless.strip_prefix('-').unwrap_or(dashless);

@@ -1,11 +1,14 @@
-//! The lines of an answer as a table, as lines with tabs, or as JSON.
+//! The lines of an answer as a table, as lines with tabs, as CSV, or as JSON.
 
 use serde_json::Value;
 
+use super::csv;
 use super::json;
 use super::output;
 use super::table::Table;
-use crate::peep::{BanLine, Command, DeletionLine, EventLine, ExpiryLine, Form, Malformed, NameValue, SessionLine};
+use crate::peep::{
+    BanLine, Command, DayLine, DeletionLine, EventLine, ExpiryLine, Form, Malformed, NameValue, ReportLine, SessionLine,
+};
 use crate::printable::printable;
 
 /// How answers are printed.
@@ -17,6 +20,8 @@ pub(super) enum Style {
     Table,
     /// Fields with a tab between them, for a program.
     Tabs,
+    /// CSV with headings, for a spreadsheet.
+    Csv,
 }
 
 /// The form of the lines of an answer.
@@ -28,6 +33,8 @@ enum Layout {
     Bans,
     Expired,
     Deletions,
+    Report,
+    Days,
     /// Names and values, each name once.
     Pairs,
     /// Events. They come without an end, so in JSON each is an object of its own and not part of an array.
@@ -41,6 +48,8 @@ impl Layout {
             Command::Bans => Self::Bans,
             Command::Expire | Command::WouldExpire => Self::Expired,
             Command::Deletions { .. } => Self::Deletions,
+            Command::Report { .. } => Self::Report,
+            Command::ReportByDay { .. } => Self::Days,
             Command::Statistics | Command::AboutUser { .. } => Self::Pairs,
             command if command.form() == Form::Events => Self::Events,
             _ => Self::Text,
@@ -53,6 +62,8 @@ impl Layout {
             Self::Bans => BanLine::NAMES,
             Self::Expired => ExpiryLine::NAMES,
             Self::Deletions => DeletionLine::NAMES,
+            Self::Report => ReportLine::NAMES,
+            Self::Days => DayLine::NAMES,
             Self::Pairs => NameValue::NAMES,
             Self::Events => &["event"],
             Self::Text => &["line"],
@@ -65,6 +76,8 @@ impl Layout {
             Self::Bans => line.parse::<BanLine>()?.values(),
             Self::Expired => line.parse::<ExpiryLine>()?.values(),
             Self::Deletions => line.parse::<DeletionLine>()?.values(),
+            Self::Report => line.parse::<ReportLine>()?.values(),
+            Self::Days => line.parse::<DayLine>()?.values(),
             Self::Pairs => line.parse::<NameValue>()?.values(),
             Self::Text | Self::Events => vec![line.into()],
         })
@@ -78,6 +91,8 @@ pub(super) struct Listing {
     table: Option<Table>,
     /// What is printed before the next element of a JSON array or object.
     separator: &'static str,
+    /// The headings, if the lines have any.
+    headings: Option<Vec<&'static str>>,
 }
 
 impl Listing {
@@ -95,17 +110,21 @@ impl Listing {
         let layout = Layout::of(command);
         let has_headings = of_servers || !matches!(layout, Layout::Text | Layout::Events);
         let server: &[_] = if of_servers { &["server"] } else { &[] };
-        let table = (style == Style::Table && has_headings && layout != Layout::Events)
-            .then(|| Table::new(&[server, layout.names()].concat()));
-        Self { layout, style, table, separator: "" }
+        let headings = (has_headings && layout != Layout::Events).then(|| [server, layout.names()].concat());
+        let table = headings.as_ref().filter(|_| style == Style::Table).map(|headings| Table::new(headings));
+        Self { layout, style, table, separator: "", headings }
     }
 
     /// What is printed before the lines.
-    pub(super) fn begin(&self) -> &'static str {
+    pub(super) fn begin(&self) -> String {
         match (self.style, self.layout) {
-            (Style::Json, Layout::Events) | (Style::Table | Style::Tabs, _) => "",
-            (Style::Json, Layout::Pairs) => "{",
-            (Style::Json, _) => "[",
+            (Style::Json, Layout::Events) | (Style::Table | Style::Tabs, _) => String::new(),
+            (Style::Json, Layout::Pairs) => "{".to_owned(),
+            (Style::Json, _) => "[".to_owned(),
+            (Style::Csv, _) => {
+                let headings = self.headings.iter().flatten().map(|&heading| heading.to_owned()).collect::<Vec<_>>();
+                if headings.is_empty() { String::new() } else { csv::row(&headings) }
+            }
         }
     }
 
@@ -120,8 +139,10 @@ impl Listing {
         match (self.style, self.layout) {
             (Style::Json, Layout::Events) => return Ok(event(line) + "\n"),
             (Style::Json, _) => return Ok(self.json(&values)),
-            (Style::Table | Style::Tabs, _) => {}
+            (Style::Table | Style::Tabs | Style::Csv, _) => {}
         }
+        let cell =
+            |value: &Value| if self.style == Style::Csv && value.is_null() { String::new() } else { cell(value) };
         let cells = server.map(|server| printable(server).into_owned()).into_iter().chain(values.iter().map(cell));
         Ok(self.cells(cells.collect()))
     }
@@ -130,6 +151,7 @@ impl Listing {
     pub(super) fn cells(&mut self, cells: Vec<String>) -> String {
         match &mut self.table {
             Some(table) => table.row(cells),
+            None if self.style == Style::Csv => csv::row(&cells),
             None => cells.join("\t") + "\n",
         }
     }
@@ -153,7 +175,7 @@ impl Listing {
             (Style::Json, Layout::Events) => String::new(),
             (Style::Json, Layout::Pairs) => "}\n".to_owned(),
             (Style::Json, _) => "]\n".to_owned(),
-            (Style::Table | Style::Tabs, _) => self.table.as_mut().map(Table::finish).unwrap_or_default(),
+            (Style::Table | Style::Tabs | Style::Csv, _) => self.table.as_mut().map(Table::finish).unwrap_or_default(),
         }
     }
 }
@@ -184,7 +206,7 @@ mod tests {
 
     fn printed(command: &Command, style: Style, lines: &[&str]) -> String {
         let mut listing = Listing::new(command, style);
-        let begin = listing.begin().to_owned();
+        let begin = listing.begin();
         lines.iter().fold(begin, |text, line| text + &listing.line(line).unwrap()) + &listing.end()
     }
 
@@ -217,6 +239,20 @@ mod tests {
             serde_json::json!({"uptime": 17, "version": "0.1.0", "mail directory": "a\tb", "owner": null})
         );
         assert_eq!(printed(&Command::Statistics, Style::Tabs, &lines[2..]), "mail directory\ta\\u{9}b\nowner\t-\n");
+    }
+
+    #[test]
+    fn csv_has_headings_and_quotes() {
+        let line = "=a,%22b%22%0A 2026-11-28T02:00:01Z ::1 - - 5 10 CAPA%20USER%20PASS";
+        assert_eq!(
+            printed(&Command::Report { name: None }, Style::Csv, &[line]),
+            "user,last_login,address,last_complete_fetch,never_retrieved,octets_today,octets_30_days,client\n\
+             \"=a,\"\"b\"\"\\u{a}\",2026-11-28T02:00:01Z,::1,,,5,10,CAPA USER PASS\n"
+        );
+        assert_eq!(printed(&Command::Users, Style::Csv, &["ana", "b,c"]), "ana\n\"b,c\"\n");
+        let mut listing = Listing::of_servers(&Command::ReportByDay { name: None }, Style::Csv);
+        let text = listing.begin() + &listing.row(Some("a:1"), "ana 2026-11-28 5").unwrap() + &listing.end();
+        assert_eq!(text, "server,user,day,octets\na:1,ana,2026-11-28,5\n");
     }
 
     #[test]

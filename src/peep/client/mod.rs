@@ -3,7 +3,7 @@
 //! A command is an English phrase (`phrases`). It comes from the arguments (one command, whose bare answer is made for
 //! scripts), from a terminal (`prompt`), or from any other standard input, one command a line (`input`). `connection`
 //! sends it and reads the answer within a deadline. `show` prints the answer without characters that would control the
-//! terminal, in one of the forms of `listing`, `table` and `json`. `wait`, `stat` and `top` send commands repeatedly. `fleet`
+//! terminal, in one of the forms of `listing`, `table`, `csv` and `json`. `wait`, `stat` and `top` send commands repeatedly. `fleet`
 //! sends a command to several servers, and `together` combines their answers.
 //!
 //! [`Options`] are the arguments (`arguments`, `profile`, `target`, `span`) and [`run()`] is the program;
@@ -11,6 +11,7 @@
 
 mod arguments;
 mod connection;
+mod csv;
 mod failure;
 mod fleet;
 mod follow;
@@ -70,6 +71,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     let on_a_terminal = io::stdout().is_terminal();
     let style = match on_a_terminal {
         _ if options.json => Style::Json,
+        _ if options.csv => Style::Csv,
         true => Style::Table,
         false => Style::Tabs,
     };
@@ -203,7 +205,7 @@ fn converse(
 fn help(style: Style) -> String {
     match style {
         Style::Table => phrases::help_table(""),
-        Style::Tabs => phrases::help_line(),
+        Style::Tabs | Style::Csv => phrases::help_line(),
         Style::Json => help_as_json(),
     }
 }

@@ -75,6 +75,10 @@ pub struct Options {
     #[arg(long)]
     pub(super) json: bool,
 
+    /// Print the lines of the command's answer as CSV, with a line of headings.
+    #[arg(long, conflicts_with = "json", requires = "words")]
+    pub(super) csv: bool,
+
     /// Send the command N times (0: until interrupted).
     #[arg(long, value_name = "N")]
     pub(super) repeat: Option<u64>,
@@ -242,6 +246,10 @@ mod tests {
         assert_eq!(command(&["set", "timeout", "-1"]), "set timeout -1");
         assert_eq!(command(&["add", "user", "-user", "--help"]), "add user -user --help");
         assert_eq!(command(&["--", "-x", "--"]), "-x --");
+        assert_eq!(command(&["report", "--days", "ana", "--csv"]), "report --days ana");
+        assert!(accepted(&["report", "--csv"]).csv && accepted(&["report", "ana", "--json"]).json);
+        assert_eq!(command(&["delete", "user", "--csv"]), "delete user --csv");
+        assert!(read(&["report", "--csv", "--json"]).is_err() && read(&["--csv"]).is_err());
         assert_eq!(command(&["-", "x"]), "- x");
         assert_eq!(command(&["", "x"]), " x");
     }

@@ -11,7 +11,7 @@ pub(super) struct Phrase {
 }
 
 /// All phrases: first those of version 1.0, in the order of `help` in the report.
-pub(super) const PHRASES: [Phrase; 44] = [
+pub(super) const PHRASES: [Phrase; 48] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
     phrase("maildir", "m?", "show the mail directory"),
@@ -56,6 +56,10 @@ pub(super) const PHRASES: [Phrase; 44] = [
     phrase("deletes <username>", "dl?", "what sessions deleted and is still kept"),
     phrase("undelete <session>", "ud", "bring back what a session deleted"),
     phrase("undelete <username> since <span>", "uds", "the same of all since then, as 2h"),
+    phrase("report", "rp?", "who fetched what"),
+    phrase("report <username>", "rp?", "what one user fetched"),
+    phrase("report --days", "rd?", "the octets that users fetched by day"),
+    phrase("report --days <username>", "rd?", "the octets that one user fetched by day"),
 ];
 
 /// How many phrases version 1.0 has.

@@ -236,6 +236,10 @@ mod tests {
             ("deletes Bob", Command::Deletions { name: Encoded("Bob".into()) }),
             ("undelete Bob:1795831201.17", Command::Undelete { id: Encoded("Bob:1795831201.17".into()) }),
             ("undelete Bob since 2h", Command::UndeleteSince { name: Encoded("Bob".into()), seconds: 7200 }),
+            ("report", Command::Report { name: None }),
+            ("report Bob", Command::Report { name: Some(Encoded("Bob".into())) }),
+            ("report --days", Command::ReportByDay { name: None }),
+            ("report --days Bob", Command::ReportByDay { name: Some(Encoded("Bob".into())) }),
         ]
     }
 

@@ -59,7 +59,7 @@ fn line(before: &[u64], now: &[u64], elapsed: f64, style: Style) -> String {
         Style::Json => {
             json::object(COLUMNS.iter().map(|(name, _)| *name).zip(values.into_iter().map(Into::into))) + "\n"
         }
-        Style::Tabs => values.iter().map(u64::to_string).collect::<Vec<_>>().join("\t") + "\n",
+        Style::Tabs | Style::Csv => values.iter().map(u64::to_string).collect::<Vec<_>>().join("\t") + "\n",
         Style::Table => {
             format!(
                 "{:>11}  {:>11}  {:>8}  {:>11}  {:>9}  {:>10}\n",

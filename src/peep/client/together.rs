@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::listing::{Listing, Style};
 use super::output::bare;
 use super::table::Table;
-use super::{json, phrases};
+use super::{csv, json, phrases};
 use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine};
 
 /// A whole answer.
@@ -48,15 +48,15 @@ pub(super) fn text(command: &Command, answers: &[(String, Option<Answered>)], st
         return Ok(values(command, &good, style));
     }
     let mut listing = Listing::of_servers(command, style);
-    let mut text = String::new();
+    let mut text = listing.begin();
     for (name, (_, lines)) in &good {
         for line in lines {
             text += &listing.row(Some(name), line).map_err(|_| line.clone())?;
         }
     }
     let lines = good.iter().flat_map(|(_, (_, lines))| lines.iter().map(String::as_str));
-    for row in sums(command, lines) {
-        text += &listing.cells(row);
+    if style != Style::Csv {
+        sums(command, lines).into_iter().for_each(|row| text += &listing.cells(row));
     }
     Ok(text + &listing.end())
 }
@@ -73,13 +73,16 @@ fn values(command: &Command, answers: &[(&str, &Answered)], style: Style) -> Str
         Command::Timeout | Command::LogLevel | Command::Draining | Command::Maildir | Command::TestLogin { .. }
     );
     let numbers: Option<Vec<u128>> = rows.iter().map(|row| row[1].parse().ok()).collect();
-    if let Some(numbers) = numbers.filter(|numbers| is_amount && !numbers.is_empty()) {
+    if let Some(numbers) = numbers.filter(|numbers| is_amount && style != Style::Csv && !numbers.is_empty()) {
         rows.push(vec![SUM.to_owned(), numbers.iter().sum::<u128>().to_string()]);
     }
-    if style == Style::Tabs {
-        return rows.iter().map(|row| row.join("\t") + "\n").collect();
+    let names = ["server".to_owned(), phrases::key(command)];
+    match style {
+        Style::Tabs => return rows.iter().map(|row| row.join("\t") + "\n").collect(),
+        Style::Csv => return csv::row(&names) + &rows.iter().map(|row| csv::row(row)).collect::<String>(),
+        Style::Table | Style::Json => {}
     }
-    let mut table = Table::new(&["server", &phrases::key(command)]);
+    let mut table = Table::new(&names.each_ref().map(String::as_str));
     let text: String = rows.into_iter().map(|row| table.row(row)).collect();
     text + &table.finish()
 }
@@ -119,7 +122,7 @@ fn as_json(command: &Command, answers: &[(String, Option<Answered>)]) -> Result<
             Some((Answer::Error(code), _)) => error_members(*code),
             Some((Answer::Lines(_), lines)) => {
                 let mut listing = Listing::new(command, Style::Json);
-                let mut text = listing.begin().to_owned();
+                let mut text = listing.begin();
                 for line in lines {
                     text += &listing.line(line).map_err(|_| line.clone())?;
                 }

@@ -9,7 +9,7 @@ use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
 use crate::maildrop::{Location, Maildrop};
 use crate::metrics;
-use crate::peep::{ErrorCode, NameValue, Reply, time};
+use crate::peep::{ErrorCode, NameValue, Reply, time, time_of};
 use crate::shared::Shared;
 
 /// Lines of names and values.
@@ -111,10 +111,10 @@ impl Session<'_> {
         pairs.add_some("holder_pid", elsewhere.as_ref().map(|holder| holder.process));
         pairs.add_some("holder_session", elsewhere.as_ref().and_then(|holder| holder.session));
         pairs.add_some("holder_seconds", elsewhere.as_ref().map(|holder| holder.age().as_secs()));
-        let logins = self.shared.events.logins_of(name);
-        pairs.add("logins", logins.map_or(0, |logins| logins.count));
-        pairs.add_some("last_login", logins.map(|logins| time(logins.last)));
-        pairs.add_some("last_login_address", logins.map(|logins| logins.origin));
+        let record = self.shared.events.fetches.of(&user);
+        pairs.add("logins", record.as_ref().map_or(0, |record| record.logins));
+        pairs.add_some("last_login", record.as_ref().map(|record| time_of(record.last_login)));
+        pairs.add_some("last_login_address", record.and_then(|record| record.address));
         Ok(Reply::Lines(pairs.0))
     }
 

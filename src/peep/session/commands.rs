@@ -31,6 +31,9 @@ impl Session<'_> {
             }
             Command::DeleteUser { name } => {
                 users.remove(&name).map_err(|why| self.unchanged(why))?;
+                if let Some(user) = users.user_called(&name) {
+                    self.shared.events.fetches.forget(&user);
+                }
                 self.log_change(format_args!("user {name:?} deleted"));
             }
             Command::Users => return Ok(Reply::Lines(users.names())),
@@ -99,6 +102,8 @@ impl Session<'_> {
             Command::Deletions { name } => return self.deletions(&name.0),
             Command::Undelete { id } => return self.undelete(&id.0),
             Command::UndeleteSince { name, seconds } => return self.undelete_since(&name.0, seconds),
+            Command::Report { name } => return self.report(name.as_ref().map(|name| &*name.0)),
+            Command::ReportByDay { name } => return self.report_by_day(name.as_ref().map(|name| &*name.0)),
             // The session's loop carries this out, because it is not answered at once.
             Command::Follow { .. } => return Err(ErrorCode::UnknownCommand),
         }

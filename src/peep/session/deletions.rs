@@ -2,13 +2,13 @@
 
 use std::fmt::Display;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Session;
 use crate::auth::UserName;
 use crate::events::Reason;
 use crate::maildrop::{self, Batch, Kept, LockError, Restored, Terms};
-use crate::peep::{DeletionLine, ErrorCode, Reply, time};
+use crate::peep::{DeletionLine, ErrorCode, Reply, time_of};
 
 impl Session<'_> {
     /// `dl?`: what a user's sessions have deleted and is still kept.
@@ -79,7 +79,7 @@ fn id_of(batch: &Batch) -> String {
 fn line(user: &str, Kept { batch, messages, octets }: &Kept) -> DeletionLine {
     DeletionLine {
         session: format!("{user}:{}", id_of(batch)),
-        time: time(UNIX_EPOCH + Duration::from_secs(batch.time)),
+        time: time_of(batch.time),
         address: batch.address.clone(),
         messages: *messages,
         octets: *octets,

@@ -3,7 +3,8 @@
 //! - [`serve`] is the loop. `login` carries out `a`. `commands` carries out the commands of version 1.0 and calls the
 //!   other modules for those of version 1.1.
 //! - `about` tells about the server and its accounts, `follow` sends events.
-//! - `expire` removes expired messages, `deletions` brings back what sessions have deleted.
+//! - `expire` removes expired messages, `deletions` brings back what sessions have deleted,
+//!   `report` tells who fetched what.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
 
 mod about;
@@ -13,6 +14,7 @@ mod deletions;
 mod expire;
 mod follow;
 mod login;
+mod report;
 
 use std::io;
 use std::time::Instant;

@@ -117,6 +117,7 @@ impl<L: Link> Session<'_, L> {
                     return self.end_kicked();
                 }
                 self.counts.commands += 1;
+                self.counts.first_commands.add(command.as_ref().ok().map(Command::keyword));
                 match &command {
                     Ok(command) => log::debug!("{} {command}", self.client),
                     Err(no_command) => log::debug!("{} no command: {}", self.client, no_command.why),

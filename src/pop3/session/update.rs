@@ -16,6 +16,7 @@ impl<L: Link> Session<'_, L> {
             return self.end_kicked();
         }
         let Transaction { maildrop, lock, acting } = state;
+        let never_retrieved = maildrop.never_retrieved();
         let update = if maildrop.needs_update() && lock.is_exclusive() {
             lock.commit(*maildrop)
         } else if maildrop.marked() == 0 {
@@ -28,7 +29,7 @@ impl<L: Link> Session<'_, L> {
         drop(acting);
         self.counts.deleted = update.removed;
         self.counts.kept = 0;
-        self.emit(What::Update { removed: update.removed, failed: update.failed });
+        self.emit(What::Update { removed: update.removed, failed: update.failed, never_retrieved });
         if update.failed == 0 {
             self.ok("bye")
         } else {

@@ -1,0 +1,42 @@
+//! Which messages of a maildrop clients have retrieved as a whole: in this session, and in earlier ones as far as that was
+//! written down.
+
+use std::collections::HashSet;
+
+use super::ages::{self, Ages};
+use super::{Maildrop, MessageNumber};
+
+impl Maildrop {
+    /// Notes that the client has retrieved all of a message.
+    pub fn note_retrieved(&mut self, number: MessageNumber) {
+        self.retrieved.insert(number.index());
+    }
+
+    /// Returns how many messages that are not marked as deleted no session has ever retrieved as a whole. `None` if that is not
+    /// known: what earlier sessions have retrieved is written down only with `--state` or `--expire-read`.
+    #[must_use]
+    pub fn never_retrieved(&self) -> Option<u64> {
+        let mut left = self.messages().filter(|&(number, _)| !self.retrieved.contains(number - 1)).peekable();
+        if left.peek().is_none() {
+            return Some(0);
+        }
+        let folder = self.folder().filter(|_| self.writes_read())?;
+        let known = Ages::load(&self.location, folder);
+        let is_new = |&(number, message): &(usize, _)| known.of(&self.id_of(number - 1, message)).read.is_none();
+        Some(left.filter(is_new).count() as u64)
+    }
+
+    /// Returns true if it is to be written down when messages were first retrieved.
+    fn writes_read(&self) -> bool {
+        let layouts = self.location.root().layouts();
+        layouts.notes_retrieved() || layouts.expiry().read.is_some()
+    }
+
+    /// Writes down that messages were retrieved.
+    pub(super) fn write_read(&self, retrieved: &[usize]) {
+        let Some(folder) = self.folder().filter(|_| self.writes_read() && !retrieved.is_empty()) else { return };
+        let id = |index: usize| self.id_of(index, &self.messages[index]);
+        let there = || (0..self.messages.len()).map(|index| id(index).into_owned()).collect::<HashSet<_>>();
+        ages::note_read(&self.location, folder, retrieved.iter().map(|&index| id(index)), self.messages.len(), there);
+    }
+}

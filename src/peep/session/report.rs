@@ -1,0 +1,83 @@
+//! `rp?` and `rd?`: who fetched what.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Session;
+use crate::acting;
+use crate::auth::UserName;
+use crate::events::Reason;
+use crate::fetches::Day;
+use crate::maildrop::Maildrop;
+use crate::peep::{DayLine, ErrorCode, Reply, ReportLine, time_of};
+
+impl Session<'_> {
+    /// `rp?`: a line for each user, or for one.
+    pub(super) fn report(&self, name: Option<&str>) -> Result<Reply, ErrorCode> {
+        let accounts: BTreeSet<_> = self.shared.users.names().into_iter().collect();
+        let users = self.users_to_report(name, &accounts)?;
+        let goes_on = |_: &UserName| acting::has_own_ids() && !self.shared.connections.is_closing();
+        let line = |user: UserName| self.line(&user, accounts.contains(user.as_str())).to_string();
+        Ok(Reply::Lines(users.into_iter().take_while(goes_on).map(line).collect()))
+    }
+
+    /// `rd?`: a line for each user and day with octets.
+    pub(super) fn report_by_day(&self, name: Option<&str>) -> Result<Reply, ErrorCode> {
+        let accounts = self.shared.users.names().into_iter().collect();
+        let mut lines = Vec::new();
+        for user in self.users_to_report(name, &accounts)? {
+            let days = self.shared.events.fetches.of(&user).unwrap_or_default().days;
+            let line = |(day, octets): (Day, u64)| DayLine { user: user.to_string(), day: day.to_string(), octets };
+            lines.extend(days.until(today()).map(|day| line(day).to_string()));
+        }
+        Ok(Reply::Lines(lines))
+    }
+
+    /// All users in order: those with an account, and those of whom something is known, as a source of accounts may not be
+    /// able to list them. Or the one called `name`.
+    fn users_to_report(&self, name: Option<&str>, accounts: &BTreeSet<String>) -> Result<Vec<UserName>, ErrorCode> {
+        let fetches = &self.shared.events.fetches;
+        let Some(name) = name else {
+            let known = fetches.users().into_iter().map(|user| user.to_string());
+            let all: BTreeSet<_> = accounts.iter().cloned().chain(known).collect();
+            return Ok(all.iter().filter_map(|name| name.parse().ok()).collect());
+        };
+        let user = self.shared.users.user_called(name).ok_or(ErrorCode::NoSuchUser)?;
+        let is_known = accounts.contains(user.as_str()) || fetches.of(&user).is_some();
+        if is_known { Ok(vec![user]) } else { Err(ErrorCode::NoSuchUser) }
+    }
+
+    fn line(&self, user: &UserName, has_account: bool) -> ReportLine {
+        let record = self.shared.events.fetches.of(user);
+        let never_retrieved = if has_account { self.never_retrieved(user) } else { None };
+        let last_login = record.as_ref().map(|record| time_of(record.last_login));
+        let record = record.unwrap_or_default();
+        let (octets_today, octets_30_days) = record.days.sums(today());
+        ReportLine {
+            user: user.to_string(),
+            last_login,
+            address: record.address.map(|address| address.ip().to_canonical()),
+            last_complete_fetch: record.last_fetch.map(time_of),
+            never_retrieved,
+            octets_today,
+            octets_30_days,
+            client: (!record.client.is_empty()).then_some(record.client),
+        }
+    }
+
+    /// How many messages are in the user's maildrop now that no session has retrieved, if that is known.
+    fn never_retrieved(&self, user: &UserName) -> Option<u64> {
+        let look = || {
+            let (_acting, location) = self.shared.act_for(user.clone())?;
+            Ok(Maildrop::open_without_lock(location)?.never_retrieved())
+        };
+        look().unwrap_or_else(|error| {
+            log::warn!("{} the maildrop of {user} cannot be reported: {}", self.client, Reason::Maildrop(error));
+            None
+        })
+    }
+}
+
+fn today() -> Day {
+    Day::of(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()))
+}
