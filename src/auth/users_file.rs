@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::file::PasswdFile;
 use super::name::UserName;
 use super::outcome::Unchanged;
-use super::secret::Scheme;
+use super::scheme::Scheme;
 use super::source::{Found, Source, Totals};
 use super::text;
 
