@@ -1,10 +1,15 @@
 //! Unique-ids that Dovecot, Courier and qpopper gave to messages before.
 
 use std::fs::{self, File, FileTimes};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::harness::{MailRoot, Maildrop, PROGRAM, Server, USER, bounded_output};
+use rustix::fs::inotify;
+
+use crate::harness::{MailRoot, Maildrop, PROGRAM, Server, USER, bounded_output, eventually};
 
 const DOVECOT: &str = "dovecot-uidlist";
 const COURIER: &str = "courierpop3dsizelist";
@@ -87,6 +92,63 @@ fn a_list_is_read_again_when_it_has_changed() {
     assert_eq!(listed(&server), ["one", "two"]);
     maildrop.put("new/3.a.h", "Subject: a\n\na\n");
     assert_eq!(listed(&server), ["one", "two", "3.a.h"]);
+}
+
+/// Tells whether a file has been opened.
+struct Watch(OwnedFd);
+
+impl Watch {
+    fn on(path: &Path) -> Self {
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, path, inotify::WatchFlags::OPEN).unwrap();
+        Self(watch)
+    }
+
+    /// Returns true if the file has been opened since the last time.
+    fn was_opened(&self) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.0, &mut buffer);
+        let mut opened = false;
+        while events.next().is_ok() {
+            opened = true;
+        }
+        opened
+    }
+}
+
+#[test]
+fn a_list_is_opened_only_if_it_has_changed() {
+    let (mail, maildrop) = mail_with(&["new/1.a.h", "new/2.a.h", "new/3.a.h"]);
+    let lists = [
+        (DOVECOT, ["3 V10 N2 Gx\n1 Pone :1.a.h\n", "3 V10 N3 Gx\n1 Pone :1.a.h\n2 Ptwo :2.a.h\n"]),
+        (COURIER, ["/3 9 7\n3.a.h 14 3:7:0\n", "/3 9 7\n3.a.h 14 3:7:0\n2.a.h 14 4:7:0\n"]),
+    ];
+    lists.iter().for_each(|(name, [text, _])| write_list(&maildrop, name, text));
+    let watches = [DOVECOT, COURIER].map(|name| Watch::on(&maildrop.path(name)));
+    let server = start(&mail, &["--unique-ids", "auto"]);
+    let opened_by_login = |expected: [&str; 3]| {
+        let _ = watches.each_ref().map(Watch::was_opened);
+        assert_eq!(listed(&server), expected);
+        watches.each_ref().map(Watch::was_opened)
+    };
+    assert_eq!(opened_by_login(["one", "2.a.h", "UID3-7"]), [true; 2]);
+    // Whether a list has changed within the last moments cannot be told, so it is read until some time has passed.
+    eventually("the lists are not read again", || opened_by_login(["one", "2.a.h", "UID3-7"]) == [false; 2]);
+    // New mail is no reason to read them, and an index that is gone neither.
+    fs::remove_file(maildrop.path(".pop3d-index")).unwrap_or(());
+    assert_eq!(opened_by_login(["one", "2.a.h", "UID3-7"]), [false; 2]);
+    drop(server);
+    let server = start(&mail, &["--unique-ids", "auto"]);
+    assert_eq!(listed(&server), ["one", "2.a.h", "UID3-7"]);
+    assert!(watches.iter().all(|watch| !watch.was_opened()), "another server reads what was kept");
+    // Both are read if one has changed, because Dovecot's unique-ids come before Courier's.
+    for (name, [_, text]) in lists.iter().rev() {
+        write_list(&maildrop, name, text);
+        let _ = watches.each_ref().map(Watch::was_opened);
+        let second = if *name == COURIER { "UID4-7" } else { "two" };
+        assert_eq!(listed(&server), ["one", second, "UID3-7"]);
+        assert_eq!(watches.each_ref().map(Watch::was_opened), [true; 2], "{name}");
+    }
 }
 
 #[test]
