@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::is_missing;
@@ -28,9 +28,6 @@ use super::root;
 const FILE: &str = "ages";
 
 const VERSION: &[u8] = b"pop3d ages 1\n";
-
-/// The largest file that is read: enough for two million messages.
-const MOST_OCTETS: u64 = 256 << 20;
 
 /// A clock that says an earlier time is wrong: this is the year 2026. Such times are not noted.
 const EARLIEST: u64 = 1_767_225_600;
@@ -66,7 +63,7 @@ pub(super) fn now() -> Option<u64> {
     (now >= EARLIEST).then_some(now)
 }
 
-fn files(location: &Location, folder: Folder) -> OwnFiles {
+pub(super) fn files(location: &Location, folder: Folder) -> OwnFiles {
     location.own_files(if folder == Folder::Mbox { folder } else { Folder::Top })
 }
 
@@ -93,7 +90,7 @@ pub(super) fn note_read<'a>(
     if known.lines + noted > 2 * count + MANY {
         lines.split_inclusive(|&octet| octet == b'\n').for_each(|line| known.take(line));
         known.save(location, folder, &there(), true);
-    } else if let Err(error) = append(location, &files, &lines) {
+    } else if let Err(error) = files.append(location.root(), FILE, VERSION, &lines) {
         log::warn!("{} cannot be written, so {LOST}: {error}", root::display(&files.path(FILE)));
     }
 }
@@ -110,19 +107,7 @@ pub(super) fn note_hidden<'a>(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let mut lines = Vec::new();
     ids.for_each(|id| put(&mut lines, b'h', now.max(EARLIEST), &id));
-    append(location, &files(location, folder), &lines)
-}
-
-fn append(location: &Location, files: &OwnFiles, lines: &[u8]) -> io::Result<()> {
-    let mut file = match location.root().file_to_append(&files.path(FILE)) {
-        Err(error) if is_missing(&error) => {
-            let mut file = location.root().directory(&files.directory)?.create(&files.name(FILE))?;
-            file.write_all(VERSION)?;
-            file
-        }
-        file => file?,
-    };
-    file.write_all(lines)
+    files(location, folder).append(location.root(), FILE, VERSION, &lines)
 }
 
 fn put(lines: &mut Vec<u8>, kind: u8, time: u64, id: &[u8]) {
@@ -137,16 +122,7 @@ impl Ages {
     pub(super) fn load(location: &Location, folder: Folder) -> Self {
         let files = files(location, folder);
         let path = files.path(FILE);
-        let read = || -> io::Result<Vec<u8>> {
-            let (file, identity) = location.root().file(&path)?;
-            if !location.root().may_use(&files, &file) {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
-            }
-            let mut text = Vec::new();
-            file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut text)?;
-            Ok(text)
-        };
-        match read() {
+        match files.read(location.root(), FILE) {
             Ok(text) => Self::parse(&text),
             Err(error) => {
                 if !is_missing(&error) {

@@ -1,12 +1,13 @@
 //! Where a maildrop is: a path below an open directory.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::directory::Directory;
+use super::is_missing;
 use super::message::{FilePath, Folder};
 use super::root::{Root, RootId};
 use crate::auth::{MailFormat, UserName};
@@ -141,6 +142,9 @@ pub(super) fn is_link(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
+/// The largest file that is read: enough for lines about two million messages.
+const MOST_OCTETS: u64 = 256 << 20;
+
 /// The files that the server keeps for a maildrop: dot-files in one directory.
 #[derive(Debug)]
 pub(super) struct OwnFiles {
@@ -173,6 +177,36 @@ impl OwnFiles {
             Some(mbox) => directory.create_like(name, directory.path_only(mbox)?),
             None => directory.create(name),
         }
+    }
+
+    /// Reads one of them.
+    ///
+    /// # Errors
+    /// Those of reading it; `PermissionDenied` if another user may have put it there.
+    pub(super) fn read(&self, root: &Root, kind: &str) -> io::Result<Vec<u8>> {
+        let (file, identity) = root.file(&self.path(kind))?;
+        if !root.may_use(self, &file) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+        }
+        let mut octets = Vec::new();
+        file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut octets)?;
+        Ok(octets)
+    }
+
+    /// Appends lines to one of them. If it is missing, it is created with `first` as its beginning.
+    pub(super) fn append(&self, root: &Root, kind: &str, first: &[u8], lines: &[u8]) -> io::Result<()> {
+        let path = self.path(kind);
+        let mut file = match root.file_to_append(&path) {
+            Err(error) if is_missing(&error) => {
+                match self.create(&root.directory(&self.directory)?, &self.name(kind)) {
+                    // Another thread has created it just now.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => root.file_to_append(&path)?,
+                    file => return file?.write_all(&[first, lines].concat()),
+                }
+            }
+            file => file?,
+        };
+        file.write_all(lines)
     }
 
     /// Replaces one of them by a file with these octets. Whoever opens it finds the old file or the new one.
