@@ -13,7 +13,7 @@
 //!   (examines maildrops instead of serving them), [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
-//!   removes expired messages between sessions.
+//!   removes expired messages between sessions, and [`counting`] determines the sizes of transformed messages.
 //! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
 //!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
@@ -39,6 +39,7 @@ pub mod config;
 pub mod confine;
 pub mod connections;
 pub mod cores;
+pub mod counting;
 pub mod descriptors;
 pub mod dial;
 pub mod doctor;

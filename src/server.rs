@@ -29,7 +29,7 @@ use crate::state::StateDir;
 use crate::stats::Kept;
 use crate::systemd::{self, Pulse};
 use crate::wire::Link;
-use crate::{acting, descriptors, expiry, fetches, peep, pop3, recovery};
+use crate::{acting, counting, descriptors, expiry, fetches, peep, pop3, recovery};
 
 /// How long a shutdown lets sessions finish their current command, and how long it then waits for the sessions whose
 /// connections it has closed.
@@ -141,6 +141,7 @@ impl Server {
             }
         };
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
+        counting::start(&shared).map_err(no_thread)?; // before the first login
         let reloads = shared.reloader.open();
         let acceptors = {
             let (connections, shared) = (Arc::clone(&shared.connections), Arc::clone(&shared));
@@ -235,6 +236,7 @@ fn close(shared: &Shared, acceptors: &Acceptors) {
     if !shared.connections.close(GRACE, LAST_GRACE) {
         log::warn!("some sessions did not end in time");
     }
+    shared.counting.stop();
 }
 
 /// Runs a session. A panic ends only this session; unwinding frees its slot and its maildrop.

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::acting::{self, ActingAs};
 use crate::auth::{Login, UserName, Users};
 use crate::connections::{Connections, Protocol};
+use crate::counting::Counting;
 use crate::events::{Client, Events};
 use crate::guard::{Guard, Limits};
 use crate::maildrop::{Holder, Location, Lock, LockError, Locks, Terms, WhenBusy};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub guard: Arc<Guard>,
     /// Held while expired messages are removed.
     pub sweeping: Mutex<()>,
+    /// Determines the sizes of transformed messages.
+    pub counting: Counting,
     /// Requests reloads of the configuration.
     pub reloader: Reloader,
 }
@@ -71,6 +74,7 @@ impl Shared {
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
             sweeping: Mutex::default(),
+            counting: Counting::default(),
             reloader: Reloader::default(),
         }
     }

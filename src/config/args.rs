@@ -20,6 +20,7 @@ use super::peep_socket::PeepSocketArgs;
 use super::proxies::ProxyArgs;
 use super::state::StateArgs;
 use super::tls::TlsArgs;
+use super::transforms::TransformArgs;
 use super::{ABOUT, ConfigError, Endpoint};
 use crate::confine::Confinement;
 use crate::connections::Service;
@@ -145,6 +146,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) expiry: ExpiryArgs,
+
+    #[command(flatten)]
+    transforms: TransformArgs,
 
     #[command(flatten)]
     pub(super) accounts: AccountsArgs,
@@ -281,7 +285,7 @@ impl Args {
     pub(super) fn transform(&self) -> Result<Option<Transform>, ConfigError> {
         let Some(command) = &self.transform else { return Ok(None) };
         let transform = Transform::new(command, seconds(self.transform_timeout));
-        let transform = transform.ok_or(ConfigError::Transform(command.clone()))?;
+        let transform = transform.ok_or(ConfigError::Transform(command.clone()))?.with_rules(self.transforms.rules());
         Ok(Some(self.confinement.restricted(transform, &fixed_part(&self.mailbox))))
     }
 }

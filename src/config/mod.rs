@@ -34,6 +34,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transforms;
 
 pub use accounts::kinds;
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ use log::Level;
 
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::auth::{Denied, Wrong};
+use crate::counting::Uncounted;
 use crate::guard::Penalty;
 use crate::maildrop::{Elsewhere, Holder, LockError};
 
@@ -69,6 +70,8 @@ pub enum Reason {
     InUseElsewhere(Option<Elsewhere>),
     /// The maildrop cannot be opened.
     Maildrop(io::Error),
+    /// Some transformed messages have no known size yet.
+    Uncounted(Uncounted),
 }
 
 impl From<LockError> for Reason {
@@ -94,7 +97,7 @@ impl From<Denied> for Reason {
 
 impl Reason {
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 11] = [
+    pub const CLASSES: [&'static str; 12] = [
         "unknown-user",
         "wrong-password",
         "wrong-line",
@@ -106,6 +109,7 @@ impl Reason {
         "exchange",
         "in-use",
         "maildrop",
+        "sizes",
     ];
 
     /// Its name for metrics.
@@ -123,6 +127,7 @@ impl Reason {
             Self::Exchange(_) => "exchange",
             Self::InUse(_) | Self::InUseElsewhere(_) => "in-use",
             Self::Maildrop(_) => "maildrop",
+            Self::Uncounted(_) => "sizes",
         }
     }
 
@@ -155,6 +160,7 @@ impl fmt::Display for Reason {
             Self::InUseElsewhere(Some(holder)) => write!(f, "the maildrop is locked by {holder}"),
             Self::InUseElsewhere(None) => f.write_str("the maildrop is locked by another server or program"),
             Self::Maildrop(error) => write!(f, "the maildrop cannot be opened: {error}"),
+            Self::Uncounted(uncounted) => uncounted.fmt(f),
         }
     }
 }

@@ -13,6 +13,7 @@
 //!   login to login. `compressed` reads messages that another server has compressed.
 //! - [`MaildirRules`] say what the server does for the other programs that use a Maildir: `quota` notes removals in
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
+//! - `transformed` keeps the sizes that messages have after a transform.
 //! - [`Expiry`] says when messages expire. `retrieved` finds out which messages clients have retrieved, and `ages` keeps when.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`inspect()`] examines a maildrop for `pop3d doctor`.
@@ -62,6 +63,7 @@ mod system;
 mod template;
 #[cfg(test)]
 mod tests;
+mod transformed;
 mod trash;
 mod turns;
 mod undelete;
@@ -96,6 +98,8 @@ pub use opened::{FileRange, OpenMessage, Source, shortened};
 use root::Look;
 pub use root::{MailRoot, Root, RootId};
 pub use template::fixed_part;
+use transformed::Transformed;
+pub use transformed::{Fingerprint, SizeKey, TransformedSize};
 pub use trash::{Batch, Deletes, Kept};
 pub use undelete::{Restored, deletions};
 pub use update::Update;
@@ -147,6 +151,8 @@ pub struct Maildrop {
     /// The messages that the client has retrieved.
     retrieved: Marks,
     location: Location,
+    /// The sizes of transformed messages, if the client is told those.
+    transformed: Transformed,
     /// The octets of all messages that are not marked. The sum needs more than 64 bits if an index holds absurd sizes.
     octets: u128,
     /// The true octets of messages that were listed with a wrong size, by index.
@@ -177,10 +183,23 @@ impl Maildrop {
     pub fn open(location: Location) -> io::Result<Self> {
         let mut format = format::of(&location)?;
         let Listing { mut messages, left_out } = format.list()?;
-        let octets = messages.iter().map(|message| u128::from(message.octets())).sum();
         let given_ids = GivenIds::of(&location, &mut *format, &mut messages);
         let (marks, retrieved, corrections) = (Marks::default(), Marks::default(), BTreeMap::new());
-        Ok(Self { format, messages, marks, retrieved, location, octets, corrections, given_ids, left_out })
+        let transformed = Transformed::default();
+        let mut maildrop = Self {
+            format,
+            messages,
+            marks,
+            retrieved,
+            location,
+            transformed,
+            octets: 0,
+            corrections,
+            given_ids,
+            left_out,
+        };
+        maildrop.add_up();
+        Ok(maildrop)
     }
 
     /// How many messages are not marked as deleted.
@@ -199,6 +218,27 @@ impl Maildrop {
     #[must_use]
     pub fn octets(&self) -> u64 {
         u64::try_from(self.octets).unwrap_or(u64::MAX)
+    }
+
+    /// Adds up the octets of the messages, none of which is marked yet.
+    fn add_up(&mut self) {
+        self.octets = (0..self.messages.len()).map(|index| u128::from(self.octets_at(index))).sum();
+    }
+
+    /// The size that the client is told.
+    fn octets_at(&self, index: usize) -> u64 {
+        self.transformed.octets(index).unwrap_or_else(|| self.messages[index].octets())
+    }
+
+    /// The size of the message with that number as the client is told it, unless the message is marked as deleted.
+    #[must_use]
+    pub fn octets_of(&self, number: MessageNumber) -> Option<u64> {
+        self.message(number).map(|_| self.octets_at(number.index()))
+    }
+
+    /// The sizes of the messages that are not marked as deleted, with their numbers.
+    pub fn sizes(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.messages().map(|(number, _)| (number, self.octets_at(number - 1)))
     }
 
     /// The message with that number, unless it is marked as deleted. Sessions reach single messages only through this.
@@ -238,10 +278,10 @@ impl Maildrop {
 
     /// Marks a message as deleted. Returns false if there is no such message, or if it is marked already.
     pub fn mark(&mut self, number: MessageNumber) -> bool {
-        let Some(message) = self.messages.get(number.index()) else { return false };
-        let is_new = self.marks.insert(number.index());
+        let index = number.index();
+        let is_new = index < self.messages.len() && self.marks.insert(index);
         if is_new {
-            self.octets -= u128::from(message.octets());
+            self.octets -= u128::from(self.octets_at(index));
         }
         is_new
     }
@@ -249,7 +289,7 @@ impl Maildrop {
     /// Removes all marks.
     pub fn reset(&mut self) {
         for index in self.marks.take() {
-            self.octets += u128::from(self.messages[index].octets());
+            self.octets += u128::from(self.octets_at(index));
         }
     }
 

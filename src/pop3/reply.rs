@@ -131,6 +131,10 @@ pub(super) enum Refusal {
     Changed,
     /// The transform failed before its first octet.
     Transform,
+    /// The transformed message has another size than the client was told.
+    OtherSize,
+    /// Some transformed messages have no known size yet.
+    Uncounted,
     /// Some marked messages are still there after UPDATE.
     NotRemoved,
     /// The command line is longer than the limit.
@@ -200,6 +204,12 @@ impl fmt::Display for Refusal {
             Self::Message(fault) => write!(f, "{fault} the message cannot be read"),
             Self::Changed => write!(f, "{} the message has changed since login", Fault::Temporary),
             Self::Transform => write!(f, "{} the message could not be transformed", Fault::Temporary),
+            Self::OtherSize => {
+                write!(f, "{} the transformed message has another size than was listed", Fault::Temporary)
+            }
+            Self::Uncounted => {
+                write!(f, "{} sizes of messages are being determined, try again later", Fault::Temporary)
+            }
             Self::NotRemoved => write!(f, "{} some deleted messages were not removed", Fault::Temporary),
             Self::TooLong => f.write_str("command line too long"),
             Self::Foreign(Foreign::Http) => f.write_str("this is POP3, not HTTP"),

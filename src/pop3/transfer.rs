@@ -1,5 +1,7 @@
 //! Sends a message to the client, from its file or from a transform that reads the file.
 
+mod exact;
+
 use std::fmt::Display;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
@@ -8,7 +10,7 @@ use std::time::Instant;
 
 use super::reply::{self, Fault, Refusal};
 use crate::events::TransformResult;
-use crate::maildrop::{FileRange, OpenMessage, Source, shortened};
+use crate::maildrop::{FileRange, OpenError, OpenMessage, Source, shortened};
 use crate::transform::{self, Failure, Running};
 use crate::wire::{BLOCK, Block, Link, Output, Stuffer, Top};
 
@@ -47,15 +49,19 @@ impl From<io::Error> for TransferError {
     }
 }
 
+impl From<OpenError> for TransferError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Changed => Self::Refused(Refusal::Changed, io::Error::other("it has changed since login")),
+            OpenError::Io(error) => Self::unreadable(error),
+        }
+    }
+}
+
 impl TransferError {
     /// The message's file has vanished or cannot be read.
-    pub(super) fn unreadable(error: io::Error) -> Self {
+    fn unreadable(error: io::Error) -> Self {
         Self::Refused(Refusal::Message(Fault::from(&error)), error)
-    }
-
-    /// The file is not the message that was listed at login.
-    pub(super) fn changed() -> Self {
-        Self::Refused(Refusal::Changed, io::Error::other("it has changed since login"))
     }
 
     /// The transform failed before its first octet.
@@ -98,18 +104,21 @@ pub(super) fn stored<L: Link>(
 }
 
 /// Sends the output of a transform, and says what became of it. `input_pending` is true if the client has already sent
-/// further commands; then the end of its input does not mean that it has left.
+/// further commands; then the end of its input does not mean that it has left. `listed` is the size of the output if the
+/// client was told it.
 pub(super) fn transformed<L: Link>(
     output: &mut Output<L>,
     running: Running,
     input_pending: bool,
     body: Body,
+    listed: Option<u64>,
 ) -> (TransformResult, Result<Transferred, TransferError>) {
     let mut source = Transformed { running, input_pending, result: TransformResult::Stopped };
-    let sent = match output.flush() {
+    let sent = match (output.flush(), listed) {
         // Earlier replies are sent first, because they must not wait for the program.
-        Ok(()) => send(output, &mut source, &"transformed message follows", body),
-        Err(error) => Err(error.into()),
+        (Ok(()), None) => send(output, &mut source, &"transformed message follows", body),
+        (Ok(()), Some(listed)) => exact::send(output, &mut source, body, listed),
+        (Err(error), _) => Err(error.into()),
     };
     (source.result, sent)
 }
@@ -204,7 +213,7 @@ impl Octets for Transformed {
         self.result = match &ended {
             Ok(_) if has_ended => TransformResult::Ok,
             Ok(_) | Err(Failure::ClientLeft) => TransformResult::Stopped,
-            Err(Failure::Silent) => TransformResult::Silent,
+            Err(Failure::Silent | Failure::Endless) => TransformResult::Silent,
             Err(Failure::Status(_) | Failure::Io(_)) => TransformResult::Failed,
         };
         ended.map_err(|failure| match failure {

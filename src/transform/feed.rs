@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Stdio};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use crate::maildrop::Source;
+use crate::maildrop::{FileRange, OpenMessage, Source};
 use crate::wire::Block;
 
 /// A message as the input of a transform.
@@ -18,6 +18,16 @@ pub enum Input {
     File(File),
     /// Any other message, which goes to the program by a pipe.
     Source(Source),
+}
+
+/// Of a file with one message, the program gets the file itself.
+impl From<OpenMessage> for Input {
+    fn from(message: OpenMessage) -> Self {
+        match message.source {
+            Source::File(FileRange { file, offset: 0, .. }) => Self::File(file),
+            source => Self::Source(source),
+        }
+    }
 }
 
 impl From<File> for Input {

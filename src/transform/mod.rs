@@ -5,20 +5,26 @@
 //!   the environment that [`Subject`] describes, without a shell, as the leader of a process group.
 //! - [`Running`] reads its output. The group is killed when the program ends or fails, writes nothing for too long, or
 //!   its [`Client`] has left; the program is always reaped. [`Failure`] says what went wrong.
+//! - [`Rules`] say what clients see of it.
 //! - [`Limit`] is one `--transform-limit`; [`launch()`] applies them in the new process.
 //!
-//! RETR and TOP in [`crate::pop3`] are the callers.
+//! RETR and TOP in [`crate::pop3`] are the callers. [`Transform::run`] runs it for no client, to find out what it does:
+//! [`crate::counting`] and PEEP call it.
 
 mod feed;
 mod launch;
 mod limits;
+mod rules;
 mod system_calls;
+mod whole;
 
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
@@ -28,13 +34,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use sha2::{Digest, Sha256};
 
 use crate::acting;
-use crate::maildrop::{MessageNumber, Source};
+use crate::maildrop::{Fingerprint, MessageNumber, Source};
 use feed::Feed;
 pub use feed::Input;
 pub use launch::{Fences, launch};
 pub use limits::Limit;
+pub use rules::{OnFailure, Rules, Sizes};
 
 /// After the program has ended, how long the processes that it left behind may write nothing before they are killed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -52,6 +60,7 @@ pub struct Transform {
     patience: Option<Duration>,
     /// The launcher's arguments. If they are empty, the program is started directly.
     restrictions: Vec<OsString>,
+    rules: Rules,
 }
 
 /// What a transform is told about its message, by environment variables.
@@ -86,6 +95,8 @@ pub struct Running {
 pub enum Failure {
     /// It wrote nothing for too long.
     Silent,
+    /// It was still writing when its time was over.
+    Endless,
     /// The client disconnected, so the message is no longer wanted.
     ClientLeft,
     /// It ended with a status other than 0, or by a signal.
@@ -98,6 +109,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("no output for too long"),
+            Self::Endless => f.write_str("it takes too long"),
             Self::ClientLeft => f.write_str("the client went away"),
             Self::Status(status) => status.fmt(f),
             Self::Io(error) => error.fmt(f),
@@ -118,7 +130,14 @@ impl Transform {
         let mut words = shell_words::split(command_line).ok()?.into_iter();
         let program = words.next().filter(|program| !program.is_empty())?;
         let path = find_program(&program);
-        Some(Self { program, path, arguments: words.collect(), patience, restrictions: Vec::new() })
+        Some(Self {
+            program,
+            path,
+            arguments: words.collect(),
+            patience,
+            restrictions: Vec::new(),
+            rules: Rules::default(),
+        })
     }
 
     /// Returns the path of the program.
@@ -133,6 +152,18 @@ impl Transform {
     #[must_use]
     pub fn restricted(self, limits: &[Limit], fences: &Fences) -> Self {
         Self { restrictions: launch::restrictions(limits, fences), ..self }
+    }
+
+    /// Sets what clients see of it.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// What clients see of it.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// Logs a warning if the program was not found or the kernel cannot filter system calls.
@@ -158,6 +189,24 @@ impl Transform {
         let near = self.path.as_deref().map(surroundings);
         let arguments = self.arguments.iter().map(PathBuf::from).filter(|argument| argument.is_file());
         near.into_iter().chain(arguments).collect()
+    }
+
+    /// Identifies the command line with the program's file and the files among its arguments, so that a change of one of
+    /// them is noticed.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Sha256::new();
+        for word in std::iter::once(&self.program).chain(&self.arguments) {
+            hash.update(word);
+            hash.update([0]);
+        }
+        let files = self.path.iter().cloned().chain(self.arguments.iter().map(PathBuf::from));
+        for file in files.filter_map(|path| fs::metadata(path).ok()).filter(fs::Metadata::is_file) {
+            hash.update(file.size().to_le_bytes());
+            hash.update(file.mtime().to_le_bytes());
+            hash.update(file.mtime_nsec().to_le_bytes());
+        }
+        hash.finalize().into()
     }
 
     /// Starts the program on a message.
@@ -244,7 +293,7 @@ impl Running {
     /// Reads output of the program, waiting for it while `client` is connected. Returns `Ok(0)` at the end of the output.
     ///
     /// # Errors
-    /// Any [`Failure`] except [`Failure::Status`].
+    /// Any [`Failure`] except [`Failure::Status`] and [`Failure::Endless`].
     pub fn read(&mut self, buffer: &mut [u8], client: &mut impl Client) -> Result<usize, Failure> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
         if self.rest.is_none() {

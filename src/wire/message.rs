@@ -104,14 +104,25 @@ impl Stuffer {
         self.after = After::piece(piece, self.after);
     }
 
+    /// The message's octets so far.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// The message's octets if it ends here, as [`Measure::octets`].
+    #[must_use]
+    pub fn octets_at_end(&self) -> u64 {
+        self.octets + if self.after == After::LineEnd { 0 } else { 2 }
+    }
+
     /// Ends the last line if it has no end, and the response. Returns the message's octets, as [`Measure::octets`].
     pub fn finish(self, out: &mut Vec<u8>) -> u64 {
-        let unended = self.after != After::LineEnd;
-        if unended {
+        if self.after != After::LineEnd {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b".\r\n");
-        self.octets + if unended { 2 } else { 0 }
+        self.octets_at_end()
     }
 }
 

@@ -102,6 +102,10 @@ fn each_flag_is_a_key() {
             "transform = 'cat'\ntransform-network = true\ntransform-limit = ['cpu=1', 'files=9']",
             &["-t", "cat", "--transform-network", "--transform-limit", "cpu=1,files=9"],
         ),
+        (
+            "transform = 'cat'\ntransform-sizes = 'exact'\ntransform-failure = 'original'",
+            &["-t", "cat", "--transform-sizes", "exact", "--transform-failure", "original"],
+        ),
         ("no-landlock = true", &["--no-landlock"]),
         ("confine = true", &["--confine"]),
         (

@@ -5,13 +5,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Authorization, End, Session, State, Transaction};
-use crate::acting;
 use crate::auth::{Denied, Login, Users};
 use crate::connections::Stage;
 use crate::events::{Lossy, Method, Reason, What};
 use crate::guard::AttemptRefused;
 use crate::pop3::reply::{Fault, Refusal};
+use crate::transform::Sizes;
 use crate::wire::Link;
+use crate::{acting, counting};
 
 /// What a client that logs in claims to be.
 pub(super) struct Claim<'a> {
@@ -105,7 +106,12 @@ impl<L: Link> Session<'_, L> {
         let (acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
         let lock = self.shared.lock(&location, self.client)?;
         let scan = Instant::now();
-        let maildrop = lock.open().map_err(Reason::Maildrop)?;
+        let mut maildrop = lock.open().map_err(Reason::Maildrop)?;
+        let exact = self.shared.settings().transform.clone().filter(|it| it.rules().sizes == Sizes::Exact);
+        if let Some(transform) = &exact {
+            let goes_on = || !self.shared.connections.is_closing() && !self.client.progress.is_kicked();
+            counting::complete(self.shared, &mut maildrop, &login, transform, goes_on).map_err(Reason::Uncounted)?;
+        }
         self.client.set_user(login.user);
         self.emit(What::Login {
             method: claim.method,
@@ -114,7 +120,7 @@ impl<L: Link> Session<'_, L> {
             took: claim.since.elapsed(),
             scan: scan.elapsed(),
         });
-        Ok(Transaction { maildrop: Box::new(maildrop), lock, acting })
+        Ok(Transaction { maildrop: Box::new(maildrop), lock, exact, acting })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.
@@ -146,5 +152,6 @@ fn refusal(reason: &Reason) -> Refusal {
         Reason::Exchange(failure) => Refusal::Exchange(*failure),
         Reason::InUse(_) | Reason::InUseElsewhere(_) => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
+        Reason::Uncounted(_) => Refusal::Uncounted,
     }
 }

@@ -17,6 +17,7 @@ mod update;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::end::{End, Summary};
@@ -29,6 +30,7 @@ use crate::events::{Client, Counts, What};
 use crate::guard::{Admission, PreLoginLimits};
 use crate::maildrop::{Lock, Maildrop};
 use crate::shared::{LOGIN_LIMIT, Shared};
+use crate::transform::Transform;
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
 
 /// Runs a POP3 session over `link` until it ends. Its events are those of `client`.
@@ -94,6 +96,8 @@ struct Authorization {
 struct Transaction {
     maildrop: Box<Maildrop>,
     lock: Lock,
+    /// The transform of this session, if the client was told the sizes of its output.
+    exact: Option<Arc<Transform>>,
     /// Under whose ids all of this is done.
     acting: ActingAs,
 }

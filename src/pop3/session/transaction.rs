@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::{End, NoCommand, Session, State, Transaction};
 use crate::events::{Sent, TransformResult, What};
-use crate::maildrop::{FileRange, Maildrop, MessageNumber, OpenError, OpenMessage, Source};
+use crate::maildrop::{Maildrop, MessageNumber, OpenMessage};
 use crate::pop3::Command;
 use crate::pop3::reply::{self, Refusal};
 use crate::pop3::transfer::{self, Body, TransferError, Transferred};
-use crate::transform::{Input, Subject};
+use crate::transform::{OnFailure, Subject, Transform};
 use crate::wire::Link;
 
 impl<L: Link> Session<'_, L> {
@@ -26,8 +26,8 @@ impl<L: Link> Session<'_, L> {
             }
             Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
             Ok(Command::List(None)) => self.scan_listings(&state.maildrop)?,
-            Ok(Command::List(Some(number))) => match state.maildrop.message(number) {
-                Some(message) => self.ok(format_args!("{number} {}", message.octets())),
+            Ok(Command::List(Some(number))) => match state.maildrop.octets_of(number) {
+                Some(octets) => self.ok(format_args!("{number} {octets}")),
                 None => self.err(Refusal::NoSuchMessage),
             },
             Ok(Command::Uidl(None)) => self.unique_id_listings(&state.maildrop)?,
@@ -77,8 +77,8 @@ impl<L: Link> Session<'_, L> {
     /// Answers LIST without a message number.
     fn scan_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
         self.ok(format_args!("{} messages ({} octets)", maildrop.count(), maildrop.octets()));
-        for (number, message) in maildrop.messages() {
-            reply::scan_listing(self.output.pending(), number, message.octets());
+        for (number, octets) in maildrop.sizes() {
+            reply::scan_listing(self.output.pending(), number, octets);
             self.output.flush_if_large()?;
         }
         reply::end(self.output.pending());
@@ -105,8 +105,7 @@ impl<L: Link> Session<'_, L> {
         let begun = Instant::now();
         let sent = match state.maildrop.open_message(number) {
             Ok(message) => self.transfer(state, number, message, body),
-            Err(OpenError::Changed) => Err(TransferError::changed()),
-            Err(OpenError::Io(error)) => Err(TransferError::unreadable(error)),
+            Err(error) => Err(error.into()),
         };
         match sent {
             Ok(Transferred { octets, ready }) => {
@@ -140,33 +139,61 @@ impl<L: Link> Session<'_, L> {
         message: OpenMessage,
         body: Body,
     ) -> Result<Transferred, TransferError> {
-        let Some(transform) = self.shared.settings().transform.clone() else {
-            let listed = message.octets;
-            let sent = transfer::stored(&mut self.output, message, body)?;
-            let octets = sent.octets;
-            if body == Body::Whole && octets != listed {
-                log::warn!("{} message {number} was listed with {listed} octets and has {octets}", self.client);
-                state.maildrop.correct_octets(number, octets);
-            }
-            return Ok(sent);
+        let Some(transform) = state.exact.clone().or_else(|| self.shared.settings().transform.clone()) else {
+            return self.send_stored(state, number, message, body);
         };
+        let stored = message.octets;
+        match self.send_transformed(state, &transform, number, message, body) {
+            Err(TransferError::Refused(Refusal::Transform, error))
+                if transform.rules().on_failure == OnFailure::Original
+                    && state.maildrop.transformed_octets(number).is_none_or(|listed| listed == stored) =>
+            {
+                log::error!("{} message {number} is sent as it is stored: {error}", self.client);
+                let message = state.maildrop.open_message(number)?;
+                self.send_stored(state, number, message, body)
+            }
+            sent => sent,
+        }
+    }
+
+    fn send_stored(
+        &mut self,
+        state: &mut Transaction,
+        number: MessageNumber,
+        message: OpenMessage,
+        body: Body,
+    ) -> Result<Transferred, TransferError> {
+        let listed = message.octets;
+        let sent = transfer::stored(&mut self.output, message, body)?;
+        let octets = sent.octets;
+        if body == Body::Whole && octets != listed {
+            log::warn!("{} message {number} was listed with {listed} octets and has {octets}", self.client);
+            state.maildrop.correct_octets(number, octets);
+        }
+        Ok(sent)
+    }
+
+    fn send_transformed(
+        &mut self,
+        state: &Transaction,
+        transform: &Transform,
+        number: MessageNumber,
+        message: OpenMessage,
+        body: Body,
+    ) -> Result<Transferred, TransferError> {
         let unique_id = state.maildrop.unique_id(number).unwrap_or_default();
         let subject =
             Subject { user: state.lock.user().as_str(), unique_id: &String::from_utf8_lossy(&unique_id), number };
+        let listed = state.maildrop.transformed_octets(number);
         let begun = Instant::now();
-        let (result, sent) = match transform.start(input(message), subject) {
-            Ok(running) => transfer::transformed(&mut self.output, running, !self.lines.is_empty(), body),
+        let (result, sent) = match transform.start(message, subject) {
+            Ok(running) => transfer::transformed(&mut self.output, running, !self.lines.is_empty(), body, listed),
             Err(failure) => (TransformResult::NotStarted, Err(TransferError::transform(failure))),
         };
         self.emit(What::Transformed { result, took: begun.elapsed() });
+        if matches!(&sent, Err(error) if error.is_other_size()) {
+            state.maildrop.forget_transformed(number);
+        }
         sent
-    }
-}
-
-/// A message as the input of a transform. Of a file with one message, the program gets the file itself.
-fn input(message: OpenMessage) -> Input {
-    match message.source {
-        Source::File(FileRange { file, offset: 0, .. }) => Input::File(file),
-        source => Input::Source(source),
     }
 }

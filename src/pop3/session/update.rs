@@ -15,7 +15,7 @@ impl<L: Link> Session<'_, L> {
         if !self.client.progress.enter(Stage::Update) {
             return self.end_kicked();
         }
-        let Transaction { maildrop, lock, acting } = state;
+        let Transaction { maildrop, lock, acting, .. } = state;
         let never_retrieved = maildrop.never_retrieved();
         let update = if maildrop.needs_update() && lock.is_exclusive() {
             lock.commit(*maildrop)
