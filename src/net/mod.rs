@@ -5,6 +5,7 @@
 //! - [`Socket`] is a client's connection for one session: blocking, with timeouts, counting the octets sent. It
 //!   implements what [`crate::wire`] needs, so sessions do not know sockets.
 //! - [`Certificate`] is the server's certificate and key, read again on SIGHUP; [`self_signed()`] makes one.
+//! - `parse_network` and `network_text` read and write networks.
 //! - [`holders`] tells which programs listen on a port.
 //! - [`refuse`] and [`discard_input`] end a connection so that the client still gets the last reply.
 //!
@@ -16,6 +17,7 @@ mod certificate;
 mod certificates;
 mod holder;
 mod listener;
+mod network;
 mod origin;
 mod patience;
 pub mod proxy;
@@ -30,6 +32,7 @@ pub use certificate::{Certificate, CertificateError, fingerprint_of};
 pub use certificates::Certificates;
 pub use holder::{Holder, holders};
 pub use listener::Listener;
+pub(crate) use network::{network_text, parse_network};
 pub use origin::Origin;
 pub use self_signed::self_signed;
 pub use socket::{Socket, discard_input, refuse};

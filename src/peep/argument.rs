@@ -1,7 +1,6 @@
 //! The arguments of commands, as they are read from a line and written to it.
 
 use std::fmt::{self, Formatter};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use log::Level;
@@ -9,6 +8,7 @@ use log::Level;
 use super::ErrorCode;
 use super::text::{self, decoded};
 use crate::auth::Hidden;
+use crate::net::{network_text, parse_network};
 
 /// The most octets of an argument.
 const LIMIT: usize = 128;
@@ -144,12 +144,11 @@ fn is_digits(text: &str) -> bool {
 /// is the IPv4 address.
 impl Argument for IpNet {
     fn read(word: &str) -> Option<Self> {
-        let network = word.parse().or_else(|_| word.parse::<IpAddr>().map(Self::from)).ok()?;
-        Some(text::canonical(network))
+        parse_network(word)
     }
 
     fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&text::network(self))
+        f.write_str(&network_text(self))
     }
 }
 

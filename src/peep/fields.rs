@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::text::{self, decoded};
+use crate::net::{network_text, parse_network};
 
 /// A line that is not what its command answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,14 +168,14 @@ impl Field for IpAddr {
 
 impl Field for IpNet {
     fn read(word: &str) -> Option<Self> {
-        word.parse().or_else(|_| word.parse::<IpAddr>().map(Self::from)).ok().map(text::canonical)
+        parse_network(word)
     }
 
     fn write(&self) -> String {
-        text::network(self)
+        network_text(self)
     }
 
     fn json(&self) -> Value {
-        text::network(self).into()
+        network_text(self).into()
     }
 }

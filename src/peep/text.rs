@@ -1,10 +1,8 @@
 //! How values of version 1.1 are written, in commands and in answers.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::SystemTime;
 
-use ipnet::IpNet;
 use log::Level;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
@@ -36,25 +34,6 @@ pub(super) fn sparingly_encoded(text: &str) -> String {
 /// if the result is not UTF-8.
 pub(super) fn decoded(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(Into::into)
-}
-
-/// The network without the rest of an address behind its prefix. A network of IPv4 addresses that is written with IPv6
-/// ones (RFC 4291, section 2.5.5.2) is returned as an IPv4 network.
-pub(super) fn canonical(network: IpNet) -> IpNet {
-    let network = network.trunc();
-    let mapped = network.prefix_len().checked_sub(96).zip(match network.addr() {
-        IpAddr::V6(address) => address.to_ipv4_mapped(),
-        IpAddr::V4(_) => None,
-    });
-    mapped.and_then(|(length, address)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
-}
-
-/// A network, without the prefix length if it is a single address.
-pub(super) fn network(network: &IpNet) -> String {
-    match network.prefix_len() == network.max_prefix_len() {
-        true => network.addr().to_string(),
-        false => network.to_string(),
-    }
 }
 
 /// The name of a log level.

@@ -1,10 +1,7 @@
 //! The English phrase for each PEEP command: one table for parsing, help and completion. Letter case does not matter.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
 use super::phrase_table::{HELP, OF_VERSION_1_0, PHRASES, Phrase};
+use crate::net::parse_network;
 use crate::peep::text::sparingly_encoded;
 use crate::peep::{Command, VERSION_1_1, is_argument};
 use crate::span::span;
@@ -84,10 +81,7 @@ fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
         "<id>" => (digits(argument), "be the number of a connection, which sessions lists"),
         "<seconds>" => (digits(argument), "be a number of seconds"),
         "<span>" => (span(argument).is_ok(), "be a span, as 30m, 2h or 1d"),
-        "<net>" => {
-            let is_network = argument.parse::<IpNet>().is_ok() || argument.parse::<IpAddr>().is_ok();
-            (is_network, "be an address or a network, as 192.0.2.0/24")
-        }
+        "<net>" => (parse_network(argument).is_some(), "be an address or a network, as 192.0.2.0/24"),
         "<level>" => (LEVELS.contains(&argument), "be error, warn, info, debug or trace"),
         _ => (true, ""),
     };

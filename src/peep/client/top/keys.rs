@@ -5,7 +5,8 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::super::phrases::{self, Request as Phrase};
 use super::feed::Request;
 use super::model::{Mode, Model};
-use crate::peep::{Command, text};
+use crate::net::network_text;
+use crate::peep::Command;
 
 /// What is left to do after a key.
 #[derive(Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ fn ask_for_a_ban(model: &mut Model, text: &str) {
     match phrases::parse(&said) {
         Ok(Phrase::Send(Command::Ban { network, seconds })) => {
             let how_long = if seconds == 0 { "without end".to_owned() } else { format!("for {seconds} s") };
-            ask(model, format!("Ban {} {how_long}?", text::network(&network)), Command::Ban { network, seconds });
+            ask(model, format!("Ban {} {how_long}?", network_text(&network)), Command::Ban { network, seconds });
         }
         Ok(_) => {}
         Err(error) => model.message = error,
