@@ -19,7 +19,8 @@
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
 //!   [`fetches`] (who fetched what), [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state
 //!   directory),
-//!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to).
+//!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to), [`faults`] (faults
+//!   that a tester orders).
 //!
 //! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). `peepclient` and [`doctor`] connect
 //! by [`dial`]. All use [`trust`] to check certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
@@ -45,6 +46,7 @@ pub mod dial;
 pub mod doctor;
 pub mod events;
 pub mod expiry;
+pub mod faults;
 pub mod fetches;
 pub mod guard;
 pub mod import;

@@ -16,6 +16,8 @@ use crate::admission::{self, Accepted, Admitted, begins_with_tls};
 use crate::config::{Config, Rereading};
 use crate::connections::{Connections, MAX_CONNECTIONS, MAX_DESCRIPTORS, Protocol, Service, WRITE_STALL};
 use crate::events::{Client, EndResult, Ended, What};
+use crate::faults::{Faults, FaultyLink};
+use crate::guard::Admission;
 use crate::logging::Reopener;
 use crate::maildrop::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
 use crate::metrics::Exporter;
@@ -271,7 +273,10 @@ fn serve(accepted: Accepted, shared: &Shared) {
         }
         match slot.protocol() {
             Protocol::Pop3 => {
-                let Summary { end, counts } = pop3::serve(socket, shared, &admission, client);
+                let Summary { end, counts } = match &shared.faults {
+                    None => pop3::serve(socket, shared, &admission, client),
+                    Some(faults) => serve_with_faults(socket, faults, shared, &admission, client),
+                };
                 ended_by(end, Some(counts));
             }
             Protocol::Peep => match peep::serve(socket, shared, &admission, client) {
@@ -286,6 +291,19 @@ fn serve(accepted: Accepted, shared: &Shared) {
     }
     net::discard_input(slot.connection());
     drop(admission); // before the connection is closed, so a client that sees it closed can connect again at once
+}
+
+/// Runs a POP3 session that may have faults, which a tester has ordered.
+// Not inlined, so that sessions without faults need no stack for it.
+#[inline(never)]
+fn serve_with_faults(
+    socket: Socket<'_>,
+    faults: &Faults,
+    shared: &Shared,
+    admission: &Admission,
+    client: &Client,
+) -> Summary {
+    pop3::serve(FaultyLink::new(socket, faults, client, &shared.events), shared, admission, client)
 }
 
 /// Notes that a proxy has ended TLS, with the version that it has told.

@@ -12,6 +12,7 @@ use crate::auth::{Login, UserName, Users};
 use crate::connections::{Connections, Protocol};
 use crate::counting::Counting;
 use crate::events::{Client, Events};
+use crate::faults::Faults;
 use crate::guard::{Guard, Limits};
 use crate::maildrop::{Holder, Location, Lock, LockError, Locks, Terms, WhenBusy};
 use crate::net::Origin;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub counting: Counting,
     /// Requests reloads of the configuration.
     pub reloader: Reloader,
+    /// The faults that testers have ordered; `None` if faults are not allowed.
+    pub faults: Option<Faults>,
 }
 
 impl Shared {
@@ -76,6 +79,7 @@ impl Shared {
             sweeping: Mutex::default(),
             counting: Counting::default(),
             reloader: Reloader::default(),
+            faults: None,
         }
     }
 

@@ -16,7 +16,7 @@ use targets::Target;
 const MUTATIONS: usize = 1000;
 
 /// Words that mutations insert, because random octets do not form them.
-const WORDS: [&[u8]; 27] = [
+const WORDS: [&[u8]; 28] = [
     b"USER u\r\n",
     b"PASS p\r\n",
     b"STAT\r\n",
@@ -37,6 +37,7 @@ const WORDS: [&[u8]; 27] = [
     b"b+ 192.0.2.0/24 0\r\n",
     b"b?\r\n",
     b"d= 1\r\n",
+    b"ft+ * drop-after=9 1 60\r\n",
     b"4294967296",
     b"%2D",
     b" - ",

@@ -121,5 +121,7 @@ mod transform_confinement;
 mod transform_sizes;
 // The log as an operator reads it: reasons of refused logins, formats, levels.
 mod watched;
+// Faults that a tester orders.
+mod ordered_faults;
 // `pop3d test`.
 mod trial;

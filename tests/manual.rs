@@ -55,6 +55,7 @@ run_the_commands_of!(
     peep,
     pop3,
     testing,
+    faults,
     popbench,
     performance,
     architecture

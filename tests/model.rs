@@ -3,9 +3,9 @@
 //!
 //! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send
 //! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them.
-//! Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions. The server
-//! is stopped by SIGTERM and killed by SIGKILL at any moment. The messages have old modification
-//! times, so that the server trusts its index wherever its rules allow that.
+//! Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions, or orders
+//! that their connections break off. The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages
+//! have old modification times, so that the server trusts its index wherever its rules allow that.
 //!
 //! `POP3D_MODEL_CASES=5000 cargo test model` runs more cases (default: 24 cases of up to 60 steps each). proptest
 //! shrinks a failing case and prints it.
@@ -88,6 +88,9 @@ enum Step {
     QuitAndKill(usize),
     /// An admin looks at a client's session and ends it, by its number or by its user. The client logs in again at once.
     Kick(usize, bool),
+    /// The connection of a client with a session breaks off before the next answer, by a fault that an admin orders. The
+    /// connection is closed or reset, and the client's command is QUIT or another one.
+    BreakOff { client: usize, by_reset: bool, quits: bool },
     /// The server is stopped and another one is started.
     Restart(Stop),
     /// A message is delivered to a user.
@@ -149,6 +152,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => client().prop_map(Step::QuitAndReset),
         1 => client().prop_map(Step::QuitAndKill),
         2 => (client(), any::<bool>()).prop_map(|(client, by_number)| Step::Kick(client, by_number)),
+        2 => (client(), any::<bool>(), any::<bool>())
+            .prop_map(|(client, by_reset, quits)| Step::BreakOff { client, by_reset, quits }),
         1 => prop_oneof![Just(Stop::Term), Just(Stop::Kill)].prop_map(Step::Restart),
         6 => (0..USERS.len(), vec(piece(), 0..12)).prop_map(|(user, pieces)| Step::Deliver(user, pieces)),
         3 => (any::<usize>(), any::<usize>()).prop_map(|(which, how)| Step::Move(which, how)),
@@ -292,40 +297,49 @@ struct Session {
     transaction: Option<Transaction>,
 }
 
+/// How the server is started.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    busy: Busy,
+    /// True if deleted messages are kept.
+    keeps: bool,
+    /// True if an admin may order faults.
+    has_faults: bool,
+}
+
 /// The server, and the model that it is compared with.
 struct World {
     mail: MailRoot,
     server: Server,
     mails: [Mail; USERS.len()],
     sessions: [Session; CLIENTS],
-    busy: Busy,
-    /// True if deleted messages are kept.
-    keeps: bool,
+    settings: Settings,
     /// True if a client may still log in to a maildrop that is in use and be refused.
     may_try_in_use: bool,
     rests: u64,
 }
 
-fn start(mail: &MailRoot, busy: Busy, keeps: bool) -> Server {
+fn start(mail: &MailRoot, Settings { busy, keeps, has_faults }: Settings) -> Server {
     let builder = USERS.iter().fold(Server::builder().mail(mail), |builder, user| builder.user(user, user));
     let builder = builder.flags(["--deletes", if keeps { "trash=9" } else { "remove" }]);
+    let builder = builder.flags(has_faults.then_some("--allow-faults"));
     builder.flags(["-qq", "--expire-read", "0"]).flags(busy.flags().iter().copied()).start()
 }
 
 impl World {
     /// Starts a server. `old` becomes the flat maildrop; its messages are old enough to be entered in the index.
-    fn new(old: PathBuf, busy: Busy, keeps: bool, may_try_in_use: bool) -> Self {
+    fn new(old: PathBuf, settings: Settings, may_try_in_use: bool) -> Self {
         let mail = MailRoot::new();
         let flat = mail.maildrop(USERS[FLAT]);
         fs::rename(old, flat.path("")).unwrap();
         mail.maildrop(USERS[1]).make_maildir();
-        let server = start(&mail, busy, keeps);
+        let server = start(&mail, settings);
         let mut mails = [Mail::default(), Mail::default()];
         for number in 0..OLD_MESSAGES {
             mails[FLAT].delivered.push(Message::new(flat_name(number), old_message(number)));
         }
         let sessions = Default::default();
-        Self { mail, server, mails, sessions, busy, keeps, may_try_in_use, rests: 0 }
+        Self { mail, server, mails, sessions, settings, may_try_in_use, rests: 0 }
     }
 
     fn maildrop(&self, user: usize) -> Maildrop {
@@ -342,7 +356,7 @@ impl World {
             Step::Say(client, user, commands) => {
                 if let Some(user) = user
                     && self.sessions[client].transaction.is_none()
-                    && (self.busy != Busy::Refused || self.holder(user).is_none())
+                    && (self.settings.busy != Busy::Refused || self.holder(user).is_none())
                 {
                     self.say(client, &[Command::LogIn(user)]);
                 }
@@ -359,6 +373,7 @@ impl World {
             Step::QuitAndReset(client) => self.quit_unanswered(client, reset, Outcome::WholeOrNot),
             Step::QuitAndKill(client) => self.quit_and_kill(client),
             Step::Kick(client, by_number) => self.kick(client, by_number),
+            Step::BreakOff { client, by_reset, quits } => self.break_off(client, by_reset, quits),
             Step::Restart(stop) => self.restart(stop),
             Step::Deliver(user, pieces) => self.deliver(user, octets(&pieces)),
             Step::Move(which, how) => self.move_message(which, how),
@@ -397,7 +412,7 @@ impl World {
     fn may_send(&mut self, client: usize, command: &Command) -> bool {
         match command {
             Command::LogIn(user)
-                if self.busy == Busy::Refused && self.holder(*user).is_some_and(|holder| holder != client) =>
+                if self.settings.busy == Busy::Refused && self.holder(*user).is_some_and(|holder| holder != client) =>
             {
                 mem::take(&mut self.may_try_in_use)
             }
@@ -500,12 +515,12 @@ impl World {
                 let holder = self.holder(*user);
                 let messages = self.mails[*user].present().into_iter().map(|at| (at, false)).collect();
                 self.client(client).ok();
-                if self.busy == Busy::Refused && holder.is_some() {
+                if self.settings.busy == Busy::Refused && holder.is_some() {
                     let refusal = self.client(client).err();
                     assert!(refusal.starts_with("[IN-USE]"), "{refusal}");
                 } else {
                     self.client(client).ok();
-                    if self.busy == Busy::TakesOver
+                    if self.settings.busy == Busy::TakesOver
                         && let Some((mut old, _)) = holder.and_then(|holder| self.leave(holder))
                     {
                         assert!(old.err().starts_with("[SYS/TEMP] another login"));
@@ -566,7 +581,7 @@ impl World {
             admin.send(&format!("uds {} 86400", USERS[user]));
             let mut back = 0;
             let kept = |message: &&mut Message| message.kept.is_some();
-            for message in self.mails[user].delivered.iter_mut().filter(kept).filter(|_| self.keeps) {
+            for message in self.mails[user].delivered.iter_mut().filter(kept).filter(|_| self.settings.keeps) {
                 back += 1;
                 // A look for expired messages forgets what is not there.
                 message.read = if message.read == Read::No { Read::No } else { Read::Perhaps };
@@ -620,6 +635,25 @@ impl World {
         kicked.closed();
     }
 
+    /// A connection that breaks off is one without QUIT, unless the server has read a QUIT.
+    fn break_off(&mut self, client: usize, by_reset: bool, quits: bool) {
+        let Some(user) = self.sessions[client].transaction.as_ref().map(|it| it.user) else { return };
+        // Where sessions share a maildrop, another one might get the fault.
+        let has_maildrop = |session: &&Session| session.transaction.as_ref().is_some_and(|it| it.user == user);
+        if !self.settings.has_faults || self.sessions.iter().filter(has_maildrop).count() > 1 {
+            return;
+        }
+        let Some((mut link, transaction)) = self.leave(client) else { return };
+        let fault = if by_reset { "reset-after" } else { "drop-after" };
+        self.server.admin().value(&format!("ft+ {} {fault}=0 1 0", USERS[user]));
+        link.send(if quits { "QUIT" } else { "NOOP" });
+        link.closed();
+        self.wait_for_ended_sessions();
+        if quits {
+            self.note_removed(transaction, Outcome::Whole);
+        }
+    }
+
     /// Waits until the server has noticed which clients have left.
     fn wait_for_ended_sessions(&self) {
         let mut admin = self.server.admin();
@@ -660,7 +694,7 @@ impl World {
         for session in mem::take(&mut self.sessions) {
             session.transaction.iter().for_each(|transaction| self.note_perhaps_read(transaction));
         }
-        self.server = start(&self.mail, self.busy, self.keeps);
+        self.server = start(&self.mail, self.settings);
     }
 
     // Mail programs
@@ -891,7 +925,8 @@ fn the_server_does_what_the_model_does() {
     let result = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
         let (number, old) = old.next();
         let busy = [Busy::Refused, Busy::TakesOver, Busy::Refused, Busy::Shares][number % 4];
-        let mut world = World::new(old, busy, number % 3 > 0, number % CASES_FOR_A_LOGIN_IN_USE == 0);
+        let settings = Settings { busy, keeps: number % 3 > 0, has_faults: number % 5 < 2 };
+        let mut world = World::new(old, settings, number % CASES_FOR_A_LOGIN_IN_USE == 0);
         steps.into_iter().for_each(|step| world.take(step));
         world.end();
         Ok(())

@@ -14,6 +14,7 @@ use super::busy::BusyArgs;
 use super::confinement::{ConfinementArgs, Used};
 use super::deletes::DeleteArgs;
 use super::expiry::ExpiryArgs;
+use super::faults::FaultArgs;
 use super::limits::LimitArgs;
 use super::maildirs::MaildirArgs;
 use super::peep_socket::PeepSocketArgs;
@@ -155,6 +156,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) confinement: ConfinementArgs,
+
+    #[command(flatten)]
+    pub(super) faults: FaultArgs,
 }
 
 pub(super) fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {
@@ -243,6 +247,7 @@ impl Args {
     pub(super) fn keep_fixed(&mut self, started: &Self) -> Vec<&'static str> {
         let mut names = self.confinement.keep_fixed(&started.confinement);
         names.extend(self.peep_socket.keep_fixed(&started.peep_socket));
+        names.extend(self.faults.keep_fixed(&started.faults));
         names.extend(keep("state", &mut self.state.state, &started.state.state));
         names.extend(keep("log-file", &mut self.log_file, &started.log_file));
         names.extend(keep("log-format", &mut self.log_format, &started.log_format));

@@ -21,6 +21,7 @@ mod deletes;
 mod error;
 mod every;
 mod expiry;
+mod faults;
 mod file;
 mod health;
 mod limits;
@@ -41,6 +42,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::auth::Users;
+use crate::faults::Faults;
 use crate::guard::Limits;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -79,12 +81,16 @@ pub struct Config {
     pub stats_log: Option<StatsLog>,
     /// Where metrics are served over HTTP, if they are.
     pub metrics: Option<SocketAddr>,
+    /// The faults to begin with; `None` if faults are not allowed.
+    pub faults: Option<Faults>,
 }
 
 impl Config {
     /// Returns what the sessions of a server with this configuration share.
     #[must_use]
     pub fn into_shared(self) -> Shared {
-        Shared::new(self.settings, self.users, self.max_connections, self.limits)
+        let mut shared = Shared::new(self.settings, self.users, self.max_connections, self.limits);
+        shared.faults = self.faults;
+        shared
     }
 }

@@ -32,6 +32,7 @@ impl Args {
         let mail_root = Arc::new(self.open_mail_root(self.mailbox.clone())?);
         let certificates = self.tls.certificates(state.as_deref())?.map(Arc::new);
         Ok(Config {
+            faults: self.faults.faults(&users),
             users,
             settings: self.settings(mail_root, admin, transform, certificates),
             max_connections: self.max_connections(),

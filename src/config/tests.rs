@@ -130,6 +130,9 @@ fn what_needs_a_restart_is_declared_beside_the_flag() {
         "660",
         "--peep-socket-group",
         "0",
+        "--allow-faults",
+        "--fault",
+        "* no-uidl 0 0",
     ];
     let started = parse(&["-m", "here"]).unwrap();
     let mut kept: Vec<&str> = Vec::new();

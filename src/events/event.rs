@@ -12,6 +12,7 @@ use log::Level;
 use super::client::Client;
 use super::first_commands::FirstCommands;
 use super::reason::{AdminReason, Method, Reason, WhyRefused};
+use crate::faults;
 use crate::guard::Penalty;
 use crate::maildrop::MessageNumber;
 
@@ -140,6 +141,15 @@ pub enum What<'a> {
         removed: u64,
         /// How many were not.
         failed: u64,
+    },
+    /// The client gets a fault that a tester has ordered.
+    Fault {
+        /// The number of the order.
+        id: u64,
+        /// The fault.
+        what: faults::What,
+        /// The user who has logged in, or whose login is refused by the fault.
+        user: Option<&'a str>,
     },
     /// A session has ended.
     Ended(Ended<'a>),
@@ -312,6 +322,7 @@ impl Event<'_> {
             What::LockLost => "lock-lost",
             What::Update { .. } => "update",
             What::Expired { .. } => "expired",
+            What::Fault { .. } => "fault",
             What::Ended(_) => "end",
         }
     }
@@ -334,7 +345,7 @@ impl Event<'_> {
             | What::AdminLogin { .. }
             | What::AdminChange { .. }
             | What::Ended(_) => Some(Level::Info),
-            What::Expired { .. } => Some(Level::Info),
+            What::Expired { .. } | What::Fault { .. } => Some(Level::Info),
             What::Sent(_) => Some(Level::Trace),
         }
     }
@@ -345,6 +356,7 @@ impl Event<'_> {
         match &self.what {
             What::LoginRefused { user: Some(Lossy(user)), .. } => Some(String::from_utf8_lossy(user)),
             What::AdminLogin { name } | What::AdminRefused { name, .. } => Some((*name).into()),
+            What::Fault { user, .. } => user.map(Into::into),
             _ => self.client.user().map(Into::into),
         }
     }

@@ -23,7 +23,9 @@ impl Source for Event<'_> {
         add("protocol", client.service.name().into())?;
         match &self.what {
             What::LoginRefused { user: Some(user), .. } => add("user", Value::from_display(user))?,
-            What::AdminLogin { name } | What::AdminRefused { name, .. } => add("user", (*name).into())?,
+            What::AdminLogin { name } | What::AdminRefused { name, .. } | What::Fault { user: Some(name), .. } => {
+                add("user", (*name).into())?;
+            }
             _ => {
                 if let Some(user) = client.user() {
                     add("user", user.into())?;
@@ -66,6 +68,10 @@ impl Source for Event<'_> {
             What::Update { removed, failed, .. } | What::Expired { removed, failed } => {
                 add("removed", (*removed).into())?;
                 add("failed", (*failed).into())?;
+            }
+            What::Fault { id, what, .. } => {
+                add("fault", (*id).into())?;
+                add("what", Value::from_display(what))?;
             }
             What::Ended(Ended { result, reason, counts }) => {
                 add("result", result.name().into())?;

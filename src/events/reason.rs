@@ -8,6 +8,7 @@ use log::Level;
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::auth::{Denied, Wrong};
 use crate::counting::Uncounted;
+use crate::faults::Kind;
 use crate::guard::Penalty;
 use crate::maildrop::{Elsewhere, Holder, LockError};
 
@@ -72,6 +73,8 @@ pub enum Reason {
     Maildrop(io::Error),
     /// Some transformed messages have no known size yet.
     Uncounted(Uncounted),
+    /// A tester has ordered this fault.
+    Fault(Kind),
 }
 
 impl From<LockError> for Reason {
@@ -97,7 +100,7 @@ impl From<Denied> for Reason {
 
 impl Reason {
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 12] = [
+    pub const CLASSES: [&'static str; 13] = [
         "unknown-user",
         "wrong-password",
         "wrong-line",
@@ -110,6 +113,7 @@ impl Reason {
         "in-use",
         "maildrop",
         "sizes",
+        "fault",
     ];
 
     /// Its name for metrics.
@@ -128,6 +132,7 @@ impl Reason {
             Self::InUse(_) | Self::InUseElsewhere(_) => "in-use",
             Self::Maildrop(_) => "maildrop",
             Self::Uncounted(_) => "sizes",
+            Self::Fault(_) => "fault",
         }
     }
 
@@ -161,6 +166,7 @@ impl fmt::Display for Reason {
             Self::InUseElsewhere(None) => f.write_str("the maildrop is locked by another server or program"),
             Self::Maildrop(error) => write!(f, "the maildrop cannot be opened: {error}"),
             Self::Uncounted(uncounted) => uncounted.fmt(f),
+            Self::Fault(_) => f.write_str("a fault that was ordered"),
         }
     }
 }

@@ -48,6 +48,10 @@ impl fmt::Display for Event<'_> {
                 let user = client.user().unwrap_or_default();
                 write!(f, "{client} expired: user={user:?} removed={removed} failed={failed}")
             }
+            What::Fault { id, what, user } => {
+                write!(f, "{client} fault {id}: {what}")?;
+                user.map_or(Ok(()), |user| write!(f, " user={user:?}"))
+            }
             What::Ended(Ended { reason, counts, .. }) => {
                 write!(f, "{client} end")?;
                 if let Some(reason) = reason {
@@ -105,6 +109,8 @@ mod tests {
                 "admin login failed: name=\"root\" reason=\"wrong name or password\"",
             ),
             (What::AdminChange { change: format_args!("timeout = 5 s") }, "set: timeout = 5 s"),
+            (What::Fault { id: 3, what: "drop-after=9".parse().unwrap(), user: None }, "fault 3: drop-after=9"),
+            (What::Fault { id: 4, what: "auth".parse().unwrap(), user: Some("ana") }, "fault 4: auth user=\"ana\""),
             (What::NotSent { number, error: &error }, "message 2 was not sent: no disk"),
             (What::CutOff { number, error: &error }, "message 2 was cut off: no disk"),
             (end(Some(format_args!("quit")), Some(counts)), "end: quit; retrieved=2 octets=395 deleted=1"),

@@ -29,6 +29,7 @@ pages!(
     peep,
     pop3,
     testing,
+    faults,
     popbench,
     performance,
     architecture,

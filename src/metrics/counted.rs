@@ -166,6 +166,7 @@ impl Metrics {
             | What::Sent(_)
             | What::LockLost
             | What::Expired { .. }
+            | What::Fault { .. }
             | What::Update { .. } => {}
         }
     }

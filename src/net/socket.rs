@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::sendfile;
@@ -18,8 +18,9 @@ use super::patience::patiently;
 use super::tls::TlsLayer;
 use crate::auth;
 use crate::connections::{Connection, Slot};
+use crate::faults::Breakable;
 use crate::stats::Counter;
-use crate::wire::{self, Block, Link};
+use crate::wire::{self, Link, copy_range};
 
 /// How many octets one sendfile(2) call sends. How much of them the client has read is known only when the call returns,
 /// so the pieces are small until the client has proved to be quick.
@@ -39,6 +40,9 @@ const DISCARDS: usize = 1600;
 /// read.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
+/// How often a pause looks whether it has to end early.
+const PAUSE_STEP: Duration = Duration::from_millis(20);
+
 /// A blocking socket with a read timeout, with or without TLS, which counts the octets that it sends.
 #[derive(Debug)]
 pub struct Socket<'a> {
@@ -50,6 +54,7 @@ pub struct Socket<'a> {
     timeout: Option<Duration>,
     ending: bool,
     waiting_since: Option<Instant>,
+    is_abrupt: bool,
 }
 
 impl<'a> Socket<'a> {
@@ -58,7 +63,17 @@ impl<'a> Socket<'a> {
     #[must_use]
     pub fn new(slot: &'a Slot, sent: Option<&'a Counter>, certificates: Option<Arc<Certificates>>) -> Self {
         let connection = slot.connection();
-        Self { slot, connection, sent, certificates, tls: None, timeout: None, ending: false, waiting_since: None }
+        Self {
+            slot,
+            connection,
+            sent,
+            certificates,
+            tls: None,
+            timeout: None,
+            ending: false,
+            waiting_since: None,
+            is_abrupt: false,
+        }
     }
 
     fn stream(&self) -> &socket2::Socket {
@@ -91,19 +106,6 @@ impl<'a> Socket<'a> {
         }
         Ok(())
     }
-
-    /// Sends a range of `file` over TLS: reads it block by block and encrypts it.
-    fn send_file_by_tls(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
-        let mut block = Block::new();
-        let mut offset = range.start;
-        while offset < range.end {
-            let wanted = usize::try_from(range.end - offset).map_or(block.len(), |left| left.min(block.len()));
-            file.read_exact_at(&mut block[..wanted], offset)?;
-            self.write_all(&block[..wanted])?;
-            offset += wanted as u64;
-        }
-        Ok(())
-    }
 }
 
 /// Returns the largest size of the next piece, after a piece of at most `most` octets took this long.
@@ -113,7 +115,7 @@ fn after_piece(most: u64, took: Duration) -> u64 {
 
 impl Drop for Socket<'_> {
     fn drop(&mut self) {
-        if let Some(tls) = &mut self.tls {
+        if let Some(tls) = self.tls.as_mut().filter(|_| !self.is_abrupt) {
             tls.close(&self.connection.stream);
         }
     }
@@ -205,7 +207,7 @@ impl Link for Socket<'_> {
     }
 
     fn send_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
-        if self.tls.is_some() { self.send_file_by_tls(file, range) } else { self.send_file_in_clear(file, range) }
+        if self.tls.is_some() { copy_range(file, range, self) } else { self.send_file_in_clear(file, range) }
     }
 
     fn client_left(&mut self) -> bool {
@@ -263,6 +265,28 @@ impl Link for Socket<'_> {
         let agreed = tls.agreed();
         self.tls = Some(Box::new(tls));
         Ok(agreed)
+    }
+}
+
+impl Breakable for Socket<'_> {
+    fn pause(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        // Reading is ended when the server shuts down and when the session is ended from outside.
+        while !self.connection.reading_is_ended() && !self.client_left() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(PAUSE_STEP));
+        }
+    }
+
+    fn set_abrupt(&mut self, reset: bool) {
+        self.is_abrupt = true;
+        if reset {
+            // The kernel resets the connection when it is closed with this option.
+            let _ = self.stream().set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use log::Level;
 use super::ErrorCode;
 use super::text::{self, decoded};
 use crate::auth::Hidden;
+use crate::faults::What;
 use crate::net::{network_text, parse_network};
 
 /// The most octets of an argument.
@@ -149,6 +150,17 @@ impl Argument for IpNet {
 
     fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&network_text(self))
+    }
+}
+
+/// A fault on demand.
+impl Argument for What {
+    fn read(word: &str) -> Option<Self> {
+        word.parse().ok()
+    }
+
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

@@ -11,8 +11,10 @@ use log::Level;
 use super::ErrorCode;
 use super::argument::{self, Argument, Encoded};
 use crate::auth::Hidden;
+use crate::faults::What;
 
-/// The most octets of a line, CRLF included: a commencement of 8 and two arguments of 128, each after a space.
+/// The most octets of a line, CRLF included: a commencement of 8 and two arguments of 128, each after a space. A command
+/// with more arguments has shorter ones.
 pub const LINE_LIMIT: usize = 268;
 
 /// The form of an answer that is not an error.
@@ -136,12 +138,15 @@ commands! {
     UndeleteSince { name: Encoded, seconds: u32 } = "uds" => OneLine,
     Report { name: Option<Encoded> } = "rp?" => Lines,
     ReportByDay { name: Option<Encoded> } = "rd?" => Lines,
+    AddFault { who: Encoded, what: What, count: u32, seconds: u32 } = "ft+" => OneLine,
+    ClearFaults { id: Option<u64> } = "ft-" => OneLine,
+    Faults = "ft?" => Lines,
 }
 
 /// How the commands of version 1.1 begin, as `cap?` lists them.
-pub const VERSION_1_1: [&str; 25] = [
+pub const VERSION_1_1: [&str; 28] = [
     "w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?", "ex",
-    "ex?", "dl?", "ud", "uds", "rp?", "rd?",
+    "ex?", "dl?", "ud", "uds", "rp?", "rd?", "ft+", "ft-", "ft?",
 ];
 
 impl Command {
@@ -267,6 +272,12 @@ mod tests {
             ("f ana", Command::Follow { name: Some(name("ana")) }),
             ("rp?", Command::Report { name: None }),
             ("rd? a%20b", Command::ReportByDay { name: Some(name("a b")) }),
+            (
+                "ft+ a%20b slow=10/s 2 60",
+                Command::AddFault { who: name("a b"), what: "slow=10".parse().unwrap(), count: 2, seconds: 60 },
+            ),
+            ("ft-", Command::ClearFaults { id: None }),
+            ("ft- 3", Command::ClearFaults { id: Some(3) }),
         ] {
             assert_eq!(parse(line), Ok(command), "{line}");
         }
@@ -292,6 +303,11 @@ mod tests {
             "d=",
             "f ",
             "f %ff",
+            "ft+ * no-uidl 1",
+            "ft+ * no-mail 1 1",
+            "ft+ * slow 1 1",
+            "ft+ * no-uidl 1 1m",
+            "ft- x",
         ] {
             assert_eq!(parse(line), Err(ErrorCode::BadSyntax), "{line}");
         }
@@ -308,10 +324,12 @@ mod tests {
 
     #[test]
     fn viewers_may_ask_and_follow() {
-        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?", "rp?", "rd? ana"] {
+        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?", "rp?", "rd? ana", "ft?"] {
             assert!(parse(line).unwrap().is_for_viewers(), "{line}");
         }
-        for line in ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex"] {
+        for line in
+            ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex", "ft-", "ft+ * auth 1 1"]
+        {
             assert!(!parse(line).unwrap().is_for_viewers(), "{line}");
         }
     }
@@ -361,6 +379,7 @@ mod tests {
                 Command::Metrics,
                 Command::Expire,
                 Command::WouldExpire,
+                Command::Faults,
             ]),
             any::<u64>().prop_map(|id| Command::Kick { id }),
             name().prop_map(|name| Command::KickUser { name }),
@@ -376,6 +395,11 @@ mod tests {
             proptest::option::of(name()).prop_map(|name| Command::Report { name }),
             proptest::option::of(name()).prop_map(|name| Command::ReportByDay { name }),
             name().prop_map(|id| Command::Undelete { id }),
+            (name(), any::<u16>(), any::<u32>(), any::<u32>()).prop_map(|(who, octets, count, seconds)| {
+                let what = format!("reset-after={octets}").parse().unwrap();
+                Command::AddFault { who, what, count, seconds }
+            }),
+            proptest::option::of(any::<u64>()).prop_map(|id| Command::ClearFaults { id }),
             (name(), any::<u32>()).prop_map(|(name, seconds)| Command::UndeleteSince { name, seconds }),
         ]
     }

@@ -135,6 +135,24 @@ line! {
 }
 
 line! {
+    /// A line of `ft?`: a fault that was ordered.
+    FaultLine {
+        /// What `ft-` takes.
+        id: u64,
+        /// Whom it is for: `*`, a network or a user.
+        who: String,
+        /// The fault.
+        what: String,
+        /// How many sessions or logins still get it; none for any number.
+        left: Option<u64>,
+        /// How long they get it; none until it is cleared.
+        seconds_left: Option<u64>,
+        /// How many have got it.
+        given: u64,
+    }
+}
+
+line! {
     /// A line of `s?` and `i?`.
     NameValue {
         /// What it is.

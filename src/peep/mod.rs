@@ -7,7 +7,7 @@
 //! - [`client`] is `peepclient`; [`Answer`] is a reply as a client reads it.
 //!
 //! A command is one line: a *commencement* (lowercase letters, then perhaps one of `+ - = ?`), then up to two
-//! arguments, each after one space. An answer is `+`, `+VALUE`, `+n` followed by n lines, or `-N`, an error.
+//! arguments (`ft+` has four), each after one space. An answer is `+`, `+VALUE`, `+n` followed by n lines, or `-N`, an error.
 //!
 //! | command | answer | errors | what it is |
 //! |---|---|---|---|
@@ -50,6 +50,9 @@
 //! | `ud SESSION`, `uds NAME SECONDS` | `+N`, how many messages | -4, -13, -14, -15 | brings back what one session has deleted, or all sessions since then |
 //! | `rp?`, `rp? NAME` | `+n`, n of [`ReportLine`] | -4 | who fetched what |
 //! | `rd?`, `rd? NAME` | `+n`, n of [`DayLine`] | -4 | the same octets by day |
+//! | `ft+ WHO WHAT COUNT SECONDS` | `+ID` | -4, -16 | orders a fault for `*`, a network or a user (see [`crate::faults`]) |
+//! | `ft-`, `ft- ID` | `+N`, how many | -16, -17 | clears all faults, or one |
+//! | `ft?` | `+n`, n of [`FaultLine`] | -16 | the faults in force |
 //!
 //! A viewer may send what ends in `?`, `f` and `q`; anything else is answered by -12.
 //!
@@ -75,8 +78,8 @@ pub(crate) use argument::is_argument;
 pub use command::{Command, Form, LINE_LIMIT, VERSION_1_1};
 pub use fields::Malformed;
 pub use lines::{
-    BanLine, DayLine, DeletionLine, EventLine, Expiration, ExpiryLine, NameValue, ReportLine, SessionLine, Spoken,
-    State,
+    BanLine, DayLine, DeletionLine, EventLine, Expiration, ExpiryLine, FaultLine, NameValue, ReportLine, SessionLine,
+    Spoken, State,
 };
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};

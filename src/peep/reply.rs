@@ -53,12 +53,16 @@ pub enum ErrorCode {
     MaildropInUse,
     /// -15: the maildrop cannot be read or written; the log tells why.
     BadMaildrop,
+    /// -16: the server was started without `--allow-faults`.
+    NoFaults,
+    /// -17: no fault has the number that the argument is.
+    NoSuchFault,
     /// A code that a newer server may send.
     Other(u32),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 16] = [
+    const KNOWN: [Self; 18] = [
         Self::UnknownCommand,
         Self::BadSyntax,
         Self::WrongCredentials,
@@ -75,6 +79,8 @@ impl ErrorCode {
         Self::NoSuchDeletion,
         Self::MaildropInUse,
         Self::BadMaildrop,
+        Self::NoFaults,
+        Self::NoSuchFault,
     ];
 
     pub(super) fn from_number(number: u32) -> Self {
@@ -100,6 +106,8 @@ impl ErrorCode {
             Self::NoSuchDeletion => 13,
             Self::MaildropInUse => 14,
             Self::BadMaildrop => 15,
+            Self::NoFaults => 16,
+            Self::NoSuchFault => 17,
             Self::Other(number) => number,
         }
     }
@@ -125,6 +133,8 @@ impl fmt::Display for ErrorCode {
             Self::NoSuchDeletion => f.write_str("No deleted messages are kept of that"),
             Self::MaildropInUse => f.write_str("The maildrop is in use, try again later"),
             Self::BadMaildrop => f.write_str("The maildrop cannot be used, the log tells why"),
+            Self::NoFaults => f.write_str("The server does not allow faults, see pop3d --allow-faults"),
+            Self::NoSuchFault => f.write_str("No such fault"),
             Self::Other(number) => write!(f, "Unknown error code {number}"),
         }
     }

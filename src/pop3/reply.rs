@@ -25,9 +25,7 @@ pub const BANNED: &str = "-ERR [SYS/PERM] connections from your address are not 
 pub const DRAINING: &str = "-ERR [SYS/TEMP] no new connections are accepted at present\r\n";
 
 /// The capabilities of every connection (RFC 2449 section 5 and its "announced states").
-const CAPABILITIES: &str = "TOP\r\n\
-    UIDL\r\n\
-    RESP-CODES\r\n\
+const CAPABILITIES: &str = "RESP-CODES\r\n\
     AUTH-RESP-CODE\r\n\
     PIPELINING\r\n\
     IMPLEMENTATION pop3d\r\n";
@@ -39,6 +37,10 @@ pub(super) struct Offer {
     pub(super) user: bool,
     /// STLS (RFC 2595 section 4).
     pub(super) stls: bool,
+    /// UIDL. Only a fault that a tester has ordered leaves it out.
+    pub(super) uidl: bool,
+    /// TOP. Only a fault that a tester has ordered leaves it out.
+    pub(super) top: bool,
     /// The mechanisms of AUTH.
     pub(super) mechanisms: Vec<Mechanism>,
     /// For how many days messages are kept (RFC 2449 section 6.7); `None` for ever.
@@ -48,7 +50,13 @@ pub(super) struct Offer {
 /// Appends the answer to CAPA.
 pub(super) fn capabilities(out: &mut Vec<u8>, offer: &Offer) {
     ok(out, "capability list follows");
-    for (capability, offered) in [("USER\r\n", offer.user), ("STLS\r\n", offer.stls), (CAPABILITIES, true)] {
+    for (capability, offered) in [
+        ("USER\r\n", offer.user),
+        ("STLS\r\n", offer.stls),
+        ("TOP\r\n", offer.top),
+        ("UIDL\r\n", offer.uidl),
+        (CAPABILITIES, true),
+    ] {
         if offered {
             out.extend_from_slice(capability.as_bytes());
         }

@@ -21,6 +21,8 @@ pub(super) enum Body {
     Whole,
     /// TOP
     Lines(u32),
+    /// RETR with a fault that a tester has ordered: only so many octets.
+    Beginning(u64),
 }
 
 /// A message that was sent.
@@ -97,7 +99,7 @@ pub(super) fn stored<L: Link>(
         return wire_form(output, range, octets);
     }
     let status: &dyn Display = match body {
-        Body::Whole => &format_args!("{octets} octets"),
+        Body::Whole | Body::Beginning(_) => &format_args!("{octets} octets"),
         Body::Lines(_) => &"top of message follows",
     };
     send(output, &mut Stored(source), status, body)
@@ -149,10 +151,7 @@ fn send<L: Link>(
     status: &dyn Display,
     body: Body,
 ) -> Result<Transferred, TransferError> {
-    let mut top = match body {
-        Body::Whole => None,
-        Body::Lines(lines) => Some(Top::new(lines)),
-    };
+    let mut part = Part::of(body);
     let mut stuffer = Stuffer::default();
     let mut block = Block::new();
     output.enlarge();
@@ -160,19 +159,56 @@ fn send<L: Link>(
     let ready = Instant::now();
     reply::ok(output.pending(), status);
     while length > 0 {
-        let wanted = top.as_mut().map_or(length, |top| top.take(&block[..length]));
+        let wanted = part.as_mut().map_or(length, |part| part.take(&block[..length]));
         stuffer.push(&block[..wanted], output.pending());
         if source.is_slow() {
             output.flush()?
         } else {
             output.flush_if_large()?
         }
-        if top.as_ref().is_some_and(Top::is_done) {
+        if part.as_ref().is_some_and(Part::is_done) {
             break;
         }
         length = source.read(&mut block, &mut output.link).map_err(TransferError::after_a_part)?;
     }
     Ok(Transferred { octets: stuffer.finish(output.pending()), ready })
+}
+
+/// The beginning of a message that is still to be sent.
+enum Part {
+    Lines(Top),
+    Octets(u64),
+}
+
+impl Part {
+    /// `None` if all of the message is sent.
+    fn of(body: Body) -> Option<Self> {
+        match body {
+            Body::Whole => None,
+            Body::Lines(lines) => Some(Self::Lines(Top::new(lines))),
+            Body::Beginning(octets) => Some(Self::Octets(octets)),
+        }
+    }
+
+    /// How many octets of the next piece belong to it.
+    fn take(&mut self, piece: &[u8]) -> usize {
+        match self {
+            Self::Lines(top) => top.take(piece),
+            Self::Octets(left) => {
+                let taken = usize::try_from(*left).map_or(piece.len(), |left| left.min(piece.len()));
+                *left -= taken as u64;
+                taken
+            }
+        }
+    }
+
+    /// Returns true if all of it has been taken.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Lines(top) => top.is_done(),
+            Self::Octets(left) => *left == 0,
+        }
+    }
 }
 
 /// The source of a message's octets.

@@ -18,4 +18,4 @@ mod spare;
 pub use foreign::Foreign;
 pub use lines::{Line, Lines};
 pub use message::{Measure, Meter, Stuffer, Top};
-pub use output::{BLOCK, Block, Link, Output, Tls, is_timeout};
+pub use output::{BLOCK, Block, Link, Output, Tls, copy_range, is_timeout};

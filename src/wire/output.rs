@@ -5,9 +5,11 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use super::spare::Spares;
+use crate::faults::Kind;
 
 /// Messages are read in blocks of this many octets.
 pub const BLOCK: usize = 64 * 1024;
@@ -126,6 +128,34 @@ pub trait Link: Read + Write {
     /// # Errors
     /// When the handshake fails. No reply can be sent after that.
     fn start_tls(&mut self, deadline: Instant) -> io::Result<String>;
+
+    /// Returns true if the session has to show this fault, which a tester has ordered. Only a
+    /// [`crate::faults::FaultyLink`] has faults.
+    fn fault(&mut self, _: Kind) -> bool {
+        false
+    }
+
+    /// Returns the one of these faults with which a login of this user, whose credentials are right, has to be refused.
+    fn fault_at_login(&mut self, _: &[Kind], _user: &str) -> Option<Kind> {
+        None
+    }
+}
+
+/// Reads a range of `file` block by block and writes it, for a link that cannot hand it to the kernel. Fails with
+/// [`io::ErrorKind::UnexpectedEof`] if the file ends before the range does.
+///
+/// # Errors
+/// Those of reading and of writing.
+pub fn copy_range(file: &File, range: Range<u64>, to: &mut impl Write) -> io::Result<()> {
+    let mut block = Block::new();
+    let mut offset = range.start;
+    while offset < range.end {
+        let wanted = usize::try_from(range.end - offset).map_or(block.len(), |left| left.min(block.len()));
+        file.read_exact_at(&mut block[..wanted], offset)?;
+        to.write_all(&block[..wanted])?;
+        offset += wanted as u64;
+    }
+    Ok(())
 }
 
 /// Returns true if a read or a write failed because it took too long.

@@ -109,6 +109,7 @@ pub fn peep_fields(octets: &[u8]) {
         let Ok(line) = std::str::from_utf8(line) else { continue };
         read::<peep::SessionLine>(line);
         read::<peep::BanLine>(line);
+        read::<peep::FaultLine>(line);
         read::<peep::NameValue>(line);
         read::<peep::EventLine>(line);
     }
@@ -302,7 +303,7 @@ fn make_old(path: &Path) {
 fn shared(root: &Path) -> Shared {
     let user = format!("{USER}:{PASSWORD}");
     let root = root.to_str().unwrap();
-    let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root, "--peep-viewer", "eva:looks"];
+    let args = ["pop3d", "-u", &user, "-u", "flat:p", "-m", root, "--peep-viewer", "eva:looks", "--allow-faults"];
     Args::try_parse_from(args).unwrap().resolve().unwrap().into_shared()
 }
 

@@ -119,6 +119,7 @@ fn each_flag_is_a_key() {
         ("busy = 'take-over=60s'\nshared-maildrops = true", &["--busy", "take-over=60s", "--shared-maildrops"]),
         ("expire-read = 30\nexpire-all = 0", &["--expire-read", "30", "--expire-all", "0"]),
         ("deletes = 'trash=7'", &["--deletes", "trash=7"]),
+        ("allow-faults = true\nfault = ['* no-uidl 0 0']", &["--allow-faults", "--fault", "* no-uidl 0 0"]),
         ("layout = 'flat'", &["--layout", "flat"]),
         (
             "unique-ids = 'dovecot'\ndovecot-uidl-format = '%v.%u'",

@@ -7,7 +7,8 @@ use super::json;
 use super::output;
 use super::table::Table;
 use crate::peep::{
-    BanLine, Command, DayLine, DeletionLine, EventLine, ExpiryLine, Form, Malformed, NameValue, ReportLine, SessionLine,
+    BanLine, Command, DayLine, DeletionLine, EventLine, ExpiryLine, FaultLine, Form, Malformed, NameValue, ReportLine,
+    SessionLine,
 };
 use crate::printable::printable;
 
@@ -35,6 +36,7 @@ enum Layout {
     Deletions,
     Report,
     Days,
+    Faults,
     /// Names and values, each name once.
     Pairs,
     /// Events. They come without an end, so in JSON each is an object of its own and not part of an array.
@@ -50,6 +52,7 @@ impl Layout {
             Command::Deletions { .. } => Self::Deletions,
             Command::Report { .. } => Self::Report,
             Command::ReportByDay { .. } => Self::Days,
+            Command::Faults => Self::Faults,
             Command::Statistics | Command::AboutUser { .. } => Self::Pairs,
             command if command.form() == Form::Events => Self::Events,
             _ => Self::Text,
@@ -64,6 +67,7 @@ impl Layout {
             Self::Deletions => DeletionLine::NAMES,
             Self::Report => ReportLine::NAMES,
             Self::Days => DayLine::NAMES,
+            Self::Faults => FaultLine::NAMES,
             Self::Pairs => NameValue::NAMES,
             Self::Events => &["event"],
             Self::Text => &["line"],
@@ -78,6 +82,7 @@ impl Layout {
             Self::Deletions => line.parse::<DeletionLine>()?.values(),
             Self::Report => line.parse::<ReportLine>()?.values(),
             Self::Days => line.parse::<DayLine>()?.values(),
+            Self::Faults => line.parse::<FaultLine>()?.values(),
             Self::Pairs => line.parse::<NameValue>()?.values(),
             Self::Text | Self::Events => vec![line.into()],
         })

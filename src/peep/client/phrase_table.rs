@@ -11,7 +11,7 @@ pub(super) struct Phrase {
 }
 
 /// All phrases: first those of version 1.0, in the order of `help` in the report.
-pub(super) const PHRASES: [Phrase; 48] = [
+pub(super) const PHRASES: [Phrase; 52] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
     phrase("maildir", "m?", "show the mail directory"),
@@ -60,6 +60,10 @@ pub(super) const PHRASES: [Phrase; 48] = [
     phrase("report <username>", "rp?", "what one user fetched"),
     phrase("report --days", "rd?", "the octets that users fetched by day"),
     phrase("report --days <username>", "rd?", "the octets that one user fetched by day"),
+    phrase("fault add <who> <what> <count> <seconds>", "ft+", "make sessions fail, for tests"),
+    phrase("fault clear", "ft-", "end all faults"),
+    phrase("fault clear <fault>", "ft-", "end one fault"),
+    phrase("faults", "ft?", "list the faults in force"),
 ];
 
 /// How many phrases version 1.0 has.

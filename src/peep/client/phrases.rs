@@ -1,6 +1,7 @@
 //! The English phrase for each PEEP command: one table for parsing, help and completion. Letter case does not matter.
 
 use super::phrase_table::{HELP, OF_VERSION_1_0, PHRASES, Phrase};
+use crate::faults::What;
 use crate::net::parse_network;
 use crate::peep::text::sparingly_encoded;
 use crate::peep::{Command, VERSION_1_1, is_argument};
@@ -59,7 +60,7 @@ pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
         }
         line.push(' ');
         match name {
-            "<username>" | "<session>" if is_newer => line.push_str(&sparingly_encoded(argument)),
+            "<username>" | "<session>" | "<who>" if is_newer => line.push_str(&sparingly_encoded(argument)),
             "<span>" => line.push_str(&span(argument).map_or(0, |span| span.as_secs()).to_string()),
             _ => line.push_str(argument),
         }
@@ -80,6 +81,9 @@ fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
         "<value>" => (digits(argument.strip_prefix('-').unwrap_or(argument)), "be an integer"),
         "<id>" => (digits(argument), "be the number of a connection, which sessions lists"),
         "<seconds>" => (digits(argument), "be a number of seconds"),
+        "<what>" => (argument.parse::<What>().is_ok(), "be a fault, such as no-uidl or delay=500"),
+        "<count>" => (digits(argument), "be a number"),
+        "<fault>" => (digits(argument), "be the number of a fault, which faults lists"),
         "<span>" => (span(argument).is_ok(), "be a span, as 30m, 2h or 1d"),
         "<net>" => (parse_network(argument).is_some(), "be an address or a network, as 192.0.2.0/24"),
         "<level>" => (LEVELS.contains(&argument), "be error, warn, info, debug or trace"),
@@ -229,6 +233,18 @@ mod tests {
             ("expire --dry-run", Command::WouldExpire),
             ("deletes Bob", Command::Deletions { name: Encoded("Bob".into()) }),
             ("undelete Bob:1795831201.17", Command::Undelete { id: Encoded("Bob:1795831201.17".into()) }),
+            (
+                "fault add Bob no-uidl 1 60",
+                Command::AddFault {
+                    who: Encoded("Bob".into()),
+                    what: "no-uidl".parse().unwrap(),
+                    count: 1,
+                    seconds: 60,
+                },
+            ),
+            ("fault clear", Command::ClearFaults { id: None }),
+            ("fault clear 3", Command::ClearFaults { id: Some(3) }),
+            ("faults", Command::Faults),
             ("undelete Bob since 2h", Command::UndeleteSince { name: Encoded("Bob".into()), seconds: 7200 }),
             ("report", Command::Report { name: None }),
             ("report Bob", Command::Report { name: Some(Encoded("Bob".into())) }),
@@ -256,6 +272,9 @@ mod tests {
             ("ban here 5", "Invalid <net>, it must be an address or a network, as 192.0.2.0/24"),
             ("ban ::1 1h", "Invalid <seconds>, it must be a number of seconds"),
             ("set log level loud", "Invalid <level>, it must be error, warn, info, debug or trace"),
+            ("fault add * slow 1 1", "Invalid <what>, it must be a fault, such as no-uidl or delay=500"),
+            ("fault add * auth x 1", "Invalid <count>, it must be a number"),
+            ("fault clear all", "Invalid <fault>, it must be the number of a fault, which faults lists"),
             ("kick", "Wrong number of arguments, the command is: kick <id>"),
             ("kick user", "Wrong number of arguments, the command is: kick user <username>"),
             ("kick address", "Wrong number of arguments, the command is: kick address <net>"),

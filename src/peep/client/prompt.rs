@@ -20,7 +20,8 @@ use super::connection::Connection;
 use super::input::{Input, is_ready};
 use super::phrase_table::Phrase;
 use super::phrases::{self, Request};
-use crate::peep::{Command, SessionLine, is_argument};
+use crate::faults::What;
+use crate::peep::{Command, FaultLine, SessionLine, is_argument};
 use crate::printable::printable;
 
 /// Yields lines until Ctrl-D. Ctrl-C discards the line being typed.
@@ -158,7 +159,7 @@ fn candidates(typed: &str) -> Vec<Pair> {
 /// The arguments that the server knows and that begin with `begun`, for the phrase `before` them.
 fn arguments(before: &str, begun: &str, server: &mut Connection) -> Vec<Pair> {
     let values = match phrases::argument_behind(before) {
-        Some("<username>") => first_fields(server, &Command::Users, |line| Some(line.to_owned())),
+        Some("<username>" | "<who>") => first_fields(server, &Command::Users, |line| Some(line.to_owned())),
         Some("<id>") => {
             first_fields(server, &Command::Sessions, |line| Some(line.parse::<SessionLine>().ok()?.id.to_string()))
         }
@@ -168,6 +169,10 @@ fn arguments(before: &str, begun: &str, server: &mut Connection) -> Vec<Pair> {
         Some("<net>") => first_fields(server, &Command::Sessions, |line| {
             line.parse::<SessionLine>().ok()?.address.map(|it| it.to_string())
         }),
+        Some("<fault>") => {
+            first_fields(server, &Command::Faults, |line| Some(line.parse::<FaultLine>().ok()?.id.to_string()))
+        }
+        Some("<what>") => What::names().map(str::to_owned).collect(),
         Some("<level>") => phrases::LEVELS.iter().map(ToString::to_string).collect(),
         _ => return Vec::new(),
     };

@@ -104,6 +104,9 @@ impl Session<'_> {
             Command::UndeleteSince { name, seconds } => return self.undelete_since(&name.0, seconds),
             Command::Report { name } => return self.report(name.as_ref().map(|name| &*name.0)),
             Command::ReportByDay { name } => return self.report_by_day(name.as_ref().map(|name| &*name.0)),
+            Command::AddFault { who, what, count, seconds } => return self.add_fault(&who.0, what, count, seconds),
+            Command::ClearFaults { id } => return self.clear_faults(id),
+            Command::Faults => return self.faults(),
             // The session's loop carries this out, because it is not answered at once.
             Command::Follow { .. } => return Err(ErrorCode::UnknownCommand),
         }

@@ -12,6 +12,7 @@ mod clients;
 mod commands;
 mod deletions;
 mod expire;
+mod faults;
 mod follow;
 mod login;
 mod report;

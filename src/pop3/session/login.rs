@@ -8,6 +8,7 @@ use super::{Authorization, End, Session, State, Transaction};
 use crate::auth::{Denied, Login, Users};
 use crate::connections::Stage;
 use crate::events::{Lossy, Method, Reason, What};
+use crate::faults::Kind;
 use crate::guard::AttemptRefused;
 use crate::pop3::reply::{Fault, Refusal};
 use crate::transform::Sizes;
@@ -60,7 +61,8 @@ impl<L: Link> Session<'_, L> {
 
     /// Completes a login by any command: opens the maildrop and answers +OK, or answers -ERR.
     pub(super) fn end_login(&mut self, claim: &Claim<'_>, proven: Result<Login, Reason>) -> Result<State, End> {
-        match proven.and_then(|login| self.open_maildrop(claim, login)) {
+        let allowed = proven.and_then(|login| self.unless_faulty(login));
+        match allowed.and_then(|login| self.open_maildrop(claim, login)) {
             Ok(_) if !self.client.progress.enter(Stage::Transaction) => return self.end_kicked(),
             Ok(transaction) => {
                 self.output.link.set_logged_in();
@@ -153,5 +155,8 @@ fn refusal(reason: &Reason) -> Refusal {
         Reason::InUse(_) | Reason::InUseElsewhere(_) => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
         Reason::Uncounted(_) => Refusal::Uncounted,
+        Reason::Fault(Kind::InUse) => Refusal::InUse,
+        Reason::Fault(Kind::Auth) => Refusal::Credentials,
+        Reason::Fault(_) => Refusal::Maildrop(Fault::Temporary),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - `authorization` carries out the commands before login, `login` verifies credentials and opens the maildrop.
 //! - `transaction` carries out the commands after login.
+//! - `faults` asks for the faults that a tester has ordered.
 //! - `update` removes the marked messages. Only QUIT in the TRANSACTION state calls it. If a session ends in any other
 //!   way, its [`Transaction`] is dropped, which removes nothing and unlocks the maildrop.
 //! - [`End`] and [`Summary`] say how a session ended and what it did, for the log.
@@ -10,6 +11,7 @@
 
 mod authorization;
 mod end;
+mod faults;
 mod login;
 mod transaction;
 mod update;
@@ -27,6 +29,7 @@ use crate::acting::ActingAs;
 use crate::auth::{self, Abilities};
 use crate::connections::EndedBy;
 use crate::events::{Client, Counts, What};
+use crate::faults::Kind;
 use crate::guard::{Admission, PreLoginLimits};
 use crate::maildrop::{Lock, Maildrop};
 use crate::shared::{LOGIN_LIMIT, Shared};
@@ -122,6 +125,7 @@ impl<L: Link> Session<'_, L> {
                 }
                 self.counts.commands += 1;
                 self.counts.first_commands.add(command.as_ref().ok().map(Command::keyword));
+                let command = command.and_then(|command| self.unless_unknown(command));
                 match &command {
                     Ok(command) => log::debug!("{} {command}", self.client),
                     Err(no_command) => log::debug!("{} no command: {}", self.client, no_command.why),
@@ -205,7 +209,8 @@ impl<L: Link> Session<'_, L> {
     fn capabilities(&mut self, stls: bool) {
         log::trace!("{} +OK capabilities", self.client);
         let expire = self.shared.settings().mail_root.expiry().shortest();
-        let offer = Offer { user: self.takes_passwords(), stls, mechanisms: self.mechanisms(), expire };
+        let (uidl, top) = (!self.is_faulty(Kind::NoUidl), !self.is_faulty(Kind::NoTop));
+        let offer = Offer { user: self.takes_passwords(), stls, uidl, top, mechanisms: self.mechanisms(), expire };
         reply::capabilities(self.output.pending(), &offer);
     }
 

@@ -24,10 +24,16 @@ impl<L: Link> Session<'_, L> {
                 self.update(*state)?;
                 return self.quit();
             }
-            Ok(Command::Stat) => self.ok(format_args!("{} {}", state.maildrop.count(), state.maildrop.octets())),
+            Ok(Command::Stat) => {
+                let octets = self.sizes().of_all(&state.maildrop);
+                self.ok(format_args!("{} {octets}", state.maildrop.count()));
+            }
             Ok(Command::List(None)) => self.scan_listings(&state.maildrop)?,
             Ok(Command::List(Some(number))) => match state.maildrop.octets_of(number) {
-                Some(octets) => self.ok(format_args!("{number} {octets}")),
+                Some(octets) => {
+                    let octets = self.sizes().of(number.get() as usize, octets);
+                    self.ok(format_args!("{number} {octets}"));
+                }
                 None => self.err(Refusal::NoSuchMessage),
             },
             Ok(Command::Uidl(None)) => self.unique_id_listings(&state.maildrop)?,
@@ -36,11 +42,14 @@ impl<L: Link> Session<'_, L> {
                 None => self.err(Refusal::NoSuchMessage),
             },
             Ok(Command::Retr(number)) => {
-                if let Some(octets) = self.send_message(&mut state, number, Body::Whole)? {
+                let body = self.body_of_retr(&state.maildrop, number);
+                if let Some(octets) = self.send_message(&mut state, number, body)? {
                     self.client.progress.retrieved.add(1);
                     self.counts.retrieved += 1;
                     self.counts.octets += octets;
-                    state.maildrop.note_retrieved(number);
+                    if body == Body::Whole {
+                        state.maildrop.note_retrieved(number);
+                    }
                 }
             }
             Ok(Command::Top { message, lines }) => {
@@ -76,9 +85,10 @@ impl<L: Link> Session<'_, L> {
 
     /// Answers LIST without a message number.
     fn scan_listings(&mut self, maildrop: &Maildrop) -> io::Result<()> {
-        self.ok(format_args!("{} messages ({} octets)", maildrop.count(), maildrop.octets()));
+        let sizes = self.sizes();
+        self.ok(format_args!("{} messages ({} octets)", maildrop.count(), sizes.of_all(maildrop)));
         for (number, octets) in maildrop.sizes() {
-            reply::scan_listing(self.output.pending(), number, octets);
+            reply::scan_listing(self.output.pending(), number, sizes.of(number, octets));
             self.output.flush_if_large()?;
         }
         reply::end(self.output.pending());
@@ -111,7 +121,7 @@ impl<L: Link> Session<'_, L> {
             Ok(Transferred { octets, ready }) => {
                 self.emit(What::Sent(Sent {
                     number,
-                    whole: body == Body::Whole,
+                    whole: !matches!(body, Body::Lines(_)),
                     octets,
                     first_octet: ready.saturating_duration_since(begun),
                     took: begun.elapsed(),

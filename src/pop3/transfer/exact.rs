@@ -8,9 +8,9 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
-use super::{Body, Octets, Refusal, TransferError, Transferred, Transformed};
+use super::{Body, Octets, Part, Refusal, TransferError, Transferred, Transformed};
 use crate::pop3::reply;
-use crate::wire::{Block, Link, Output, Stuffer, Top};
+use crate::wire::{Block, Link, Output, Stuffer};
 
 /// A transform's output has not the size that the client was told.
 #[derive(Debug)]
@@ -47,14 +47,11 @@ pub(super) fn send<L: Link>(
     listed: u64,
 ) -> Result<Transferred, TransferError> {
     let mut sending = Sending { output, listed, stuffer: Stuffer::default(), is_held: true };
-    let mut top = match body {
-        Body::Whole => None,
-        Body::Lines(lines) => Some(Top::new(lines)),
-    };
+    let mut part = Part::of(body);
     let mut block = Block::new();
     sending.output.enlarge();
     match body {
-        Body::Whole => reply::ok(sending.output.pending(), format_args!("{listed} octets")),
+        Body::Whole | Body::Beginning(_) => reply::ok(sending.output.pending(), format_args!("{listed} octets")),
         Body::Lines(_) => reply::ok(sending.output.pending(), "top of message follows"),
     }
     let ready = loop {
@@ -63,9 +60,9 @@ pub(super) fn send<L: Link>(
             Ok(length) => length,
             Err(error) => return Err(sending.fail(error)),
         };
-        let wanted = top.as_mut().map_or(length, |top| top.take(&block[..length]));
+        let wanted = part.as_mut().map_or(length, |part| part.take(&block[..length]));
         sending.push(&block[..wanted])?;
-        if top.as_ref().is_some_and(Top::is_done) {
+        if part.as_ref().is_some_and(Part::is_done) {
             break Instant::now();
         }
     };
