@@ -124,7 +124,7 @@ impl Locks {
         let mut lock = self.lock_here(location, holder, terms.shared, deadline)?;
         let Some(folder) = folder else { return Ok(lock) };
         match lock_everywhere(location, folder, terms.shared, deadline)? {
-            Attempt::Taken(file) => {
+            Attempt::Taken(mut file) => {
                 file.name_holder(&holder);
                 lock.file = Some(file);
             }

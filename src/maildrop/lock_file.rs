@@ -9,8 +9,7 @@
 //! other locks the whole file for writing, so those keep all others out, and are kept out by all others. Sessions that
 //! share a maildrop take turns by locking the second octet for writing.
 //!
-//! A lock is valid as long as the locked file is the one in the directory. A server that has no permission to open the
-//! file may replace it by a new one. Then the lock on the old file is lost.
+//! A lock can be lost while its session goes on: see [`super::lock_kept`].
 
 use std::fs::File;
 use std::io;
@@ -28,7 +27,7 @@ use super::location::{Location, OwnFiles};
 use super::lock::Holder;
 use super::lock_record::{self, Elsewhere, LENGTH};
 use super::message::Folder;
-use super::root::{self, Look};
+use super::root;
 use super::{RootId, is_missing};
 
 const FILE: &str = "lock";
@@ -44,14 +43,16 @@ pub(super) fn folder(location: &Location) -> io::Result<Option<Folder>> {
 /// A locked lock file. It is unlocked when it is closed, and child processes do not inherit it.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    file: OwnedFd,
+    pub(super) file: OwnedFd,
     /// Its device and inode, as they were when it was opened.
-    id: RootId,
-    location: Location,
-    folder: Folder,
+    pub(super) id: RootId,
+    pub(super) location: Location,
+    pub(super) folder: Folder,
     shared: bool,
     /// True if the file has no other name (hard link). A user may have made another one of a file that is not the user's own.
     is_alone: bool,
+    /// What this session has written into the file, if it has.
+    pub(super) record: Option<String>,
 }
 
 /// The result of trying to take the lock.
@@ -113,7 +114,7 @@ impl LockFile {
             Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
         };
-        match try_lock(&file, if shared { &FOR_READING } else { &WHOLE_FILE }) {
+        match try_lock(&file, kind(shared)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Attempt::Busy(folder)),
             Err(error) => return Ok(Attempt::Unavailable(error)), // the file system does not support locks
@@ -129,7 +130,7 @@ impl LockFile {
             share_if_roots(location, &file, &stat)?;
         }
         let (id, is_alone) = (RootId::new(&stat), stat.st_nlink == 1);
-        Ok(Attempt::Taken(Self { file, id, location: location.clone(), folder, shared, is_alone }))
+        Ok(Attempt::Taken(Self { file, id, location: location.clone(), folder, shared, is_alone, record: None }))
     }
 
     /// Returns true if other sessions may share the maildrop.
@@ -149,33 +150,36 @@ impl LockFile {
     }
 
     /// Writes into the file which session holds the lock.
-    pub(super) fn name_holder(&self, holder: &Holder) {
+    pub(super) fn name_holder(&mut self, holder: &Holder) {
         if !self.is_alone {
             return;
         }
+        let record = lock_record::record(holder);
         // Without the line, other servers only cannot tell who holds the lock.
-        if pwrite(&self.file, lock_record::record(holder).as_bytes(), 0).is_err() {
-            let _ = ftruncate(&self.file, 0); // the line of the session before would be wrong
+        match pwrite(&self.file, record.as_bytes(), 0) {
+            Ok(_) => self.record = Some(record),
+            // The line of the session before would be wrong.
+            Err(_) => drop(ftruncate(&self.file, 0)),
         }
     }
 
-    /// Returns true if the locked file is still the one that other servers would lock. If the whole maildrop was
-    /// removed, there is nothing left to lock, and this is true as well.
-    pub(super) fn is_held(&self) -> bool {
-        let root = self.location.root();
-        match root.names(&path(&self.location, self.folder), &self.file, self.id) {
-            Ok(is_named) => is_named,
-            Err(error) => is_missing(&error) && matches!(root.look(&self.location), Ok(Look::Nothing)),
-        }
+    /// Takes the lock once more, which changes nothing while it is held.
+    pub(super) fn take_again(&self) -> io::Result<()> {
+        try_lock(&self.file, kind(self.shared))
     }
 }
 
 /// Returns which session holds the lock in `folder`, if the file there tells. It does not say whether the lock is held.
 pub(super) fn named_holder(location: &Location, folder: Folder) -> Option<Elsewhere> {
-    let (file, _) = location.root().file(&path(location, folder)).ok()?;
+    read_holder(location, folder).ok()?
+}
+
+/// Does the same, and returns the error if the file cannot be read.
+pub(super) fn read_holder(location: &Location, folder: Folder) -> io::Result<Option<Elsewhere>> {
+    let (file, _) = location.root().file(&path(location, folder))?;
     let mut record = [0; LENGTH];
-    let read = pread(&file, &mut record[..], 0).ok()?;
-    Elsewhere::parse(&record[..read])
+    let read = pread(&file, &mut record[..], 0)?;
+    Ok(Elsewhere::parse(&record[..read]))
 }
 
 /// Returns which session of another server holds the lock now, if one does and the file tells. Does not take the lock.
@@ -195,7 +199,7 @@ pub(super) fn held_elsewhere(location: &Location) -> Option<(File, Option<Elsewh
 }
 
 /// The path of a lock file below the mail root.
-fn path(location: &Location, folder: Folder) -> Vec<u8> {
+pub(super) fn path(location: &Location, folder: Folder) -> Vec<u8> {
     location.own_files(folder).path(FILE)
 }
 
@@ -260,6 +264,10 @@ fn is_locked(file: &File) -> bool {
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
 }
 
+fn kind(shared: bool) -> &'static libc::flock {
+    if shared { &FOR_READING } else { &WHOLE_FILE }
+}
+
 /// A lock for writing on all of a file.
 const WHOLE_FILE: libc::flock = libc::flock {
     l_type: libc::F_WRLCK as libc::c_short,
@@ -280,7 +288,7 @@ fn in_the_way(path: &[u8], error: io::Error) -> io::Error {
     error
 }
 
-fn is_denial(error: &io::Error) -> bool {
+pub(super) fn is_denial(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::PERM))
 }
 
@@ -292,7 +300,7 @@ fn is_obstacle(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::maildrop::MailRoot;
     use std::fs::{self, Permissions};
@@ -300,10 +308,10 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// A mail root with a maildrop for ana that has these folders.
-    struct Mail(tempfile::TempDir, Location);
+    pub(in crate::maildrop) struct Mail(tempfile::TempDir, Location);
 
     impl Mail {
-        fn with(folders: &[&str]) -> Self {
+        pub(in crate::maildrop) fn with(folders: &[&str]) -> Self {
             let directory = tempfile::tempdir().unwrap();
             for folder in folders {
                 fs::create_dir_all(directory.path().join("ana").join(folder)).unwrap();
@@ -313,7 +321,7 @@ mod tests {
             Self(directory, location)
         }
 
-        fn path(&self, name: &str) -> PathBuf {
+        pub(in crate::maildrop) fn path(&self, name: &str) -> PathBuf {
             self.0.path().join("ana").join(name)
         }
 
@@ -322,11 +330,24 @@ mod tests {
         }
 
         #[track_caller]
-        fn taken(&self) -> LockFile {
+        pub(in crate::maildrop) fn is_busy(&self) {
+            assert!(matches!(self.take(), Attempt::Busy(_)));
+        }
+
+        #[track_caller]
+        pub(in crate::maildrop) fn taken(&self) -> LockFile {
             match self.take() {
                 Attempt::Taken(lock) => lock,
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    impl LockFile {
+        /// Unlocks the file, as a file system does that has lost its server for a while.
+        pub(in crate::maildrop) fn forget(&self) {
+            let all = libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..WHOLE_FILE };
+            try_lock(&self.file, &all).unwrap();
         }
     }
 
@@ -340,7 +361,7 @@ mod tests {
             let mail = Mail::with(folders);
             let lock = mail.taken();
             assert!(mail.path(folder).join(".pop3d-lock").exists(), "{folders:?}");
-            assert!(matches!(mail.take(), Attempt::Busy(_)));
+            mail.is_busy();
             drop(lock);
             mail.taken();
         }
@@ -351,28 +372,12 @@ mod tests {
         let mail = Mail::with(&["new"]);
         let lock = mail.taken();
         fs::create_dir(mail.path("cur")).unwrap();
-        assert!(matches!(mail.take(), Attempt::Busy(_)));
+        mail.is_busy();
         drop(lock);
         let lock = mail.taken();
         assert!(!mail.path("new/.pop3d-lock").exists());
         assert!(matches!(LockFile::take(&mail.1, Folder::New, false).unwrap(), Attempt::Busy(_)));
         assert!(lock.is_held());
-    }
-
-    #[test]
-    fn a_lock_is_lost_with_its_file() {
-        let mail = Mail::with(&[""]);
-        let lock = mail.taken();
-        assert!(lock.is_held());
-        fs::remove_file(mail.path(".pop3d-lock")).unwrap();
-        assert!(!lock.is_held());
-        let next = mail.taken();
-        assert!(next.is_held() && !lock.is_held());
-        // Moved away, the file still exists.
-        fs::rename(mail.path(".pop3d-lock"), mail.path(".elsewhere")).unwrap();
-        assert!(!next.is_held());
-        let last = mail.taken();
-        assert!(last.is_held() && !next.is_held());
     }
 
     #[test]

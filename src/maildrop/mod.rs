@@ -44,6 +44,7 @@ mod layout;
 mod location;
 mod lock;
 mod lock_file;
+mod lock_kept;
 mod lock_record;
 mod marks;
 mod mbox;
