@@ -127,7 +127,7 @@ fn a_socket_from_systemd_without_a_use_is_refused() {
 }
 
 /// Gives the listening socket that is its standard input the descriptor 3, and becomes the server.
-const PASS_ON: &str = r#"
+pub(crate) const PASS_ON: &str = r#"
 import os, sys
 os.dup2(0, 3, inheritable=True)
 os.dup2(os.open('/dev/null', os.O_RDONLY), 0)

@@ -1,9 +1,10 @@
-//! A server whose clock jumps while it runs. libfaketime changes the server's clock; the file system keeps the right
-//! time.
+//! Servers whose clocks are wrong: one that jumps while the server runs, and two that differ. libfaketime changes a
+//! server's clock; the file system keeps the right time, unless a test sets the time of a file.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
@@ -106,4 +107,46 @@ fn no_message_is_missed_when_the_servers_clock_jumps() {
     through_all_times(&mail.maildrop("maildir"), "maildir", &server, &clock, |number| format!("new/{number}.M.h"));
     let years = years(&server);
     assert!(years.len() > 8, "the server's clock did not jump: {years:?}");
+}
+
+/// Two servers serve one maildrop, as those of two hosts do. What is delivered has the time of either host, as on file
+/// systems that take it from the host that writes.
+fn two_hosts(mail: &MailRoot, user: &str, name: fn(usize) -> String, folder: &str) {
+    let clocks = [Clock::new(), Clock::new()];
+    clocks[1].set("+5s");
+    let servers = clocks.each_ref().map(|clock| {
+        clock.apply_to(Server::builder().mail(mail).user("flat", "flat").user("maildir", "maildir")).start()
+    });
+    let maildrop = mail.maildrop(user);
+    let mut messages: Vec<(String, Option<String>)> = Vec::new();
+    for turn in 0..16 {
+        let text = format!("{turn}\r\n");
+        maildrop.put(&name(turn), &text);
+        messages.push((text, None));
+        let host = turn / 2 % 2;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + [0, 5][host];
+        maildrop.set_modified(&name(turn), now);
+        maildrop.set_modified_directory(folder, now);
+        for server in [&servers[turn % 2], &servers[1 - turn % 2]] {
+            let mut session = server.pop3();
+            session.login(user, user);
+            let unique_ids = check(&mut session, &messages);
+            for ((_, known), unique_id) in messages.iter_mut().zip(unique_ids) {
+                *known = Some(unique_id);
+            }
+            if turn % 4 == 3 {
+                session.call("DELE 1");
+                messages.remove(0);
+            }
+            session.quit();
+        }
+    }
+    assert_eq!(maildrop.messages().len(), messages.len());
+}
+
+#[test]
+fn two_servers_whose_clocks_are_5_s_apart_see_the_same_messages() {
+    let mail = MailRoot::new();
+    two_hosts(&mail, "flat", |number| format!("{number:02}"), "");
+    two_hosts(&mail, "maildir", |number| format!("new/{number:02}.M.h"), "new");
 }

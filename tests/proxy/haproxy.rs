@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::guard::connect_from;
 use crate::harness::{Builder, Certificate, ChildGuard, Client, PASSWORD, Server, USER, bounded_output, eventually};
 use crate::metrics::free_port;
+use crate::systemd::PASS_ON;
 
 /// The host of the clients' addresses, 127.0.0.5.
 const CLIENT: u8 = 5;
@@ -214,6 +215,37 @@ fn draining_takes_a_server_out_and_loses_no_session() {
     admin.send("d= 0");
     admin.expect("+");
     haproxy.wait_until(&["mail1 UP L7OK", "mail2 UP L7OK"]);
+}
+
+#[test]
+fn a_restart_with_the_socket_of_systemd_loses_no_connection() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = || server().stdin(&socket).launched_by(["python3", "-c", PASS_ON]).start();
+    let mut server = start();
+    let listening = socket.local_addr().unwrap();
+    let configuration = Configuration::shipped("pass-through.cfg")
+        .without("frontend pop3s")
+        .without("backend pop3s")
+        .with("timeout check 3s", "timeout check 1h") // the server may take long to start on a slow machine
+        .with_servers(110, &[listening]);
+    let haproxy = HaProxy::start(configuration, 110);
+    haproxy.wait_until(&["mail1 UP L7OK"]);
+    for _ in 0..3 {
+        let mut client = haproxy.client();
+        client.login(USER, PASSWORD);
+        client.quit();
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.wait().success());
+        // Nobody accepts these connections before the next server does.
+        let clients: Vec<_> = (0..5).map(|_| connect_from(CLIENT, haproxy.address)).collect();
+        server = start();
+        for mut client in clients {
+            client.ok();
+            client.login(USER, PASSWORD);
+            client.quit();
+        }
+        assert_eq!(haproxy.states()[0].split(' ').nth(1), Some("UP"));
+    }
 }
 
 #[test]
