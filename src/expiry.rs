@@ -1,4 +1,4 @@
-//! Removes messages that have expired (`--expire-read`, `--expire-all`), and for good those that sessions have deleted and
+//! Removes messages that have expired (`--expire-read`, `--expire-all`, or an account's own rules), and for good those that sessions have deleted and
 //! that were kept long enough (`--deletes trash`): every hour, and when an admin asks for it.
 //!
 //! A thread of its own does so, one maildrop after the other, as blocking disks must not keep a session waiting. It locks
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::process::getuid;
 
 use crate::acting;
-use crate::auth::UserName;
+use crate::auth::{Login, UserName};
 use crate::events::{Client, Reason, Service, What};
-use crate::maildrop::{self, Deletes, Expired, Holder, Location, Lock, LockError, Maildrop, Terms};
+use crate::maildrop::{self, Deletes, Expired, Expiry, Holder, Location, Lock, LockError, Maildrop, Terms};
 use crate::net::Origin;
 use crate::shared::Shared;
 
@@ -71,7 +71,7 @@ pub fn start(shared: Arc<Shared>) -> io::Result<()> {
 pub fn sweep(shared: &Shared, is_dry_run: bool) -> Vec<Found> {
     let settings = shared.settings();
     let keeps_deleted = matches!(settings.mail_root.deletes(), Deletes::Trash(_));
-    if settings.mail_root.expiry().is_off() && !keeps_deleted {
+    if settings.mail_root.expiry().is_off() && !keeps_deleted && shared.users.own_expiries().is_empty() {
         return Vec::new();
     }
     drop(settings);
@@ -79,7 +79,12 @@ pub fn sweep(shared: &Shared, is_dry_run: bool) -> Vec<Found> {
     let _only = shared.sweeping.lock();
     let users = shared.users.names().into_iter().filter_map(|name| name.parse::<UserName>().ok());
     let goes_on = |_: &UserName| !shared.connections.is_closing() && acting::has_own_ids();
-    let look = |user| if is_dry_run { count(shared, user) } else { remove(shared, user) };
+    let look = |user: UserName| {
+        // Without the account, its own rules and the place of its mail are not known.
+        let Some(mailbox) = shared.users.known_mailbox(&user) else { return unknown(&user) };
+        let login = Login { user, mailbox };
+        if is_dry_run { count(shared, &login) } else { remove(shared, &login) }
+    };
     users.take_while(goes_on).map(look).filter(|found| found.messages > 0 || found.outcome != Outcome::Done).collect()
 }
 
@@ -96,32 +101,47 @@ fn failed(user: &UserName, reason: &Reason) -> Outcome {
     Outcome::Failed
 }
 
-fn count(shared: &Shared, user: UserName) -> Found {
+fn unknown(user: &UserName) -> Found {
+    let outcome = failed(user, &Reason::Unavailable);
+    Found { user: user.to_string(), messages: 0, octets: 0, outcome }
+}
+
+/// The rules for this user's messages.
+fn rules(shared: &Shared, login: &Login) -> Expiry {
+    shared.settings().mail_root.expiry().with(login.mailbox.expiry)
+}
+
+fn count(shared: &Shared, login: &Login) -> Found {
+    let user = &login.user;
     let look = || {
-        let (_acting, location) = shared.act_for(user.clone())?;
+        if rules(shared, login).is_off() {
+            return Ok(Expired::default());
+        }
+        let (_acting, location) = shared.act_for_login(login)?;
         Ok(Maildrop::open_without_lock(location.clone())?.count_expired(&location))
     };
     let (Expired { messages, octets, .. }, outcome) = match look().map_err(Reason::Maildrop) {
         Ok(expired) if expired.messages == 0 => (expired, Outcome::Done),
         Ok(expired) => (expired, Outcome::Due),
-        Err(reason) => (Expired::default(), failed(&user, &reason)),
+        Err(reason) => (Expired::default(), failed(user, &reason)),
     };
     Found { user: user.to_string(), messages, octets, outcome }
 }
 
-fn remove(shared: &Shared, user: UserName) -> Found {
-    let client = itself(&user);
+fn remove(shared: &Shared, login: &Login) -> Found {
+    let user = &login.user;
+    let client = itself(user);
     let mut found = Found { user: user.to_string(), messages: 0, octets: 0, outcome: Outcome::Done };
     let mut failures = 0;
-    if let Err(reason) = purge(shared, &client, user.clone()) {
+    if let Err(reason) = purge(shared, &client, login) {
         found.outcome = match reason {
             Reason::InUse(_) | Reason::InUseElsewhere(_) => Outcome::Busy,
-            reason => failed(&user, &reason),
+            reason => failed(user, &reason),
         };
         return found;
     }
-    while !shared.settings().mail_root.expiry().is_off() {
-        match remove_some(shared, &client, user.clone()) {
+    while !rules(shared, login).is_off() {
+        match remove_some(shared, &client, login) {
             Ok((expired, failed)) => {
                 found.messages += expired.messages - failed.min(expired.messages);
                 found.octets += if failed == 0 { expired.octets } else { 0 };
@@ -138,7 +158,7 @@ fn remove(shared: &Shared, user: UserName) -> Found {
                 break;
             }
             Err(reason) => {
-                found.outcome = failed(&user, &reason);
+                found.outcome = failed(user, &reason);
                 break;
             }
         }
@@ -156,11 +176,11 @@ fn lock(shared: &Shared, client: &Client, location: &Location) -> Result<Lock, R
 }
 
 /// Removes for good what sessions have deleted long ago.
-fn purge(shared: &Shared, client: &Client, user: UserName) -> Result<(), Reason> {
+fn purge(shared: &Shared, client: &Client, login: &Login) -> Result<(), Reason> {
     let Deletes::Trash(days) = shared.settings().mail_root.deletes() else { return Ok(()) };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let before = now.saturating_sub(u64::from(days) * 86_400);
-    let (_acting, location) = shared.act_for(user).map_err(Reason::Maildrop)?;
+    let (_acting, location) = shared.act_for_login(login).map_err(Reason::Maildrop)?;
     let all = maildrop::deletions(&location.behind_links().map_err(Reason::Maildrop)?).map_err(Reason::Maildrop)?;
     if all.iter().all(|kept| kept.batch.time >= before) {
         return Ok(());
@@ -172,8 +192,8 @@ fn purge(shared: &Shared, client: &Client, user: UserName) -> Result<(), Reason>
 }
 
 /// Removes [`AT_ONCE`] messages at most. Returns them, and how many could not be removed.
-fn remove_some(shared: &Shared, client: &Client, user: UserName) -> Result<(Expired, u64), Reason> {
-    let (_acting, location) = shared.act_for(user).map_err(Reason::Maildrop)?;
+fn remove_some(shared: &Shared, client: &Client, login: &Login) -> Result<(Expired, u64), Reason> {
+    let (_acting, location) = shared.act_for_login(login).map_err(Reason::Maildrop)?;
     let lock = lock(shared, client, &location)?;
     let mut maildrop = lock.open().map_err(Reason::Maildrop)?;
     let expired = maildrop.mark_expired(lock.location(), AT_ONCE);

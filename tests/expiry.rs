@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Client, MailRoot, PASSWORD, Server, USER};
+use crate::harness::{Client, MailRoot, PASSWORD, Server, USER, eventually};
 
 const DAY: u64 = 86_400;
 
@@ -192,4 +192,89 @@ fn more_messages_than_are_removed_at_once_expire_in_one_run() {
     let server = mail.start(&["--expire-all", "0"]);
     assert_eq!(expire(&mut server.admin()), [format!("{USER} 2500 30000 done")]);
     assert!(ids(&server).is_empty());
+}
+
+/// A users file with these fields of accounts.
+fn users_file(directory: &Path, accounts: &[(&str, &str)]) -> PathBuf {
+    let path = directory.join("users");
+    let line = |(name, fields): &(&str, &str)| format!("{name}:{{PLAIN}}secret::::::{fields}\n");
+    fs::write(&path, accounts.iter().map(line).collect::<String>()).unwrap();
+    path
+}
+
+/// The line of CAPA before login, and after login as this user.
+fn announced(server: &Server, user: &str) -> [String; 2] {
+    let mut client = server.pop3();
+    let line =
+        |client: &mut Client| client.listing("CAPA").into_iter().find(|line| line.starts_with("EXPIRE")).unwrap();
+    let before = line(&mut client);
+    client.login(user, "secret");
+    let after = line(&mut client);
+    client.quit();
+    [before, after]
+}
+
+fn retrieve(server: &Server, user: &str) {
+    server.mail().maildrop(user).put("1", "Subject: a\r\n\r\nbody\r\n");
+    let mut client = server.pop3();
+    client.login(user, "secret");
+    client.fetch("RETR 1");
+    client.quit();
+}
+
+/// RFC 2449 section 6.7: before login the fewest days of all users are announced, and after it those of the user.
+#[test]
+fn an_account_may_have_its_own_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let accounts = [
+        ("ana", "userdb_expire_read=0"),
+        ("bob", "x=y userdb_expire_read=never userdb_expire_all=never"),
+        ("cat", "x=y"),
+    ];
+    let server =
+        Server::builder().users_file(&users_file(directory.path(), &accounts)).flags(["--expire-read", "30"]).start();
+    for (name, after) in [("ana", "EXPIRE 0"), ("bob", "EXPIRE NEVER"), ("cat", "EXPIRE 30")] {
+        retrieve(&server, name);
+        assert_eq!(announced(&server, name), ["EXPIRE 0 USER", after]);
+    }
+    let ages = |name| server.mail().path().join(name).join(".pop3d-ages").exists();
+    assert_eq!(["ana", "bob", "cat"].map(ages), [true, false, true], "of bob nothing needs to be known");
+    let mut admin = server.admin();
+    assert_eq!(admin.values("ex?"), ["ana 1 20 due"]);
+    assert_eq!(expire(&mut admin), ["ana 1 20 done"]);
+    assert_eq!(["ana", "bob", "cat"].map(|name| server.mail().maildrop(name).messages().len()), [0, 1, 1]);
+}
+
+#[test]
+fn rules_of_accounts_are_in_force_without_any_for_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let accounts = |read| [("ana", read), ("bob", "")];
+    let path = users_file(directory.path(), &accounts("userdb_expire_read=0"));
+    let server = Server::builder().users_file(&path).start();
+    retrieve(&server, "ana");
+    retrieve(&server, "bob");
+    assert_eq!(announced(&server, "bob"), ["EXPIRE 0 USER", "EXPIRE NEVER"]);
+    assert_eq!(server.admin().values("ex?"), ["ana 1 20 due"]);
+    // The file is read again, and what it says now counts.
+    users_file(directory.path(), &accounts("userdb_expire_all=3660"));
+    eventually("the new rule is announced", || announced(&server, "ana") == ["EXPIRE 3660 USER", "EXPIRE 3660"]);
+    assert!(expire(&mut server.admin()).is_empty());
+    users_file(directory.path(), &accounts("userdb_expire_all=never"));
+    eventually("no rule is announced", || announced(&server, "ana") == ["EXPIRE NEVER", "EXPIRE NEVER"]);
+    assert_eq!(server.mail().maildrop("ana").messages().len(), 1);
+}
+
+/// A mistake in the file must not remove mail.
+#[test]
+fn a_wrong_number_of_days_keeps_the_user_out_and_the_mail_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = users_file(directory.path(), &[("ana", "userdb_expire_all=3d"), ("bob", "")]);
+    let server = Server::builder().users_file(&path).flags(["--expire-all", "0"]).start();
+    server.mail().maildrop("ana").put("1", "Subject: a\r\n\r\nbody\r\n");
+    server.expect_log("ERROR", "line 1: userdb_expire_all has to be 0 to 3660 days, or never; the user is kept out");
+    assert!(expire(&mut server.admin()).is_empty());
+    let mut client = server.pop3();
+    client.call("USER ana");
+    client.refused("PASS secret");
+    assert_eq!(server.mail().maildrop("ana").messages(), ["1"]);
 }

@@ -1,12 +1,14 @@
 //! What an account source is: a place that knows accounts, such as the users file.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::name::UserName;
 use super::outcome::Unchanged;
+use super::own_expiry::OwnExpiry;
 use super::permits::Busy;
 use super::text::{Account, Mailbox};
 use super::verifier::Verifier;
@@ -139,6 +141,8 @@ pub(super) struct Totals {
     pub(super) some_without_scram: bool,
     /// The iterations of the first stored SCRAM keys, if there are any.
     pub(super) scram_iterations: Option<u32>,
+    /// The rules for mail that expires that accounts have of their own.
+    pub(super) expiries: BTreeSet<OwnExpiry>,
 }
 
 impl Totals {
@@ -152,6 +156,7 @@ impl Totals {
             some_unreadable: self.some_unreadable || others.some_unreadable,
             some_without_scram: self.some_without_scram || others.some_without_scram,
             scram_iterations: self.scram_iterations.or(others.scram_iterations),
+            expiries: self.expiries.into_iter().chain(others.expiries).collect(),
         }
     }
 }

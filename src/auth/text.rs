@@ -5,8 +5,8 @@
 //! password may be missing; of these, the ids, the home directory and some extra fields are used. Lines that begin with `#`
 //! are comments.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::hidden::Hidden;
 use super::location::MailLocation;
 use super::name::{InvalidName, UserName};
+use super::own_expiry::OwnExpiry;
 use super::secret::{BadSecret, Secret};
 use super::source::Totals;
 
@@ -39,6 +40,8 @@ pub struct Mailbox {
     pub gid: Option<String>,
     /// The location that the field `userdb_mail` gives.
     pub location: Option<MailLocation>,
+    /// For how long the account's messages are kept.
+    pub expiry: OwnExpiry,
 }
 
 /// The accounts of a users file.
@@ -57,6 +60,8 @@ pub(super) struct Accounts {
     pub(super) weak: usize,
     /// The iterations of the first stored SCRAM keys, if there are any.
     pub(super) scram_iterations: Option<u32>,
+    /// The rules for mail that expires that accounts have of their own.
+    pub(super) expiries: BTreeSet<OwnExpiry>,
     /// True if the file begins with a byte order mark, which some editors write.
     pub(super) has_mark: bool,
     /// What is wrong with lines, and their numbers, which count from 1.
@@ -76,6 +81,8 @@ pub(super) enum Fault {
     /// The line has an extra field of Dovecot's that restricts logins. This server does not support the field, so it must
     /// not let the user in.
     Restricted(&'static str),
+    /// This field says for how long messages are kept, and its value is wrong.
+    Expiry(&'static str),
     /// The user can log in, but the location of the mail is not supported.
     Location(String),
 }
@@ -88,6 +95,9 @@ impl fmt::Display for Fault {
             Self::Secret(error) => write!(f, "{error}"),
             Self::Twice => f.write_str("an earlier line has the same user"),
             Self::Restricted(field) => write!(f, "{field} is not supported, so the user is kept out"),
+            Self::Expiry(field) => {
+                write!(f, "{field} has to be 0 to {} days, or never; the user is kept out", OwnExpiry::MOST_DAYS)
+            }
             Self::Location(why) => write!(f, "{why}; the user's logins fail"),
         }
     }
@@ -135,7 +145,9 @@ impl Accounts {
         self.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
         self.weak = secrets().filter(|secret| secret.is_weak()).count();
         self.costliest = self.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
-        Self { some_readable, some_unreadable, some_without_scram, ..self }
+        let expiries = self.by_name.values().map(|account| account.mailbox.expiry);
+        let expiries = expiries.filter(|own| *own != OwnExpiry::default()).collect();
+        Self { some_readable, some_unreadable, some_without_scram, expiries, ..self }
     }
 
     /// What is true of all accounts together.
@@ -147,6 +159,7 @@ impl Accounts {
             some_unreadable: self.some_unreadable,
             some_without_scram: self.some_without_scram,
             scram_iterations: self.scram_iterations,
+            expiries: self.expiries.clone(),
         }
     }
 
@@ -172,7 +185,7 @@ impl Accounts {
         };
         let [uid, gid] = [given(0), given(0)].map(|id| Some(String::from_utf8_lossy(&id?).into_owned()));
         let home = given(1).map(|home| path(&home));
-        let mut mailbox = Mailbox { home, uid, gid, location: None };
+        let mut mailbox = Mailbox { home, uid, gid, ..Mailbox::default() };
         let mut extras = Vec::new();
         for extra in fields.skip(1) {
             if let Some(restriction) = restriction(extra) {
@@ -181,7 +194,9 @@ impl Accounts {
             extras.extend_from_slice(b":");
             extras.extend_from_slice(extra);
         }
-        mailbox.location = mail_location(&extras).and_then(|text| MailLocation::read(text, mailbox.home.as_deref()));
+        mailbox.expiry = OwnExpiry::read(|name| extra_field(&extras, name)).map_err(Fault::Expiry)?;
+        mailbox.location =
+            extra_field(&extras, "userdb_mail").and_then(|text| MailLocation::read(text, mailbox.home.as_deref()));
         let unsupported = mailbox.location.as_ref().and_then(MailLocation::unsupported);
         entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox: Arc::new(mailbox) }));
         Ok(unsupported.map(Fault::Location))
@@ -202,10 +217,12 @@ fn path(octets: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(octets))
 }
 
-/// The value of the field `userdb_mail` in an account's extra fields.
-fn mail_location(extras: &[u8]) -> Option<&[u8]> {
+/// The value of the field with this name in an account's extra fields.
+fn extra_field<'e>(extras: &'e [u8], name: &str) -> Option<&'e [u8]> {
     let mut fields = extras.split(|&octet| octet == b' ' || octet == b'\t');
-    fields.find_map(|field| field.strip_prefix(b":").unwrap_or(field).strip_prefix(b"userdb_mail="))
+    let value =
+        |field: &'e [u8]| field.strip_prefix(b":").unwrap_or(field).strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    fields.find_map(value)
 }
 
 fn restriction(extra: &[u8]) -> Option<&'static str> {

@@ -1,5 +1,6 @@
 //! All accounts, and how their users log in.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,6 +14,7 @@ use super::hidden::Hidden;
 use super::name::UserName;
 use super::name_rules::NameRules;
 use super::outcome::{Denied, Unchanged, Wrong};
+use super::own_expiry::OwnExpiry;
 use super::scram::{self, ScramKeys, hmac};
 use super::secret::Secret;
 use super::source::{Answer, Attempt, Found, Login, Totals};
@@ -141,7 +143,19 @@ impl Users {
     /// Returns where a user's mail is. This is for users who have not logged in; after a login, the [`Login`] says it.
     #[must_use]
     pub fn mailbox(&self, user: &UserName) -> Arc<Mailbox> {
-        self.sources.look_up(user).account().map(|account| Arc::clone(&account.mailbox)).unwrap_or_default()
+        self.known_mailbox(user).unwrap_or_default()
+    }
+
+    /// Returns the same only if the account is known at present.
+    #[must_use]
+    pub fn known_mailbox(&self, user: &UserName) -> Option<Arc<Mailbox>> {
+        self.sources.look_up(user).account().map(|account| Arc::clone(&account.mailbox))
+    }
+
+    /// Returns the rules for mail that expires that accounts have of their own, each once.
+    #[must_use]
+    pub fn own_expiries(&self) -> BTreeSet<OwnExpiry> {
+        self.sources.totals().expiries
     }
 
     /// Returns the user whom a client would mean by this name; `None` if the name cannot be a user's. There may be no such

@@ -1,9 +1,9 @@
 //! Flags for mail that expires.
 
+use crate::auth::OwnExpiry;
 use crate::maildrop::Expiry;
 
-/// The most days: ten years.
-const MOST_DAYS: i64 = 3660;
+const MOST_DAYS: i64 = OwnExpiry::MOST_DAYS as i64;
 
 /// The flags for mail that expires.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::ages::{self, Ages};
 use super::message::Folder;
 use super::{Location, Maildrop, Message, MessageNumber};
+use crate::auth::{KeptFor, OwnExpiry};
 
 const DAY: u64 = 86_400;
 
@@ -22,6 +23,28 @@ impl Expiry {
     #[must_use]
     pub fn is_off(self) -> bool {
         self == Self::default()
+    }
+
+    /// The rules for an account that has some of its own.
+    #[must_use]
+    pub fn with(self, own: OwnExpiry) -> Self {
+        let days = |own: Option<KeptFor>, of_all: Option<u32>| match own {
+            None => of_all,
+            Some(KeptFor::Days(days)) => Some(days),
+            Some(KeptFor::Ever) => None,
+        };
+        Self { read: days(own.read, self.read), all: days(own.all, self.all) }
+    }
+
+    /// What CAPA announces before login (RFC 2449 section 6.7): the fewest days for which the messages of any account are kept,
+    /// if any message ever expires, and whether that differs between accounts. `own` are the rules that accounts have of their
+    /// own.
+    #[must_use]
+    pub fn announced(self, own: impl IntoIterator<Item = OwnExpiry>) -> (Option<u32>, bool) {
+        let mut all = own.into_iter().map(|own| self.with(own).shortest()).collect::<Vec<_>>();
+        all.push(self.shortest());
+        let differs = all.windows(2).any(|two| two[0] != two[1]);
+        (all.into_iter().flatten().min(), differs)
     }
 
     /// The days for which every message is kept, if any message ever expires.
@@ -55,7 +78,7 @@ impl Maildrop {
     }
 
     fn find_expired(&mut self, location: &Location, most: usize, is_kept: bool) -> Expired {
-        let expiry = location.root().layouts().expiry();
+        let expiry = location.expiry();
         let Some((now, folder)) = ages::now().zip(self.folder()).filter(|_| !expiry.is_off()) else {
             return Expired::default();
         };
@@ -102,4 +125,35 @@ fn arrival(message: &Message) -> Option<u64> {
     let identity = message.content.identity;
     let nanoseconds = (message.path.folder != Folder::Mbox).then_some(identity.modified.max(identity.changed))?;
     u64::try_from(nanoseconds / 1_000_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(read: Option<KeptFor>, all: Option<KeptFor>) -> OwnExpiry {
+        OwnExpiry { read, all }
+    }
+
+    #[test]
+    fn an_accounts_own_rule_counts() {
+        let rule = Expiry { read: Some(30), all: None };
+        let (days, ever) = (|days| Some(KeptFor::Days(days)), Some(KeptFor::Ever));
+        assert_eq!(rule.with(own(None, None)), rule);
+        assert_eq!(rule.with(own(None, days(90))), Expiry { read: Some(30), all: Some(90) });
+        assert_eq!(rule.with(own(days(0), ever)), Expiry { read: Some(0), all: None });
+        assert!(rule.with(own(ever, None)).is_off());
+    }
+
+    #[test]
+    fn before_login_the_fewest_days_are_announced() {
+        let (days, ever) = (|days| Some(KeptFor::Days(days)), Some(KeptFor::Ever));
+        let (off, month) = (Expiry::default(), Expiry { read: Some(30), all: Some(90) });
+        assert_eq!((off.announced([]), month.announced([])), ((None, false), (Some(30), false)));
+        assert_eq!(off.announced([own(ever, None)]), (None, false));
+        assert_eq!(off.announced([own(days(7), None), own(None, days(5))]), (Some(5), true));
+        assert_eq!(month.announced([own(days(60), None)]), (Some(30), true));
+        assert_eq!(month.announced([own(None, days(60))]), (Some(30), false));
+        assert_eq!(month.announced([own(ever, ever)]), (Some(30), true));
+    }
 }

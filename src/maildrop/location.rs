@@ -7,10 +7,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::directory::Directory;
+use super::expiry::Expiry;
 use super::is_missing;
 use super::message::{FilePath, Folder};
 use super::root::{Root, RootId};
-use crate::auth::{MailFormat, UserName};
+use crate::auth::{MailFormat, OwnExpiry, UserName};
 
 /// What distinguishes a maildrop from others: the directory beneath which it is opened, and its path there.
 pub(super) type Key = (RootId, Vec<u8>);
@@ -29,18 +30,26 @@ struct Parts {
     is_folder: bool,
     /// The format that the users file names, which then counts instead of the operator's choice for all maildrops.
     format: Option<MailFormat>,
+    /// For how long the account's messages are kept, where that differs from the rule for all.
+    expiry: OwnExpiry,
 }
 
 impl Location {
-    pub(super) fn new(root: Arc<Root>, path: Vec<u8>, user: UserName, format: Option<MailFormat>) -> Self {
-        Self(Arc::new(Parts { root, path, user, is_folder: false, format }))
+    pub(super) fn new(
+        root: Arc<Root>,
+        path: Vec<u8>,
+        user: UserName,
+        format: Option<MailFormat>,
+        expiry: OwnExpiry,
+    ) -> Self {
+        Self(Arc::new(Parts { root, path, user, is_folder: false, format, expiry }))
     }
 
     /// The location of a folder of this Maildir (Maildir++).
     pub(super) fn maildir_folder(&self, name: &str) -> Self {
         let path = [self.path(), b"/.", name.as_bytes()].concat();
         let (root, user) = (Arc::clone(&self.0.root), self.user().clone());
-        Self(Arc::new(Parts { root, path, user, is_folder: true, format: self.0.format }))
+        Self(Arc::new(Parts { root, path, user, is_folder: true, format: self.0.format, expiry: self.0.expiry }))
     }
 
     /// Returns true if it is a folder of a Maildir.
@@ -66,6 +75,12 @@ impl Location {
         self.0.format
     }
 
+    /// After how many days the messages here expire.
+    #[must_use]
+    pub fn expiry(&self) -> Expiry {
+        self.root().layouts().expiry().with(self.0.expiry)
+    }
+
     /// The user whose maildrop it is.
     #[must_use]
     pub fn user(&self) -> &UserName {
@@ -80,7 +95,8 @@ impl Location {
         let path = self.path();
         let end = memchr::memchr(b'/', path).unwrap_or(path.len());
         let (root, name) = self.root().follow(&path[..end])?;
-        Ok(Self::new(Arc::new(root), [&name, &path[end..]].concat(), self.user().clone(), self.0.format))
+        let path = [&name, &path[end..]].concat();
+        Ok(Self::new(Arc::new(root), path, self.user().clone(), self.0.format, self.0.expiry))
     }
 
     /// The same maildrop, behind a link if the operator has made one there. A session's lock has this location already.

@@ -28,8 +28,7 @@ impl Maildrop {
 
     /// Returns true if it is to be written down when messages were first retrieved.
     fn writes_read(&self) -> bool {
-        let layouts = self.location.root().layouts();
-        layouts.notes_retrieved() || layouts.expiry().read.is_some()
+        self.location.root().layouts().notes_retrieved() || self.location.expiry().read.is_some()
     }
 
     /// Writes down that messages were retrieved.

@@ -144,7 +144,7 @@ impl MailRoot {
             (None, Some(directory)) => (self.current(directory)?, self.template.expand(user.as_str())?),
             (None, None) => below_own(&self.template)?,
         };
-        Ok(Location::new(root, path, user, format))
+        Ok(Location::new(root, path, user, format, mailbox.expiry))
     }
 
     /// The directory that the path names now. It may have been replaced since it was last opened, for example by a

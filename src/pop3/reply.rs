@@ -43,8 +43,10 @@ pub(super) struct Offer {
     pub(super) top: bool,
     /// The mechanisms of AUTH.
     pub(super) mechanisms: Vec<Mechanism>,
-    /// For how many days messages are kept (RFC 2449 section 6.7); `None` for ever.
+    /// For how many days messages are kept at least (RFC 2449 section 6.7); `None` for ever.
     pub(super) expire: Option<u32>,
+    /// True if that differs between users, and none has logged in.
+    pub(super) expire_by_user: bool,
 }
 
 /// Appends the answer to CAPA.
@@ -62,8 +64,9 @@ pub(super) fn capabilities(out: &mut Vec<u8>, offer: &Offer) {
         }
     }
     // Writing to a vector cannot fail.
+    let by_user = if offer.expire_by_user { " USER" } else { "" };
     let _ = match offer.expire {
-        Some(days) => write!(out, "EXPIRE {days}\r\n"),
+        Some(days) => write!(out, "EXPIRE {days}{by_user}\r\n"),
         None => write!(out, "EXPIRE NEVER\r\n"),
     };
     if !offer.mechanisms.is_empty() {

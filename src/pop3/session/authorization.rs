@@ -66,7 +66,7 @@ impl<L: Link> Session<'_, L> {
                 Tls::Active => self.err(Refusal::TlsActive),
                 Tls::Absent => self.err(Refusal::NoTls),
             },
-            Ok(Command::Capa) => self.capabilities(self.output.link.tls() == Tls::Ready),
+            Ok(Command::Capa) => self.capabilities(self.output.link.tls() == Tls::Ready, None),
             Ok(Command::Quit) => {
                 self.ok("bye");
                 return self.quit();

@@ -31,7 +31,7 @@ use crate::connections::EndedBy;
 use crate::events::{Client, Counts, What};
 use crate::faults::Kind;
 use crate::guard::{Admission, PreLoginLimits};
-use crate::maildrop::{Lock, Maildrop};
+use crate::maildrop::{Expiry, Lock, Maildrop};
 use crate::shared::{LOGIN_LIMIT, Shared};
 use crate::transform::Transform;
 use crate::wire::{Foreign, Line, Lines, Link, Output, is_timeout};
@@ -205,12 +205,16 @@ impl<L: Link> Session<'_, L> {
         Err(End::Quit)
     }
 
-    /// Answers CAPA.
-    fn capabilities(&mut self, stls: bool) {
+    /// Answers CAPA. `expiry` is the rule for the user who has logged in, if one has.
+    fn capabilities(&mut self, stls: bool, expiry: Option<Expiry>) {
         log::trace!("{} +OK capabilities", self.client);
-        let expire = self.shared.settings().mail_root.expiry().shortest();
+        let (expire, expire_by_user) = match expiry {
+            Some(expiry) => (expiry.shortest(), false),
+            None => self.shared.settings().mail_root.expiry().announced(self.shared.users.own_expiries()),
+        };
         let (uidl, top) = (!self.is_faulty(Kind::NoUidl), !self.is_faulty(Kind::NoTop));
-        let offer = Offer { user: self.takes_passwords(), stls, uidl, top, mechanisms: self.mechanisms(), expire };
+        let (user, mechanisms) = (self.takes_passwords(), self.mechanisms());
+        let offer = Offer { user, stls, uidl, top, mechanisms, expire, expire_by_user };
         reply::capabilities(self.output.pending(), &offer);
     }
 

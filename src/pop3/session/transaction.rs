@@ -74,7 +74,7 @@ impl<L: Link> Session<'_, L> {
                 self.ok("no message is marked as deleted");
             }
             Ok(Command::Noop) => self.ok("still here"),
-            Ok(Command::Capa) => self.capabilities(false),
+            Ok(Command::Capa) => self.capabilities(false, Some(state.lock.location().expiry())),
             Ok(Command::User(_) | Command::Pass(_) | Command::Apop { .. } | Command::Auth(_) | Command::Stls) => {
                 self.err(Refusal::LoggedIn)
             }
