@@ -138,6 +138,7 @@ fn serve(
     // Threads keep the rights of the thread that starts them, so none is started before this.
     confinement.enforce()?;
     log.start_writing().map_err(no_thread)?;
+    server.check_accounts()?;
 
     let (ask, requests) = crossbeam_channel::unbounded();
     let listen = move || {

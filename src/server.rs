@@ -72,7 +72,7 @@ impl Server {
     /// If a port cannot be bound or the state directory cannot be written.
     pub fn bind(mut config: Config) -> io::Result<Self> {
         let listeners = Listeners::bind(&config.ports, &config.settings)?;
-        if config.users.names().is_empty() {
+        if config.users.is_empty() {
             log::warn!("there are no users, so nobody can log in: see --user, --users, or add some by PEEP");
         }
         if config.settings.certificates.is_none()
@@ -106,6 +106,15 @@ impl Server {
         let fetches = state.clone().map(|directory| fetches::Kept::open(directory, &shared.events.fetches));
         let records = Records { kept, fetches, log };
         Ok(Self { shared: Arc::new(shared), listeners, records, state, exporter })
+    }
+
+    /// Asks the sources of accounts that are elsewhere whether they can be used. To be called once the server has its final
+    /// rights, because this may start threads.
+    ///
+    /// # Errors
+    /// What is wrong with a source that could never answer by its settings.
+    pub fn check_accounts(&self) -> Result<(), String> {
+        self.shared.users.check_sources()
     }
 
     /// The protocol and address of each listening socket, as lines for people to read.

@@ -32,6 +32,12 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Trusts the certificates in this file, or else the system's authorities.
+    #[must_use]
+    pub fn of(ca: Option<PathBuf>) -> Self {
+        Self { ca, insecure: false }
+    }
+
     /// Makes the configuration of a TLS client with the ciphers of `provider`.
     ///
     /// # Errors

@@ -101,6 +101,8 @@ mod several_servers;
 mod shared_maildrops;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
+// Accounts in databases.
+mod sql;
 // The state directory.
 mod state;
 // Sockets from systemd and notifications for it.

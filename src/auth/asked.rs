@@ -42,6 +42,10 @@ impl Source for Asked {
         self.source.name()
     }
 
+    fn check(&self) -> Result<Vec<String>, String> {
+        self.source.check()
+    }
+
     fn find(&self, user: &UserName) -> Found {
         self.permits.run(|| self.source.find(user)).unwrap_or(Found::Unavailable)
     }

@@ -46,6 +46,15 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// What the log and the admin call it: its kind, and which one of that kind it is.
     fn name(&self) -> Cow<'_, str>;
 
+    /// Asks a source that is elsewhere whether it can be used, once the server has its final rights. Returns what the log
+    /// shall tell, such as that it cannot be asked at present.
+    ///
+    /// # Errors
+    /// What is wrong, if it could never answer by its settings.
+    fn check(&self) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+
     /// Looks an account up, with its stored secret. APOP and SCRAM need it, and so does the server to find the maildrop of
     /// a user who has not logged in.
     fn find(&self, user: &UserName) -> Found;

@@ -16,6 +16,7 @@ use super::outcome::{Unchanged, Wrong};
 use super::own::Own;
 use super::permits::Busy;
 use super::source::{Answer, Attempt, Found, Source, Totals};
+use super::sql::{Sql, SqlSettings};
 use super::text::Account;
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
@@ -38,9 +39,16 @@ impl From<UsersFile> for AccountSource {
 
 impl AccountSource {
     /// A source that is another program or another machine. It is asked by these rules.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the configuration cannot declare such sources yet"))]
     pub(super) fn asked(source: impl Source + 'static, rules: AskRules) -> Self {
         Self { source: Asked::new(source, rules), file: None, text: Hidden(String::new()) }
+    }
+
+    /// A database of accounts, which is asked by these rules.
+    ///
+    /// # Errors
+    /// What is wrong in the settings. The database is not asked yet.
+    pub fn sql(settings: SqlSettings, rules: AskRules) -> Result<Self, String> {
+        Ok(Self::asked(Sql::new(settings, &rules)?, rules))
     }
 
     /// Notes the text in the configuration that declares the source. A reload that finds the same text keeps the source.
@@ -49,9 +57,29 @@ impl AccountSource {
         Self { text: Hidden(text.to_owned()), ..self }
     }
 
+    /// Returns true if both are the same source.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+    }
+
     /// Returns true if this text has declared the source.
     pub(super) fn is_declared_by(&self, text: &str) -> bool {
         !text.is_empty() && self.text.0 == text
+    }
+
+    /// Returns true if the source knows all its accounts, as a users file does.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Asks a source that is elsewhere whether it can be used. Returns warnings. This may start threads, so it comes after
+    /// the server has given up its rights.
+    ///
+    /// # Errors
+    /// What is wrong, if it could never answer by its settings.
+    pub fn check(&self) -> Result<Vec<String>, String> {
+        self.source.check()
     }
 
     /// What the log and the admin call the source.

@@ -95,6 +95,29 @@ impl Users {
         self.sources.file(path)
     }
 
+    /// Returns true if it is certain that there is no account.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.sources.totals().some
+    }
+
+    /// Asks all sources that are elsewhere whether they can be used, as [`AccountSource::check`] says, and logs the warnings.
+    ///
+    /// # Errors
+    /// What is wrong with a source that could never answer.
+    pub fn check_sources(&self) -> Result<(), String> {
+        for source in self.sources() {
+            source.check()?.iter().for_each(|warning| log::warn!("accounts: {warning}"));
+        }
+        Ok(())
+    }
+
+    /// Returns true if this source is one of those that the configuration names.
+    #[must_use]
+    pub fn has(&self, source: &AccountSource) -> bool {
+        self.sources.configured().iter().any(|one| one.is(source))
+    }
+
     /// The sources that the configuration names.
     #[must_use]
     pub fn sources(&self) -> Vec<AccountSource> {

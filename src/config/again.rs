@@ -207,7 +207,11 @@ impl Opening<'_> {
     }
 
     fn sources(&mut self) -> Result<Vec<AccountSource>, ConfigError> {
-        self.args.accounts.open(self.running.users).or_else(|error| {
+        let opened = self.args.accounts.open(self.running.users).and_then(|sources| {
+            check_new(&sources, self.running.users)?;
+            Ok(sources)
+        });
+        opened.or_else(|error| {
             self.pass_over(&["users"], error)?;
             let last = &self.configuration.last.accounts;
             self.args.accounts.users_file.clone_from(&last.users_file);
@@ -259,6 +263,15 @@ impl Next {
         }
         *settings = new;
     }
+}
+
+/// Checks the sources that are not in force yet, and logs the warnings.
+fn check_new(sources: &[AccountSource], running: &Users) -> Result<(), ConfigError> {
+    for source in sources.iter().filter(|source| !running.has(source)) {
+        let warnings = source.check().map_err(ConfigError::AccountSource)?;
+        warnings.iter().for_each(|warning| log::warn!("accounts: {warning}"));
+    }
+    Ok(())
 }
 
 fn own_users(args: &Args) -> Vec<(UserName, String)> {

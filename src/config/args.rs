@@ -282,7 +282,13 @@ impl Args {
             state: self.state.state.clone(),
             ports: Service::ALL.iter().filter_map(|service| self.ports().of(*service).map(|at| at.port)).collect(),
             written: accounts.iter().cloned().chain(stats_log).chain(log_file).collect(),
-            read_again: config_file.chain(self.admin.file()).chain(self.tls.files()).chain(accounts).collect(),
+            read_again: config_file
+                .chain(self.admin.file())
+                .chain(self.tls.files())
+                .chain(accounts)
+                .chain(self.accounts.read())
+                .collect(),
+            databases: self.accounts.databases(),
         };
         Ok(self.confinement.confinement(used, self.transform()?.as_ref()))
     }

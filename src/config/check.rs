@@ -33,7 +33,8 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     let mut report = Report { output, log: &LOG, good: true };
     report.line("configuration", args.check().map(|()| args.configured_by()))?;
     report.line("mail directory", mail_directory(args))?;
-    report.line("accounts", accounts(args))?;
+    let sources = args.accounts.open(&Users::default());
+    report.line("accounts", sources.as_ref().map(|sources| accounts(args, sources)))?;
     if args.tls.is_self_signed() {
         report.line("certificate", Ok::<_, String>("the server creates it".to_owned()))?;
     }
@@ -63,8 +64,11 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     if let Some(endpoint) = args.metrics_endpoint() {
         report.line("metrics", ports(&endpoint))?;
     }
-    // This comes last, because it gives up rights that the other checks need.
+    // This comes after the others, because it gives up rights that they need. Databases are asked as the server would.
     report.line("confinement", confinement(args))?;
+    for source in sources.iter().flatten().filter(|source| !source.is_file()) {
+        report.line("accounts", database(source))?;
+    }
     Ok(report.good)
 }
 
@@ -73,20 +77,32 @@ fn mail_directory(args: &Args) -> Result<String, String> {
     Ok(root.path().display().to_string())
 }
 
-fn accounts(args: &Args) -> Result<String, String> {
-    let sources = args.accounts.open(&Users::default()).map_err(|error| error.to_string())?;
-    let named: Vec<_> = sources.iter().map(AccountSource::name).collect();
-    let shown = if named.is_empty() { String::new() } else { format!(" in {}", named.join(", ")) };
-    let users = Users::new(sources);
+fn database(source: &AccountSource) -> Result<String, String> {
+    let warnings = source.check()?;
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    Ok(source.name() + if warnings.is_empty() { " answers" } else { "" })
+}
+
+fn accounts(args: &Args, sources: &[AccountSource]) -> String {
+    let (files, others): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.is_file());
+    let names = |word, sources: &[&AccountSource]| match sources {
+        [] => String::new(),
+        sources => {
+            let names: Vec<_> = sources.iter().map(|source| source.name()).collect();
+            format!("{word}{}", names.join(", "))
+        }
+    };
+    let shown = names(" in ", &files) + &names("; all in ", &others);
+    let users = Users::new(files.into_iter().cloned().collect());
     let typed = match args.users.len() {
         0 => String::new(),
         count => format!("{count} by --user, "),
     };
     let count = users.names().len();
-    if count + args.users.len() == 0 {
+    if count + args.users.len() == 0 && others.is_empty() {
         log::warn!("there are no accounts, so nobody can log in until one is added by PEEP");
     }
-    Ok(format!("{typed}{count}{shown}"))
+    format!("{typed}{count}{shown}")
 }
 
 fn certificate(pair: &Pair<'_>) -> Result<String, ConfigError> {

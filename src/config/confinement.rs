@@ -7,6 +7,7 @@ use clap::Args;
 use super::args::{keep, within};
 use super::{ConfigError, NEEDS_RESTART};
 use crate::acting::{MailGroup, Owners};
+use crate::auth::SqlReach;
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
 use crate::transform::{Fences, Limit, Transform};
 
@@ -70,6 +71,8 @@ pub(super) struct Used {
     pub(super) ports: Vec<u16>,
     /// Files that are read again when they change.
     pub(super) read_again: Vec<(&'static str, PathBuf)>,
+    /// What databases of accounts need.
+    pub(super) databases: Vec<SqlReach>,
 }
 
 impl ConfinementArgs {
@@ -130,6 +133,7 @@ impl ConfinementArgs {
             programs: true,
             files: self.is_service(),
             network: self.transform_network,
+            connect: Vec::new(),
             ports: Some(Vec::new()),
         };
         let fences = Fences { landlock: (!self.no_landlock).then_some(landlock), sockets: self.transform_network };
@@ -138,7 +142,7 @@ impl ConfinementArgs {
 
     /// Returns the confinement of a server that uses these files and this transform.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
-        let Used { mail_root, state, written, read_again, ports } = used;
+        let Used { mail_root, state, written, read_again, ports, databases } = used;
         let mut reach = vec![("--mailbox", Reach::Files(mail_root.clone()))];
         let mut add = |flag, paths: Vec<PathBuf>, reached: fn(PathBuf) -> Reach| {
             reach.extend(paths.into_iter().map(|path| (flag, reached(path))));
@@ -148,6 +152,13 @@ impl ConfinementArgs {
         written.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Files));
         read_again.iter().for_each(|(flag, file)| add(flag, directories(file), Reach::Read));
         add("--allow-dir", self.allow_dir.clone(), Reach::All);
+        for SqlReach { directory, ca, .. } in &databases {
+            add("--accounts", directory.iter().filter(|path| path.is_dir()).cloned().collect(), Reach::Files);
+            ca.iter().for_each(|file| add("--accounts", directories(file), Reach::Read));
+        }
+        if databases.iter().any(|database| database.names) {
+            add("--accounts", name_files(), Reach::Read);
+        }
         if self.as_owner {
             add("--as-owner", account_files(), Reach::Read);
         }
@@ -160,7 +171,8 @@ impl ConfinementArgs {
         let (programs, files) = (transform.is_some(), self.is_service());
         // In a quick local set-up a reload may change the ports; a service can only bind its present ports again.
         let ports = files.then_some(ports);
-        let landlock = Landlock { reach, programs, files, network: self.transform_network, ports };
+        let connect = databases.into_iter().flat_map(|database| database.ports).collect();
+        let landlock = Landlock { reach, programs, files, network: self.transform_network, connect, ports };
         Confinement {
             run_as: self.run_as.clone(),
             as_owner: self.as_owner,
@@ -176,7 +188,17 @@ impl ConfinementArgs {
 /// Returns what the C library reads to look an account up. /etc/passwd is replaced when an account is added, so the rule has
 /// to be for its directory.
 fn account_files() -> Vec<PathBuf> {
-    ["/etc", "/lib", "/lib64", "/usr/lib"].into_iter().map(PathBuf::from).filter(|path| path.is_dir()).collect()
+    existing(&["/etc", "/lib", "/lib64", "/usr/lib"])
+}
+
+/// Returns what the C library reads to look up the address of another machine. /etc/resolv.conf is replaced when the network
+/// changes, and may be a link to a file in /run.
+fn name_files() -> Vec<PathBuf> {
+    existing(&["/etc", "/lib", "/lib64", "/usr/lib", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"])
+}
+
+fn existing(directories: &[&str]) -> Vec<PathBuf> {
+    directories.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect()
 }
 
 /// Returns the directory in the path of a file, and the directory of its target if the file is a symbolic link.

@@ -35,6 +35,8 @@ pub enum ConfigError {
     NoUsersFile,
     /// Two account sources stand for the users file.
     UsersFileTwice,
+    /// An account source cannot be used, for this reason.
+    AccountSource(String),
     /// The certificate cannot be used.
     Certificate(CertificateError),
     /// The flags of several certificates do not belong together.
@@ -79,6 +81,7 @@ impl fmt::Display for ConfigError {
             Self::UsersFileTwice => {
                 f.write_str("two account sources of the kind users-file have no file; only one can stand for --users")
             }
+            Self::AccountSource(why) => f.write_str(why),
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
             Self::Pairs { certificates, keys, names } => write!(
                 f,

@@ -78,6 +78,8 @@ pub struct Landlock {
     pub files: bool,
     /// True if TCP connections may be made and all ports bound.
     pub network: bool,
+    /// The TCP ports that may be connected to without `network`.
+    pub connect: Vec<u16>,
     /// The TCP ports that may be bound without `network`, if not all. 0 stands for those that the kernel chooses.
     pub ports: Option<Vec<u16>>,
 }
@@ -119,6 +121,9 @@ impl Landlock {
             ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
         }
         let mut rules = ruleset.create()?;
+        for port in self.connect.iter().filter(|_| !self.network) {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+        }
         for port in ports.into_iter().flatten() {
             rules = rules.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
         }

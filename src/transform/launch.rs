@@ -152,7 +152,14 @@ fn restrict(restrictions: Vec<Restriction>) -> io::Result<()> {
             _ => None,
         });
         let (files, network) = (has(Restriction::Files), !has(Restriction::NoTcp));
-        let landlock = Landlock { reach: reach.collect(), programs: true, files, network, ports: Some(Vec::new()) };
+        let landlock = Landlock {
+            reach: reach.collect(),
+            programs: true,
+            files,
+            network,
+            connect: Vec::new(),
+            ports: Some(Vec::new()),
+        };
         landlock
             .restrict()
             .map_err(|error| io::Error::other(format!("cannot confine the transform by Landlock: {error}")))?;

@@ -1,7 +1,5 @@
 //! The keys that all kinds of sources have which ask somebody else.
 
-#![allow(dead_code, reason = "no kind has these keys yet")]
-
 use std::time::Duration;
 
 use crate::auth::AskRules;

@@ -9,6 +9,7 @@
 //! `src/config/command_line/tests.rs`; the manual's table of its keys is compared with it by a test.
 
 mod common;
+mod sql;
 mod table;
 mod users_file;
 
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::ConfigError;
-use crate::auth::{AccountSource, Hidden, UserName, Users};
+use crate::auth::{AccountSource, Hidden, SqlReach, UserName, Users};
+use sql::SqlArgs;
 pub use table::kinds;
 pub(super) use table::{Table, in_file, shown};
 use users_file::UsersFileArgs;
@@ -48,6 +50,8 @@ pub(super) struct AccountsArgs {
 pub(super) enum Kind {
     /// A users file; without `file` that of --users, which is asked here instead of before all other sources
     UsersFile(UsersFileArgs),
+    /// A database: SQLite, PostgreSQL, MariaDB or MySQL
+    Sql(Box<SqlArgs>),
 }
 
 /// What a source uses while the server runs, so that the confinement can allow it.
@@ -55,6 +59,10 @@ pub(super) enum Kind {
 pub(super) struct Uses {
     /// Files that are read again and replaced.
     pub(super) written: Vec<PathBuf>,
+    /// Files that are read again.
+    pub(super) read: Vec<PathBuf>,
+    /// What a database needs.
+    pub(super) database: Option<SqlReach>,
 }
 
 impl Kind {
@@ -62,13 +70,17 @@ impl Kind {
     fn open(&self, users_file: Option<&Path>, running: &Users) -> Result<AccountSource, ConfigError> {
         match self {
             Self::UsersFile(keys) => keys.open(users_file, running),
+            Self::Sql(keys) => keys.open(),
         }
     }
 
     /// What the source uses while the server runs.
     fn uses(&self) -> Uses {
         match self {
-            Self::UsersFile(keys) => Uses { written: keys.file().map(Path::to_owned).into_iter().collect() },
+            Self::UsersFile(keys) => {
+                Uses { written: keys.file().map(Path::to_owned).into_iter().collect(), ..Uses::default() }
+            }
+            Self::Sql(keys) => keys.uses(),
         }
     }
 
@@ -99,6 +111,16 @@ impl AccountsArgs {
             _ => Ok(table.kind.open(file, running)?.declared_by(table.text())),
         });
         first.into_iter().chain(listed).collect()
+    }
+
+    /// The files that the sources read again, each with the flag that names it.
+    pub(super) fn read(&self) -> Vec<(&'static str, PathBuf)> {
+        self.accounts.iter().flat_map(|table| table.kind.uses().read).map(|file| ("--accounts", file)).collect()
+    }
+
+    /// What the databases need.
+    pub(super) fn databases(&self) -> Vec<SqlReach> {
+        self.accounts.iter().filter_map(|table| table.kind.uses().database).collect()
     }
 
     /// The files that the sources read again and replace, each with the flag that names it.

@@ -97,6 +97,10 @@ fn each_flag_is_a_key() {
             "users = 'u'\n[[accounts]]\nkind = 'users-file'\n[[accounts]]\nfile = 'a \"b'\nkind = 'users-file'",
             &["--users", "u", "--accounts", "kind = 'users-file'", "--accounts", "kind = 'users-file', file = 'a \"b'"],
         ),
+        (
+            "[[accounts]]\nkind = 'sql'\nurl = 'sqlite:/a'\nquery = 'SELECT 1'\nat-once = 4\ntls = 'off'",
+            &["--accounts", "kind = 'sql', url = 'sqlite:/a', query = 'SELECT 1', at-once = 4, tls = 'off'"],
+        ),
         ("run-as = 'mail'\nallow-dir = ['/srv']", &["--run-as", "mail", "--allow-dir", "/srv"]),
         (
             "transform = 'cat'\ntransform-network = true\ntransform-limit = ['cpu=1', 'files=9']",
