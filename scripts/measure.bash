@@ -56,9 +56,9 @@ machine() {
     echo "$(nproc) cores of ${model:-$(uname -m)}, Linux $(uname -r), $(date --utc +%F), pop3d at $commit"
 }
 
-# Prints an account for each directory of MAIL, as NAME:PASSWORD.
+# Prints an account for each maildrop in MAIL, as NAME:PASSWORD. A file is an mbox.
 accounts() {
-    find "$1" -mindepth 1 -maxdepth 1 -type d -printf "%f:$password\\n"
+    find "$1" -mindepth 1 -maxdepth 1 ! -name '*.*' -printf "%f:$password\\n"
 }
 
 # serve MAIL OPTION...: (re)starts pop3d with an account for each directory of MAIL.
@@ -76,7 +76,7 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# serve_dovecot MAIL: (re)starts Dovecot with the same accounts. Its certificate is $work/dovecot/tls-cert.pem.
+# serve_dovecot MAIL [--mbox]: (re)starts Dovecot with the same accounts. Its certificate is $work/dovecot/tls-cert.pem.
 serve_dovecot() {
     if [[ -n ${others[dovecot]-} ]]; then
         end_process "${others[dovecot]}"
@@ -87,7 +87,7 @@ serve_dovecot() {
     chmod 755 "$work"
     port[dovecot]=$(free_port)
     port[dovecot-tls]=$(free_port)
-    others[dovecot]=$("$top/scripts/dovecot-peer" "${port[dovecot]}" "$1" "$work/accounts" "$work/dovecot" \
+    others[dovecot]=$("$top/scripts/dovecot-peer" ${2:+"$2"} "${port[dovecot]}" "$1" "$work/accounts" "$work/dovecot" \
         "${port[dovecot-tls]}")
 }
 

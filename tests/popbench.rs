@@ -573,6 +573,24 @@ fn a_message_is_the_same_by_tls_and_in_clear() {
 }
 
 #[test]
+fn delete_removes_the_first_messages() {
+    let pop3d = harness::Server::builder().user("u", "secret").start();
+    for number in 1..=5 {
+        pop3d.mail().maildrop("u").put(&number.to_string(), "small\n");
+    }
+    let delete = |count: u32| {
+        let address = pop3d.pop3_address();
+        popbench(&format!("delete --delete {count} --users u --password secret --json --address {address}"))
+    };
+    let json = delete(2).fine();
+    assert_eq!((&json["messages"], &json["sessions"]), (&2.into(), &1.into()));
+    assert_eq!(pop3d.mail().maildrop("u").messages(), ["3", "4", "5"]);
+    // A session that is refused a deletion says no QUIT.
+    delete(4).fails_with(1, "-ERR to DELE");
+    assert_eq!(pop3d.mail().maildrop("u").messages(), ["3", "4", "5"]);
+}
+
+#[test]
 fn one_cipher_is_offered_and_reported() {
     let identity = Identity::new();
     let [(_, server), _] = by_tls(&identity, Manner::Correct);

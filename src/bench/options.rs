@@ -32,6 +32,8 @@ pub(super) enum Workload {
     Logins,
     /// Sends STAT, LIST and UIDL for the whole maildrop; the figure is the session's time
     Maildrop,
+    /// Deletes the first messages; the figure is the session's time. The next session deletes others
+    Delete,
     /// Sends a NOOP now and then until the time is over; the figure is how many sessions survived, or with --pid the
     /// server's memory
     Idle,
@@ -60,7 +62,8 @@ pub struct Args {
     #[arg(long)]
     port: Option<u16>,
 
-    /// Simultaneous clients [default: retr 1, sessions 16, logins 64, maildrop 1, idle 900, storm 3000]
+    /// Simultaneous clients [default: retr 1, sessions 16, logins 64, maildrop 1, delete 1, idle 900, storm
+    /// 3000]
     #[arg(long, short, value_name = "N")]
     clients: Option<NonZeroUsize>,
 
@@ -69,8 +72,8 @@ pub struct Args {
     threads: Option<NonZeroUsize>,
 
     /// Start sessions for this long (10s, 500ms, 2m; a bare number is seconds). Sessions that continue for longer than
-    /// --timeout after it are cut off; idle holds its sessions for this long [default: 10s; retr and maildrop run each
-    /// client once]
+    /// --timeout after it are cut off; idle holds its sessions for this long [default: 10s; retr, maildrop and
+    /// delete run each client once]
     #[arg(long, short, value_name = "TIME", value_parser = parse_duration, conflicts_with = "count")]
     duration: Option<Duration>,
 
@@ -101,6 +104,10 @@ pub struct Args {
     /// sessions: how many RETR to send at once [default: 1]
     #[arg(long, value_name = "DEPTH")]
     pipeline: Option<NonZeroUsize>,
+
+    /// delete: messages to delete in each session [default: 100]
+    #[arg(long, value_name = "K")]
+    delete: Option<NonZeroU32>,
 
     /// Check that each message has as many octets as listed (the default)
     #[arg(long, overrides_with = "no_verify")]
@@ -204,6 +211,8 @@ pub(super) struct Plan {
     pub(super) users: Users,
     pub(super) message: u32,
     pub(super) retr: usize,
+    /// How many messages a session deletes.
+    pub(super) delete: u32,
     pub(super) pipeline: usize,
     pub(super) verify: bool,
     pub(super) hash: bool,
@@ -218,6 +227,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
 const DEFAULT_RETR: usize = 5;
+
+const DEFAULT_DELETE: u32 = 100;
 
 /// A longer time is taken for a typing error.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -257,6 +268,7 @@ impl Plan {
             users,
             message: args.message.map_or(1, NonZeroU32::get),
             retr: args.retr.unwrap_or(DEFAULT_RETR),
+            delete: args.delete.map_or(DEFAULT_DELETE, NonZeroU32::get),
             pipeline,
             verify: !args.no_verify,
             hash: args.hash,
@@ -305,7 +317,7 @@ fn cores() -> NonZeroUsize {
 
 fn default_clients(workload: Workload) -> usize {
     match workload {
-        Workload::Retr | Workload::Maildrop => 1,
+        Workload::Retr | Workload::Maildrop | Workload::Delete => 1,
         Workload::Sessions => 16,
         Workload::Logins => 64,
         Workload::Idle => 900,
@@ -315,11 +327,12 @@ fn default_clients(workload: Workload) -> usize {
 
 /// Returns a flag that has no effect on the workload, if one was given.
 fn foreign_flag(args: &Args) -> Option<&'static str> {
-    use Workload::{Idle, Retr, Sessions, Storm};
-    let flags: [(&str, bool, &[Workload]); 7] = [
+    use Workload::{Delete, Idle, Retr, Sessions, Storm};
+    let flags: [(&str, bool, &[Workload]); 8] = [
         ("--message", args.message.is_some(), &[Retr, Storm]),
         ("--retr", args.retr.is_some(), &[Sessions]),
         ("--pipeline", args.pipeline.is_some(), &[Sessions]),
+        ("--delete", args.delete.is_some(), &[Delete]),
         ("--hash", args.hash, &[Retr, Storm, Sessions]),
         ("--interval", args.interval.is_some(), &[Idle]),
         ("--pid", args.pid.is_some(), &[Idle]),
@@ -337,7 +350,7 @@ fn extent(args: &Args) -> Result<Extent, String> {
         (_, Some(count), _) => Ok(Extent::Count(count.get())),
         (_, _, Some(duration)) => Ok(Extent::For(duration)),
         (Workload::Sessions | Workload::Logins, None, None) => Ok(Extent::For(DEFAULT_DURATION)),
-        (Workload::Retr | Workload::Maildrop, None, None) => Ok(Extent::Once),
+        (Workload::Retr | Workload::Maildrop | Workload::Delete, None, None) => Ok(Extent::Once),
     }
 }
 

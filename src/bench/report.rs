@@ -59,7 +59,9 @@ impl Report {
             (Workload::Retr, _) => (self.megabytes_per_second(), "MB/s", true),
             (Workload::Sessions, _) => (self.sessions_per_second(), "sessions/s", true),
             (Workload::Logins, _) => (self.sessions_per_second(), "logins/s", true),
-            (Workload::Maildrop, _) => (milliseconds(self.tally.step(Step::Session), 0.5), "ms/session", false),
+            (Workload::Maildrop | Workload::Delete, _) => {
+                (milliseconds(self.tally.step(Step::Session), 0.5), "ms/session", false)
+            }
             (Workload::Storm, _) => (self.elapsed.as_secs_f64(), "s", false),
             (Workload::Idle, Some(pss)) => (pss as f64 / 1e6, "MB", false),
             (Workload::Idle, None) => (self.tally.sessions as f64, "sessions", true),

@@ -218,6 +218,12 @@ impl<'a> Client<'a> {
                 unique_ids(&mut pop, messages, record).await?;
                 record.messages = messages;
             }
+            Workload::Delete => {
+                for number in 1..=plan.delete {
+                    pop.command_with("DELE", number).await?;
+                    record.messages += 1;
+                }
+            }
             Workload::Idle => {
                 self.arriving = None;
                 let readiness = self.reactor.readiness(self.slot);
