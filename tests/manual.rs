@@ -9,6 +9,7 @@
 //! command that ends in `&` is not compared, because a server logs there. The next command starts when the background
 //! command has printed as many lines as the page shows.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -49,6 +50,7 @@ run_the_commands_of!(
     administration,
     accounts,
     maildrops,
+    migration,
     transforms,
     security,
     hosts,
@@ -135,6 +137,25 @@ fn tables_of_flags_match_the_programs() {
 }
 
 /// Each kind of account sources has its heading, and below it the table of its keys.
+/// A wrong key or value would be found by a reader in the middle of a move.
+#[test]
+fn the_settings_of_the_migration_page_are_accepted() {
+    let rows =
+        Page::named("migration").unwrap().text.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let code = rows.flat_map(|(_, ours)| ours.split('`').skip(1).step_by(2));
+    let settings: BTreeSet<&str> = code.filter(|code| code.contains(" = ")).collect();
+    assert!(settings.len() > 25, "{settings:?}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for setting in settings {
+        // NET is what the operator has to fill in.
+        fs::write(&file, setting.replace("NET", "192.0.2.0/24")).unwrap();
+        let (code, _, stderr) = pop3d(&["show", "--config", file.path().to_str().unwrap()]);
+        // Some need another setting as well, or a user that the old server has.
+        let is_alone = ["required arguments were not provided", "there is no such user"];
+        assert!(code == Some(0) || is_alone.iter().any(|why| stderr.contains(why)), "{setting}: {stderr}");
+    }
+}
+
 #[test]
 fn tables_of_account_sources_match_the_program() {
     let page = &Page::named("accounts").unwrap().text;

@@ -23,6 +23,7 @@ pages!(
     administration,
     accounts,
     maildrops,
+    migration,
     transforms,
     security,
     hosts,
