@@ -1,6 +1,6 @@
 //! Determines the sizes of transformed messages (`--transform-sizes exact`), each of which is transformed once for that.
 //!
-//! A login that needs sizes starts a [`Job`] for its maildrop, or joins the one that runs, and waits for it at most for
+//! A login that needs sizes starts a job for its maildrop, or joins the one that runs, and waits for it at most for
 //! `PATIENCE`. Then the client is told to come again later, and the job goes on. The sizes are kept beside the index
 //! ([`Maildrop::note_transformed`]), so the next login continues where the job has come to.
 //!

@@ -16,9 +16,9 @@ const LONGEST_DELAY: u64 = 3_600_000;
 pub enum Kind {
     /// A login with the right password is refused with [IN-USE].
     InUse,
-    /// A login with the right password is refused with [SYS/TEMP].
+    /// A login with the right password is refused with `[SYS/TEMP]`.
     SysTemp,
-    /// A login with the right password is refused with [AUTH], as if the password were wrong.
+    /// A login with the right password is refused with `[AUTH]`, as if the password were wrong.
     Auth,
     /// The server sends only so many octets a second.
     Slow,

@@ -3,7 +3,7 @@
 //! - [`AccountsArgs`] has the flags. [`AccountsArgs::open`] opens the sources in the order in which they are asked.
 //! - [`Kind`] is one source of the list: an enum with a struct for each kind, in a file of its own. A field is a key of the
 //!   table; it is declared with clap as flags are, so key, default, limits and help are written once.
-//! - [`Table`] is the text of one source (`table`). [`Common`] has the keys that several kinds have.
+//! - [`Table`] is the text of one source (`table`). [`common::Common`] has the keys that several kinds have.
 //!
 //! A new kind takes a struct with its keys, a variant of [`Kind`], its branch in [`Kind::open`], and a sample in
 //! `src/config/command_line/tests.rs`; the manual's table of its keys is compared with it by a test.
@@ -31,7 +31,7 @@ pub(super) struct AccountsArgs {
     #[arg(long = "users", value_name = "FILE")]
     pub(super) users_file: Option<PathBuf>,
 
-    /// Ask this account source, too, given as the keys and values of a table [[accounts]] of the configuration file; can be
+    /// Ask this account source, too, given as the keys and values of a table `[[accounts]]` of the configuration file; can be
     /// repeated. The accounts of --user come first, then those of --users, then the sources in their order
     #[arg(long, value_name = "SETTINGS")]
     pub(super) accounts: Vec<Table>,
