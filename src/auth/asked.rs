@@ -54,6 +54,10 @@ impl Source for Asked {
         self.permits.run(|| self.source.verify(attempt, verifier)).unwrap_or(Ok(Answer::Unavailable))
     }
 
+    fn logged_in(&self, attempt: &Attempt<'_>) {
+        self.source.logged_in(attempt);
+    }
+
     fn verify_in_vain(&self, attempt: &Attempt<'_>) {
         let _ = self.permits.run(|| self.source.verify_in_vain(attempt));
     }

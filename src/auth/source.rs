@@ -71,6 +71,10 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
         }
     }
 
+    /// A client has logged in with an account of this source, be it by a remembered password. The source does not keep the
+    /// client waiting.
+    fn logged_in(&self, _attempt: &Attempt<'_>) {}
+
     /// Takes as long as [`Source::verify`] does for a name that the source does not know. This is called when an earlier
     /// source has refused the password.
     fn verify_in_vain(&self, attempt: &Attempt<'_>) {

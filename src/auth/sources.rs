@@ -155,6 +155,9 @@ impl Sources {
                 _ => source.verify_in_vain(attempt),
             }
             line = line.or_else(|| source.wrong_line(attempt.user));
+            if matches!(answer, Answer::Accepted(_)) {
+                source.logged_in(attempt);
+            }
             Ok::<_, Busy>(matches!(answer, Answer::Accepted(_) | Answer::Unavailable))
         })?;
         let is_known = !matches!(answer, Answer::Unknown);

@@ -240,18 +240,19 @@ impl Source for Sql {
     }
 
     fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
-        let account = match self.find_for(attempt.user, attempt.address) {
-            Found::Account(account) => account,
-            Found::Unknown => return Ok(Answer::Unknown),
-            Found::Unavailable => return Ok(Answer::Unavailable),
-        };
-        let answer = verifier.check(attempt, &account)?;
-        if let (Answer::Accepted(_), Some(login)) = (&answer, &self.login)
+        match self.find_for(attempt.user, attempt.address) {
+            Found::Account(account) => verifier.check(attempt, &account),
+            Found::Unknown => Ok(Answer::Unknown),
+            Found::Unavailable => Ok(Answer::Unavailable),
+        }
+    }
+
+    fn logged_in(&self, attempt: &Attempt<'_>) {
+        if let Some(login) = &self.login
             && !self.notes.note(login, values(login, attempt.user, attempt.address, None))
         {
             self.health.is_behind();
         }
-        Ok(answer)
     }
 
     fn verify_in_vain(&self, attempt: &Attempt<'_>) {
