@@ -35,6 +35,7 @@ mod intake;
 mod line;
 mod options;
 mod progress;
+mod proxy;
 mod reactor;
 mod report;
 mod run;

@@ -1,7 +1,7 @@
 //! The command line as typed (`Args`), and the checked `Plan` made of it.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use super::proxy;
 use super::security::{Security, Tls, TlsArgs};
 use super::users::Users;
 
@@ -146,6 +147,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     timeout: Duration,
 
+    /// Send the PROXY header (version 2) of a client of this address first, as a proxy does; a server of --compare gets none,
+    /// so that the cost can be measured
+    #[arg(long, value_name = "IP")]
+    proxy: Option<IpAddr>,
+
     #[command(flatten)]
     tls: TlsArgs,
 
@@ -186,6 +192,8 @@ pub(super) struct Server {
     host: String,
     port: u16,
     pid: Option<u32>,
+    /// The client for which it gets a PROXY header.
+    proxied: Option<IpAddr>,
 }
 
 /// A server's address, ready to connect to.
@@ -194,6 +202,8 @@ pub(super) struct Target {
     pub(super) address: SocketAddr,
     pub(super) tls: Option<Tls>,
     pub(super) pid: Option<u32>,
+    /// What each connection begins with; empty without a proxy.
+    pub(super) header: Vec<u8>,
 }
 
 /// What to do, made from a checked command line.
@@ -251,7 +261,8 @@ impl Plan {
             None => Users::from_pattern(&args.users, &args.password)?,
         };
         let port = args.port.unwrap_or(args.tls.default_port());
-        let mut servers = vec![Server::parse(&args.address, port, args.pid)?];
+        let first = Server::parse(&args.address, port, args.pid)?;
+        let mut servers = vec![Server { proxied: args.proxy, ..first }];
         if let Some(second) = &args.compare {
             servers.push(Server::parse(second, port, args.compare_pid)?);
         }
@@ -357,7 +368,7 @@ fn extent(args: &Args) -> Result<Extent, String> {
 impl Server {
     /// Parses `host`, `host:port`, `::1` or `[::1]:port`.
     fn parse(text: &str, default_port: u16, pid: Option<u32>) -> Result<Server, String> {
-        let server = |host: &str, port| Ok(Server { host: host.to_owned(), port, pid });
+        let server = |host: &str, port| Ok(Server { host: host.to_owned(), port, pid, proxied: None });
         let port = |port: &str| port.parse().map_err(|_| format!("'{text}': '{port}' is no port"));
         if let Some(bracketed) = text.strip_prefix('[') {
             return match bracketed.split_once(']') {
@@ -387,7 +398,8 @@ impl Target {
             }
         };
         let tls = security.map(|security| security.towards(&server.host)).transpose()?;
-        Ok(Target { address, tls, pid: server.pid })
+        let header = server.proxied.map_or_else(Vec::new, |client| proxy::header(client, address));
+        Ok(Target { address, tls, pid: server.pid, header })
     }
 }
 

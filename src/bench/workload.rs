@@ -1,5 +1,6 @@
 //! The workloads: what a session does after its login, and the clients that run sessions concurrently.
 
+use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -174,12 +175,15 @@ impl<'a> Client<'a> {
         let plan = self.run.plan;
         let record = &mut self.record;
         let began = Instant::now();
-        let line = Line::connect(self.run.target.address)?;
+        let mut line = Line::connect(self.run.target.address)?;
         self.reactor.watch(line.socket(), self.slot)?;
         let at_once = self.tls.as_ref().filter(|tls| !tls.by_stls);
-        if at_once.is_some() && !self.reactor.connected(line.socket(), self.slot, plan.timeout).await? {
+        let header = self.run.target.header.as_slice();
+        let is_first = at_once.is_some() || !header.is_empty();
+        if is_first && !self.reactor.connected(line.socket(), self.slot, plan.timeout).await? {
             return Err(failure::no_answer());
         }
+        line.write_all(header)?; // it fits into an empty buffer
         let mut pop = Connection::new(line, &mut self.intake);
         if let Some(tls) = at_once {
             secure(&mut pop, tls, record).await?;

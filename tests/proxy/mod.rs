@@ -7,12 +7,13 @@ mod haproxy;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pop3d::peep::SessionLine;
 
 use crate::guard::connect_from;
-use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER};
+use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, bounded_output};
 
 const PROXY: u8 = 9;
 
@@ -281,4 +282,16 @@ fn proxies_change_with_a_reload() {
     server.signal(rustix::process::Signal::HUP);
     server.expect_log("INFO", "the configuration has been read again");
     connect_from(PROXY, server.pop3_address()).ok();
+}
+
+#[test]
+fn popbench_can_be_the_proxy() {
+    let server = Server::builder().flags(["--proxy-from", "127.0.0.1", "--allow-cleartext"]).start();
+    server.maildrop().put("1", "text\r\n");
+    let address = server.pop3_address().to_string();
+    let mut popbench = Command::new(env!("CARGO_BIN_EXE_popbench"));
+    popbench.args(["sessions", "--address", &address, "--users", USER, "--password", PASSWORD, "--clients", "1"]);
+    let output = bounded_output(popbench.args(["--count", "3", "--proxy", "192.0.2.7", "--json", "--quiet"]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(log_count(&server, " 192.0.2.7:40000 connected to POP3 by the proxy 127.0.0.1:"), 3);
 }
