@@ -54,6 +54,7 @@ run_the_commands_of!(
     transforms,
     security,
     hosts,
+    capacity,
     peep,
     pop3,
     testing,
@@ -317,6 +318,10 @@ fn run(name: &str, session: &[Step]) {
     // A server with `--run-as` has to reach the directory.
     for open in [directory.path(), &work] {
         fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    if session.iter().any(|step| step.command.starts_with("scripts/")) {
+        std::os::unix::fs::symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts"), work.join("scripts"))
+            .unwrap();
     }
     let programs = Path::new(PROGRAM).parent().unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());

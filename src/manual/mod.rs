@@ -27,6 +27,7 @@ pages!(
     transforms,
     security,
     hosts,
+    capacity,
     peep,
     pop3,
     testing,
