@@ -33,7 +33,7 @@ avoided() {
     printf '{"avoided": "%s", "at": %s}\n' "$1" "$(date +%s.%N)" >>"$work/journal"
 }
 
-# hold HOST OTHER: keeps a session of the user "held" on HOST. When a login on OTHER succeeds, writes so into the journal.
+# hold HOST OTHER: keeps a session of the user "held" on HOST. Writes into the journal when a login on OTHER succeeds.
 hold() {
     rm -f "$work/held"
     python3 "$top/scripts/cluster.py" hold "${address[$1]}" "${address[$2]}" "$work/held" "$work/journal" &
