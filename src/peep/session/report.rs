@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Session;
 use crate::acting;
-use crate::auth::UserName;
+use crate::auth::{Login, UserName};
 use crate::events::Reason;
 use crate::fetches::Day;
 use crate::maildrop::Maildrop;
@@ -17,7 +17,7 @@ impl Session<'_> {
         let accounts: BTreeSet<_> = self.shared.users.names().into_iter().collect();
         let users = self.users_to_report(name, &accounts)?;
         let goes_on = |_: &UserName| acting::has_own_ids() && !self.shared.connections.is_closing();
-        let line = |user: UserName| self.line(&user, accounts.contains(user.as_str())).to_string();
+        let line = |user: UserName| self.line(&user).to_string();
         Ok(Reply::Lines(users.into_iter().take_while(goes_on).map(line).collect()))
     }
 
@@ -47,9 +47,8 @@ impl Session<'_> {
         if is_known { Ok(vec![user]) } else { Err(ErrorCode::NoSuchUser) }
     }
 
-    fn line(&self, user: &UserName, has_account: bool) -> ReportLine {
+    fn line(&self, user: &UserName) -> ReportLine {
         let record = self.shared.events.fetches.of(user);
-        let never_retrieved = if has_account { self.never_retrieved(user) } else { None };
         let last_login = record.as_ref().map(|record| time_of(record.last_login));
         let record = record.unwrap_or_default();
         let (octets_today, octets_30_days) = record.days.sums(today());
@@ -58,17 +57,19 @@ impl Session<'_> {
             last_login,
             address: record.address.map(|address| address.ip().to_canonical()),
             last_complete_fetch: record.last_fetch.map(time_of),
-            never_retrieved,
+            never_retrieved: self.never_retrieved(user),
             octets_today,
             octets_30_days,
             client: (!record.client.is_empty()).then_some(record.client),
         }
     }
 
-    /// How many messages are in the user's maildrop now that no session has retrieved, if that is known.
+    /// How many messages are in the user's maildrop now that no session has retrieved, if that is known. It is not known of a
+    /// user whose account is gone, or cannot be asked for at present.
     fn never_retrieved(&self, user: &UserName) -> Option<u64> {
+        let login = Login { user: user.clone(), mailbox: self.shared.users.known_mailbox(user)? };
         let look = || {
-            let (_acting, location) = self.shared.act_for(user.clone())?;
+            let (_acting, location) = self.shared.act_for_login(&login)?;
             Ok(Maildrop::open_without_lock(location)?.never_retrieved())
         };
         look().unwrap_or_else(|error| {
