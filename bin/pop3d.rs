@@ -130,6 +130,7 @@ fn serve(
     let mut signals = Signals::new([SIGHUP])?;
     let confinement = args.confinement()?;
     let config = args.resolve()?;
+    config.users.prepare()?;
     // These two are handled from now on. Until the files are open, which may block, they end the program at once; once the
     // ports are bound, they have to shut it down properly.
     signals.add_signal(SIGINT)?;

@@ -14,8 +14,9 @@
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
 //!   removes expired messages between sessions, and [`counting`] determines the sizes of transformed messages.
-//! - **What they use**: [`auth`] (accounts and credentials), [`maildrop`] (a user's messages; the only code that removes
-//!   any), [`transform`] (a message through a program), [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
+//! - **What they use**: [`auth`] (accounts and credentials), [`pam`] (passwords that PAM verifies in other processes),
+//!   [`maildrop`] (a user's messages; the only code that removes any), [`transform`] (a message through a program),
+//!   [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
 //!   [`fetches`] (who fetched what), [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state
 //!   directory),
@@ -58,6 +59,7 @@ pub mod manual;
 pub mod metrics;
 pub mod net;
 mod owner;
+pub mod pam;
 pub mod peep;
 pub mod pool;
 pub mod pop3;

@@ -10,7 +10,7 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::harness::{Certificate, PROGRAM, Server, bounded_output};
+use crate::harness::{Certificate, PROGRAM, Server, bounded_output, copy_of_program};
 
 /// Runs `pop3d` with arguments that make it end by itself. Returns its exit code, stdout and stderr.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -275,4 +275,35 @@ fn health_asks_the_server_for_its_greeting() {
 
     let (code, _, error) = health(0);
     assert!(code == Some(1) && error.contains("it is not known"), "{error}");
+}
+
+/// Without the feature `pam` there is no program that asks PAM.
+#[test]
+fn pam_without_its_program_is_an_error_of_the_check_and_of_the_start() {
+    let (program, _directory) = copy_of_program();
+    let source = ["--accounts", "kind = \"pam\""];
+    for task in [&["check"][..], &[]] {
+        let output =
+            bounded_output(Command::new(&program).args(task).args(["-m", "/"]).args(source).stdin(Stdio::null()));
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_ne!(output.status.code(), Some(0));
+        assert!(
+            text.contains("the program pop3d-pam was found neither beside this one nor in /usr/libexec/pop3d"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_service_of_pam_is_the_name_of_a_file() {
+    for (keys, why) in [
+        ("service = \"../passwd\"", "it has to be the name of a file in /etc/pam.d"),
+        ("service = \"\"", "it has to be the name of a file in /etc/pam.d"),
+        ("socket = \"/run/s\", service = \"mail\"", "cannot be used with"),
+        ("at-once = 0", "at-once"),
+    ] {
+        let (code, _, error) = run(&["--accounts", &format!("kind = \"pam\", {keys}")]);
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
 }

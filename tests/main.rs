@@ -76,6 +76,9 @@ mod namespaces;
 mod octets;
 // Metrics over HTTP.
 mod metrics;
+// Accounts of PAM.
+#[cfg(feature = "pam")]
+mod pam;
 // The systemd units of the Debian package.
 mod package;
 // PEEP, its counters and its settings.

@@ -20,9 +20,12 @@ fn units() -> TempDir {
         ("pop3d.service", "pop3d.service"),
         ("pop3d.socket", "pop3d.socket"),
         ("pop3d.pop3d-tls.socket", "pop3d-tls.socket"),
+        ("pop3d.pop3d-pam.service", "pop3d-pam.service"),
+        ("pop3d.pop3d-pam.socket", "pop3d-pam.socket"),
     ] {
         let text = fs::read_to_string(Path::new(PACKAGE).join(file)).unwrap();
         let text = text.replace("ExecStart=/usr/sbin/pop3d ", &format!("ExecStart={PROGRAM} "));
+        let text = text.replace("ExecStart=/usr/libexec/pop3d/pop3d-pam ", &format!("ExecStart={PROGRAM} "));
         fs::write(directory.path().join(unit), text).unwrap();
     }
     directory
@@ -50,7 +53,8 @@ fn systemd_finds_no_fault_in_the_units() {
     let directory = units();
     // The manual pages are not installed.
     let arguments = ["--man=no", "--recursive-errors=no", "verify"];
-    let units = ["./pop3d.service", "./pop3d.socket", "./pop3d-tls.socket"];
+    let units =
+        ["./pop3d.service", "./pop3d.socket", "./pop3d-tls.socket", "./pop3d-pam.service", "./pop3d-pam.socket"];
     let Some(output) = analyze(&arguments, &directory, &units) else { return };
     let text = text(&output);
     assert!(output.status.success() && !text.contains("pop3d"), "{text}");
@@ -63,4 +67,13 @@ fn the_service_is_hardened() {
     };
     let text = text(&output);
     assert!(output.status.success() && text.contains("Overall exposure level for pop3d.service: 1."), "{text}");
+}
+
+#[test]
+fn the_service_that_asks_pam_has_few_of_roots_rights() {
+    let Some(output) = analyze(&["security", "--offline=yes", "--threshold=45"], &units(), &["./pop3d-pam.service"])
+    else {
+        return;
+    };
+    assert!(output.status.success(), "{}", text(&output));
 }

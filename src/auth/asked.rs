@@ -1,6 +1,7 @@
 //! A source that is another program or another machine: how many logins ask it at a time.
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,14 @@ impl Source for Asked {
 
     fn check(&self) -> Result<Vec<String>, String> {
         self.source.check()
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        self.source.prepare()
+    }
+
+    fn start(&self) {
+        self.source.start();
     }
 
     fn find(&self, user: &UserName) -> Found {

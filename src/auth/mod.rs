@@ -27,6 +27,7 @@ mod on_disk;
 mod outcome;
 mod own;
 mod own_expiry;
+mod pam;
 mod passwd;
 mod permits;
 pub mod sasl;

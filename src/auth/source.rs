@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::name::UserName;
 use super::outcome::Unchanged;
@@ -54,6 +56,18 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     fn check(&self) -> Result<Vec<String>, String> {
         Ok(Vec::new())
     }
+
+    /// Does what takes rights that only a server which starts has. It is called once, before the server gives them up, and
+    /// not by programs that only look at accounts.
+    ///
+    /// # Errors
+    /// If the source will never work.
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Starts the threads that the source needs. It is called once, when the server has given up its rights.
+    fn start(&self) {}
 
     /// Looks an account up, with its stored secret. APOP and SCRAM need it, and so does the server to find the maildrop of
     /// a user who has not logged in.
@@ -133,6 +147,8 @@ pub(super) enum Answer {
         /// costly verification whose result does not matter, so that the time does not tell who exists.
         costly: bool,
     },
+    /// The password is right, but the account may not be used at present.
+    Closed,
     /// As [`Found::Unknown`].
     Unknown,
     /// As [`Found::Unavailable`]. This is no failed login of the client, and nothing is remembered of it.
@@ -156,6 +172,9 @@ pub(super) struct Totals {
     pub(super) scram_iterations: Option<u32>,
     /// The rules for mail that expires that accounts have of their own.
     pub(super) expiries: BTreeSet<OwnExpiry>,
+    /// A login that is refused takes at least this time, whichever source has refused it. It is for a source that takes
+    /// different times for known and unknown names.
+    pub(super) least_refusal: Duration,
 }
 
 impl Totals {
@@ -170,6 +189,7 @@ impl Totals {
             some_without_scram: self.some_without_scram || others.some_without_scram,
             scram_iterations: self.scram_iterations.or(others.scram_iterations),
             expiries: self.expiries.into_iter().chain(others.expiries).collect(),
+            least_refusal: self.least_refusal.max(others.least_refusal),
         }
     }
 }

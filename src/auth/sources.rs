@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use super::hidden::Hidden;
 use super::name::UserName;
 use super::outcome::{Unchanged, Wrong};
 use super::own::Own;
+use super::pam::Pam;
 use super::permits::Busy;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::sql::{Sql, SqlSettings};
 use super::text::Account;
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
+use crate::pam::Way;
 
 /// An account source that the configuration names.
 #[derive(Debug, Clone)]
@@ -29,18 +32,26 @@ pub struct AccountSource {
     file: Option<UsersFile>,
     /// The text in the configuration that declares it, which may have a password in it.
     text: Hidden<String>,
+    /// True if it needs processes that only a server starts.
+    needs_server: bool,
 }
 
 impl From<UsersFile> for AccountSource {
     fn from(file: UsersFile) -> Self {
-        Self { source: Arc::new(file.clone()), file: Some(file), text: Hidden(String::new()) }
+        Self { source: Arc::new(file.clone()), file: Some(file), text: Hidden(String::new()), needs_server: false }
     }
 }
 
 impl AccountSource {
+    /// PAM, reached in this way. A source of this name is asked by these rules.
+    #[must_use]
+    pub fn pam(name: String, way: Way, rules: AskRules) -> Self {
+        Self { needs_server: true, ..Self::asked(Pam::new(name, way, rules), rules) }
+    }
+
     /// A source that is another program or another machine. It is asked by these rules.
     pub(super) fn asked(source: impl Source + 'static, rules: AskRules) -> Self {
-        Self { source: Asked::new(source, rules), file: None, text: Hidden(String::new()) }
+        Self { source: Asked::new(source, rules), file: None, text: Hidden(String::new()), needs_server: false }
     }
 
     /// A database of accounts, which is asked by these rules.
@@ -71,6 +82,12 @@ impl AccountSource {
     #[must_use]
     pub fn is_file(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Returns true if [`AccountSource::check`] finds out without a server whether the source can be used.
+    #[must_use]
+    pub fn can_be_checked(&self) -> bool {
+        !self.is_file() && !self.needs_server
     }
 
     /// Asks a source that is elsewhere whether it can be used. Returns warnings. This may start threads, so it comes after
@@ -160,8 +177,11 @@ impl Sources {
             }
             Ok::<_, Busy>(matches!(answer, Answer::Accepted(_) | Answer::Unavailable))
         })?;
-        let is_known = !matches!(answer, Answer::Unknown);
-        Ok(Verdict { answer, wrong: wrong(is_known, line) })
+        let wrong = match answer {
+            Answer::Closed => Wrong::Closed,
+            _ => wrong(!matches!(answer, Answer::Unknown), line),
+        };
+        Ok(Verdict { answer, wrong })
     }
 
     /// Refuses a user who has sent no password.
@@ -192,6 +212,17 @@ impl Sources {
             line = line.or_else(|| source.wrong_line(user));
         });
         wrong(look_up.account().is_some(), line)
+    }
+
+    /// Does what takes rights that only a server which starts has.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        let configured = Arc::clone(&self.configured.read());
+        configured.iter().try_for_each(|AccountSource { source, .. }| source.prepare())
+    }
+
+    /// Starts the threads that sources need.
+    pub(super) fn start(&self) {
+        self.for_each(|source| source.start());
     }
 
     /// Adds an account to the first configured source that can be written. If no source is configured, the account lasts as

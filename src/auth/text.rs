@@ -160,6 +160,7 @@ impl Accounts {
             some_without_scram: self.some_without_scram,
             scram_iterations: self.scram_iterations,
             expiries: self.expiries.clone(),
+            ..Totals::default()
         }
     }
 

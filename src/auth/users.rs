@@ -5,6 +5,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
@@ -32,6 +35,8 @@ pub struct Users {
     /// The key for deriving SCRAM salts for names that have no stored salt.
     salt_key: Hidden<[u8; 32]>,
     names: RwLock<NameRules>,
+    /// True once the server has given up its rights.
+    is_serving: AtomicBool,
 }
 
 /// The authentication mechanisms that every account supports, besides passwords. A mechanism that only some accounts
@@ -59,6 +64,7 @@ impl Users {
             verifier: Verifier::new(),
             salt_key: Hidden(super::random()),
             names: RwLock::default(),
+            is_serving: AtomicBool::new(false),
         }
     }
 
@@ -141,6 +147,26 @@ impl Users {
         self.sources.own.change(before, now);
     }
 
+    /// Starts the processes that sources need. The server calls this before it gives up its rights.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.sources.prepare()
+    }
+
+    /// Starts the threads that sources need, once the server has given up its rights.
+    pub fn start(&self) {
+        self.is_serving.store(true, Ordering::Relaxed);
+        self.sources.start();
+    }
+
+    /// Returns true since [`Users::start`].
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.is_serving.load(Ordering::Relaxed)
+    }
+
     /// Adds a user who lasts as long as the server. Returns false if there is such a user already.
     pub fn add_own(&self, name: UserName, password: &[u8]) -> bool {
         self.sources.own.add(name, password)
@@ -210,6 +236,7 @@ impl Users {
     /// # Errors
     /// [`Denied`]
     pub fn authenticate(&self, name: &[u8], password: &[u8], address: Option<IpAddr>) -> Result<Login, Denied> {
+        let begun = Instant::now();
         let user = self.names.read().apply(name);
         let verdict = match &user {
             // An empty password never matches: an account without a password was hardly meant to be open to everyone.
@@ -220,13 +247,14 @@ impl Users {
         match (user, verdict.answer) {
             (Some(user), Answer::Accepted(mailbox)) => return Ok(Login { user, mailbox }),
             (_, Answer::Unavailable) => return Err(Denied::Unavailable),
-            (_, Answer::Refused { costly: true }) => {}
+            (_, Answer::Refused { costly: true } | Answer::Closed) => {}
             _ => {
                 if let Some(decoy) = self.sources.totals().costliest {
                     self.verifier.check_in_vain(&decoy, password)?;
                 }
             }
         }
+        thread::sleep(self.sources.totals().least_refusal.saturating_sub(begun.elapsed()));
         Err(Denied::Credentials(verdict.wrong))
     }
 

@@ -66,7 +66,7 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     }
     // This comes after the others, because it gives up rights that they need. Databases are asked as the server would.
     report.line("confinement", confinement(args))?;
-    for source in sources.iter().flatten().filter(|source| !source.is_file()) {
+    for source in sources.iter().flatten().filter(|source| source.can_be_checked()) {
         report.line("accounts", database(source))?;
     }
     Ok(report.good)
@@ -98,6 +98,7 @@ fn accounts(args: &Args, sources: &[AccountSource]) -> String {
         0 => String::new(),
         count => format!("{count} by --user, "),
     };
+    args.accounts.warn();
     let count = users.names().len();
     if count + args.users.len() == 0 && others.is_empty() {
         log::warn!("there are no accounts, so nobody can log in until one is added by PEEP");

@@ -37,6 +37,10 @@ pub enum ConfigError {
     UsersFileTwice,
     /// An account source cannot be used, for this reason.
     AccountSource(String),
+    /// PAM cannot be asked.
+    Pam(String),
+    /// A running server has an account source that it would have to start processes for.
+    PamAfterStart,
     /// The certificate cannot be used.
     Certificate(CertificateError),
     /// The flags of several certificates do not belong together.
@@ -82,6 +86,8 @@ impl fmt::Display for ConfigError {
                 f.write_str("two account sources of the kind users-file have no file; only one can stand for --users")
             }
             Self::AccountSource(why) => f.write_str(why),
+            Self::Pam(why) => f.write_str(why),
+            Self::PamAfterStart => f.write_str("the processes that ask PAM can only be started when the server starts"),
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
             Self::Pairs { certificates, keys, names } => write!(
                 f,
@@ -107,6 +113,7 @@ impl ConfigError {
             | Self::State(_, error)
             | Self::SelfSigned(error) => Some(error.kind()),
             Self::Certificate(error) => error.kind(),
+            Self::PamAfterStart => Some(io::ErrorKind::PermissionDenied),
             _ => None,
         }
     }

@@ -29,6 +29,7 @@ impl Args {
         let state = state.map(|path| StateDir::open(path.clone()).map_err(|error| ConfigError::State(path, error)));
         let state = state.transpose()?.map(Arc::new);
         let users = self.open_users(state.as_deref())?;
+        self.accounts.warn();
         let mail_root = Arc::new(self.open_mail_root(self.mailbox.clone())?);
         let certificates = self.tls.certificates(state.as_deref())?.map(Arc::new);
         Ok(Config {

@@ -100,9 +100,10 @@ impl From<Denied> for Reason {
 
 impl Reason {
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 13] = [
+    pub const CLASSES: [&'static str; 14] = [
         "unknown-user",
         "wrong-password",
+        "closed",
         "wrong-line",
         "other-user",
         "penalty",
@@ -122,6 +123,7 @@ impl Reason {
         match self {
             Self::Credentials(Wrong::Name) => "unknown-user",
             Self::Credentials(Wrong::Password) => "wrong-password",
+            Self::Credentials(Wrong::Closed) => "closed",
             Self::Credentials(Wrong::Line(_)) => "wrong-line",
             Self::Credentials(Wrong::OtherUser) => "other-user",
             Self::Penalty(_) => "penalty",

@@ -9,6 +9,7 @@
 //! `src/config/command_line/tests.rs`; the manual's table of its keys is compared with it by a test.
 
 mod common;
+mod pam;
 mod sql;
 mod table;
 mod users_file;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 
 use super::ConfigError;
 use crate::auth::{AccountSource, Hidden, SqlReach, UserName, Users};
+use pam::PamArgs;
 use sql::SqlArgs;
 pub use table::kinds;
 pub(super) use table::{Table, in_file, shown};
@@ -52,6 +54,8 @@ pub(super) enum Kind {
     UsersFile(UsersFileArgs),
     /// A database: SQLite, PostgreSQL, MariaDB or MySQL
     Sql(Box<SqlArgs>),
+    /// The accounts that PAM knows, such as those of the system
+    Pam(PamArgs),
 }
 
 /// What a source uses while the server runs, so that the confinement can allow it.
@@ -71,6 +75,7 @@ impl Kind {
         match self {
             Self::UsersFile(keys) => keys.open(users_file, running),
             Self::Sql(keys) => keys.open(),
+            Self::Pam(keys) => keys.open(running),
         }
     }
 
@@ -81,6 +86,14 @@ impl Kind {
                 Uses { written: keys.file().map(Path::to_owned).into_iter().collect(), ..Uses::default() }
             }
             Self::Sql(keys) => keys.uses(),
+            Self::Pam(_) => Uses::default(),
+        }
+    }
+
+    /// Logs what an operator should know of the source before it is used.
+    fn warn(&self) {
+        if let Self::Pam(keys) = self {
+            keys.warn();
         }
     }
 
@@ -111,6 +124,11 @@ impl AccountsArgs {
             _ => Ok(table.kind.open(file, running)?.declared_by(table.text())),
         });
         first.into_iter().chain(listed).collect()
+    }
+
+    /// Logs what an operator should know of the sources before they are used.
+    pub(super) fn warn(&self) {
+        self.accounts.iter().for_each(|table| table.kind.warn());
     }
 
     /// The files that the sources read again, each with the flag that names it.

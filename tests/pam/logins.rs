@@ -1,0 +1,152 @@
+//! Logins by POP3 that PAM decides.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::processes::{Processes, kill};
+use super::{System, UNIX, children_of, is_running, workers_of};
+use crate::harness::{Client, MailRoot, NOBODY, Server, eventually};
+use crate::owners::threads_by;
+
+/// No refusal is faster, whichever module has decided.
+const LEAST_REFUSAL: Duration = Duration::from_secs(2);
+
+/// Starts a server in this system with PAM as an account source that has these keys. It becomes an ordinary user.
+fn serve(system: &System, keys: &str) -> Server {
+    let mail = MailRoot::new();
+    fs::set_permissions(mail.path(), Permissions::from_mode(0o755)).unwrap();
+    let launcher = system.launcher();
+    let builder = Server::builder().mail(&mail).user("own", "o").launched_by(launcher.iter().map(String::as_str));
+    let source = format!("kind = \"pam\", cache = \"off\"{keys}");
+    builder.flags(["--run-as", "nobody", "--accounts", &source]).start()
+}
+
+fn log_in(server: &Server, user: &str, password: &str) -> Result<Client, String> {
+    let mut client = server.pop3();
+    client.call(&format!("USER {user}"));
+    client.send(&format!("PASS {password}"));
+    let line = client.line();
+    if line.starts_with("+OK") { Ok(client) } else { Err(line) }
+}
+
+#[track_caller]
+fn monitor_of(server: &Server) -> u32 {
+    let children = children_of(server.pid());
+    assert_eq!(children.len(), 1, "{children:?}");
+    children[0]
+}
+
+#[test]
+fn users_of_the_system_log_in_to_a_server_that_cannot_read_their_hashes() {
+    let Some(system) = System::new(UNIX) else { return };
+    let server = serve(&system, "");
+    for (user, password) in [("ana", "secret"), (r#"o'b"r%n"#, "secret"), ("own", "o")] {
+        log_in(&server, user, password).unwrap().quit();
+    }
+    assert_eq!(threads_by(&server, "Uid")[0].0, [NOBODY; 4].map(|id| id.to_string()).join(" "));
+    let long = "x".repeat(120);
+    let refused = [
+        ("ana", "wrong", "wrong password"),
+        ("locked", "secret", "wrong password"),
+        ("expired", "secret", "the account may not be used at present"),
+        ("aged", "secret", "the account may not be used at present"),
+        ("own", "secret", "wrong password"),
+        ("nobody-knows", "secret", "unknown user"),
+        ("%s%n", "secret", "unknown user"),
+        (&long, &long, "unknown user"),
+    ];
+    thread::scope(|scope| {
+        for (user, password, why) in refused {
+            let server = &server;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let reply = log_in(server, user, password).map(drop).unwrap_err();
+                assert!(reply.starts_with("-ERR [AUTH] "), "{user}: {reply}");
+                assert!(begun.elapsed() >= LEAST_REFUSAL, "{user}: {:?}", begun.elapsed());
+                server.expect_log("WARN", &format!("login failed: user={user:?} reason={why:?}"));
+            });
+        }
+    });
+    server.expect_log("INFO", "PAM tells user \"expired\": \"Your account has expired");
+}
+
+/// APOP and SCRAM need a secret, which PAM does not show.
+#[test]
+fn only_mechanisms_with_a_password_are_announced() {
+    let Some(system) = System::new(UNIX) else { return };
+    let server = serve(&system, "");
+    let mut client = Client::connect(server.pop3_address());
+    assert!(!client.ok().contains('<'));
+    let sasl: Vec<_> = client.listing("CAPA").into_iter().filter(|line| line.starts_with("SASL")).collect();
+    assert_eq!(sasl, ["SASL PLAIN LOGIN"]);
+}
+
+#[test]
+fn a_login_whose_worker_is_killed_may_be_tried_again() {
+    let Some(system) = System::new("") else { return };
+    let slow = system.program("slow", "touch DIR/asked; while [ ! -e DIR/go ]; do sleep 0.02; done\n");
+    system.write_service(&format!("auth required pam_exec.so quiet {slow}\naccount required pam_permit.so\n"));
+    let server = serve(&system, ", at-once = 1");
+    thread::scope(|scope| {
+        let refused = scope.spawn(|| log_in(&server, "ana", "x").map(drop).unwrap_err());
+        eventually("PAM is asked", || system.path("asked").exists());
+        let workers = workers_of(monitor_of(&server));
+        kill(workers[0]);
+        assert!(refused.join().unwrap().starts_with("-ERR [SYS/TEMP] "));
+    });
+    server.expect_log("WARN", "has ended (signal 9); another is started");
+    server.expect_log("ERROR", "PAM service pop3d: passwords cannot be verified: the process that was asked has ended");
+    fs::write(system.path("go"), "").unwrap();
+    log_in(&server, "ana", "x").unwrap();
+    server.expect_log("INFO", "PAM service pop3d: passwords are verified again");
+}
+
+#[test]
+fn when_nobody_has_the_rights_any_more_logins_fail_for_the_time_being_and_the_log_says_what_to_do() {
+    let Some(system) = System::new(UNIX) else { return };
+    let server = serve(&system, "");
+    log_in(&server, "ana", "secret").unwrap();
+    let monitor = monitor_of(&server);
+    let workers = workers_of(monitor);
+    kill(monitor);
+    server.expect_log("ERROR", "logins by PAM fail until the server is restarted");
+    eventually("the workers have ended", || !workers.iter().any(|&worker| is_running(worker)));
+    for password in ["secret", "wrong"] {
+        let reply = log_in(&server, "ana", password).map(drop).unwrap_err();
+        assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{reply}");
+    }
+    log_in(&server, "own", "o").unwrap();
+}
+
+#[test]
+fn the_processes_of_pam_end_with_the_server() {
+    let Some(system) = System::new(UNIX) else { return };
+    let server = serve(&system, "");
+    log_in(&server, "ana", "secret").unwrap();
+    let monitor = monitor_of(&server);
+    let all = [&[monitor][..], &workers_of(monitor)].concat();
+    assert_eq!(all.len(), 17);
+    kill(server.pid());
+    eventually("they have ended", || !all.iter().any(|&process| is_running(process)));
+}
+
+/// As with the units of the Debian package: root's rights are in another service, which can be started again alone.
+#[test]
+fn workers_of_another_service_may_come_and_go() {
+    let Some(system) = System::new(UNIX) else { return };
+    let processes = Processes::start(&system, &["--processes", "2"]);
+    let socket = system.path("socket");
+    let server = serve(&system, &format!(", socket = {:?}", socket.to_str().unwrap()));
+    assert_eq!(children_of(server.pid()), [] as [u32; 0]);
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    log_in(&server, "ana", "secret").unwrap();
+    drop(processes);
+    fs::remove_file(&socket).unwrap();
+    assert!(log_in(&server, "ana", "secret").map(drop).unwrap_err().starts_with("-ERR [SYS/TEMP] "));
+    let processes = Processes::start(&system, &["--processes", "2"]);
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    log_in(&server, "ana", "secret").unwrap();
+    drop(processes);
+}
