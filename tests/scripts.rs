@@ -46,3 +46,20 @@ fn the_demo_takes_options_with_or_without_a_directory() {
     let help = Command::new(checkout.path().join("scripts/demo")).arg("--help").output().unwrap();
     assert!(help.status.success() && help.stdout.starts_with(b"usage: scripts/demo [DIRECTORY] [POP3D-OPTION...]"));
 }
+
+/// The real programs, with the one fault that they treat differently.
+#[test]
+fn client_faults_prints_what_each_client_does() {
+    let mut script = Command::new("timeout");
+    script.args(["-k", "5", "120"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/client-faults"));
+    script.arg("no-uidl").env("POP3D_PROGRAMS", Path::new(PROGRAM).parent().unwrap());
+    let output = script.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let row = text.lines().find(|line| line.starts_with("| `no-uidl` | ")).expect("a row");
+    let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
+    let getmail = "exit code 127, then fetches all";
+    assert_eq!(cells[1..], ["fetches all", getmail, "fetches all", "fetches all", "fetches all"]);
+    let help = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/client-faults")).arg("-h").output();
+    assert!(help.unwrap().stdout.starts_with(b"Shows what mail programs make of a server that misbehaves"));
+}

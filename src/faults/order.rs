@@ -32,7 +32,7 @@ pub enum Kind {
     SplitTerminator,
     /// STAT and LIST tell wrong sizes.
     LieSize,
-    /// RETR sends half of the message, and ends as if that were all.
+    /// RETR and TOP send no more than half of the message, and end as if that were all.
     TruncateSilently,
     /// A line of other octets comes before each answer.
     Garbage,

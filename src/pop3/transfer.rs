@@ -21,8 +21,15 @@ pub(super) enum Body {
     Whole,
     /// TOP
     Lines(u32),
-    /// RETR with a fault that a tester has ordered: only so many octets.
-    Beginning(u64),
+    /// RETR, or TOP with so many lines, by a fault that a tester has ordered: at most so many octets.
+    Truncated { lines: Option<u32>, octets: u64 },
+}
+
+impl Body {
+    /// Returns true if the client asked for the whole message.
+    pub(super) fn is_asked_whole(self) -> bool {
+        matches!(self, Self::Whole | Self::Truncated { lines: None, .. })
+    }
 }
 
 /// A message that was sent.
@@ -98,10 +105,8 @@ pub(super) fn stored<L: Link>(
     {
         return wire_form(output, range, octets);
     }
-    let status: &dyn Display = match body {
-        Body::Whole | Body::Beginning(_) => &format_args!("{octets} octets"),
-        Body::Lines(_) => &"top of message follows",
-    };
+    let status: &dyn Display =
+        if body.is_asked_whole() { &format_args!("{octets} octets") } else { &"top of message follows" };
     send(output, &mut Stored(source), status, body)
 }
 
@@ -174,10 +179,11 @@ fn send<L: Link>(
     Ok(Transferred { octets: stuffer.finish(output.pending()), ready })
 }
 
-/// The beginning of a message that is still to be sent.
-enum Part {
-    Lines(Top),
-    Octets(u64),
+/// The part of a message that is still to be sent.
+struct Part {
+    top: Option<Top>,
+    /// The most octets that are left.
+    left: u64,
 }
 
 impl Part {
@@ -185,29 +191,22 @@ impl Part {
     fn of(body: Body) -> Option<Self> {
         match body {
             Body::Whole => None,
-            Body::Lines(lines) => Some(Self::Lines(Top::new(lines))),
-            Body::Beginning(octets) => Some(Self::Octets(octets)),
+            Body::Lines(lines) => Some(Self { top: Some(Top::new(lines)), left: u64::MAX }),
+            Body::Truncated { lines, octets } => Some(Self { top: lines.map(Top::new), left: octets }),
         }
     }
 
     /// How many octets of the next piece belong to it.
     fn take(&mut self, piece: &[u8]) -> usize {
-        match self {
-            Self::Lines(top) => top.take(piece),
-            Self::Octets(left) => {
-                let taken = usize::try_from(*left).map_or(piece.len(), |left| left.min(piece.len()));
-                *left -= taken as u64;
-                taken
-            }
-        }
+        let most = usize::try_from(self.left).map_or(piece.len(), |left| left.min(piece.len()));
+        let taken = self.top.as_mut().map_or(most, |top| top.take(&piece[..most]));
+        self.left -= taken as u64;
+        taken
     }
 
     /// Returns true if all of it has been taken.
     fn is_done(&self) -> bool {
-        match self {
-            Self::Lines(top) => top.is_done(),
-            Self::Octets(left) => *left == 0,
-        }
+        self.left == 0 || self.top.as_ref().is_some_and(Top::is_done)
     }
 }
 

@@ -73,11 +73,11 @@ impl<L: Link> Session<'_, L> {
         if self.is_faulty(Kind::LieSize) { Sizes::Wrong } else { Sizes::True }
     }
 
-    /// How much of a message RETR sends.
-    pub(super) fn body_of_retr(&mut self, maildrop: &Maildrop, number: MessageNumber) -> Body {
+    /// How much of a message RETR sends, or TOP with so many lines.
+    pub(super) fn body(&mut self, maildrop: &Maildrop, number: MessageNumber, lines: Option<u32>) -> Body {
         match maildrop.octets_of(number) {
-            Some(octets) if self.is_faulty(Kind::TruncateSilently) => Body::Beginning(octets / 2),
-            _ => Body::Whole,
+            Some(octets) if self.is_faulty(Kind::TruncateSilently) => Body::Truncated { lines, octets: octets / 2 },
+            _ => lines.map_or(Body::Whole, Body::Lines),
         }
     }
 }

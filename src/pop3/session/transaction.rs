@@ -42,7 +42,7 @@ impl<L: Link> Session<'_, L> {
                 None => self.err(Refusal::NoSuchMessage),
             },
             Ok(Command::Retr(number)) => {
-                let body = self.body_of_retr(&state.maildrop, number);
+                let body = self.body(&state.maildrop, number, None);
                 if let Some(octets) = self.send_message(&mut state, number, body)? {
                     self.client.progress.retrieved.add(1);
                     self.counts.retrieved += 1;
@@ -53,7 +53,8 @@ impl<L: Link> Session<'_, L> {
                 }
             }
             Ok(Command::Top { message, lines }) => {
-                self.send_message(&mut state, message, Body::Lines(lines))?;
+                let body = self.body(&state.maildrop, message, Some(lines));
+                self.send_message(&mut state, message, body)?;
             }
             Ok(Command::Dele(number)) if state.lock.is_read_only() && state.maildrop.message(number).is_some() => {
                 self.err(Refusal::ReadOnly);
@@ -121,7 +122,7 @@ impl<L: Link> Session<'_, L> {
             Ok(Transferred { octets, ready }) => {
                 self.emit(What::Sent(Sent {
                     number,
-                    whole: !matches!(body, Body::Lines(_)),
+                    whole: body.is_asked_whole(),
                     octets,
                     first_octet: ready.saturating_duration_since(begun),
                     took: begun.elapsed(),

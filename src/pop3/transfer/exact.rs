@@ -50,9 +50,9 @@ pub(super) fn send<L: Link>(
     let mut part = Part::of(body);
     let mut block = Block::new();
     sending.output.enlarge();
-    match body {
-        Body::Whole | Body::Beginning(_) => reply::ok(sending.output.pending(), format_args!("{listed} octets")),
-        Body::Lines(_) => reply::ok(sending.output.pending(), "top of message follows"),
+    match body.is_asked_whole() {
+        true => reply::ok(sending.output.pending(), format_args!("{listed} octets")),
+        false => reply::ok(sending.output.pending(), "top of message follows"),
     }
     let ready = loop {
         let length = match source.read(&mut block, &mut sending.output.link) {
