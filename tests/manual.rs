@@ -145,7 +145,7 @@ fn the_settings_of_the_migration_page_are_accepted() {
         Page::named("migration").unwrap().text.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
     let code = rows.flat_map(|(_, ours)| ours.split('`').skip(1).step_by(2));
     // The keys of account sources are another table's, and those pages run examples of them.
-    let of_sources = ["kind", "url", "password-file", "query", "names-statement", "active"];
+    let of_sources = ["kind", "service", "url", "password-file", "query", "names-statement", "active"];
     let key = |code: &str| code.split(" = ").next().unwrap_or_default().to_owned();
     let settings: BTreeSet<&str> =
         code.filter(|code| code.contains(" = ") && !of_sources.contains(&key(code).as_str())).collect();
