@@ -151,6 +151,7 @@ impl Server {
                 Pool::start(MAX_CONNECTIONS, work)?
             }
         };
+        shared.users.start();
         let recorder = records.start(Arc::clone(&shared)).map_err(no_thread)?;
         counting::start(&shared).map_err(no_thread)?; // before the first login
         let reloads = shared.reloader.open();
