@@ -30,6 +30,9 @@ fn main() -> ExitCode {
     if let Some(error) = transform::launch(env::args_os()) {
         return fail(126, &error.to_string());
     }
+    if let Some(code) = transform::report(env::args_os()) {
+        return code;
+    }
     let task = match Task::read() {
         Ok(task) => task,
         Err(UsageError::Help(help)) => help.exit(),

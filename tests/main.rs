@@ -1,6 +1,7 @@
 //! Tests of the whole server, one module per group.
 
 // The users file, `pop3d passwd`, AUTH and APOP.
+mod account_programs;
 mod accounts;
 // Sessions, bans and draining by PEEP 1.1.
 mod admin;

@@ -1,15 +1,26 @@
-//! A source that is another program or another machine: how many logins ask it at a time.
+//! A source that is another program or another machine: bounds how many logins ask it at a time, and remembers its answers.
 
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
+use super::memory::{Mark, Memory};
 use super::name::UserName;
 use super::outcome::Unchanged;
 use super::permits::{Busy, Permits};
 use super::source::{Answer, Attempt, Found, Source, Totals};
+use super::text::Mailbox;
 use super::verifier::Verifier;
+
+/// How long a wrong password is remembered. Mail programs repeat it at once.
+const WRONG: Duration = Duration::from_secs(3);
+
+/// How long a source that could not answer is not asked about passwords that are remembered, so that their users do not
+/// wait.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// How the server asks a source that is another program or another machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +39,37 @@ pub struct AskRules {
 #[derive(Debug)]
 pub(super) struct Asked {
     source: Box<dyn Source>,
+    rules: AskRules,
     permits: Permits,
+    right: Memory<Arc<Mailbox>>,
+    wrong: Memory<Answer>,
+    /// When the source could not answer last.
+    failed: Mutex<Option<Instant>>,
 }
 
 impl Asked {
     pub(super) fn new(source: impl Source + 'static, rules: AskRules) -> Arc<Self> {
         let permits = Permits::new(rules.at_once, rules.timeout);
-        Arc::new(Self { source: Box::new(source), permits })
+        let right = Memory::new((rules.cache + rules.grace).max(Duration::from_secs(1)));
+        let (wrong, failed) = (Memory::new(WRONG), Mutex::default());
+        Arc::new(Self { source: Box::new(source), rules, permits, right, wrong, failed })
+    }
+
+    /// Returns the mailbox of a user whose password was right at most this long ago.
+    fn remembered(&self, mark: &Mark, most: Duration) -> Option<Answer> {
+        let (mailbox, age) = self.right.recall(mark)?;
+        (age < most).then_some(Answer::Accepted(mailbox))
+    }
+
+    /// Returns true if the source could not answer a moment ago.
+    fn is_paused(&self) -> bool {
+        self.failed.lock().is_some_and(|since| since.elapsed() < PAUSE)
+    }
+
+    fn ask(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
+        let asked = self.permits.run(|| self.source.verify(attempt, verifier)).unwrap_or(Ok(Answer::Unavailable));
+        *self.failed.lock() = matches!(asked, Ok(Answer::Unavailable)).then(Instant::now);
+        asked
     }
 }
 
@@ -60,7 +95,35 @@ impl Source for Asked {
     }
 
     fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
-        self.permits.run(|| self.source.verify(attempt, verifier)).unwrap_or(Ok(Answer::Unavailable))
+        let AskRules { cache, grace, .. } = self.rules;
+        let mark = self.right.mark(attempt.user, b"", attempt.password);
+        if let Some(accepted) = self.remembered(&mark, cache) {
+            return Ok(accepted);
+        }
+        let covered = || self.remembered(&mark, cache + grace).filter(|_| !grace.is_zero());
+        if self.is_paused()
+            && let Some(accepted) = covered()
+        {
+            return Ok(accepted);
+        }
+        let mark_of_wrong = self.wrong.mark(attempt.user, b"", attempt.password);
+        if let Some((answer, _)) = self.wrong.recall(&mark_of_wrong).filter(|(_, age)| *age < WRONG) {
+            return Ok(answer);
+        }
+        let (ticket, ticket_of_wrong) = (self.right.ticket(), self.wrong.ticket());
+        let answer = self.ask(attempt, verifier)?;
+        match &answer {
+            Answer::Accepted(mailbox) => self.right.remember(ticket, attempt.user, mark, Arc::clone(mailbox)),
+            Answer::Unavailable => return Ok(covered().unwrap_or(answer)),
+            Answer::Refused { .. } | Answer::Unknown | Answer::NotAccepted | Answer::Closed => {
+                self.right.forget_mark(&mark);
+                // The next login with it is refused without a costly verification.
+                let is_refused = matches!(answer, Answer::Refused { .. });
+                let answer = if is_refused { Answer::Refused { costly: false } } else { answer.clone() };
+                self.wrong.remember(ticket_of_wrong, attempt.user, mark_of_wrong, answer);
+            }
+        }
+        Ok(answer)
     }
 
     fn logged_in(&self, attempt: &Attempt<'_>) {
@@ -68,7 +131,14 @@ impl Source for Asked {
     }
 
     fn verify_in_vain(&self, attempt: &Attempt<'_>) {
-        let _ = self.permits.run(|| self.source.verify_in_vain(attempt));
+        let mark = self.wrong.mark(attempt.user, b"in vain", attempt.password);
+        if self.wrong.recall(&mark).is_some_and(|(_, age)| age < WRONG) {
+            return;
+        }
+        let ticket = self.wrong.ticket();
+        if self.permits.run(|| self.source.verify_in_vain(attempt)).is_ok() {
+            self.wrong.remember(ticket, attempt.user, mark, Answer::Unknown);
+        }
     }
 
     fn totals(&self) -> Totals {
@@ -90,4 +160,13 @@ impl Source for Asked {
     fn remove(&self, user: &UserName) -> Result<(), Unchanged> {
         self.source.remove(user)
     }
+
+    fn forget(&self, user: Option<&UserName>) {
+        self.right.forget(user);
+        self.wrong.forget(user);
+        self.source.forget(user);
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //!   mechanisms every account supports.
 //! - [`sasl`] has the exchanges of AUTH; `apop` and `scram` compute those two mechanisms; `verifier` bounds how many
 //!   passwords are checked at a time and remembers those that were right. `asked` bounds how many logins ask a source
-//!   that is another program at a time.
+//!   that is another program at a time, and remembers its answers; `memory` is what both use. `program` is such a source.
 //!
 //! The sessions of [`crate::pop3`] check logins here, those of [`crate::peep`] change accounts.
 
@@ -20,16 +20,19 @@ mod file;
 mod hidden;
 mod local_client;
 mod location;
+mod memory;
 mod name;
 mod name_rules;
 mod old_schemes;
 mod on_disk;
+mod outage;
 mod outcome;
 mod own;
 mod own_expiry;
 mod pam;
 mod passwd;
 mod permits;
+mod program;
 pub mod sasl;
 mod scheme;
 mod scram;

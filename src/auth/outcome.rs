@@ -33,6 +33,8 @@ pub enum Wrong {
     Password,
     /// The password is right, but the user's account may not be used at present: it has expired, or its password has.
     Closed,
+    /// One of the two. The source does not tell which.
+    NameOrPassword,
     /// The user's line in the users file, counted from 1, is wrong.
     Line(usize),
     /// No user may act as another one.
@@ -45,6 +47,7 @@ impl fmt::Display for Wrong {
             Self::Name => f.write_str("unknown user"),
             Self::Password => f.write_str("wrong password"),
             Self::Closed => f.write_str("the account may not be used at present"),
+            Self::NameOrPassword => f.write_str("unknown user or wrong password"),
             Self::Line(line) => write!(f, "line {line} of the users file cannot be used"),
             Self::OtherUser => f.write_str("a user may not act as another one"),
         }

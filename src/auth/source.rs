@@ -102,6 +102,9 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// The names of all accounts, in any order. A source that cannot list them has none here.
     fn names(&self) -> Vec<UserName>;
 
+    /// Forgets what is remembered of a user's passwords, or of all passwords.
+    fn forget(&self, _user: Option<&UserName>) {}
+
     /// The number of the wrong line that an unknown user has, in a source that consists of lines.
     fn wrong_line(&self, _user: &UserName) -> Option<usize> {
         None
@@ -151,8 +154,17 @@ pub(super) enum Answer {
     Closed,
     /// As [`Found::Unknown`].
     Unknown,
+    /// The name is unknown or the password is wrong, and the source does not tell which. The next source is asked.
+    NotAccepted,
     /// As [`Found::Unavailable`]. This is no failed login of the client, and nothing is remembered of it.
     Unavailable,
+}
+
+impl Answer {
+    /// Returns true if the source certainly knows the name.
+    pub(super) fn is_of_known_user(&self) -> bool {
+        matches!(self, Self::Accepted(_) | Self::Refused { .. } | Self::Closed)
+    }
 }
 
 /// What is true of all accounts of a source together.

@@ -17,12 +17,14 @@ use super::outcome::{Unchanged, Wrong};
 use super::own::Own;
 use super::pam::Pam;
 use super::permits::Busy;
+use super::program::Program;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::sql::{Sql, SqlSettings};
 use super::text::Account;
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
 use crate::pam::Way;
+use crate::transform::Transform;
 
 /// An account source that the configuration names.
 #[derive(Debug, Clone)]
@@ -60,6 +62,12 @@ impl AccountSource {
     /// What is wrong in the settings. The database is not asked yet.
     pub fn sql(settings: SqlSettings, rules: AskRules) -> Result<Self, String> {
         Ok(Self::asked(Sql::new(settings, &rules)?, rules))
+    }
+
+    /// A program with the interface of checkpassword, which is asked by these rules.
+    #[must_use]
+    pub fn program(program: Transform, rules: AskRules) -> Self {
+        Self::asked(Program::new(program, rules.timeout), rules)
     }
 
     /// Notes the text in the configuration that declares the source. A reload that finds the same text keeps the source.
@@ -165,21 +173,23 @@ impl Sources {
     /// Asks the sources in order whether a password is right, until one knows the name. If that one refuses the password,
     /// the others are asked in vain, so that the time does not tell which source knows the name.
     pub(super) fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Verdict, Busy> {
-        let (mut answer, mut line) = (Answer::Unknown, None);
+        let (mut answer, mut line, mut is_unclear) = (Answer::Unknown, None, false);
         self.until(|source| {
             match answer {
-                Answer::Unknown => answer = source.verify(attempt, verifier)?,
+                Answer::Unknown | Answer::NotAccepted => answer = source.verify(attempt, verifier)?,
                 _ => source.verify_in_vain(attempt),
             }
             line = line.or_else(|| source.wrong_line(attempt.user));
             if matches!(answer, Answer::Accepted(_)) {
                 source.logged_in(attempt);
             }
+            is_unclear |= answer == Answer::NotAccepted;
             Ok::<_, Busy>(matches!(answer, Answer::Accepted(_) | Answer::Unavailable))
         })?;
-        let wrong = match answer {
-            Answer::Closed => Wrong::Closed,
-            _ => wrong(!matches!(answer, Answer::Unknown), line),
+        let wrong = match wrong(answer.is_of_known_user(), line) {
+            _ if answer == Answer::Closed => Wrong::Closed,
+            Wrong::Name if is_unclear => Wrong::NameOrPassword,
+            wrong => wrong,
         };
         Ok(Verdict { answer, wrong })
     }
@@ -250,6 +260,11 @@ impl Sources {
             Err(Unchanged::ReadOnly) if configured.is_empty() => Err(Unchanged::Missing),
             _ => removed,
         }
+    }
+
+    /// Forgets what is remembered of a user's passwords, or of all passwords.
+    pub(super) fn forget(&self, user: Option<&UserName>) {
+        self.for_each(|source| source.forget(user));
     }
 
     /// The names of all users in order.

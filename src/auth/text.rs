@@ -42,6 +42,8 @@ pub struct Mailbox {
     pub location: Option<MailLocation>,
     /// For how long the account's messages are kept.
     pub expiry: OwnExpiry,
+    /// The user's name, if the account's source knows the user by another one.
+    pub user: Option<UserName>,
 }
 
 /// The accounts of a users file.
@@ -226,7 +228,8 @@ fn extra_field<'e>(extras: &'e [u8], name: &str) -> Option<&'e [u8]> {
     fields.find_map(value)
 }
 
-fn restriction(extra: &[u8]) -> Option<&'static str> {
+/// Returns the field of Dovecot's that restricts logins, if one of these extra fields is such a field.
+pub(super) fn restriction(extra: &[u8]) -> Option<&'static str> {
     let mut keys = extra.split(u8::is_ascii_whitespace).filter_map(|field| field.split(|&octet| octet == b'=').next());
     keys.find_map(|key| RESTRICTIONS.into_iter().find(|restriction| restriction.as_bytes() == key))
 }

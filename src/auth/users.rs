@@ -139,6 +139,13 @@ impl Users {
     /// Replaces the sources that the configuration names.
     pub fn set_sources(&self, configured: Vec<AccountSource>) {
         self.sources.replace(configured);
+        self.forget(None);
+    }
+
+    /// Forgets what is remembered of a user's passwords, or of all passwords.
+    fn forget(&self, user: Option<&UserName>) {
+        self.sources.forget(user);
+        self.verifier.forget(user);
     }
 
     /// Replaces the users that the configuration had `before` by those that it has `now`. Users that are in both are left
@@ -186,7 +193,9 @@ impl Users {
     /// [`Unchanged`], if there is no such user or the source cannot be written.
     pub fn remove(&self, name: &str) -> Result<(), Unchanged> {
         let name = self.user_called(name).ok_or(Unchanged::Missing)?;
-        self.sources.remove(&name)
+        let removed = self.sources.remove(&name);
+        self.forget(Some(&name));
+        removed
     }
 
     /// Returns where a user's mail is. This is for users who have not logged in; after a login, the [`Login`] says it.
@@ -245,7 +254,10 @@ impl Users {
             None => Verdict { answer: Answer::Unknown, wrong: Wrong::Name },
         };
         match (user, verdict.answer) {
-            (Some(user), Answer::Accepted(mailbox)) => return Ok(Login { user, mailbox }),
+            (Some(user), Answer::Accepted(mailbox)) => {
+                let user = mailbox.user.clone().unwrap_or(user);
+                return Ok(Login { user, mailbox });
+            }
             (_, Answer::Unavailable) => return Err(Denied::Unavailable),
             (_, Answer::Refused { costly: true } | Answer::Closed) => {}
             _ => {

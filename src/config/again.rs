@@ -207,7 +207,7 @@ impl Opening<'_> {
     }
 
     fn sources(&mut self) -> Result<Vec<AccountSource>, ConfigError> {
-        let opened = self.args.accounts.open(self.running.users).and_then(|sources| {
+        let opened = self.args.open_sources(self.running.users).and_then(|sources| {
             check_new(&sources, self.running.users)?;
             Ok(sources)
         });

@@ -281,6 +281,8 @@ impl Args {
             mail_root: fixed_part(&self.mailbox),
             state: self.state.state.clone(),
             ports: Service::ALL.iter().filter_map(|service| self.ports().of(*service).map(|at| at.port)).collect(),
+            account_programs: self.accounts.programs(),
+            account_network: self.accounts.use_network(),
             written: accounts.iter().cloned().chain(stats_log).chain(log_file).collect(),
             read_again: config_file
                 .chain(self.admin.file())

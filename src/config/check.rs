@@ -33,7 +33,7 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     let mut report = Report { output, log: &LOG, good: true };
     report.line("configuration", args.check().map(|()| args.configured_by()))?;
     report.line("mail directory", mail_directory(args))?;
-    let sources = args.accounts.open(&Users::default());
+    let sources = args.open_sources(&Users::default());
     report.line("accounts", sources.as_ref().map(|sources| accounts(args, sources)))?;
     if args.tls.is_self_signed() {
         report.line("certificate", Ok::<_, String>("the server creates it".to_owned()))?;

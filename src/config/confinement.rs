@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::accounts::Fence;
 use super::args::{keep, within};
 use super::{ConfigError, NEEDS_RESTART};
 use crate::acting::{MailGroup, Owners};
 use crate::auth::SqlReach;
 use crate::confine::{Confinement, Landlock, Reach, RunAs};
-use crate::transform::{Fences, Limit, Transform};
+use crate::transform::{Fences, Limit, OURSELVES, Transform};
 
 /// The flags for the confinement.
 #[derive(Debug, Clone, Args)]
@@ -67,6 +68,10 @@ pub(super) struct Used {
     pub(super) state: Option<PathBuf>,
     /// Files that are written or replaced.
     pub(super) written: Vec<(&'static str, PathBuf)>,
+    /// The programs that account sources run, and what they read.
+    pub(super) account_programs: Vec<PathBuf>,
+    /// True if those programs use the network.
+    pub(super) account_network: bool,
     /// The ports that are bound, and may be bound again.
     pub(super) ports: Vec<u16>,
     /// Files that are read again when they change.
@@ -120,6 +125,11 @@ impl ConfinementArgs {
         self.confine || self.run_as.is_some() || !self.allow_dir.is_empty() || !self.transform_path.is_empty()
     }
 
+    /// How programs of account sources are confined.
+    pub(super) fn fence_of_accounts(&self) -> Fence {
+        Fence { landlock: !self.no_landlock, files: self.is_service() }
+    }
+
     /// Adds limits and the confinement to a transform. If files are restricted, it can read mail and programs, and change
     /// only files below a directory of `--allow-dir`.
     pub(super) fn restricted(&self, transform: Transform, mail_root: &Path) -> Transform {
@@ -142,7 +152,7 @@ impl ConfinementArgs {
 
     /// Returns the confinement of a server that uses these files and this transform.
     pub(super) fn confinement(&self, used: Used, transform: Option<&Transform>) -> Confinement {
-        let Used { mail_root, state, written, read_again, ports, databases } = used;
+        let Used { mail_root, state, written, read_again, ports, databases, account_programs, account_network } = used;
         let mut reach = vec![("--mailbox", Reach::Files(mail_root.clone()))];
         let mut add = |flag, paths: Vec<PathBuf>, reached: fn(PathBuf) -> Reach| {
             reach.extend(paths.into_iter().map(|path| (flag, reached(path))));
@@ -168,17 +178,20 @@ impl ConfinementArgs {
             add("--transform", transform.launcher().map(Path::to_owned).into_iter().collect(), Reach::Run);
             add("--transform-path", self.transform_path.clone(), Reach::Run);
         }
-        let (programs, files) = (transform.is_some(), self.is_service());
+        let has_account_programs = !account_programs.is_empty();
+        add("--accounts", account_programs, Reach::Run);
+        let (programs, files) = (transform.is_some() || has_account_programs, self.is_service());
         // In a quick local set-up a reload may change the ports; a service can only bind its present ports again.
         let ports = files.then_some(ports);
         let connect = databases.into_iter().flat_map(|database| database.ports).collect();
-        let landlock = Landlock { reach, programs, files, network: self.transform_network, connect, ports };
+        let landlock =
+            Landlock { reach, programs, files, network: self.transform_network || account_network, connect, ports };
         Confinement {
             run_as: self.run_as.clone(),
             as_owner: self.as_owner,
             mail_root,
             own: state,
-            launcher: transform.and_then(Transform::launcher),
+            launcher: transform.and_then(Transform::launcher).or(has_account_programs.then_some(Path::new(OURSELVES))),
             read_again: read_again.into_iter().map(|(_, file)| file).collect(),
             landlock: (!self.no_landlock).then_some(landlock),
         }

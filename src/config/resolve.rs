@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 use super::accounts::{Account, AccountsArgs};
 use super::args::seconds;
 use super::{Args, Config, ConfigError, Maildrops, Ports};
-use crate::auth::{NameRules, Users};
+use crate::auth::{AccountSource, NameRules, Users};
 use crate::connections::MAX_CONNECTIONS;
 use crate::maildrop::{Layouts, MailRoot, UniqueIdRules, UniqueIds};
 use crate::net::Certificates;
@@ -79,7 +79,7 @@ impl Args {
     }
 
     fn open_users(&self, state: Option<&StateDir>) -> Result<Users, ConfigError> {
-        let mut users = Users::new(self.accounts.open(&Users::default())?);
+        let mut users = Users::new(self.open_sources(&Users::default())?);
         if let Some(state) = state {
             users.keep_salts(state).map_err(|error| ConfigError::State(state.path().to_owned(), error))?;
         }
@@ -88,6 +88,11 @@ impl Args {
             users.add_own(name.clone(), password.0.as_bytes());
         }
         Ok(users)
+    }
+
+    /// Opens the sources of accounts. `running` has those that are in force.
+    pub(super) fn open_sources(&self, running: &Users) -> Result<Vec<AccountSource>, ConfigError> {
+        self.accounts.open(running, self.confinement.fence_of_accounts())
     }
 
     pub(super) fn name_rules(&self) -> NameRules {

@@ -122,7 +122,7 @@ impl Reason {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Credentials(Wrong::Name) => "unknown-user",
-            Self::Credentials(Wrong::Password) => "wrong-password",
+            Self::Credentials(Wrong::Password | Wrong::NameOrPassword) => "wrong-password",
             Self::Credentials(Wrong::Closed) => "closed",
             Self::Credentials(Wrong::Line(_)) => "wrong-line",
             Self::Credentials(Wrong::OtherUser) => "other-user",

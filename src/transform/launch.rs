@@ -12,11 +12,11 @@ use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 
-use super::{Limit, system_calls};
+use super::{Limit, checkpassword, system_calls};
 use crate::confine::{Landlock, Reach};
 
 /// The running executable, even if its file has been replaced since.
-pub(super) const OURSELVES: &str = "/proc/self/exe";
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
 
 /// The first argument of a launcher, whose command line is `LAUNCH RESTRICTION… -- PATH NAME ARGUMENT…`.
 const LAUNCH: &str = "launch-transform";
@@ -131,16 +131,25 @@ pub(super) fn command(program: &str, path: Option<&Path>, restrictions: &[OsStri
 #[must_use]
 pub fn launch(arguments: env::ArgsOs) -> Option<io::Error> {
     let mut arguments = arguments.skip(1);
-    (arguments.next()? == LAUNCH).then(|| become_program(arguments).unwrap_or_else(|error| error))
+    let became = match arguments.next()?.to_str()? {
+        LAUNCH => become_program(arguments),
+        checkpassword::ASK => checkpassword::become_program(arguments),
+        _ => return None,
+    };
+    Some(became.unwrap_or_else(|error| error))
 }
 
 fn become_program(mut arguments: impl Iterator<Item = OsString>) -> io::Result<io::Error> {
-    let words = arguments.by_ref().take_while(|argument| argument != "--");
-    restrict(words.map(|word| Restriction::decode(&word)).collect::<io::Result<_>>()?)?;
+    restrict_by(arguments.by_ref().take_while(|argument| argument != "--"))?;
     let path = arguments.next().ok_or_else(|| io::Error::other("no program"))?;
     let name = arguments.next().ok_or_else(|| io::Error::other("no name of the program"))?;
     let error = Command::new(&path).arg0(name).args(arguments).exec();
     Ok(io::Error::new(error.kind(), format!("cannot run {}: {error}", path.display())))
+}
+
+/// Restricts this process by these words of its command line.
+pub(super) fn restrict_by(words: impl Iterator<Item = OsString>) -> io::Result<()> {
+    restrict(words.map(|word| Restriction::decode(&word)).collect::<io::Result<_>>()?)
 }
 
 /// Restricts this process. Limits come last, because a limit on open files may leave no descriptor for the rest.

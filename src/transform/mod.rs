@@ -8,9 +8,12 @@
 //! - [`Rules`] say what clients see of it.
 //! - [`Limit`] is one `--transform-limit`; [`launch()`] applies them in the new process.
 //!
+//! Account sources run programs the same way, by another interface (`checkpassword`).
+//!
 //! RETR and TOP in [`crate::pop3`] are the callers. [`Transform::run`] runs it for no client, to find out what it does:
 //! [`crate::counting`] and PEEP call it.
 
+mod checkpassword;
 mod feed;
 mod launch;
 mod limits;
@@ -38,8 +41,11 @@ use sha2::{Digest, Sha256};
 
 use crate::acting;
 use crate::maildrop::{Fingerprint, MessageNumber, Source};
+pub(crate) use checkpassword::Reply;
+pub use checkpassword::report;
 use feed::Feed;
 pub use feed::Input;
+pub(crate) use launch::OURSELVES;
 pub use launch::{Fences, launch};
 pub use limits::Limit;
 pub use rules::{OnFailure, Rules, Sizes};
@@ -140,6 +146,12 @@ impl Transform {
         })
     }
 
+    /// The program as the operator wrote it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.program
+    }
+
     /// Returns the path of the program.
     ///
     /// # Errors
@@ -179,7 +191,7 @@ impl Transform {
     /// Returns the path of the launcher, which is this server's executable, if the transform needs one.
     #[must_use]
     pub fn launcher(&self) -> Option<&'static Path> {
-        (!self.restrictions.is_empty()).then_some(Path::new(launch::OURSELVES))
+        (!self.restrictions.is_empty()).then_some(Path::new(OURSELVES))
     }
 
     /// Returns the files and directories that the command line names, so that the confinement can allow them: the

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 
 /// Nobody who could disconnect. The transform is killed when the other end of the pipe is closed.
 #[derive(Debug, Clone, Copy)]
-struct Nobody<'a>(Option<BorrowedFd<'a>>);
+pub(super) struct Nobody<'a>(pub(super) Option<BorrowedFd<'a>>);
 
 impl Client for Nobody<'_> {
     fn watch(&self) -> Option<BorrowedFd<'_>> {

@@ -10,6 +10,7 @@
 
 mod common;
 mod pam;
+mod program;
 mod sql;
 mod table;
 mod users_file;
@@ -20,6 +21,8 @@ use std::str::FromStr;
 use super::ConfigError;
 use crate::auth::{AccountSource, Hidden, SqlReach, UserName, Users};
 use pam::PamArgs;
+pub(super) use program::Fence;
+use program::ProgramArgs;
 use sql::SqlArgs;
 pub use table::kinds;
 pub(super) use table::{Table, in_file, shown};
@@ -56,6 +59,8 @@ pub(super) enum Kind {
     Sql(Box<SqlArgs>),
     /// The accounts that PAM knows, such as those of the system
     Pam(PamArgs),
+    /// A program with the interface of checkpassword
+    Program(ProgramArgs),
 }
 
 /// What a source uses while the server runs, so that the confinement can allow it.
@@ -67,15 +72,20 @@ pub(super) struct Uses {
     pub(super) read: Vec<PathBuf>,
     /// What a database needs.
     pub(super) database: Option<SqlReach>,
+    /// Programs that are run, and files that they read.
+    pub(super) programs: Vec<PathBuf>,
+    /// True if its programs use the network.
+    pub(super) network: bool,
 }
 
 impl Kind {
     /// Opens the source. `running` has the sources that are in force.
-    fn open(&self, users_file: Option<&Path>, running: &Users) -> Result<AccountSource, ConfigError> {
+    fn open(&self, users_file: Option<&Path>, running: &Users, fence: Fence) -> Result<AccountSource, ConfigError> {
         match self {
             Self::UsersFile(keys) => keys.open(users_file, running),
             Self::Sql(keys) => keys.open(),
             Self::Pam(keys) => keys.open(running),
+            Self::Program(keys) => keys.open(fence),
         }
     }
 
@@ -86,6 +96,7 @@ impl Kind {
                 Uses { written: keys.file().map(Path::to_owned).into_iter().collect(), ..Uses::default() }
             }
             Self::Sql(keys) => keys.uses(),
+            Self::Program(keys) => keys.uses(),
             Self::Pam(_) => Uses::default(),
         }
     }
@@ -115,13 +126,13 @@ impl AccountsArgs {
 
     /// Opens the sources in the order in which they are asked. `running` has those that are in force: a source whose table
     /// has not changed is kept.
-    pub(super) fn open(&self, running: &Users) -> Result<Vec<AccountSource>, ConfigError> {
+    pub(super) fn open(&self, running: &Users, fence: Fence) -> Result<Vec<AccountSource>, ConfigError> {
         let file = self.users_file.as_deref();
         let has_place = self.accounts.iter().any(|table| table.kind.is_place_of_users_file());
         let first = file.filter(|_| !has_place).map(|path| users_file::read(path, running));
         let listed = self.accounts.iter().map(|table| match running.source(table.text()) {
             Some(kept) if !matches!(table.kind, Kind::UsersFile(_)) => Ok(kept),
-            _ => Ok(table.kind.open(file, running)?.declared_by(table.text())),
+            _ => Ok(table.kind.open(file, running, fence)?.declared_by(table.text())),
         });
         first.into_iter().chain(listed).collect()
     }
@@ -139,6 +150,16 @@ impl AccountsArgs {
     /// What the databases need.
     pub(super) fn databases(&self) -> Vec<SqlReach> {
         self.accounts.iter().filter_map(|table| table.kind.uses().database).collect()
+    }
+
+    /// The programs that the sources run, and the files that these read.
+    pub(super) fn programs(&self) -> Vec<PathBuf> {
+        self.accounts.iter().flat_map(|table| table.kind.uses().programs).collect()
+    }
+
+    /// Returns true if a program of a source uses the network.
+    pub(super) fn use_network(&self) -> bool {
+        self.accounts.iter().any(|table| table.kind.uses().network)
     }
 
     /// The files that the sources read again and replace, each with the flag that names it.

@@ -101,6 +101,15 @@ fn each_flag_is_a_key() {
             "[[accounts]]\nkind = 'sql'\nurl = 'sqlite:/a'\nquery = 'SELECT 1'\nat-once = 4\ntls = 'off'",
             &["--accounts", "kind = 'sql', url = 'sqlite:/a', query = 'SELECT 1', at-once = 4, tls = 'off'"],
         ),
+        (
+            "[[accounts]]\nkind = 'program'\ncommand = 'c'\npath = ['/p', '/q']\nnetwork = true\nlimit = ['cpu=1']\n\
+             timeout = '1m'\nat-once = 3\ncache = 'off'\ngrace = '1h'",
+            &[
+                "--accounts",
+                "kind = 'program', command = 'c', path = ['/p', '/q'], network = true, limit = ['cpu=1'], \
+              timeout = '1m', at-once = 3, cache = 'off', grace = '1h'",
+            ],
+        ),
         ("run-as = 'mail'\nallow-dir = ['/srv']", &["--run-as", "mail", "--allow-dir", "/srv"]),
         (
             "transform = 'cat'\ntransform-network = true\ntransform-limit = ['cpu=1', 'files=9']",
