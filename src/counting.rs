@@ -342,7 +342,7 @@ impl Working<'_> {
         let unique_id = String::from_utf8_lossy(&unique_id);
         let subject = Subject { user: self.job.login.user.as_str(), unique_id: &unique_id, number };
         let mut meter = Meter::default();
-        let run = transform.run(message, subject, Some(self.ended.as_fd()), |piece| meter.push(piece));
+        let run = transform.run(message, subject, self.ended.as_fd(), |piece| meter.push(piece));
         Some(run.map(|()| meter.finish().octets))
     }
 }

@@ -1,6 +1,7 @@
 //! What all sessions share: settings, accounts, locks, counters and limits. Each part hides its own lock. The server
 //! makes one [`Shared`] from the configuration; the sessions of both protocols get a reference to it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::net::Origin;
 use crate::reload::Reloader;
 use crate::settings::Settings;
 use crate::stats::{Sample, Stats};
+use crate::transform::Transform;
 
 /// How long a client of either protocol may take to log in, counted from the connection. It is shorter than the
 /// autologout timer of RFC 1939 section 3: that timer protects users, and a client that has not logged in is not a user
@@ -56,6 +58,8 @@ pub struct Shared {
     pub sweeping: Mutex<()>,
     /// Determines the sizes of transformed messages.
     pub counting: Counting,
+    /// The users whose messages do not go through the transform.
+    untransformed: RwLock<BTreeSet<UserName>>,
     /// Requests reloads of the configuration.
     pub reloader: Reloader,
     /// The faults that testers have ordered; `None` if faults are not allowed.
@@ -78,6 +82,7 @@ impl Shared {
             guard: Guard::new(limits),
             sweeping: Mutex::default(),
             counting: Counting::default(),
+            untransformed: RwLock::default(),
             reloader: Reloader::default(),
             faults: None,
         }
@@ -129,6 +134,25 @@ impl Shared {
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
+    }
+
+    /// The transform that a user's messages go through, if any.
+    #[must_use]
+    pub fn transform_of(&self, user: &UserName) -> Option<Arc<Transform>> {
+        let transform = self.settings.read().transform.clone()?;
+        (!self.untransformed.read().contains(user)).then_some(transform)
+    }
+
+    /// Says whether a user's messages go through the transform.
+    pub fn set_transformed(&self, user: UserName, on: bool) {
+        let mut untransformed = self.untransformed.write();
+        let _ = if on { untransformed.remove(&user) } else { untransformed.insert(user) };
+    }
+
+    /// The users whose messages do not go through the transform.
+    #[must_use]
+    pub fn untransformed(&self) -> Vec<UserName> {
+        self.untransformed.read().iter().cloned().collect()
     }
 
     /// The autologout timer in force. Sessions ask for it at each wait, so it is read without a copy of the settings.

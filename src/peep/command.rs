@@ -136,6 +136,9 @@ commands! {
     Deletions { name: Encoded } = "dl?" => Lines,
     Undelete { id: Encoded } = "ud" => OneLine,
     UndeleteSince { name: Encoded, seconds: u32 } = "uds" => OneLine,
+    SetTransform { name: Encoded, on: bool } = "tr=" => OneLine,
+    Untransformed = "tr?" => Lines,
+    TestTransform { name: Encoded, number: u32 } = "tt" => Lines,
     Report { name: Option<Encoded> } = "rp?" => Lines,
     ReportByDay { name: Option<Encoded> } = "rd?" => Lines,
     AddFault { who: Encoded, what: What, count: u32, seconds: u32 } = "ft+" => OneLine,
@@ -144,9 +147,9 @@ commands! {
 }
 
 /// How the commands of version 1.1 begin, as `cap?` lists them.
-pub const VERSION_1_1: [&str; 28] = [
+pub const VERSION_1_1: [&str; 31] = [
     "w?", "k=", "ku=", "ka=", "b+", "b-", "b?", "s?", "i?", "at", "e?", "l=", "l?", "d=", "d?", "r", "f", "mt?", "ex",
-    "ex?", "dl?", "ud", "uds", "rp?", "rd?", "ft+", "ft-", "ft?",
+    "ex?", "dl?", "ud", "uds", "rp?", "rd?", "ft+", "ft-", "ft?", "tr=", "tr?", "tt",
 ];
 
 impl Command {
@@ -324,11 +327,11 @@ mod tests {
 
     #[test]
     fn viewers_may_ask_and_follow() {
-        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?", "rp?", "rd? ana", "ft?"] {
+        for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?", "rp?", "rd? ana", "ft?", "tr?"] {
             assert!(parse(line).unwrap().is_for_viewers(), "{line}");
         }
         for line in
-            ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex", "ft-", "ft+ * auth 1 1"]
+            ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex", "ft-", "ft+ * auth 1 1", "tr= ana 0", "tt ana 1"]
         {
             assert!(!parse(line).unwrap().is_for_viewers(), "{line}");
         }
@@ -380,6 +383,7 @@ mod tests {
                 Command::Expire,
                 Command::WouldExpire,
                 Command::Faults,
+                Command::Untransformed,
             ]),
             any::<u64>().prop_map(|id| Command::Kick { id }),
             name().prop_map(|name| Command::KickUser { name }),
@@ -401,6 +405,8 @@ mod tests {
             }),
             proptest::option::of(any::<u64>()).prop_map(|id| Command::ClearFaults { id }),
             (name(), any::<u32>()).prop_map(|(name, seconds)| Command::UndeleteSince { name, seconds }),
+            (name(), any::<bool>()).prop_map(|(name, on)| Command::SetTransform { name, on }),
+            (name(), any::<u32>()).prop_map(|(name, number)| Command::TestTransform { name, number }),
         ]
     }
 

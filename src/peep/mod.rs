@@ -53,6 +53,9 @@
 //! | `ft+ WHO WHAT COUNT SECONDS` | `+ID` | -4, -16 | orders a fault for `*`, a network or a user (see [`crate::faults`]) |
 //! | `ft-`, `ft- ID` | `+N`, how many | -16, -17 | clears all faults, or one |
 //! | `ft?` | `+n`, n of [`FaultLine`] | -16 | the faults in force |
+//! | `tr= NAME 0`, `tr= NAME 1` | `+` | -4, -18 | whether a user's messages go through the transform |
+//! | `tr?` | `+n`, n names | | the users whose messages do not |
+//! | `tt NAME N` | `+n`, n of [`NameValue`] | -4, -15, -18, -19 | what the transform does to a message |
 //!
 //! A viewer may send what ends in `?`, `f` and `q`; anything else is answered by -12.
 //!

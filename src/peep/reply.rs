@@ -57,12 +57,16 @@ pub enum ErrorCode {
     NoFaults,
     /// -17: no fault has the number that the argument is.
     NoSuchFault,
+    /// -18: the server has no transform.
+    NoTransform,
+    /// -19: the maildrop has no message of this number.
+    NoSuchMessage,
     /// A code that a newer server may send.
     Other(u32),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 18] = [
+    const KNOWN: [Self; 20] = [
         Self::UnknownCommand,
         Self::BadSyntax,
         Self::WrongCredentials,
@@ -81,6 +85,8 @@ impl ErrorCode {
         Self::BadMaildrop,
         Self::NoFaults,
         Self::NoSuchFault,
+        Self::NoTransform,
+        Self::NoSuchMessage,
     ];
 
     pub(super) fn from_number(number: u32) -> Self {
@@ -108,6 +114,8 @@ impl ErrorCode {
             Self::BadMaildrop => 15,
             Self::NoFaults => 16,
             Self::NoSuchFault => 17,
+            Self::NoTransform => 18,
+            Self::NoSuchMessage => 19,
             Self::Other(number) => number,
         }
     }
@@ -135,6 +143,8 @@ impl fmt::Display for ErrorCode {
             Self::BadMaildrop => f.write_str("The maildrop cannot be used, the log tells why"),
             Self::NoFaults => f.write_str("The server does not allow faults, see pop3d --allow-faults"),
             Self::NoSuchFault => f.write_str("No such fault"),
+            Self::NoTransform => f.write_str("The server has no transform"),
+            Self::NoSuchMessage => f.write_str("The maildrop has no such message"),
             Self::Other(number) => write!(f, "Unknown error code {number}"),
         }
     }

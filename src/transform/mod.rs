@@ -226,6 +226,10 @@ impl Transform {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(&self, message: impl Into<Input>, subject: Subject<'_>) -> Result<Running, Failure> {
+        self.start_with(message, subject, Stdio::inherit())
+    }
+
+    fn start_with(&self, message: impl Into<Input>, subject: Subject<'_>, stderr: Stdio) -> Result<Running, Failure> {
         let (stdin, source) = message.into().into_stdin();
         let inherited = ["PATH", "LANG"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
         let mut command = launch::command(&self.program, self.path.as_deref(), &self.restrictions);
@@ -238,6 +242,7 @@ impl Transform {
             .env("POP3_MESSAGE", subject.number.to_string())
             .stdin(stdin)
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .process_group(0);
         let mut child = acting::spawn(&mut command)?;
         match Pipes::of(&mut child, source) {

@@ -1,9 +1,10 @@
 //! Runs a transform on a message from beginning to end, for no client.
 
 use std::os::fd::BorrowedFd;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Client, Failure, Input, Subject, Transform};
+use super::{Client, Failure, Input, Running, Subject, Transform};
 use crate::wire::Block;
 
 /// How long a transform may take for one message, whatever it writes.
@@ -33,21 +34,37 @@ impl Transform {
         &self,
         message: impl Into<Input>,
         subject: Subject<'_>,
-        end: Option<BorrowedFd<'_>>,
-        mut take: impl FnMut(&[u8]),
+        end: BorrowedFd<'_>,
+        take: impl FnMut(&[u8]),
     ) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let mut running = self.start(message, subject)?;
-        let mut client = Nobody(end);
-        let mut block = Block::new();
-        loop {
-            match running.read(&mut block, &mut client)? {
-                0 => return running.finish(&mut client),
-                read => take(&block[..read]),
-            }
-            if begun.elapsed() > LONGEST {
-                return Err(Failure::Endless);
-            }
+        read(self.start(message, subject)?, Nobody(Some(end)), take)
+    }
+
+    /// The same to the end, with the program's standard error going to `stderr`.
+    ///
+    /// # Errors
+    /// [`Failure`], but not [`Failure::ClientLeft`].
+    pub fn run_noting(
+        &self,
+        message: impl Into<Input>,
+        subject: Subject<'_>,
+        stderr: Stdio,
+        take: impl FnMut(&[u8]),
+    ) -> Result<(), Failure> {
+        read(self.start_with(message, subject, stderr)?, Nobody(None), take)
+    }
+}
+
+fn read(mut running: Running, mut client: Nobody<'_>, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let mut block = Block::new();
+    loop {
+        match running.read(&mut block, &mut client)? {
+            0 => return running.finish(&mut client),
+            read => take(&block[..read]),
+        }
+        if begun.elapsed() > LONGEST {
+            return Err(Failure::Endless);
         }
     }
 }

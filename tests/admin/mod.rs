@@ -5,6 +5,7 @@ mod bans;
 mod drain;
 mod follow;
 mod sessions;
+mod transforms;
 mod viewers;
 
 use pop3d::peep::SessionLine;

@@ -37,6 +37,8 @@ enum Layout {
     Report,
     Days,
     Faults,
+    /// What a transform does.
+    Comparison,
     /// Names and values, each name once.
     Pairs,
     /// Events. They come without an end, so in JSON each is an object of its own and not part of an array.
@@ -50,6 +52,7 @@ impl Layout {
             Command::Bans => Self::Bans,
             Command::Expire | Command::WouldExpire => Self::Expired,
             Command::Deletions { .. } => Self::Deletions,
+            Command::TestTransform { .. } => Self::Comparison,
             Command::Report { .. } => Self::Report,
             Command::ReportByDay { .. } => Self::Days,
             Command::Faults => Self::Faults,
@@ -68,7 +71,7 @@ impl Layout {
             Self::Report => ReportLine::NAMES,
             Self::Days => DayLine::NAMES,
             Self::Faults => FaultLine::NAMES,
-            Self::Pairs => NameValue::NAMES,
+            Self::Pairs | Self::Comparison => NameValue::NAMES,
             Self::Events => &["event"],
             Self::Text => &["line"],
         }
@@ -83,7 +86,7 @@ impl Layout {
             Self::Report => line.parse::<ReportLine>()?.values(),
             Self::Days => line.parse::<DayLine>()?.values(),
             Self::Faults => line.parse::<FaultLine>()?.values(),
-            Self::Pairs => line.parse::<NameValue>()?.values(),
+            Self::Pairs | Self::Comparison => line.parse::<NameValue>()?.values(),
             Self::Text | Self::Events => vec![line.into()],
         })
     }

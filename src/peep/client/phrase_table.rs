@@ -11,7 +11,7 @@ pub(super) struct Phrase {
 }
 
 /// All phrases: first those of version 1.0, in the order of `help` in the report.
-pub(super) const PHRASES: [Phrase; 52] = [
+pub(super) const PHRASES: [Phrase; 55] = [
     phrase("capa", "cap?", "list the server's extensions and limits"),
     phrase("quit", "q", "end the session (also: exit)"),
     phrase("maildir", "m?", "show the mail directory"),
@@ -64,6 +64,9 @@ pub(super) const PHRASES: [Phrase; 52] = [
     phrase("fault clear", "ft-", "end all faults"),
     phrase("fault clear <fault>", "ft-", "end one fault"),
     phrase("faults", "ft?", "list the faults in force"),
+    phrase("set transform <username> <on|off>", "tr=", "transform a user's mail, or not"),
+    phrase("transform exceptions", "tr?", "list the users with transform off"),
+    phrase("transform test <username> <n>", "tt", "show what it does to a message"),
 ];
 
 /// How many phrases version 1.0 has.

@@ -61,6 +61,7 @@ pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
         line.push(' ');
         match name {
             "<username>" | "<session>" | "<who>" if is_newer => line.push_str(&sparingly_encoded(argument)),
+            "<on|off>" => line.push_str(if argument.eq_ignore_ascii_case("on") { "1" } else { "0" }),
             "<span>" => line.push_str(&span(argument).map_or(0, |span| span.as_secs()).to_string()),
             _ => line.push_str(argument),
         }
@@ -84,6 +85,8 @@ fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
         "<what>" => (argument.parse::<What>().is_ok(), "be a fault, such as no-uidl or delay=500"),
         "<count>" => (digits(argument), "be a number"),
         "<fault>" => (digits(argument), "be the number of a fault, which faults lists"),
+        "<n>" => (digits(argument), "be the number of a message"),
+        "<on|off>" => (argument.eq_ignore_ascii_case("on") || argument.eq_ignore_ascii_case("off"), "be on or off"),
         "<span>" => (span(argument).is_ok(), "be a span, as 30m, 2h or 1d"),
         "<net>" => (parse_network(argument).is_some(), "be an address or a network, as 192.0.2.0/24"),
         "<level>" => (LEVELS.contains(&argument), "be error, warn, info, debug or trace"),
@@ -246,6 +249,9 @@ mod tests {
             ("fault clear 3", Command::ClearFaults { id: Some(3) }),
             ("faults", Command::Faults),
             ("undelete Bob since 2h", Command::UndeleteSince { name: Encoded("Bob".into()), seconds: 7200 }),
+            ("set transform Bob OFF", Command::SetTransform { name: Encoded("Bob".into()), on: false }),
+            ("transform exceptions", Command::Untransformed),
+            ("transform test Bob 3", Command::TestTransform { name: Encoded("Bob".into()), number: 3 }),
             ("report", Command::Report { name: None }),
             ("report Bob", Command::Report { name: Some(Encoded("Bob".into())) }),
             ("report --days", Command::ReportByDay { name: None }),
@@ -275,6 +281,8 @@ mod tests {
             ("fault add * slow 1 1", "Invalid <what>, it must be a fault, such as no-uidl or delay=500"),
             ("fault add * auth x 1", "Invalid <count>, it must be a number"),
             ("fault clear all", "Invalid <fault>, it must be the number of a fault, which faults lists"),
+            ("set transform Bob maybe", "Invalid <on|off>, it must be on or off"),
+            ("transform test Bob one", "Invalid <n>, it must be the number of a message"),
             ("kick", "Wrong number of arguments, the command is: kick <id>"),
             ("kick user", "Wrong number of arguments, the command is: kick user <username>"),
             ("kick address", "Wrong number of arguments, the command is: kick address <net>"),
@@ -380,7 +388,7 @@ mod tests {
         };
         assert_eq!(about("help add"), "  add user <username> <password>    add an account\n");
         assert_eq!(about("HELP  Add   User"), about("? add"));
-        assert_eq!(about("help set").lines().count(), 4);
+        assert_eq!(about("help set").lines().count(), 5);
         assert_eq!(about("help exit"), about("help quit"));
         for phrase in &PHRASES {
             assert!(about(&format!("help {}", fixed_words(phrase.text))).contains(phrase.meaning));
@@ -413,7 +421,7 @@ mod tests {
     fn completion_offers_the_phrases_that_begin_with_the_typed_text() {
         let offered = |typed| completions(typed).map(|phrase| phrase.text).collect::<Vec<_>>();
         assert_eq!(offered("CUR"), ["current connections amount", "current logged users"]);
-        assert_eq!(offered(" set t"), ["set timeout <value>"]);
+        assert_eq!(offered(" set t"), ["set timeout <value>", "set transform <username> <on|off>"]);
         assert_eq!(offered("foll"), ["follow", "follow <username>"]);
         assert_eq!(offered("").len(), PHRASES.len());
         assert!(offered("set timeout 5").is_empty() && offered("set timeout <").is_empty());

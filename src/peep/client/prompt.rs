@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn phrases_are_completed_behind_help_too() {
         let replaced = |typed| candidates(typed).into_iter().map(|pair| pair.replacement).collect::<Vec<_>>();
-        assert_eq!(replaced("set t"), ["set timeout "]);
-        assert_eq!(replaced("HELP set t"), ["help set timeout "]);
+        assert_eq!(replaced("set ti"), ["set timeout "]);
+        assert_eq!(replaced("HELP set ti"), ["help set timeout "]);
         assert_eq!(replaced("he"), ["help"]);
         assert_eq!(replaced("help ").len(), replaced("").len());
         assert!(replaced("help x").is_empty() && replaced("é").is_empty());

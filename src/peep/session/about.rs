@@ -99,6 +99,9 @@ impl Session<'_> {
             }
             Err(reason) => pairs.add("problem", reason),
         }
+        if self.shared.settings().transform.is_some() {
+            pairs.add("transform", u8::from(self.shared.transform_of(&user).is_some()));
+        }
         let open = self.shared.connections.open();
         let has_maildrop = |stage| matches!(stage, Stage::Transaction | Stage::Update);
         let session = open.iter().map(|connection| &connection.client);

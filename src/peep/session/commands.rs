@@ -31,6 +31,9 @@ impl Session<'_> {
             }
             Command::DeleteUser { name } => {
                 users.remove(&name).map_err(|why| self.unchanged(why))?;
+                if let Ok(user) = name.parse() {
+                    self.shared.set_transformed(user, true); // for a later account of that name
+                }
                 if let Some(user) = users.user_called(&name) {
                     self.shared.events.fetches.forget(&user);
                 }
@@ -107,6 +110,9 @@ impl Session<'_> {
             Command::AddFault { who, what, count, seconds } => return self.add_fault(&who.0, what, count, seconds),
             Command::ClearFaults { id } => return self.clear_faults(id),
             Command::Faults => return self.faults(),
+            Command::SetTransform { name, on } => return self.set_transform(&name.0, on),
+            Command::Untransformed => return Ok(self.untransformed()),
+            Command::TestTransform { name, number } => return self.test_transform(&name.0, number),
             // The session's loop carries this out, because it is not answered at once.
             Command::Follow { .. } => return Err(ErrorCode::UnknownCommand),
         }

@@ -60,14 +60,14 @@ impl Session<'_> {
         }
     }
 
-    fn user(&self, name: &str) -> Result<UserName, ErrorCode> {
+    pub(super) fn user(&self, name: &str) -> Result<UserName, ErrorCode> {
         let user = name.parse().map_err(|_| ErrorCode::NoSuchUser)?;
         let is_known = self.shared.users.names().iter().any(|known| known == name);
         if is_known { Ok(user) } else { Err(ErrorCode::NoSuchUser) }
     }
 
-    fn bad_maildrop(&self, name: &str, why: &dyn Display) -> ErrorCode {
-        log::error!("{} the deleted messages of {name:?} cannot be used: {why}", self.client);
+    pub(super) fn bad_maildrop(&self, name: &str, why: &dyn Display) -> ErrorCode {
+        log::error!("{} the maildrop of {name:?} cannot be used: {why}", self.client);
         ErrorCode::BadMaildrop
     }
 }

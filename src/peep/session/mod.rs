@@ -11,11 +11,13 @@ mod about;
 mod clients;
 mod commands;
 mod deletions;
+mod difference;
 mod expire;
 mod faults;
 mod follow;
 mod login;
 mod report;
+mod transforms;
 
 use std::io;
 use std::time::Instant;

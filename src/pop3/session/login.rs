@@ -109,7 +109,7 @@ impl<L: Link> Session<'_, L> {
         let lock = self.shared.lock(&location, self.client)?;
         let scan = Instant::now();
         let mut maildrop = lock.open().map_err(Reason::Maildrop)?;
-        let exact = self.shared.settings().transform.clone().filter(|it| it.rules().sizes == Sizes::Exact);
+        let exact = self.shared.transform_of(&login.user).filter(|it| it.rules().sizes == Sizes::Exact);
         if let Some(transform) = &exact {
             let goes_on = || !self.shared.connections.is_closing() && !self.client.progress.is_kicked();
             counting::complete(self.shared, &mut maildrop, &login, transform, goes_on).map_err(Reason::Uncounted)?;

@@ -150,7 +150,7 @@ impl<L: Link> Session<'_, L> {
         message: OpenMessage,
         body: Body,
     ) -> Result<Transferred, TransferError> {
-        let Some(transform) = state.exact.clone().or_else(|| self.shared.settings().transform.clone()) else {
+        let Some(transform) = state.exact.clone().or_else(|| self.shared.transform_of(state.lock.user())) else {
             return self.send_stored(state, number, message, body);
         };
         let stored = message.octets;
