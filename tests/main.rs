@@ -123,6 +123,8 @@ mod transcript;
 mod transform;
 // What a transform cannot do to the server and to other programs.
 mod transform_confinement;
+// The transforms in scripts/.
+mod transform_scripts;
 // Transforms whose output has the sizes that clients are told.
 mod transform_sizes;
 // The log as an operator reads it: reasons of refused logins, formats, levels.

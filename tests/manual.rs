@@ -319,6 +319,10 @@ fn run(name: &str, session: &[Step]) {
     let directory = tempfile::tempdir().unwrap();
     let work = directory.path().join("work");
     fs::create_dir(&work).unwrap();
+    if session.iter().any(|step| step.command.contains(" scripts/")) {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+        std::os::unix::fs::symlink(scripts, work.join("scripts")).unwrap();
+    }
     // A server with `--run-as` has to reach the directory.
     for open in [directory.path(), &work] {
         fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

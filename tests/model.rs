@@ -2,8 +2,8 @@
 //! to be the model's answer, and after each step the files on disk have to be those of the model.
 //!
 //! One maildrop is flat and one is a Maildir. Clients pipeline commands, close or reset their connections, and send
-//! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them.
-//! Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions, or orders
+//! QUIT without waiting for the answer. In some cases, logins take over the maildrops of other sessions or share them, or
+//! messages go through a transform and the sizes of its output are told (`--transform-sizes exact`). Mail programs deliver, move, flag and remove messages, also while the server answers. An admin ends sessions, or orders
 //! that their connections break off. The server is stopped by SIGTERM and killed by SIGKILL at any moment. The messages
 //! have old modification times, so that the server trusts its index wherever its rules allow that.
 //!
@@ -305,6 +305,8 @@ struct Settings {
     keeps: bool,
     /// True if an admin may order faults.
     has_faults: bool,
+    /// True if each message goes through a program that leaves it as it is, and its size is told in advance.
+    is_transformed: bool,
 }
 
 /// The server, and the model that it is compared with.
@@ -319,10 +321,12 @@ struct World {
     rests: u64,
 }
 
-fn start(mail: &MailRoot, Settings { busy, keeps, has_faults }: Settings) -> Server {
+fn start(mail: &MailRoot, Settings { busy, keeps, has_faults, is_transformed }: Settings) -> Server {
     let builder = USERS.iter().fold(Server::builder().mail(mail), |builder, user| builder.user(user, user));
     let builder = builder.flags(["--deletes", if keeps { "trash=9" } else { "remove" }]);
     let builder = builder.flags(has_faults.then_some("--allow-faults"));
+    let transform: &[&str] = if is_transformed { &["-t", "cat", "--transform-sizes", "exact"] } else { &[] };
+    let builder = builder.flags(transform.iter().copied());
     builder.flags(["-qq", "--expire-read", "0"]).flags(busy.flags().iter().copied()).start()
 }
 
@@ -925,7 +929,8 @@ fn the_server_does_what_the_model_does() {
     let result = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
         let (number, old) = old.next();
         let busy = [Busy::Refused, Busy::TakesOver, Busy::Refused, Busy::Shares][number % 4];
-        let settings = Settings { busy, keeps: number % 3 > 0, has_faults: number % 5 < 2 };
+        let settings =
+            Settings { busy, keeps: number % 3 > 0, has_faults: number % 5 < 2, is_transformed: number % 5 == 3 };
         let mut world = World::new(old, settings, number % CASES_FOR_A_LOGIN_IN_USE == 0);
         steps.into_iter().for_each(|step| world.take(step));
         world.end();

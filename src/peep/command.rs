@@ -330,9 +330,21 @@ mod tests {
         for line in ["cap?", "w?", "i? ana", "f", "f ana", "q", "m?", "mt?", "ex?", "rp?", "rd? ana", "ft?", "tr?"] {
             assert!(parse(line).unwrap().is_for_viewers(), "{line}");
         }
-        for line in
-            ["k= 1", "at ana x", "d= 0", "r", "u+ a b", "+a a b", "b- ::1", "l= info", "ex", "ft-", "ft+ * auth 1 1", "tr= ana 0", "tt ana 1"]
-        {
+        for line in [
+            "k= 1",
+            "at ana x",
+            "d= 0",
+            "r",
+            "u+ a b",
+            "+a a b",
+            "b- ::1",
+            "l= info",
+            "ex",
+            "ft-",
+            "ft+ * auth 1 1",
+            "tr= ana 0",
+            "tt ana 1",
+        ] {
             assert!(!parse(line).unwrap().is_for_viewers(), "{line}");
         }
     }
