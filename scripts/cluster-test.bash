@@ -76,6 +76,39 @@ test_disk() {
     eventually 90 'the copy of mail3 is complete' is_healed
 }
 
+# expect HOST REPLY USER PASSWORD: fails unless the host's reply to such a login has this beginning.
+expect() {
+    local reply
+    reply=$(python3 "$top/scripts/cluster.py" login "${address[$1]}" "$3" "$4")
+    [[ $reply == "$2"* ]] || fail "$1 answered $3 with $4: $reply; expected: $2"
+}
+
+# lets_in HOST USER
+lets_in() {
+    [[ $(python3 "$top/scripts/cluster.py" login "${address[$1]}" "$2" pass) == +OK* ]]
+}
+
+test_database() {
+    local host
+    for host in "${hosts[@]}"; do
+        eventually 20 "\"held\" logs in on $host" lets_in "$host" held
+    done
+    step 'stop the database'
+    stop_database
+    sleep 3
+    for host in "${hosts[@]}"; do
+        # Its password is remembered. That of "late" is not, since it has not logged in yet.
+        expect "$host" '+OK' held pass
+        expect "$host" '-ERR [SYS/TEMP]' held wrong
+        expect "$host" '-ERR [SYS/TEMP]' late pass
+    done
+    start_database
+    for host in "${hosts[@]}"; do
+        eventually 20 "\"late\" logs in on $host" lets_in "$host" late
+        expect "$host" '-ERR [AUTH]' held wrong
+    done
+}
+
 test_cut() {
     hold mail1 mail3
     step "cut mail1's network"
@@ -118,7 +151,7 @@ test_cluster() {
     popbench_rounds &
     rounds=$!
     sleep 5
-    for event in drain kill disk cut power; do
+    for event in drain kill disk database cut power; do
         "test_$event"
     done
     step 'after'

@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154 # scripts/cluster sets top, work, hosts and storage
 
 # The network. The configurations in scripts/haproxy name the same addresses of the hosts.
-declare -A address=([client]=192.0.2.1 [pass]=192.0.2.5 [ending]=192.0.2.6 [monitor]=192.0.2.7
+declare -A address=([client]=192.0.2.1 [pass]=192.0.2.5 [ending]=192.0.2.6 [monitor]=192.0.2.7 [database]=192.0.2.8
     [mail1]=192.0.2.11 [mail2]=192.0.2.12 [mail3]=192.0.2.13)
 # The process that keeps a machine's namespaces. The machine's other processes end with it.
 declare -A keeper=()
@@ -133,13 +133,65 @@ mount_mail() {
         "$work/mail"
 }
 
+# as_postgres PROGRAM WORD...: a program of PostgreSQL's on the machine "database". It runs as its own user.
+as_postgres() {
+    local programs=(/usr/lib/postgresql/*/bin)
+    on database setpriv --reuid postgres --regid postgres --clear-groups -- "${programs[-1]}/$1" "${@:2}"
+}
+
+# make_database: PostgreSQL with the accounts. Its user "pop3d" has a password, comes by TLS, and only reads accounts.
+make_database() {
+    local directory=$work/database
+    make_machine database
+    make_certificate "$directory" database
+    openssl rand -hex 16 >"$work/database-password"
+    chmod 600 "$work/database-password"
+    cat >"$work/pop3d.toml" <<END
+[[accounts]]
+kind = "sql"
+url = "postgres://pop3d@${address[database]}/mail"
+tls-ca = "$directory/certificate.pem"
+password-file = "$work/database-password"
+query = "SELECT password FROM accounts WHERE name = :user"
+# Short, so that the database is asked.
+cache = "2s"
+grace = "1h"
+END
+    chown -R postgres:postgres "$directory"
+    as_postgres initdb --pgdata="$directory/data" --auth=peer --no-sync --encoding=UTF8 --locale=C \
+        >"$directory/initdb.log" 2>&1 || fail "initdb: $(tail -n 3 "$directory/initdb.log")"
+    echo 'hostssl mail pop3d 192.0.2.0/24 scram-sha-256' >>"$directory/data/pg_hba.conf"
+    start_database
+    {
+        echo "CREATE ROLE pop3d LOGIN PASSWORD '$(<"$work/database-password")';"
+        echo 'CREATE DATABASE mail;'
+        echo '\connect mail'
+        python3 "$top/scripts/cluster.py" accounts
+        echo 'GRANT SELECT ON accounts TO pop3d;'
+    } | as_postgres psql --host="$directory" --no-psqlrc --quiet --set=ON_ERROR_STOP=1 postgres
+}
+
+start_database() {
+    local directory=$work/database
+    as_postgres postgres -D "$directory/data" -k "$directory" -c listen_addresses="${address[database]}" -c ssl=on \
+        -c ssl_cert_file="$directory/certificate.pem" -c ssl_key_file="$directory/key.pem" \
+        >>"$directory/postgres.log" 2>&1 </dev/null &
+    eventually 30 'PostgreSQL' as_postgres pg_isready --host="$directory"
+}
+
+# stop_database: at once, without waiting for its clients.
+stop_database() {
+    as_postgres pg_ctl --pgdata="$work/database/data" --mode=immediate --wait stop >/dev/null
+}
+
 # start_pop3d HOST
 start_pop3d() {
     local host=$1
-    start "$host" pop3d "$top/pop3d" --address "${address[$host]}" --pop3-port 110 --pop3s-port 995 \
+    start "$host" pop3d "$top/pop3d" --config "$work/pop3d.toml" \
+        --address "${address[$host]}" --pop3-port 110 --pop3s-port 995 \
         --tls-cert "$work/certificate.pem" --tls-key "$work/key.pem" \
         --proxy-from "${address[pass]}" --proxy-from "${address[ending]}" --proxy-tls --trusted "${address[client]}" \
-        --mailbox "$work/mail/%u" --users "$work/mail/users" --metrics "${address[$host]}:9110" \
+        --mailbox "$work/mail/%u" --metrics "${address[$host]}:9110" \
         --peep-socket /run/pop3d.peep --log-file "$work/$host/pop3d.log"
     eventually 20 "pop3d on $host" listens "$host" 110
 }
