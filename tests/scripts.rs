@@ -59,7 +59,9 @@ fn client_faults_prints_what_each_client_does() {
     let row = text.lines().find(|line| line.starts_with("| `no-uidl` | ")).expect("a row");
     let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
     let getmail = "exit code 127, then fetches all";
-    assert_eq!(cells[1..], ["fetches all", getmail, "fetches all", "fetches all", "fetches all"]);
+    assert_eq!(cells[1..6], ["fetches all", getmail, "fetches all", "fetches all", "fetches all"]);
+    // Thunderbird is not installed everywhere.
+    assert!(["-", "fetches all"].contains(&cells[6]) && cells.len() == 7, "{cells:?}");
     let help = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/client-faults")).arg("-h").output();
     assert!(help.unwrap().stdout.starts_with(b"Shows what mail programs make of a server that misbehaves"));
 }
