@@ -76,18 +76,21 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# serve_dovecot MAIL [--mbox]: (re)starts Dovecot with the same accounts. Its certificate is $work/dovecot/tls-cert.pem.
+# serve_dovecot MAIL OPTION...: (re)starts Dovecot with the same accounts and these options of dovecot-peer. Its
+# certificate is $work/dovecot/tls-cert.pem.
 serve_dovecot() {
+    local mail=$1
+    shift
     if [[ -n ${others[dovecot]-} ]]; then
         end_process "${others[dovecot]}"
         unset 'others[dovecot]'
     fi
-    accounts "$1" >"$work/accounts"
+    accounts "$mail" >"$work/accounts"
     # The users that Dovecot's processes run as have to be able to enter the directory.
     chmod 755 "$work"
     port[dovecot]=$(free_port)
     port[dovecot-tls]=$(free_port)
-    others[dovecot]=$("$top/scripts/dovecot-peer" ${2:+"$2"} "${port[dovecot]}" "$1" "$work/accounts" "$work/dovecot" \
+    others[dovecot]=$("$top/scripts/dovecot-peer" "$@" "${port[dovecot]}" "$mail" "$work/accounts" "$work/dovecot" \
         "${port[dovecot-tls]}")
 }
 
@@ -162,6 +165,83 @@ print_results() {
     done
     errors=$(jq --slurp '[.[].errors[].count] | add // 0' "$results/runs.json")
     ((errors == 0)) || fail "$errors errors, see $results/runs.json"
+}
+
+# Prints the table of the runs in runs.json. They were kept with the fields work, server (dovecot, pop3d or bare) and does,
+# which says what the server "bare" does.
+table() {
+    echo '| work | Dovecot | pop3d | ratio |'
+    echo '|---|---|---|---|'
+    jq --raw-output '[.work, .server, .figure.value, .figure.unit, .figure.more_is_better,
+            ([.errors[].count] | add // 0), (.errors[0].kind // ""), .does] | @tsv' "$results/runs.json" |
+        awk -F '\t' '
+            function sorted(list, n,    i, j, value) {
+                for (i = 2; i <= n; i++) {
+                    value = list[i]
+                    for (j = i - 1; j >= 1 && list[j] > value; j--)
+                        list[j + 1] = list[j]
+                    list[j + 1] = value
+                }
+            }
+            function middle(list, n) { return (list[int((n + 1) / 2)] + list[int(n / 2) + 1]) / 2 }
+            # 1234567.8 -> 1,234,568 and 1.2345 -> 1.23
+            function number(value,    text) {
+                if (value < 99.95)
+                    return sprintf(value < 9.995 ? "%.2f" : "%.1f", value)
+                text = sprintf("%.0f", value)
+                while (match(text, /^[0-9]+[0-9][0-9][0-9](,|$)/)) {
+                    match(text, /^[0-9]+/)
+                    text = substr(text, 1, RLENGTH - 3) "," substr(text, RLENGTH - 2)
+                }
+                return text
+            }
+            # Sets median[work, server].
+            function cell(work, server,    list, n, i, text) {
+                n = runs[work, server]
+                for (i = 1; i <= n; i++)
+                    list[i] = figure[work, server, i]
+                sorted(list, n)
+                median[work, server] = middle(list, n)
+                text = number(middle(list, n)) " " unit[work] " (" number(list[1]) "–" number(list[n]) ")"
+                if (errors[work, server])
+                    text = text "; " errors[work, server] " errors, as " kind[work, server]
+                return text
+            }
+            function quotient(work, a, b) {
+                if (a == 0 || b == 0)
+                    return 0
+                return more[work] == "true" ? b / a : a / b
+            }
+            function ratio(work, from, to,    list, n, i, all) {
+                for (i = 1; i <= runs[work, from]; i++)
+                    list[i] = quotient(work, figure[work, from, i], figure[work, to, i])
+                n = runs[work, from]
+                sorted(list, n)
+                all = quotient(work, median[work, from], median[work, to])
+                return all ? number(all) "× (" number(list[1]) "–" number(list[n]) ")" : "no figure"
+            }
+            !($1 in unit) { order[++works] = $1; unit[$1] = $4; more[$1] = $5; does[$1] = $8 }
+            {
+                figure[$1, $2, ++runs[$1, $2]] = $3 + 0
+                errors[$1, $2] += $6
+                if ($7 != "")
+                    kind[$1, $2] = $7
+            }
+            END {
+                for (i = 1; i <= works; i++) {
+                    work = order[i]
+                    dovecot = cell(work, "dovecot")
+                    pop3d = cell(work, "pop3d")
+                    print "| " work " | " dovecot " | " pop3d " | " ratio(work, "dovecot", "pop3d") " |"
+                    if (runs[work, "bare"]) {
+                        bare = cell(work, "bare")
+                        print "| *against a server that does " does[work] "* | " bare " | " pop3d " | " \
+                            ratio(work, "bare", "pop3d") " |"
+                    }
+                }
+            }'
+    printf '\nMedian of %s rounds by turns (least–most); ' "$rounds"
+    echo "scripts/${0##*/} --$extent on $(machine)."
 }
 
 # forget MAIL: removes the files that both servers keep about maildrops in MAIL, so that the maildrops are new to them.
