@@ -14,6 +14,10 @@ use super::statement::{Dialect, Statement};
 /// How many instructions of its machine SQLite carries out until it looks at the time: a small part of a millisecond.
 const INSTRUCTIONS: i32 = 1000;
 
+/// The most memory that a connection keeps pages of the file in, in KiB. A query for one account needs a few pages, and the
+/// system keeps them all once for all connections.
+const CACHE: i64 = 256;
+
 /// An SQLite file.
 #[derive(Debug)]
 pub(super) struct Sqlite {
@@ -40,6 +44,8 @@ impl Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = rusqlite::Connection::open_with_flags(&self.path, flags)?;
         database.busy_timeout(self.limit)?;
+        // A negative number is one of KiB, others are numbers of pages.
+        database.pragma_update(None, "cache_size", -CACHE)?;
         Ok(database)
     }
 }
@@ -144,4 +150,20 @@ fn is_of_a_key(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
     let code = error.sqlite_extended_error_code();
     code.is_some_and(|code| [SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE].contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_keeps_few_pages_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("accounts.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE accounts (name TEXT)").unwrap();
+        let mut connection = Sqlite { path, limit: Duration::from_secs(10) }.connect().unwrap();
+        let statement = Statement { text: "PRAGMA cache_size".to_owned(), parameters: Vec::new() };
+        let rows = connection.query(&statement, &[], 1).unwrap().rows;
+        assert_eq!(rows, [[Some(b"-256".to_vec())]]);
+    }
 }
