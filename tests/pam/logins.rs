@@ -13,13 +13,18 @@ use crate::owners::threads_by;
 /// No refusal is faster, whichever module has decided.
 const LEAST_REFUSAL: Duration = Duration::from_secs(2);
 
-/// Starts a server in this system with PAM as an account source that has these keys. It becomes an ordinary user.
+/// Starts a server in this system with PAM as an account source that has these keys and remembers no password.
 fn serve(system: &System, keys: &str) -> Server {
+    serve_remembering(system, &format!(", cache = \"off\"{keys}"))
+}
+
+/// Starts a server in this system with PAM as an account source that has these keys. It becomes an ordinary user.
+fn serve_remembering(system: &System, keys: &str) -> Server {
     let mail = MailRoot::new();
     fs::set_permissions(mail.path(), Permissions::from_mode(0o755)).unwrap();
     let launcher = system.launcher();
     let builder = Server::builder().mail(&mail).user("own", "o").launched_by(launcher.iter().map(String::as_str));
-    let source = format!("kind = \"pam\", cache = \"off\"{keys}");
+    let source = format!("kind = \"pam\"{keys}");
     builder.flags(["--run-as", "nobody", "--accounts", &source]).start()
 }
 
@@ -118,6 +123,61 @@ fn when_nobody_has_the_rights_any_more_logins_fail_for_the_time_being_and_the_lo
         assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{reply}");
     }
     log_in(&server, "own", "o").unwrap();
+}
+
+/// A system whose service accepts the password `secret`, and writes the user's name into the file `asked` each time.
+fn counting() -> Option<System> {
+    let system = System::new("")?;
+    let script = "echo \"$PAM_USER\" >>DIR/asked; IFS= read -r -d '' password; [ \"$password\" = secret ]\n";
+    let count = system.program("count", script);
+    // A program of pam_exec that refuses is an error of the system, unless the service says otherwise.
+    system.write_service(&format!(
+        "auth [success=1 default=ignore] pam_exec.so quiet expose_authtok {count}\nauth requisite pam_deny.so\n\
+         auth required pam_permit.so\naccount required pam_permit.so\n"
+    ));
+    Some(system)
+}
+
+/// The names for which PAM was asked since the last call.
+fn asked(system: &System) -> Vec<String> {
+    let text = fs::read_to_string(system.path("asked")).unwrap_or_default();
+    let _ = fs::remove_file(system.path("asked"));
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_remembered_password_needs_no_pam() {
+    let Some(system) = counting() else { return };
+    let server = serve_remembering(&system, ", cache = \"1h\"");
+    for _ in 0..3 {
+        log_in(&server, "ana", "secret").unwrap().quit();
+    }
+    assert_eq!(asked(&system), ["ana"]);
+    assert!(log_in(&server, "ana", "wrong").map(drop).unwrap_err().starts_with("-ERR [AUTH] "));
+    log_in(&server, "locked", "secret").unwrap().quit();
+    assert_eq!(asked(&system), ["ana", "locked"]);
+}
+
+#[test]
+fn with_grace_a_remembered_password_counts_when_nobody_has_the_rights_any_more() {
+    let Some(system) = counting() else { return };
+    let server = serve_remembering(&system, ", cache = \"off\", grace = \"1h\"");
+    for _ in 0..2 {
+        log_in(&server, "ana", "secret").unwrap().quit();
+    }
+    assert_eq!(asked(&system), ["ana", "ana"]);
+    let monitor = monitor_of(&server);
+    let workers = workers_of(monitor);
+    kill(monitor);
+    eventually("the workers have ended", || !workers.iter().any(|&worker| is_running(worker)));
+    for _ in 0..2 {
+        log_in(&server, "ana", "secret").unwrap().quit();
+        for (user, password) in [("ana", "wrong"), ("locked", "secret")] {
+            let reply = log_in(&server, user, password).map(drop).unwrap_err();
+            assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{user}: {reply}");
+        }
+    }
+    assert!(asked(&system).is_empty());
 }
 
 #[test]

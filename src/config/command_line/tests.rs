@@ -110,6 +110,15 @@ fn each_flag_is_a_key() {
               timeout = '1m', at-once = 3, cache = 'off', grace = '1h'",
             ],
         ),
+        (
+            "[[accounts]]\nkind = 'pam'\nservice = 's'\nprogram = '/p'\ntimeout = '1m'\nat-once = 3\ncache = 'off'\n\
+             grace = '1h'",
+            &[
+                "--accounts",
+                "kind = 'pam', service = 's', program = '/p', timeout = '1m', at-once = 3, cache = 'off', grace = '1h'",
+            ],
+        ),
+        ("[[accounts]]\nkind = 'pam'\nsocket = '/s'", &["--accounts", "kind = 'pam', socket = '/s'"]),
         ("run-as = 'mail'\nallow-dir = ['/srv']", &["--run-as", "mail", "--allow-dir", "/srv"]),
         (
             "transform = 'cat'\ntransform-network = true\ntransform-limit = ['cpu=1', 'files=9']",
