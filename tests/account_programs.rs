@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use tempfile::TempDir;
@@ -297,4 +298,24 @@ fn a_faulty_source_is_told_with_its_line() {
         check("[[accounts]]\nkind = 'program'\n")
             .contains(":1:1: accounts: an account source of the kind program needs \"command\"")
     );
+}
+
+/// `pop3d check` does not say that a program answers, because it does not run it.
+#[test]
+fn check_does_not_run_the_program() {
+    let directory = TempDir::new().unwrap();
+    let program = directory.path().join("check");
+    fs::write(&program, "#!/bin/sh\n: > \"$0.ran\"\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("pop3d.toml");
+    let command = program.display();
+    fs::write(&path, format!("[[accounts]]\nkind = 'program'\ncommand = '{command}'\n")).unwrap();
+    let mail = directory.path().join("mail");
+    fs::create_dir(&mail).unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_pop3d"));
+    let output =
+        check.arg("check").arg("--config").arg(&path).arg("-m").arg(&mail).args(["-p", "0", "-P", "0"]).output();
+    let printed = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(printed.contains(&format!("program {command}")) && !printed.contains("answers"), "{printed}");
+    assert!(!directory.path().join("check.ran").exists());
 }

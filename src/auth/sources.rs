@@ -34,13 +34,13 @@ pub struct AccountSource {
     file: Option<UsersFile>,
     /// The text in the configuration that declares it, which may have a password in it.
     text: Hidden<String>,
-    /// True if it needs processes that only a server starts.
-    needs_server: bool,
+    /// True if [`AccountSource::check`] asks it.
+    can_be_checked: bool,
 }
 
 impl From<UsersFile> for AccountSource {
     fn from(file: UsersFile) -> Self {
-        Self { source: Arc::new(file.clone()), file: Some(file), text: Hidden(String::new()), needs_server: false }
+        Self { source: Arc::new(file.clone()), file: Some(file), text: Hidden(String::new()), can_be_checked: false }
     }
 }
 
@@ -48,12 +48,12 @@ impl AccountSource {
     /// PAM, reached in this way. A source of this name is asked by these rules.
     #[must_use]
     pub fn pam(name: String, way: Way, rules: AskRules) -> Self {
-        Self { needs_server: true, ..Self::asked(Pam::new(name, way, rules), rules) }
+        Self::asked(Pam::new(name, way, rules), rules)
     }
 
     /// A source that is another program or another machine. It is asked by these rules.
     pub(super) fn asked(source: impl Source + 'static, rules: AskRules) -> Self {
-        Self { source: Asked::new(source, rules), file: None, text: Hidden(String::new()), needs_server: false }
+        Self { source: Asked::new(source, rules), file: None, text: Hidden(String::new()), can_be_checked: false }
     }
 
     /// A database of accounts, which is asked by these rules.
@@ -61,7 +61,7 @@ impl AccountSource {
     /// # Errors
     /// What is wrong in the settings. The database is not asked yet.
     pub fn sql(settings: SqlSettings, rules: AskRules) -> Result<Self, String> {
-        Ok(Self::asked(Sql::new(settings, &rules)?, rules))
+        Ok(Self { can_be_checked: true, ..Self::asked(Sql::new(settings, &rules)?, rules) })
     }
 
     /// A program with the interface of checkpassword, which is asked by these rules.
@@ -92,10 +92,11 @@ impl AccountSource {
         self.file.is_some()
     }
 
-    /// Returns true if [`AccountSource::check`] finds out without a server whether the source can be used.
+    /// Returns true if [`AccountSource::check`] finds out whether the source can be used: if it is a database. PAM's processes
+    /// are started by a server only, and a program tells nothing without a password.
     #[must_use]
     pub fn can_be_checked(&self) -> bool {
-        !self.is_file() && !self.needs_server
+        self.can_be_checked
     }
 
     /// Asks a source that is elsewhere whether it can be used. Returns warnings. This may start threads, so it comes after
