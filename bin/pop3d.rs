@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use pop3d::auth;
+use pop3d::check_user;
 use pop3d::config::{self, Args, Rereading, Task, UsageError};
 use pop3d::doctor;
 use pop3d::import;
@@ -51,6 +52,13 @@ fn main() -> ExitCode {
             Ok(greeting) => writeln!(io::stdout(), "{greeting}").map_err(Into::into),
             Err(why) => Err(why.into()),
         },
+        Task::CheckUser(args) => {
+            return match check_user::run(&args, &mut io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(why) => fail(2, &why),
+            };
+        }
         Task::Doctor(args) => {
             return match doctor::run(&args, &mut io::stdout().lock()) {
                 Ok(true) => ExitCode::SUCCESS,

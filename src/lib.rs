@@ -10,7 +10,7 @@
 //!   has begun), [`logging`] (the log), [`metrics`] (counters and histograms for Prometheus), [`records`] (writes the
 //!   counters, and who fetched what, to files), [`systemd`] (sockets from the service manager, and notifications for it), [`malloc`]
 //!   (settings of the C library's allocator), [`import`] (keeps the unique-ids of other servers), [`doctor`]
-//!   (examines maildrops instead of serving them), [`trial`] (a server in a temporary directory).
+//!   (examines maildrops instead of serving them), [`check_user`] (asks the account sources for a user), [`trial`] (a server in a temporary directory).
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
 //!   removes expired messages between sessions, and [`counting`] determines the sizes of transformed messages.
@@ -37,6 +37,7 @@ mod admission;
 pub mod append;
 pub mod auth;
 pub mod bench;
+pub mod check_user;
 pub mod config;
 pub mod confine;
 pub mod connections;

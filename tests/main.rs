@@ -5,6 +5,8 @@ mod account_programs;
 mod accounts;
 // Sessions, bans and draining by PEEP 1.1.
 mod admin;
+// `pop3d check-user`.
+mod check_user;
 // Several clients of one user.
 mod busy;
 // Broken connections, servers that are killed, mail that vanishes.

@@ -167,6 +167,17 @@ impl Answer {
     }
 }
 
+/// A name that is known is accepted, as no password was asked for.
+impl From<Found> for Answer {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Account(account) => Self::Accepted(Arc::clone(&account.mailbox)),
+            Found::Unknown => Self::Unknown,
+            Found::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
 /// What is true of all accounts of a source together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Totals {

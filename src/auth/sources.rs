@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -20,7 +22,7 @@ use super::permits::Busy;
 use super::program::Program;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::sql::{Sql, SqlSettings};
-use super::text::Account;
+use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
 use crate::pam::Way;
@@ -132,6 +134,45 @@ pub(super) struct Verdict {
     pub(super) wrong: Wrong,
 }
 
+/// What one source has said to a name and a password, or to a name.
+#[derive(Debug)]
+pub struct Said {
+    /// The source, as the log calls it.
+    pub source: String,
+    pub(super) answer: Answer,
+    /// The user's line in a users file, if it is wrong.
+    line: Option<usize>,
+    /// How long the answer took.
+    pub took: Duration,
+}
+
+impl Said {
+    /// Where the user's mail is, if the source knows the user and does not refuse the password.
+    #[must_use]
+    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
+        match &self.answer {
+            Answer::Accepted(mailbox) => Some(mailbox),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.answer {
+            Answer::Accepted(_) => "accepted",
+            Answer::Refused { .. } => "wrong password",
+            Answer::Closed => "the account may not be used at present",
+            Answer::Unknown => match self.line {
+                Some(line) => return write!(f, "line {line} cannot be used"),
+                None => "unknown user",
+            },
+            Answer::NotAccepted => "unknown user or wrong password",
+            Answer::Unavailable => "cannot be asked at present",
+        })
+    }
+}
+
 /// The answer of all sources to a name.
 #[derive(Debug, Default)]
 pub(super) struct LookUp {
@@ -193,6 +234,24 @@ impl Sources {
             wrong => wrong,
         };
         Ok(Verdict { answer, wrong })
+    }
+
+    /// Asks the sources in order, as a login does, and returns what each of them has said. Without a password, they are only
+    /// asked whether they know the name.
+    pub(super) fn trace(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Vec<Said>, Busy> {
+        let mut all = Vec::new();
+        self.until(|source| {
+            let begun = Instant::now();
+            let answer = match attempt.password {
+                [] => source.find(attempt.user).into(),
+                _ => source.verify(attempt, verifier)?,
+            };
+            let is_decided = !matches!(answer, Answer::Unknown | Answer::NotAccepted);
+            let line = source.wrong_line(attempt.user);
+            all.push(Said { source: source.name().into_owned(), answer, line, took: begun.elapsed() });
+            Ok::<_, Busy>(is_decided)
+        })?;
+        Ok(all)
     }
 
     /// Refuses a user who has sent no password.

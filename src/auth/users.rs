@@ -21,7 +21,7 @@ use super::own_expiry::OwnExpiry;
 use super::scram::{self, ScramKeys, hmac};
 use super::secret::Secret;
 use super::source::{Answer, Attempt, Found, Login, Totals};
-use super::sources::{AccountSource, LookUp, Sources, Verdict};
+use super::sources::{AccountSource, LookUp, Said, Sources, Verdict};
 use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
@@ -268,6 +268,17 @@ impl Users {
         }
         thread::sleep(self.sources.totals().least_refusal.saturating_sub(begun.elapsed()));
         Err(Denied::Credentials(verdict.wrong))
+    }
+
+    /// Asks the sources in order as [`Users::authenticate`] does, and returns what each of them has said; `None` if the name
+    /// cannot be a user's. An empty password asks only whether they know the name.
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub fn trace(&self, name: &[u8], password: &[u8]) -> Result<Option<(UserName, Vec<Said>)>, Denied> {
+        let Some(user) = self.names.read().apply(name) else { return Ok(None) };
+        let said = self.sources.trace(&Attempt { user: &user, password, address: None }, &self.verifier)?;
+        Ok(Some((user, said)))
     }
 
     /// Verifies an APOP digest of `timestamp` and the password (RFC 1939 section 7).

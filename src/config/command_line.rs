@@ -14,6 +14,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Sub
 use super::file::{ConfigFile, Setting};
 use super::{Args, ConfigError, FileError};
 use crate::auth::Scheme;
+use crate::check_user::CheckUserArgs;
 use crate::doctor::DoctorArgs;
 use crate::import::ImportArgs;
 use crate::manual::Page;
@@ -28,6 +29,8 @@ pub enum Task {
     Check(Box<Args>),
     /// Ask a running server for its greeting.
     Health(Box<Args>),
+    /// Ask the account sources about a user.
+    CheckUser(Box<CheckUserArgs>),
     /// Examine maildrops.
     Doctor(Box<DoctorArgs>),
     /// Keep the unique-ids that other servers gave to messages.
@@ -67,6 +70,13 @@ enum OtherTask {
     Health {
         #[command(flatten)]
         args: Box<Args>,
+    },
+
+    /// Ask the account sources for a user as a login does, and print what each says, how long that takes, and where the user's
+    /// maildrop is; the exit status is 1 if the user could not log in. The password is asked for, or is a line of standard input
+    CheckUser {
+        #[command(flatten)]
+        args: Box<CheckUserArgs>,
     },
 
     /// Examine the mail of these users, or of all, before pop3d serves it: what cannot be read, names and sizes that are
@@ -169,6 +179,7 @@ impl Task {
             }
             Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
             Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
+            Some(OtherTask::CheckUser { args }) => Ok(Self::CheckUser(args)),
             Some(OtherTask::Doctor { args }) => Ok(Self::Doctor(args)),
             Some(OtherTask::ImportIds { args }) => Ok(Self::ImportIds(args)),
             Some(OtherTask::Test { args }) => Ok(Self::Test(args)),

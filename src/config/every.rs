@@ -38,7 +38,14 @@ impl Maildrops {
     /// # Errors
     /// As of [`acting::act_for`], and if the thread has not got its own ids back after an earlier maildrop.
     pub fn act_for(&self, user: &UserName) -> io::Result<(ActingAs, Location)> {
-        let login = Login { user: user.clone(), mailbox: self.accounts.mailbox(user) };
-        acting::act_for(self.owners.as_ref(), &self.mail_root, &login)
+        self.act_for_login(&Login { user: user.clone(), mailbox: self.accounts.mailbox(user) })
+    }
+
+    /// Does the same for a user about whom a source has been asked.
+    ///
+    /// # Errors
+    /// As of [`Maildrops::act_for`].
+    pub fn act_for_login(&self, login: &Login) -> io::Result<(ActingAs, Location)> {
+        acting::act_for(self.owners.as_ref(), &self.mail_root, login)
     }
 }

@@ -120,6 +120,14 @@ impl Location {
         (self.0.root.id(), self.0.path.clone())
     }
 
+    /// The maildrop's whole path, for the operator. It is found out from the open directory above the maildrop, so links have
+    /// been followed.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let path = self.root().absolute().map(|above| [above.as_bytes(), b"/", self.path()].concat());
+        String::from_utf8_lossy(path.as_deref().unwrap_or(self.path())).into_owned()
+    }
+
     /// The maildrop's own path below the root.
     pub(super) fn path(&self) -> &[u8] {
         &self.0.path

@@ -1,10 +1,10 @@
 //! The mail directory. All files are opened through this module: beneath the mail directory, never through a symbolic
 //! link, and without blocking on a FIFO.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -230,6 +230,12 @@ impl Root {
             return Err(Errno::LOOP.into());
         }
         Ok((Self::new(found.directory, Links::Refused, &self.layouts)?, found.rest))
+    }
+
+    /// The directory's path as the kernel knows it at present, if it tells.
+    pub(super) fn absolute(&self) -> Option<CString> {
+        let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        fs::readlink(link, Vec::new()).ok()
     }
 
     /// The directory's device and inode.

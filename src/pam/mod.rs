@@ -14,7 +14,7 @@
 //! - [`Question`] and [`Answer`] are the two messages, of at most [`MOST`] octets each.
 //! - [`Workers`] is how the server asks. `door` has the two ways to reach a worker: through the sockets that the server
 //!   made when it started the monitor, or through a UNIX socket on which another service's workers wait.
-//! - [`start`] starts the monitor as a child of the server, which has to happen before the server gives up its rights.
+//! - [`start()`] starts the monitor as a child of the server, which has to happen before the server gives up its rights.
 //! - [`watch`] is the monitor. It keeps the rights, and reads nothing from the server.
 //! - [`work`] is a worker: it gets a question, has it answered, and sends the answer.
 //!
