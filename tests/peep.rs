@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use crate::harness::{Client, PASSWORD, Server, USER, eventually, throughout};
 
 /// The answer to `cap?`, before and after login.
-const CAPABILITIES: &str = "+32\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\n\
+const CAPABILITIES: &str = "+35\r\na\r\nc=1-998\r\nt=0-86400\r\nw?\r\nk=\r\nku=\r\nka=\r\nb+\r\nb-\r\nb?\r\n\
     s?\r\ni?\r\nat\r\ne?\r\nl=\r\nl?\r\nd=\r\nd?\r\nr\r\nf\r\nmt?\r\nex\r\nex?\r\ndl?\r\nud\r\nuds\r\n\
-    rp?\r\nrd?\r\nft+\r\nft-\r\nft?\r\nv1.1";
+    rp?\r\nrd?\r\nft+\r\nft-\r\nft?\r\ntr=\r\ntr?\r\ntt\r\nv1.1";
 
 /// Everything that the server answers on one connection to `octets` that are sent in segments of this length.
 fn answers_to_segments(server: &Server, octets: impl AsRef<[u8]>, segment: usize) -> String {
