@@ -285,8 +285,7 @@ pub(super) fn descriptors(server: &Server) -> BTreeSet<u32> {
 /// Returns the server's descriptors when no client is connected. The server may still be opening and closing files of its
 /// own when its ports are bound, so this waits until the descriptors stay the same.
 pub(super) fn descriptors_at_rest(server: &Server) -> BTreeSet<u32> {
-    settled("the server is at rest", || descriptors(server));
-    descriptors(server)
+    settled("the server is at rest", || descriptors(server))
 }
 
 /// The server's thread that is inside a system call on `descriptor`.

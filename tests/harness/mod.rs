@@ -59,9 +59,9 @@ pub(crate) fn throughout(period: Duration, mut check: impl FnMut()) {
     check();
 }
 
-/// Polls until `value` has returned the same value 50 times in a row.
+/// Polls until `value` has returned the same value 50 times in a row, and returns it.
 #[track_caller]
-pub(crate) fn settled<T: PartialEq>(what: &str, mut value: impl FnMut() -> T) {
+pub(crate) fn settled<T: PartialEq>(what: &str, mut value: impl FnMut() -> T) -> T {
     let (mut last, mut repeated) = (value(), 0);
     eventually(what, || {
         let now = value();
@@ -69,6 +69,7 @@ pub(crate) fn settled<T: PartialEq>(what: &str, mut value: impl FnMut() -> T) {
         last = now;
         repeated >= 50
     });
+    last
 }
 
 /// Accepts one connection for a scripted server. Fails if no client connects within [`PATIENCE`].

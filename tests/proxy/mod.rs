@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pop3d::peep::SessionLine;
 
 use crate::guard::connect_from;
-use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, bounded_output};
+use crate::harness::{Builder, Certificate, Client, PASSWORD, Server, USER, bounded_output, eventually};
 
 const PROXY: u8 = 9;
 
@@ -293,5 +293,6 @@ fn popbench_can_be_the_proxy() {
     popbench.args(["sessions", "--address", &address, "--users", USER, "--password", PASSWORD, "--clients", "1"]);
     let output = bounded_output(popbench.args(["--count", "3", "--proxy", "192.0.2.7", "--json", "--quiet"]));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(log_count(&server, " 192.0.2.7:40000 connected to POP3 by the proxy 127.0.0.1:"), 3);
+    let connected = " 192.0.2.7:40000 connected to POP3 by the proxy 127.0.0.1:";
+    eventually("three clients are logged", || log_count(&server, connected) == 3);
 }
