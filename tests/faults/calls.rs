@@ -277,14 +277,21 @@ impl Drop for Tracer {
 }
 
 /// The descriptors that the server has open.
-pub(super) fn descriptors(server: &Server) -> BTreeSet<u32> {
+pub(super) fn descriptors(server: &Server) -> Descriptors {
     let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
-    open.map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    let described = |descriptor: fs::DirEntry| {
+        let number = descriptor.file_name().to_str()?.parse().ok()?;
+        Some((number, fs::read_link(descriptor.path()).ok()?))
+    };
+    open.filter_map(|descriptor| described(descriptor.unwrap())).collect()
 }
+
+/// Each descriptor with what it refers to, because a number is used again as soon as it is free.
+pub(super) type Descriptors = BTreeSet<(u32, PathBuf)>;
 
 /// Returns the server's descriptors when no client is connected. The server may still be opening and closing files of its
 /// own when its ports are bound, so this waits until the descriptors stay the same.
-pub(super) fn descriptors_at_rest(server: &Server) -> BTreeSet<u32> {
+pub(super) fn descriptors_at_rest(server: &Server) -> Descriptors {
     settled("the server is at rest", || descriptors(server))
 }
 
@@ -306,7 +313,7 @@ pub(super) fn thread_at(server: &Server, descriptor: u32) -> Option<u32> {
 struct Trials {
     server: Server,
     /// The server's descriptors when no client is connected.
-    at_rest: BTreeSet<u32>,
+    at_rest: Descriptors,
     scene: Scene,
     unique_ids: UniqueIds,
 }
@@ -333,7 +340,7 @@ impl Trials {
         eventually("a thread waits for the client", || {
             let open = descriptors(&self.server);
             thread = match open.difference(&self.at_rest).collect::<Vec<_>>()[..] {
-                [connection] => thread_at(&self.server, *connection),
+                [(connection, _)] => thread_at(&self.server, *connection),
                 _ => None,
             };
             thread.is_some()

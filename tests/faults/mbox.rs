@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use super::calls::{Tracer, descriptors, descriptors_at_rest, thread_at};
+use super::calls::{Descriptors, Tracer, descriptors, descriptors_at_rest, thread_at};
 use crate::harness::{Client, MailRoot, PASSWORD, Server, USER, eventually};
 
 /// The system calls with which a session changes or reads the mbox, its index and its journal.
@@ -73,12 +73,12 @@ fn play(mut client: Client) -> Option<bool> {
 }
 
 /// The thread that waits for the first command of the only client.
-fn thread_of(server: &Server, at_rest: &std::collections::BTreeSet<u32>) -> u32 {
+fn thread_of(server: &Server, at_rest: &Descriptors) -> u32 {
     let mut thread = None;
     eventually("a thread waits for the client", || {
         let open = descriptors(server);
         thread = match open.difference(at_rest).collect::<Vec<_>>()[..] {
-            [connection] => thread_at(server, *connection),
+            [(connection, _)] => thread_at(server, *connection),
             _ => None,
         };
         thread.is_some()

@@ -1,13 +1,12 @@
 //! Every system call that changes a thread's ids fails once (`--as-owner`).
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::calls::{Tracer, descriptors, descriptors_at_rest, thread_at};
+use super::calls::{Descriptors, Tracer, descriptors, descriptors_at_rest, thread_at};
 use crate::harness::{Client, MailRoot, PASSWORD, Server, USER, eventually};
 use crate::owners::threads_by;
 
@@ -15,12 +14,12 @@ use crate::owners::threads_by;
 const CALLS: [&str; 6] = ["capget", "capset", "getgroups", "setgroups", "setresgid", "setresuid"];
 
 /// Connects a client and returns the thread that waits for its first command.
-fn connect(server: &Server, at_rest: &BTreeSet<u32>) -> (Client, u32) {
+fn connect(server: &Server, at_rest: &Descriptors) -> (Client, u32) {
     eventually("the last session has ended", || descriptors(server) == *at_rest);
     let client = server.pop3();
     let mut thread = None;
     eventually("a thread waits for the client", || {
-        let connection = descriptors(server).difference(at_rest).next().copied();
+        let connection = descriptors(server).difference(at_rest).next().map(|(number, _)| *number);
         thread = connection.and_then(|connection| thread_at(server, connection));
         thread.is_some()
     });

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::calls::{Tracer, descriptors, descriptors_at_rest, thread_at};
+use super::calls::{Descriptors, Tracer, descriptors, descriptors_at_rest, thread_at};
 use crate::harness::{Server, eventually};
 
 /// The system calls that change the users file, and the errors with which each can fail. A call may have several names;
@@ -42,7 +42,7 @@ struct Trials {
     _directory: TempDir,
     users: std::path::PathBuf,
     server: Server,
-    at_rest: std::collections::BTreeSet<u32>,
+    at_rest: Descriptors,
 }
 
 impl Trials {
@@ -67,7 +67,7 @@ impl Trials {
         eventually("a thread waits for the admin", || {
             let open = descriptors(&self.server);
             thread = match open.difference(&self.at_rest).collect::<Vec<_>>()[..] {
-                [connection] => thread_at(&self.server, *connection),
+                [(connection, _)] => thread_at(&self.server, *connection),
                 _ => None,
             };
             thread.is_some()
