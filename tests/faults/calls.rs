@@ -8,7 +8,7 @@ use std::env;
 use std::fs;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -292,7 +292,18 @@ pub(super) type Descriptors = BTreeSet<(u32, PathBuf)>;
 /// Returns the server's descriptors when no client is connected. The server may still be opening and closing files of its
 /// own when its ports are bound, so this waits until the descriptors stay the same.
 pub(super) fn descriptors_at_rest(server: &Server) -> Descriptors {
+    // Its threads and their descriptors come after its ports are bound. This thread is one of the last.
+    eventually("the server has started its threads", || threads(server).any(|thread| is_called(&thread, "expiry")));
     settled("the server is at rest", || descriptors(server))
+}
+
+/// The directories of the server's threads in /proc.
+fn threads(server: &Server) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().map(|thread| thread.unwrap().path())
+}
+
+fn is_called(thread: &Path, name: &str) -> bool {
+    fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
 /// The server's thread that is inside a system call on `descriptor`.
