@@ -8,12 +8,13 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::process::getuid;
 
 use crate::acting;
 use crate::auth::{Login, UserName};
+use crate::clock::seconds_since_1970;
 use crate::events::{Client, Reason, Service, What};
 use crate::maildrop::{self, Deletes, Expired, Expiry, Holder, Location, Lock, LockError, Maildrop, Terms};
 use crate::net::Origin;
@@ -178,8 +179,7 @@ fn lock(shared: &Shared, client: &Client, location: &Location) -> Result<Lock, R
 /// Removes for good what sessions have deleted long ago.
 fn purge(shared: &Shared, client: &Client, login: &Login) -> Result<(), Reason> {
     let Deletes::Trash(days) = shared.settings().mail_root.deletes() else { return Ok(()) };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let before = now.saturating_sub(u64::from(days) * 86_400);
+    let before = seconds_since_1970().saturating_sub(u64::from(days) * 86_400);
     let (_acting, location) = shared.act_for_login(login).map_err(Reason::Maildrop)?;
     let all = maildrop::deletions(&location.behind_links().map_err(Reason::Maildrop)?).map_err(Reason::Maildrop)?;
     if all.iter().all(|kept| kept.batch.time >= before) {

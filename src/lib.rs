@@ -19,9 +19,8 @@
 //!   [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
 //!   [`fetches`] (who fetched what), [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state
-//!   directory),
-//!   [`descriptors`] (the limit of open files), [`append`] (opens files that lines are appended to), [`faults`] (faults
-//!   that a tester orders).
+//!   directory), [`clock`] (the time in the server's own files), [`descriptors`] (the limit of open files), [`append`]
+//!   (opens files that lines are appended to), [`faults`] (faults that a tester orders).
 //!
 //! The clients are [`peep::client`] (`peepclient`) and [`mod@bench`] (`popbench`). `peepclient` and [`doctor`] connect
 //! by [`dial`]. All use [`trust`] to check certificates and [`mod@printable`] to show a server's text. Apart from these and [`descriptors`], `popbench` shares
@@ -38,6 +37,7 @@ pub mod append;
 pub mod auth;
 pub mod bench;
 pub mod check_user;
+pub mod clock;
 pub mod config;
 pub mod confine;
 pub mod connections;

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::process::{getgid, getuid};
 
@@ -19,6 +19,7 @@ use super::permits::Busy;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::text::{Mailbox, restriction};
 use super::verifier::Verifier;
+use crate::clock::seconds_since_1970;
 use crate::transform::{Reply, Transform};
 
 /// The most octets of name, password and time, with a NUL behind each. The interface says so.
@@ -128,7 +129,7 @@ impl Source for Program {
 
 /// Name, password and time, with a NUL behind each. `None` if the interface has no way to say them.
 fn credentials(attempt: &Attempt<'_>) -> Option<Vec<u8>> {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
+    let seconds = seconds_since_1970().to_string();
     let parts = [attempt.user.as_str().as_bytes(), attempt.password, seconds.as_bytes()];
     let octets = parts.map(|part| [part, b"\0"].concat()).concat();
     let is_said = octets.len() <= MOST_CREDENTIALS && !attempt.password.contains(&0);

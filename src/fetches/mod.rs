@@ -13,7 +13,6 @@ mod kept;
 mod record;
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -22,6 +21,7 @@ pub use kept::Kept;
 pub use record::Record;
 
 use crate::auth::UserName;
+use crate::clock::seconds_since_1970 as now;
 use crate::events::{Ended, Event, What};
 
 /// The most users that are remembered. If there are more, those whose last login is the oldest are forgotten.
@@ -36,11 +36,6 @@ struct Users {
     by_name: HashMap<UserName, Record>,
     /// True if something has changed since the last [`Fetches::take_changes`].
     has_changed: bool,
-}
-
-/// The present time in seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 impl Fetches {

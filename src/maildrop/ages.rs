@@ -17,12 +17,12 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::is_missing;
 use super::location::{Location, OwnFiles};
 use super::message::Folder;
 use super::root;
+use crate::clock::seconds_since_1970;
 
 /// The name of the file, and that under which a new one is written.
 const FILE: &str = "ages";
@@ -59,7 +59,7 @@ pub(super) struct Ages {
 
 /// The present time in seconds since 1970; `None` if the clock is wrong.
 pub(super) fn now() -> Option<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let now = seconds_since_1970();
     (now >= EARLIEST).then_some(now)
 }
 
@@ -104,7 +104,7 @@ pub(super) fn note_hidden<'a>(
     folder: Folder,
     ids: impl Iterator<Item = Cow<'a, [u8]>>,
 ) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let now = seconds_since_1970();
     let mut lines = Vec::new();
     ids.for_each(|id| put(&mut lines, b'h', now.max(EARLIEST), &id));
     files(location, folder).append(location.root(), FILE, VERSION, &lines)

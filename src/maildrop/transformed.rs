@@ -15,7 +15,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -23,6 +22,7 @@ use super::format::Format;
 use super::location::{Location, OwnFiles};
 use super::message::{Folder, Message};
 use super::{Maildrop, MessageNumber, ages, root};
+use crate::clock::seconds_since_1970 as now;
 
 /// The name of the file, and that under which a new one is written.
 const FILE: &str = "transformed";
@@ -167,10 +167,6 @@ impl Maildrop {
     fn own_files(&self) -> Option<OwnFiles> {
         self.folder().map(|folder| ages::files(&self.location, folder))
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 fn key(format: &dyn Format, user: &str, transform: &Fingerprint, index: usize, message: &Message) -> SizeKey {

@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Session;
 use crate::auth::UserName;
+use crate::clock::seconds_since_1970;
 use crate::events::Reason;
 use crate::maildrop::{self, Batch, Kept, LockError, Restored, Terms};
 use crate::peep::{DeletionLine, ErrorCode, Reply, time_of};
@@ -30,7 +30,7 @@ impl Session<'_> {
 
     /// `uds`: brings back what a user's sessions have deleted within this time.
     pub(super) fn undelete_since(&self, name: &str, seconds: u32) -> Result<Reply, ErrorCode> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = seconds_since_1970();
         self.bring_back(name, |batch| batch.time >= now.saturating_sub(seconds.into()))
     }
 

@@ -1,11 +1,11 @@
 //! `rp?` and `rd?`: who fetched what.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Session;
 use crate::acting;
 use crate::auth::{Login, UserName};
+use crate::clock::seconds_since_1970;
 use crate::events::Reason;
 use crate::fetches::Day;
 use crate::maildrop::Maildrop;
@@ -80,5 +80,5 @@ impl Session<'_> {
 }
 
 fn today() -> Day {
-    Day::of(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()))
+    Day::of(seconds_since_1970())
 }
