@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -91,7 +91,8 @@ fn only_mechanisms_with_a_password_are_announced() {
 #[test]
 fn a_login_whose_worker_is_killed_may_be_tried_again() {
     let Some(system) = System::new("") else { return };
-    let slow = system.program("slow", "touch DIR/asked; while [ ! -e DIR/go ]; do sleep 0.02; done\n");
+    let slow = system
+        .program("slow", "touch DIR/asked; for i in $(seq 3000); do [ ! -e DIR/go ] || break; sleep 0.02; done\n");
     system.write_service(&format!("auth required pam_exec.so quiet {slow}\naccount required pam_permit.so\n"));
     let server = serve(&system, ", at-once = 1");
     thread::scope(|scope| {

@@ -181,7 +181,10 @@ fn a_worker_whose_time_is_up_is_killed_with_what_its_module_has_started() {
 #[test]
 fn a_worker_that_is_killed_is_replaced_and_others_go_on() {
     let Some(system) = System::new("") else { return };
-    let slow = system.program("slow", "mkdir DIR/$PAM_USER && while [ ! -e DIR/go ]; do sleep 0.02; done\n");
+    let slow = system.program(
+        "slow",
+        "mkdir DIR/$PAM_USER && for i in $(seq 3000); do [ ! -e DIR/go ] || break; sleep 0.02; done\n",
+    );
     system.write_service(&format!("auth required pam_exec.so quiet {slow}\naccount required pam_permit.so\n"));
     let processes = Processes::start(&system, &["--processes", "3"]);
     let workers = processes.expect(3);
