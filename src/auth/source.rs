@@ -78,11 +78,7 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// When too many passwords are being verified.
     fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
-        match self.find(attempt.user) {
-            Found::Account(account) => verifier.check(attempt, &account),
-            Found::Unknown => Ok(Answer::Unknown),
-            Found::Unavailable => Ok(Answer::Unavailable),
-        }
+        self.find(attempt.user).verify(attempt, verifier)
     }
 
     /// A client has logged in with an account of this source, be it by a remembered password. The source does not keep the
@@ -139,6 +135,29 @@ pub(super) enum Found {
     Unavailable,
 }
 
+impl Found {
+    /// Verifies a password against the account's secret.
+    ///
+    /// # Errors
+    /// When too many passwords are being verified.
+    pub(super) fn verify(self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
+        match self {
+            Self::Account(account) => verifier.check(attempt, &account),
+            Self::Unknown => Ok(Answer::Unknown),
+            Self::Unavailable => Ok(Answer::Unavailable),
+        }
+    }
+
+    /// The answer to a name without a password: one that is known is accepted.
+    pub(super) fn without_password(self) -> Answer {
+        match self {
+            Self::Account(account) => Answer::Accepted(Arc::clone(&account.mailbox)),
+            Self::Unknown => Answer::Unknown,
+            Self::Unavailable => Answer::Unavailable,
+        }
+    }
+}
+
 /// What a source says to a name and a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -164,17 +183,6 @@ impl Answer {
     /// Returns true if the source certainly knows the name.
     pub(super) fn is_of_known_user(&self) -> bool {
         matches!(self, Self::Accepted(_) | Self::Refused { .. } | Self::Closed)
-    }
-}
-
-/// A name that is known is accepted, as no password was asked for.
-impl From<Found> for Answer {
-    fn from(found: Found) -> Self {
-        match found {
-            Found::Account(account) => Self::Accepted(Arc::clone(&account.mailbox)),
-            Found::Unknown => Self::Unknown,
-            Found::Unavailable => Self::Unavailable,
-        }
     }
 }
 

@@ -159,17 +159,15 @@ impl Said {
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.answer {
-            Answer::Accepted(_) => "accepted",
-            Answer::Refused { .. } => "wrong password",
-            Answer::Closed => "the account may not be used at present",
-            Answer::Unknown => match self.line {
-                Some(line) => return write!(f, "line {line} cannot be used"),
-                None => "unknown user",
-            },
-            Answer::NotAccepted => "unknown user or wrong password",
-            Answer::Unavailable => "cannot be asked at present",
-        })
+        match (&self.answer, self.line) {
+            (Answer::Accepted(_), _) => f.write_str("accepted"),
+            (Answer::Refused { .. }, _) => Wrong::Password.fmt(f),
+            (Answer::Closed, _) => Wrong::Closed.fmt(f),
+            (Answer::Unknown, Some(line)) => write!(f, "line {line} cannot be used"),
+            (Answer::Unknown, None) => Wrong::Name.fmt(f),
+            (Answer::NotAccepted, _) => Wrong::NameOrPassword.fmt(f),
+            (Answer::Unavailable, _) => f.write_str("cannot be asked at present"),
+        }
     }
 }
 
@@ -243,7 +241,7 @@ impl Sources {
         self.until(|source| {
             let begun = Instant::now();
             let answer = match attempt.password {
-                [] => source.find(attempt.user).into(),
+                [] => source.find(attempt.user).without_password(),
                 _ => source.verify(attempt, verifier)?,
             };
             let is_decided = !matches!(answer, Answer::Unknown | Answer::NotAccepted);
@@ -254,7 +252,7 @@ impl Sources {
         Ok(all)
     }
 
-    /// Refuses a user who has sent no password.
+    /// Refuses a login without a password.
     pub(super) fn refuse(&self, user: &UserName) -> Verdict {
         Verdict { answer: Answer::Unknown, wrong: self.explain(user, &self.look_up(user)) }
     }
@@ -286,8 +284,7 @@ impl Sources {
 
     /// Does what takes rights that only a server which starts has.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        let configured = Arc::clone(&self.configured.read());
-        configured.iter().try_for_each(|AccountSource { source, .. }| source.prepare())
+        self.configured().iter().try_for_each(|AccountSource { source, .. }| source.prepare())
     }
 
     /// Starts the threads that sources need.

@@ -253,20 +253,20 @@ impl Users {
             Some(user) => self.sources.verify(&Attempt { user, password, address }, &self.verifier)?,
             None => Verdict { answer: Answer::Unknown, wrong: Wrong::Name },
         };
-        match (user, verdict.answer) {
+        let answer = match (user, verdict.answer) {
             (Some(user), Answer::Accepted(mailbox)) => {
                 let user = mailbox.user.clone().unwrap_or(user);
                 return Ok(Login { user, mailbox });
             }
             (_, Answer::Unavailable) => return Err(Denied::Unavailable),
-            (_, Answer::Refused { costly: true } | Answer::Closed) => {}
-            _ => {
-                if let Some(decoy) = self.sources.totals().costliest {
-                    self.verifier.check_in_vain(&decoy, password)?;
-                }
-            }
+            (_, answer) => answer,
+        };
+        let totals = self.sources.totals();
+        let was_costly = matches!(answer, Answer::Refused { costly: true } | Answer::Closed);
+        if let Some(decoy) = totals.costliest.filter(|_| !was_costly) {
+            self.verifier.check_in_vain(&decoy, password)?;
         }
-        thread::sleep(self.sources.totals().least_refusal.saturating_sub(begun.elapsed()));
+        thread::sleep(totals.least_refusal.saturating_sub(begun.elapsed()));
         Err(Denied::Credentials(verdict.wrong))
     }
 

@@ -1,9 +1,8 @@
 //! Accounts in an SQL database: SQLite, PostgreSQL, MariaDB or MySQL.
 //!
 //! A query looks an account up at each login. `statement` turns its named parameters into those of the database, `row`
-//! makes an account of its result. `pool` has the connections; `driver` says what a database is, and `sqlite`,
-//! `postgres` and
-//! `mysql` are the three. `address` reads the URL, and `health` tells the log when the database cannot be used.
+//! makes an account of its result. `pool` has the connections; `driver` says what a database is, and `sqlite`, `postgres`
+//! and `mysql` are the three. `address` reads the URL, and `health` tells the log when the database cannot be used.
 
 mod address;
 mod driver;
@@ -118,8 +117,8 @@ pub(super) struct Sql {
 }
 
 impl Sql {
-    /// Reads the settings. Up to `rules.at_once` connections are made, besides one for login statements, and whoever
-    /// asks waits up to `rules.timeout` for an answer. The database is not asked yet.
+    /// Reads the settings. Up to `rules.at_once` connections are made, and one more for login statements. A login waits for
+    /// up to `rules.timeout` for an answer. The database is not asked yet.
     ///
     /// # Errors
     /// What is wrong in the settings.
@@ -240,11 +239,7 @@ impl Source for Sql {
     }
 
     fn verify(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
-        match self.find_for(attempt.user, attempt.address) {
-            Found::Account(account) => verifier.check(attempt, &account),
-            Found::Unknown => Ok(Answer::Unknown),
-            Found::Unavailable => Ok(Answer::Unavailable),
-        }
+        self.find_for(attempt.user, attempt.address).verify(attempt, verifier)
     }
 
     fn logged_in(&self, attempt: &Attempt<'_>) {
