@@ -160,7 +160,7 @@ fn groups(account: &str, gid: u32) -> Result<Vec<u32>, String> {
 /// The number of a group that is given by its name or number.
 ///
 /// # Errors
-/// If there is none, or the system's groups cannot be looked up.
+/// If there is no such group, or the system's groups cannot be looked up.
 pub fn group(text: &str) -> Result<u32, String> {
     let found = Group::from_name(text).map_err(|error| format!("the group {text:?} cannot be looked up: {error}"))?;
     let number = found.map(|group| group.gid.as_raw()).or_else(|| text.parse().ok());

@@ -5,7 +5,7 @@ use std::str;
 /// For how long messages are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeptFor {
-    /// So many days.
+    /// For this number of days.
     Days(u32),
     /// Without end.
     Ever,

@@ -17,7 +17,7 @@ pub(super) struct Permits {
 }
 
 impl Permits {
-    /// So many `free` permits. A login waits for one no longer than `patience`.
+    /// Makes `free` permits. A login waits for one no longer than `patience`.
     pub(super) fn new(free: usize, patience: Duration) -> Self {
         Self { free: Mutex::new(free), returned: Condvar::new(), patience }
     }

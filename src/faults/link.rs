@@ -112,7 +112,7 @@ impl<'a, L: Breakable> FaultyLink<'a, L> {
 /// The next packet of an answer with a terminator.
 #[derive(Debug, PartialEq, Eq)]
 enum Packet {
-    /// The one of so many octets that ends with the terminator's first octet.
+    /// The packet that ends with the terminator's first octet, and how many octets it has.
     First(usize),
     /// One of a single octet of the terminator.
     Next,

@@ -20,13 +20,13 @@ pub enum Kind {
     SysTemp,
     /// A login with the right password is refused with `[AUTH]`, as if the password were wrong.
     Auth,
-    /// The server sends only so many octets a second.
+    /// The server sends only this number of octets a second.
     Slow,
-    /// The server waits so many milliseconds before each answer.
+    /// The server waits for this number of milliseconds before each answer.
     Delay,
-    /// The server closes the connection when it has sent so many octets.
+    /// The server closes the connection when it has sent this number of octets.
     DropAfter,
-    /// The server resets the connection (RST) when it has sent so many octets.
+    /// The server resets the connection (RST) when it has sent this number of octets.
     ResetAfter,
     /// The octets of the CRLF.CRLF that ends an answer come in packets of their own.
     SplitTerminator,

@@ -3,7 +3,7 @@
 //! - The lock is on a file. A server that has no permission to open the file may replace it by a new one, and other servers
 //!   lock that one.
 //! - On a file system over a network, the lock is lost when the connection to the file server is lost for a while. The
-//!   connection comes back without it, and nobody is told. Another server may have had the maildrop meanwhile.
+//!   connection comes back without the lock, and no error tells so. Another server may have had the maildrop meanwhile.
 
 use super::is_missing;
 use super::lock_file::{self, LockFile};

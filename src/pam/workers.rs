@@ -30,7 +30,7 @@ pub enum Unanswered {
     TooLong,
     /// Too many questions wait already.
     Busy,
-    /// There are no workers. Nobody takes connections.
+    /// There are no workers to take connections.
     Gone(io::Error),
     /// The worker has died, or was killed because its time was up.
     Died,

@@ -10,7 +10,7 @@ use crate::wire::Block;
 /// How long a transform may take for one message, whatever it writes.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Nobody who could disconnect. The transform is killed when the other end of the pipe is closed.
+/// Stands in where there is no client. The transform is killed when the other end of the pipe is closed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Nobody<'a>(pub(super) Option<BorrowedFd<'a>>);
 

@@ -51,7 +51,7 @@ struct Job {
     values: Vec<Value>,
     task: Task,
     answer: Option<Sender<Result<Outcome, Error>>>,
-    /// When nobody waits for the answer any longer.
+    /// When the caller stops waiting for the answer.
     deadline: Option<Instant>,
 }
 
@@ -59,8 +59,8 @@ struct Job {
 const WAITING: usize = 1000;
 
 impl Pool {
-    /// A pool of up to `size` connections. Whoever asks waits at most for `patience`. No thread is started before the
-    /// first statement.
+    /// A pool of up to `size` connections. A caller waits for at most `patience`. No thread is started before the first
+    /// statement.
     pub(super) fn new(driver: Arc<dyn Driver>, size: usize, patience: Duration) -> Self {
         let (jobs, waiting) = crossbeam_channel::bounded(WAITING);
         let (started, idle) = Default::default();
@@ -87,7 +87,7 @@ impl Pool {
         }
     }
 
-    /// Returns the result of a query, at most so many rows.
+    /// Returns the result of a query: at most `most` rows.
     pub(super) fn rows(&self, statement: &Arc<Statement>, values: Vec<Value>, most: usize) -> Result<Rows, Error> {
         match self.run(statement, values, Task::Query(most))? {
             Outcome::Rows(rows) => Ok(rows),

@@ -1,4 +1,4 @@
-//! The keys that all kinds of sources have which ask somebody else.
+//! The keys of all kinds of sources that ask another program or machine.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ pub(super) enum Sizes {
 }
 
 impl Sizes {
-    /// The size of the message with this number, counted from 1, that has so many octets.
+    /// The size that is told for the message with this number, counted from 1, which has these octets.
     pub(super) fn of(&self, number: usize, octets: u64) -> u64 {
         match self {
             Self::True => octets,
@@ -73,7 +73,7 @@ impl<L: Link> Session<'_, L> {
         if self.is_faulty(Kind::LieSize) { Sizes::Wrong } else { Sizes::True }
     }
 
-    /// How much of a message RETR sends, or TOP with so many lines.
+    /// How much of a message RETR sends, or TOP with this number of lines.
     pub(super) fn body(&mut self, maildrop: &Maildrop, number: MessageNumber, lines: Option<u32>) -> Body {
         match maildrop.octets_of(number) {
             Some(octets) if self.is_faulty(Kind::TruncateSilently) => Body::Truncated { lines, octets: octets / 2 },
