@@ -18,8 +18,8 @@ use super::verifier::Verifier;
 /// How long a wrong password is remembered. Mail programs repeat it at once.
 const WRONG: Duration = Duration::from_secs(3);
 
-/// How long a source that could not answer is not asked about passwords that are remembered, so that their users do not
-/// wait.
+/// While a source cannot answer, it is asked about remembered passwords only once in this time. So one of their users waits
+/// for it, and all others are let in at once.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How the server asks a source that is another program or another machine.
@@ -43,16 +43,25 @@ pub(super) struct Asked {
     permits: Permits,
     right: Memory<Arc<Mailbox>>,
     wrong: Memory<Answer>,
-    /// When the source could not answer last.
-    failed: Mutex<Option<Instant>>,
+    /// Set while the source cannot answer.
+    failure: Mutex<Option<Failure>>,
+}
+
+/// A source that could not answer when it was asked last.
+#[derive(Debug)]
+struct Failure {
+    /// The time of the latest failure.
+    at: Instant,
+    /// When a login with a remembered password asked it last; at first, the time of the first failure.
+    tried: Instant,
 }
 
 impl Asked {
     pub(super) fn new(source: impl Source + 'static, rules: AskRules) -> Arc<Self> {
         let permits = Permits::new(rules.at_once, rules.timeout);
         let right = Memory::new((rules.cache + rules.grace).max(Duration::from_secs(1)));
-        let (wrong, failed) = (Memory::new(WRONG), Mutex::default());
-        Arc::new(Self { source: Box::new(source), rules, permits, right, wrong, failed })
+        let (wrong, failure) = (Memory::new(WRONG), Mutex::default());
+        Arc::new(Self { source: Box::new(source), rules, permits, right, wrong, failure })
     }
 
     /// Returns the mailbox of a user whose password was right at most this long ago.
@@ -61,15 +70,46 @@ impl Asked {
         (age < most).then_some(Answer::Accepted(mailbox))
     }
 
-    /// Returns true if the source could not answer a moment ago.
+    /// Returns true if a remembered password counts without asking the source, because it cannot answer. Once in
+    /// [`PAUSE`] it is asked nevertheless.
     fn is_paused(&self) -> bool {
-        self.failed.lock().is_some_and(|since| since.elapsed() < PAUSE)
+        self.failure.lock().as_mut().is_some_and(|failure| {
+            let is_paused = failure.tried.elapsed() < PAUSE;
+            if !is_paused {
+                failure.tried = Instant::now();
+            }
+            is_paused
+        })
     }
 
     fn ask(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
-        let asked = self.permits.run(|| self.source.verify(attempt, verifier)).unwrap_or(Ok(Answer::Unavailable));
-        *self.failed.lock() = matches!(asked, Ok(Answer::Unavailable)).then(Instant::now);
-        asked
+        let began = Instant::now();
+        self.permits.run(|| self.ask_unless_failed(began, attempt, verifier)).unwrap_or_else(|Busy| {
+            // It may still answer the logins that it is being asked for.
+            self.fails(began);
+            Ok(Answer::Unavailable)
+        })
+    }
+
+    /// Asks the source, unless it has failed to answer another login since this time. So a login does not wait for that one
+    /// and then as long again for its own answer.
+    fn ask_unless_failed(&self, since: Instant, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Answer, Busy> {
+        if self.failure.lock().as_ref().is_some_and(|failure| failure.at >= since) {
+            return Ok(Answer::Unavailable);
+        }
+        let answer = self.source.verify(attempt, verifier);
+        if matches!(answer, Ok(Answer::Unavailable)) {
+            self.fails(Instant::now());
+        } else {
+            *self.failure.lock() = None;
+        }
+        answer
+    }
+
+    fn fails(&self, at: Instant) {
+        let mut failure = self.failure.lock();
+        let failure = failure.get_or_insert_with(|| Failure { at, tried: Instant::now() });
+        failure.at = failure.at.max(at);
     }
 }
 
@@ -101,8 +141,8 @@ impl Source for Asked {
             return Ok(accepted);
         }
         let covered = || self.remembered(&mark, cache + grace).filter(|_| !grace.is_zero());
-        if self.is_paused()
-            && let Some(accepted) = covered()
+        if let Some(accepted) = covered()
+            && self.is_paused()
         {
             return Ok(accepted);
         }

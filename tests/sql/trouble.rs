@@ -98,16 +98,33 @@ fn mariadb_is_restarted_under_load() {
 /// The server of the database holds its connections but answers none.
 fn a_database_that_answers_nothing_is_unavailable(kind: Kind) {
     let database = Database::with_accounts(kind);
-    let keys = "timeout = '1s'\ncache = 'off'\nat-once = 2";
+    let keys = "timeout = '1s'\ncache = 'off'\ngrace = '1h'\nat-once = 2";
     let server = Configuration::new(&database, QUERY, keys).server().start();
     assert_eq!(attempt(&server, "ana", "hunter2"), Ok(()));
+    let mut session = server.pop3();
+    session.call("USER o'neil");
+    session.call("PASS hunter2");
     database.freeze(true);
-    for _ in 0..3 {
-        assert_eq!(attempt(&server, "ana", "hunter2"), unavailable());
+    for _ in 0..2 {
+        // A name that is not known, and a password that is not remembered.
+        assert_eq!(attempt(&server, "eva", "hunter2"), unavailable());
+        assert_eq!(attempt(&server, "ana", "hunter"), unavailable());
+        // A password that is remembered, and the accounts of the command line.
+        assert_eq!(attempt(&server, "ana", "hunter2"), Ok(()));
         assert_eq!(attempt(&server, USER, PASSWORD), Ok(()));
     }
+    // More logins at once than may ask the database.
+    thread::scope(|scope| {
+        let logins: Vec<_> = (0..6).map(|_| scope.spawn(|| attempt(&server, "eva", "hunter2"))).collect();
+        for login in logins {
+            assert_eq!(login.join().unwrap(), unavailable());
+        }
+    });
+    session.call("STAT");
+    session.quit();
     database.freeze(false);
-    eventually("the database answers again", || attempt(&server, "ana", "hunter2") == Ok(()));
+    eventually("the database answers again", || attempt(&server, "eva", "hunter2") == refused());
+    assert_eq!(attempt(&server, "ana", "hunter"), refused());
 }
 
 #[test]

@@ -46,6 +46,13 @@ impl Test {
         Self { told, asked, verifier: Verifier::new() }
     }
 
+    /// As if the time in which a source that has failed is not asked about remembered passwords had passed.
+    fn pause_is_over(&self) {
+        let mut failure = self.asked.failure.lock();
+        let failure = failure.as_mut().expect("the source has failed");
+        failure.tried = failure.tried.checked_sub(PAUSE).expect("the clock has run for longer");
+    }
+
     fn tell(&self, answer: Answer) {
         *self.told.answer.lock() = answer;
     }
@@ -113,10 +120,44 @@ fn a_remembered_password_covers_a_source_that_is_unavailable() {
     // It is not asked again at once, so that the user does not wait for it.
     assert_eq!(test.log_in("x"), (right(), 0));
     assert_eq!(test.log_in("y"), (Answer::Unavailable, 1));
-    *test.asked.failed.lock() = None;
     test.tell(Answer::NotAccepted);
+    assert_eq!(test.log_in("x"), (right(), 0));
+    test.pause_is_over();
     assert_eq!(test.log_in("x"), (Answer::NotAccepted, 1));
     test.tell(Answer::Unavailable);
     test.asked.wrong.forget(None);
     assert_eq!(test.log_in("x"), (Answer::Unavailable, 1));
+}
+
+#[test]
+fn one_login_at_a_time_finds_out_whether_the_source_answers_again() {
+    let test = Test::new(Duration::ZERO, HOUR);
+    assert_eq!(test.log_in("x"), (right(), 1));
+    test.tell(Answer::Unavailable);
+    assert_eq!(test.log_in("x"), (right(), 1));
+    test.pause_is_over();
+    assert!(!test.asked.is_paused(), "this login asks");
+    // The others do not wait until it has its answer, nor after that.
+    assert_eq!(test.log_in("x"), (right(), 0));
+    assert_eq!(test.log_in("y"), (Answer::Unavailable, 1));
+    assert_eq!(test.log_in("x"), (right(), 0));
+    test.tell(right());
+    assert_eq!(test.log_in("y"), (right(), 1));
+    assert_eq!(test.log_in("x"), (right(), 1));
+}
+
+#[test]
+fn a_login_that_has_waited_for_others_in_vain_does_not_wait_again() {
+    let test = Test::new(Duration::ZERO, Duration::ZERO);
+    let before = Instant::now();
+    test.tell(Answer::Unavailable);
+    assert_eq!(test.log_in("x"), (Answer::Unavailable, 1));
+    let name = "ana".parse().unwrap();
+    let attempt = Attempt { user: &name, password: b"x", address: None };
+    let ask = |since| test.asked.ask_unless_failed(since, &attempt, &test.verifier).unwrap();
+    assert_eq!((ask(before), test.told.asked.load(Ordering::Relaxed)), (Answer::Unavailable, 0));
+    // A login that has come later asks.
+    test.tell(right());
+    assert_eq!(ask(Instant::now()), right());
+    assert_eq!(ask(before), right());
 }
