@@ -27,7 +27,7 @@ eventually() {
 on() {
     local machine=$1
     shift
-    nsenter --target "${keeper[$machine]}" --mount --net --uts --pid --wd=/ -- "$@"
+    nsenter --target "${keeper[$machine]}" --mount --net --uts --ipc --pid --wd=/ -- "$@"
 }
 
 # start MACHINE NAME COMMAND...: runs the command there in the background. Its output goes to the file NAME.log.
@@ -56,8 +56,8 @@ make_machine() {
     mkdir -p "$work/$machine"
     # bash waits for the children that processes leave when they end.
     # shellcheck disable=SC2016 # $1 and $2 are the arguments of the shell there
-    unshare --mount --net --uts --pid --fork --kill-child --mount-proc bash -c '
-        hostname "$1" && mount -t tmpfs run /run && ip link set lo up && echo >"$2"
+    unshare --mount --net --uts --ipc --pid --fork --kill-child --mount-proc bash -c '
+        hostname "$1" && mount -t tmpfs run /run && mount -t tmpfs shm /dev/shm && ip link set lo up && echo >"$2"
         sleep infinity
         exit' bash "$machine" "$up" 2>/dev/null &
     parent=$!
