@@ -83,6 +83,14 @@ expect() {
     [[ $reply == "$2"* ]] || fail "$1 answered $3 with $4: $reply; expected: $2"
 }
 
+# expect_within SECONDS HOST REPLY USER PASSWORD: the same, and the reply comes in this time.
+expect_within() {
+    local seconds=$1 began=$SECONDS
+    shift
+    expect "$@"
+    ((SECONDS - began <= seconds)) || fail "$1 answered $3 after $((SECONDS - began)) s"
+}
+
 # lets_in HOST USER
 lets_in() {
     [[ $(python3 "$top/scripts/cluster.py" login "${address[$1]}" "$2" pass) == +OK* ]]
@@ -105,6 +113,32 @@ test_database() {
     start_database
     for host in "${hosts[@]}"; do
         eventually 20 "\"late\" logs in on $host" lets_in "$host" late
+        expect "$host" '-ERR [AUTH]' held wrong
+    done
+}
+
+# without_answer HOST: what the host answers while the database answers nothing.
+without_answer() {
+    # Each login waits for the database, which takes database_timeout, and the machine may be slow.
+    expect_within 10 "$1" '+OK' held pass
+    expect_within 10 "$1" '-ERR [SYS/TEMP]' held wrong
+    expect_within 10 "$1" '-ERR [SYS/TEMP]' later pass
+}
+
+test_silence() {
+    local host waiting=() it
+    step "cut the database's network"
+    cut database
+    for host in "${hosts[@]}"; do
+        without_answer "$host" &
+        waiting+=("$!")
+    done
+    for it in "${waiting[@]}"; do
+        wait "$it" || fail 'a host waits for the database'
+    done
+    join database
+    for host in "${hosts[@]}"; do
+        eventually 60 "\"later\" logs in on $host" lets_in "$host" later
         expect "$host" '-ERR [AUTH]' held wrong
     done
 }
@@ -151,7 +185,7 @@ test_cluster() {
     popbench_rounds &
     rounds=$!
     sleep 5
-    for event in drain kill disk database cut power; do
+    for event in drain kill disk database silence cut power; do
         "test_$event"
     done
     step 'after'
@@ -160,5 +194,5 @@ test_cluster() {
     kill -TERM "$users"
     wait "$users" || fail 'the clients failed'
     wait "$rounds"
-    python3 "$top/scripts/cluster.py" check "${address[pass]}" "$work/journal" "$work/popbench.json"
+    python3 "$top/scripts/cluster.py" check "${address[pass]}" "$messages" "$work/journal" "$work/popbench.json"
 }

@@ -7,6 +7,9 @@ declare -A address=([client]=192.0.2.1 [pass]=192.0.2.5 [ending]=192.0.2.6 [moni
 # The process that keeps a machine's namespaces. The machine's other processes end with it.
 declare -A keeper=()
 
+# How long a host waits for the database's answer.
+database_timeout=3s
+
 # How soon GlusterFS takes a host for lost. Its own values are 42 s and more, so that a short disturbance does no harm.
 # Without the cache of attributes, a message that one host has delivered is seen by the next login on another.
 volume_settings=('network.ping-timeout 5' 'cluster.quorum-type auto' 'performance.stat-prefetch off'
@@ -156,6 +159,7 @@ query = "SELECT password FROM accounts WHERE name = :user"
 # Short, so that the database is asked.
 cache = "2s"
 grace = "1h"
+timeout = "$database_timeout"
 END
     chown -R postgres:postgres "$directory"
     as_postgres initdb --pgdata="$directory/data" --auth=peer --no-sync --encoding=UTF8 --locale=C \

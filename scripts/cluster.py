@@ -8,7 +8,8 @@
                                                  silence has let the same user log in on OTHER
     cluster.py login HOST USER PASSWORD          prints the reply to the password
     cluster.py state HOST                        what HAProxy takes the host for
-    cluster.py check ADDRESS JOURNAL POPBENCH    prints what the sessions met; fails if a message is lost or wrong, or
+    cluster.py check ADDRESS MESSAGES JOURNAL POPBENCH
+                                                 prints what the sessions met; fails if a message is lost or wrong, or
                                                  if a password was called wrong
 """
 
@@ -26,8 +27,8 @@ import threading
 import time
 
 USERS = [f"u{number}" for number in range(1, 25)]
-# popbench's, the one of "hold", and the one that logs in late.
-OTHERS = [f"b{number}" for number in range(1, 9)] + ["held", "late"]
+# popbench's, the one of "hold", and two that no host knows before the database fails.
+OTHERS = [f"b{number}" for number in range(1, 9)] + ["held", "late", "later"]
 CLIENTS = 12
 # After this a client gives up, as mail programs do.
 PATIENCE = 30
@@ -167,36 +168,47 @@ def use(address, journal):
         thread.join()
 
 
+def log_in_when_free(address, user, password="pass"):
+    """Logs in, again and again while the session before this one has not ended yet."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        session = Session(address, user)
+        try:
+            return session.log_in(password)
+        except poplib.error_proto as error:
+            session.close()
+            if "[IN-USE]" not in str(error) or time.monotonic() > end:
+                raise
+
+
 def hold(host, other, file, journal):
-    _first = Session(host, "held").log_in()
+    _first = log_in_when_free(host, "held")
     open(file, "w").close()
     # The first session is on, so this begins to succeed when its host has lost the lock.
-    while True:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         session = Session(other, "held")
         try:
             session.log_in().pop.quit()
             break
         except (OSError, EOFError, poplib.error_proto):
             session.close()
+            time.sleep(0.05)
+    else:
+        sys.exit(f"hold: the lock of {host} is not free after a minute")
     with open(journal, "a") as journal:
         journal.write(json.dumps({"free": host, "at": time.time()}) + "\n")
 
 
 def login(host, user, password):
-    while True:
-        session = Session(host, user)
-        try:
-            reply = session.log_in(password).reply
-            session.pop.quit()
-        except poplib.error_proto as error:
-            reply = error.args[0]
-        finally:
-            session.close()
-        text = reply.decode() if isinstance(reply, bytes) else str(reply)
-        # The session before this one may not have ended yet.
-        if "[IN-USE]" not in text:
-            print(text)
-            break
+    try:
+        session = log_in_when_free(host, user, password)
+        reply = session.reply
+        session.pop.quit()
+        session.close()
+    except poplib.error_proto as error:
+        reply = error.args[0]
+    print(reply.decode() if isinstance(reply, bytes) else reply)
 
 
 def state(host):
@@ -207,19 +219,19 @@ def state(host):
     print(next(row[17] for row in rows if row[:2] == ["pop3", host]))
 
 
-def remaining(address, journal):
-    """What is wrong with the maildrops, given the sessions of the journal."""
+def remaining(address, messages, journal):
+    """What is wrong with the maildrops, each of which had these messages before the sessions of the journal."""
     removed, perhaps = collections.defaultdict(set), collections.defaultdict(set)
     for it in journal:
         if it.get("quitting"):
             (removed if it["ended"] == "quit" else perhaps)[it["user"]].update(it["deleted"])
     for user in USERS:
-        session = Session(address, user).log_in()
+        session = log_in_when_free(address, user)
         there = collections.Counter(session.retrieve(number + 1) for number in range(session.count()))
         session.pop.quit()
         yield from (f"{user}: message {number} is there {there[number]} times" for number in there if there[number] > 1)
         yield from (f"{user}: message {number} was removed and is there" for number in removed[user] & set(there))
-        gone = set(range(max(there) + 1 if there else 0)) - set(there) - removed[user] - perhaps[user]
+        gone = set(range(messages)) - set(there) - removed[user] - perhaps[user]
         yield from (f"{user}: message {number} is lost" for number in gone)
     print(f"messages: {sum(map(len, removed.values()))} removed by clients, the others are there")
 
@@ -259,7 +271,7 @@ def popbench_table(file):
     return [f"popbench: {errors[kind]} {kind}" for kind in never if errors[kind]]
 
 
-def check(address, journal, popbench):
+def check(address, messages, journal, popbench):
     with open(journal) as lines:
         journal = sorted(map(json.loads, lines), key=lambda it: it["at"])
     table(journal)
@@ -269,7 +281,7 @@ def check(address, journal, popbench):
     wrong += [f"{it['user']}: login {it['ended']}" for it in journal if it.get("step") == "login" and "user" in it
               and it["ended"].startswith("refused") and not any(code in it["ended"] for code in allowed)]
     wrong += popbench_table(popbench)
-    wrong += remaining(address, journal)
+    wrong += remaining(address, int(messages), journal)
     for what in wrong:
         print(what)
     sys.exit(1 if wrong else 0)
