@@ -16,7 +16,7 @@ use nonstick::items::{Items, ItemsMut};
 use nonstick::{
     AuthnFlags, ConversationAdapter, ErrorCode, PamShared, Result as PamResult, Transaction, TransactionBuilder,
 };
-use pop3d::pam::{self, Answer, Monitor, Question, Verdict};
+use pop3d::pam::{self, Answer, Question, Verdict};
 
 /// The longest password that PAM takes (PAM_MAX_RESP_SIZE is 512, with the NUL at the end).
 const LONGEST_PASSWORD: usize = 511;
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         _ => {
             let Args { service, processes, timeout } = Args::parse();
             let worker = ["/proc/self/exe", pam::WORKER, &service].map(OsString::from).to_vec();
-            pam::watch(&Monitor { worker, count: processes.into(), limit: Duration::from_secs(timeout) })
+            pam::watch(worker, processes.into(), Duration::from_secs(timeout))
         }
     };
     match result {

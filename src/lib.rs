@@ -14,7 +14,8 @@
 //! - **Sessions**: [`pop3`] and [`peep`], a protocol each, generic over the connection, and [`shared`], what all
 //!   sessions have in common; [`settings`], the part of it that is replaced while the server runs; [`expiry`]
 //!   removes expired messages between sessions, and [`counting`] determines the sizes of transformed messages.
-//! - **What they use**: [`auth`] (accounts and credentials), [`pam`] (passwords that PAM verifies in other processes),
+//! - **What they use**: [`auth`] (accounts and credentials), [`pam`] (passwords that PAM verifies), [`separate`]
+//!   (processes of their own, with rights that the server gives up),
 //!   [`maildrop`] (a user's messages; the only code that removes any), [`transform`] (a message through a program),
 //!   [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
 //!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
@@ -68,6 +69,7 @@ pub mod printable;
 pub mod records;
 mod recovery;
 pub mod reload;
+pub mod separate;
 pub mod server;
 pub mod settings;
 pub mod shared;

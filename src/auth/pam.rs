@@ -1,4 +1,4 @@
-//! PAM as an account source: passwords that workers of [`crate::pam`] verify.
+//! PAM as an account source: passwords that the processes of [`crate::pam`] verify.
 //!
 //! PAM cannot list its users and shows no stored secret, so this source only verifies passwords. Where a user's mail is
 //! follows from the name, and with `--as-owner` from the system's account of that name.
@@ -17,7 +17,8 @@ use super::permits::Busy;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::text::Mailbox;
 use super::verifier::Verifier;
-use crate::pam::{self, Door, Monitored, Question, Unanswered, Verdict, Way, Workers};
+use crate::pam::{self, Question, Verdict, Way};
+use crate::separate::{Door, Monitored, Unanswered, Workers};
 
 /// A wrong password is refused after this time at the earliest. It is the delay that PAM's own modules ask for, which PAM
 /// varies by a half.
@@ -142,7 +143,7 @@ impl Source for Pam {
             return Ok(Answer::Unavailable);
         };
         let begun = Instant::now();
-        match workers.ask(&question) {
+        match workers.ask(question.encode(), pam::Answer::decode) {
             Ok(answer) => {
                 log_messages(user, &answer);
                 Ok(self.judged(&answer, begun.elapsed()))

@@ -4,10 +4,12 @@
 //! - [`Confinement`] says what to give up; [`Confinement::enforce`] does so before any thread is started.
 //! - [`RunAs`] is the user and group of `--run-as`.
 //! - [`Landlock`] is what the kernel still allows; each [`Reach`] in it is a file or directory.
+//! - `system_calls` forbids some system calls to processes that the server starts.
 //!
 //! [`crate::config`] makes the [`Confinement`] from the flags, `bin/pop3d.rs` enforces it.
 
 mod landlock;
+pub(crate) mod system_calls;
 mod user;
 
 use std::fmt;

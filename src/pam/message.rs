@@ -1,9 +1,8 @@
-//! The messages between the server and a worker: a sequence of fields, each of which follows its length in two octets.
+//! The messages between the server and a worker.
 
 use std::fmt;
 
-/// The most octets of a message.
-pub const MOST: usize = 4096;
+use crate::separate::fields::{decode, encode, text};
 
 /// The most messages of modules in an answer, and the most octets of each text.
 const MOST_MESSAGES: usize = 8;
@@ -71,7 +70,7 @@ impl Question {
     /// Parses a message. Returns `None` if it is none.
     #[must_use]
     pub fn decode(message: &[u8]) -> Option<Self> {
-        let [user, password, address] = fields(message)?.try_into().ok()?;
+        let [user, password, address] = decode(message)?.try_into().ok()?;
         Some(Self { user: text(user)?, password: password.to_vec(), address: text(address)? })
     }
 }
@@ -95,7 +94,7 @@ impl Answer {
     /// Parses a message. Returns `None` if it is none.
     #[must_use]
     pub fn decode(message: &[u8]) -> Option<Self> {
-        let mut fields = fields(message)?.into_iter();
+        let mut fields = decode(message)?.into_iter();
         let word = fields.next()?;
         let (verdict, _) = *VERDICTS.iter().find(|(_, known)| *known == word)?;
         let why = text(fields.next()?)?;
@@ -103,32 +102,10 @@ impl Answer {
     }
 }
 
-fn encode<'f>(fields: impl IntoIterator<Item = &'f [u8]>) -> Option<Vec<u8>> {
-    let mut message = Vec::new();
-    for field in fields {
-        message.extend(u16::try_from(field.len()).ok()?.to_be_bytes());
-        message.extend(field);
-    }
-    (message.len() <= MOST).then_some(message)
-}
-
-fn fields(mut message: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut fields = Vec::new();
-    while let Some((length, rest)) = message.split_first_chunk() {
-        let (field, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
-        fields.push(field);
-        message = rest;
-    }
-    message.is_empty().then_some(fields)
-}
-
-fn text(octets: &[u8]) -> Option<String> {
-    String::from_utf8(octets.to_vec()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::separate::MOST;
     use proptest::prelude::*;
 
     proptest! {

@@ -1,26 +1,37 @@
-//! Starts the monitor as a child of the server, and logs what it says.
+//! The program that calls libpam: where it is, and how it is started.
 
 use std::env;
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
+use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::thread;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
+use rustix::thread::CapabilitySet;
 
-use super::door::{Door, pair};
-use super::{PROGRAM, Workers};
+use super::{Answer, PROGRAM, Question};
+use crate::separate::{self, Monitor, Monitored, Named, Work, Workers};
 
 /// Where the Debian package has the program.
 const PACKAGED: &str = "/usr/libexec/pop3d";
 
-/// The longest line of the monitor or of a module that is logged whole.
-const LONGEST_LINE: u64 = 500;
+/// After how many questions a worker ends, so that a module that loses memory or descriptors does no harm. The monitor
+/// starts another one.
+const RENEWED_AFTER: usize = 1000;
 
-/// The programs that modules start are looked for here.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The capabilities that modules of PAM use. Modules that run as root read files of root, change to a user's ids for a
+/// program, keep files for each user (such as the failures that pam_faillock counts), and report to the kernel's audit log.
+/// They need no other right of root's: they mount nothing, bind no ports, load no modules of the kernel, and look into no
+/// other process.
+const NEEDED: CapabilitySet = CapabilitySet::AUDIT_WRITE
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
 
 /// How workers come about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,13 +45,6 @@ pub enum Way {
     },
     /// Another service has started them, and they wait at this UNIX socket.
     Socket(PathBuf),
-}
-
-/// A monitor that has been started.
-#[derive(Debug)]
-pub struct Monitored {
-    child: Child,
-    said: ChildStderr,
 }
 
 /// Returns the path of the program that calls libpam: beside this program, or where the Debian package has it.
@@ -62,42 +66,25 @@ pub fn find_program() -> Result<PathBuf, String> {
 /// # Errors
 /// When the program cannot be started.
 pub fn start(program: &Path, service: &str, count: usize, limit: Duration) -> io::Result<(Workers, Monitored)> {
-    let (ours, theirs) = pair()?;
     let mut command = Command::new(program);
     command.args(["--service", service, "--processes", &count.to_string()]);
     command.args(["--timeout", &limit.as_secs().max(1).to_string()]);
-    command.env_clear().env("PATH", PATH).current_dir("/").process_group(0);
-    let mut child = command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let said = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    Ok((Workers::new(Door::Shared(ours), limit), Monitored { child, said }))
+    separate::start(command, Named { prefix: "PAM", logins: "logins by PAM".to_owned() }, limit)
 }
 
-impl Monitored {
-    /// Starts a thread that logs what the monitor and the modules say, and that the monitor has ended.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn log(self) -> io::Result<()> {
-        let Self { mut child, said } = self;
-        let listen = move || {
-            log_lines(said);
-            let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-            log::error!(
-                "the monitor of the PAM processes has ended ({how}). This server has no right to start it again: logins \
-                 by PAM fail until the server is restarted"
-            );
-        };
-        thread::Builder::new().name("pam".to_owned()).spawn(listen).map(drop)
-    }
+/// Watches `count` processes that this command starts, each of which may take `limit` for an answer.
+///
+/// # Errors
+/// When a system call fails that never does.
+pub fn watch(worker: Vec<OsString>, count: usize, limit: Duration) -> io::Result<()> {
+    separate::watch(&Monitor { worker, count, limit, keep: NEEDED })
 }
 
-/// Logs each line. A long one is logged in parts.
-fn log_lines(said: ChildStderr) {
-    let mut said = BufReader::new(said);
-    let mut line = Vec::new();
-    while let Ok(1..) = said.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(line.trim_ascii_end());
-        log::warn!("PAM: {}", text.escape_debug());
-        line.clear();
-    }
+/// Answers questions, one at a time.
+///
+/// # Errors
+/// When a system call fails.
+pub fn work(answer: impl Fn(&Question) -> Answer + Sync) -> io::Result<()> {
+    let work = Work { threads: 1, renewed_after: Some(RENEWED_AFTER) };
+    work.run(|question| Some(answer(&Question::decode(question)?).encode()))
 }

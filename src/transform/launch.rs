@@ -12,8 +12,8 @@ use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 
-use super::{Limit, checkpassword, system_calls};
-use crate::confine::{Landlock, Reach};
+use super::{Limit, checkpassword};
+use crate::confine::{Landlock, Reach, system_calls};
 
 /// The running executable, even if its file has been replaced since.
 pub(crate) const OURSELVES: &str = "/proc/self/exe";

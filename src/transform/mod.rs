@@ -18,7 +18,6 @@ mod feed;
 mod launch;
 mod limits;
 mod rules;
-mod system_calls;
 mod whole;
 
 use std::env;
@@ -183,7 +182,7 @@ impl Transform {
         if self.path.is_none() {
             log::warn!("the transform's program {:?} was not found", self.program);
         }
-        if !system_calls::can_be_filtered() {
+        if !crate::confine::system_calls::can_be_filtered() {
             log::warn!("the transform may make all system calls, since this kernel cannot filter them (seccomp)");
         }
     }

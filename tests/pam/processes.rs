@@ -7,7 +7,8 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
-use pop3d::pam::{Answer, Door, Question, Unanswered, Verdict, Workers};
+use pop3d::pam::{Answer, Question, Verdict};
+use pop3d::separate::{Door, Unanswered, Workers};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -60,7 +61,7 @@ impl Processes {
 
 fn ask(workers: &Workers, user: &str, password: &[u8]) -> Result<Answer, Unanswered> {
     let (user, password, address) = (user.to_owned(), password.to_vec(), "192.0.2.7".to_owned());
-    workers.ask(&Question { user, password, address })
+    workers.ask(Question { user, password, address }.encode(), Answer::decode)
 }
 
 fn listener(path: &std::path::Path) -> OwnedFd {
@@ -173,7 +174,7 @@ fn a_worker_whose_time_is_up_is_killed_with_what_its_module_has_started() {
     let started = fs::read_to_string(system.path("started")).unwrap().trim().parse().unwrap();
     eventually("both have ended", || !is_running(worker) && !is_running(started));
     let line = processes.lines.recv().unwrap();
-    assert_eq!(line, format!("process {worker} was killed, because PAM took longer than 1 s"));
+    assert_eq!(line, format!("process {worker} was killed, because it took longer than 1 s"));
     system.write_service(UNIX);
     assert_eq!(processes.verdict("ana", b"secret"), Verdict::Accepted);
 }

@@ -1,4 +1,4 @@
-//! A filter that forbids some system calls to transforms (seccomp). All others stay allowed, so that ordinary programs
+//! A filter that forbids some system calls to transforms and other processes that the server starts (seccomp). All others stay allowed, so that ordinary programs
 //! work.
 //!
 //! It covers what Landlock does not: Landlock restricts no sockets but TCP, and for other processes it restricts only
@@ -27,14 +27,14 @@ const X32: Option<i64> = Some(0x4000_0000);
 const X32: Option<i64> = None;
 
 /// Returns true if the kernel can filter system calls and their numbers on this processor architecture are known.
-pub(super) fn can_be_filtered() -> bool {
+pub(crate) fn can_be_filtered() -> bool {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     actions.split_whitespace().any(|action| action == "errno") && TargetArch::try_from(ARCH).is_ok()
 }
 
 /// Puts the filter in force for this process and every program that it executes or starts. A forbidden call fails with
 /// `EACCES`. A program for another processor architecture is killed, because its calls have other numbers.
-pub(super) fn forbid(sockets: bool) -> io::Result<()> {
+pub(crate) fn forbid(sockets: bool) -> io::Result<()> {
     let program = filter(sockets).map_err(io::Error::other)?;
     apply_filter(&program).map_err(io::Error::other)
 }

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::stdio::stdin;
+use rustix::thread::CapabilitySet;
 
 use super::worker::BUSY;
 use super::{orphans, rights};
@@ -33,8 +34,10 @@ pub struct Monitor {
     pub worker: Vec<OsString>,
     /// How many workers there are.
     pub count: usize,
-    /// How long a worker may take for an answer.
+    /// How long a worker may have questions without giving an answer.
     pub limit: Duration,
+    /// The capabilities that workers need.
+    pub keep: CapabilitySet,
 }
 
 /// Gives up all rights but those of workers, then watches workers until the server has gone. The workers get this process's
@@ -43,7 +46,7 @@ pub struct Monitor {
 /// # Errors
 /// When a system call fails that never does.
 pub fn watch(monitor: &Monitor) -> io::Result<()> {
-    rights::keep_those_of_workers();
+    rights::keep_only(monitor.keep);
     orphans::inherit()?;
     let mut watched = Watched { monitor, workers: Vec::new(), not_before: Instant::now(), has_orphans: false };
     let result = watched.watch();
@@ -73,7 +76,7 @@ struct Worker {
     /// What the worker tells.
     told: ChildStdout,
     started: Instant,
-    /// Since when it has had a question.
+    /// Since when it has had questions and given no answer.
     busy_since: Option<Instant>,
 }
 
@@ -153,7 +156,7 @@ impl Watched<'_> {
             let is_late = worker.deadline(limit).is_some_and(|deadline| deadline <= Instant::now());
             if is_late {
                 let id = worker.child.id();
-                say(format_args!("process {id} was killed, because PAM took longer than {} s", limit.as_secs_f32()));
+                say(format_args!("process {id} was killed, because it took longer than {} s", limit.as_secs_f32()));
                 worker.kill();
             }
             !is_late

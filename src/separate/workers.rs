@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::{Answer, Door, MOST, Question};
+use super::{Door, MOST};
 
 /// How much longer than a worker may take the server waits for its answer. The monitor kills a worker whose time is up, and
 /// that ends the connection.
@@ -36,7 +36,7 @@ pub enum Unanswered {
     Died,
     /// There was no answer in time.
     Late,
-    /// The answer is not one.
+    /// The answer cannot be read.
     Nonsense,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => f.write_str("the name and the password are too long"),
-            Self::Busy => f.write_str("too many logins wait for PAM"),
+            Self::Busy => f.write_str("too many logins wait"),
             Self::Gone(error) => write!(f, "there is no process to ask: {error}"),
             Self::Died => f.write_str("the process that was asked has ended, or was killed because it took too long"),
             Self::Late => f.write_str("there was no answer in time"),
@@ -60,12 +60,13 @@ impl Workers {
         Self { door, patience: limit + MORE }
     }
 
-    /// Asks whichever worker is free next.
+    /// Asks whichever worker is free next. The question is `None` if it would be longer than [`MOST`]. `decode` reads the
+    /// answer.
     ///
     /// # Errors
     /// [`Unanswered`]
-    pub fn ask(&self, question: &Question) -> Result<Answer, Unanswered> {
-        let message = question.encode().ok_or(Unanswered::TooLong)?;
+    pub fn ask<A>(&self, question: Option<Vec<u8>>, decode: impl FnOnce(&[u8]) -> Option<A>) -> Result<A, Unanswered> {
+        let message = question.ok_or(Unanswered::TooLong)?;
         let connection = self.door.connect().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Unanswered::Busy,
             _ => Unanswered::Gone(error),
@@ -74,7 +75,7 @@ impl Workers {
         let mut buffer = [0; MOST];
         match receive(&connection, &mut buffer, Instant::now() + self.patience) {
             Ok(0) | Err(Errno::CONNRESET | Errno::PIPE) => Err(Unanswered::Died),
-            Ok(length) => Answer::decode(&buffer[..length]).ok_or(Unanswered::Nonsense),
+            Ok(length) => decode(&buffer[..length]).ok_or(Unanswered::Nonsense),
             Err(_) => Err(Unanswered::Late),
         }
     }
@@ -95,36 +96,40 @@ fn receive(connection: &OwnedFd, buffer: &mut [u8], deadline: Instant) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::super::door::{Waiting, pair};
     use super::*;
     use std::thread;
 
-    fn question() -> Question {
-        Question { user: "ana".to_owned(), password: b"secret".to_vec(), address: "192.0.2.1".to_owned() }
+    const QUESTION: &[u8] = b"ana, secret";
+
+    /// Takes an answer that begins with `=`.
+    fn decode(answer: &[u8]) -> Option<Vec<u8>> {
+        answer.strip_prefix(b"=").map(<[u8]>::to_vec)
+    }
+
+    fn ask(workers: &Workers) -> Result<Vec<u8>, Unanswered> {
+        workers.ask(Some(QUESTION.to_vec()), decode)
     }
 
     /// Asks, while `work` has the worker's end of the connection.
-    fn asked(work: impl FnOnce(OwnedFd) + Send + 'static) -> Result<Answer, Unanswered> {
+    fn asked(work: impl FnOnce(OwnedFd) + Send + 'static) -> Result<Vec<u8>, Unanswered> {
         let (ours, theirs) = pair().unwrap();
         let worker = thread::spawn(move || work(Waiting::at(theirs).unwrap().next().unwrap().unwrap()));
         let workers = Workers { door: Door::Shared(ours), patience: Duration::from_secs(20) };
-        let result = workers.ask(&question());
+        let result = ask(&workers);
         worker.join().unwrap();
         result
     }
 
     #[test]
     fn a_worker_gets_the_question_and_gives_the_answer() {
-        let answer = Answer::new(Verdict::Closed, "the account has expired");
-        let sent = answer.encode();
-        let result = asked(move |connection| {
+        let result = asked(|connection| {
             let mut buffer = [0; MOST];
             let (length, _) = recv(&connection, &mut buffer[..], RecvFlags::empty()).unwrap();
-            assert_eq!(Question::decode(&buffer[..length]), Some(question()));
-            send(&connection, &sent, SendFlags::empty()).unwrap();
+            assert_eq!(&buffer[..length], QUESTION);
+            send(&connection, b"=right", SendFlags::empty()).unwrap();
         });
-        assert_eq!(result.unwrap(), answer);
+        assert_eq!(result.unwrap(), b"right");
     }
 
     #[test]
@@ -136,12 +141,11 @@ mod tests {
             send(&connection, b"+OK", SendFlags::empty()).unwrap();
         };
         assert!(matches!(asked(nonsense), Err(Unanswered::Nonsense)));
-        let long = Question { password: vec![0; MOST], ..question() };
         let (ours, theirs) = pair().unwrap();
         let workers = Workers { door: Door::Shared(ours), patience: Duration::ZERO };
-        assert!(matches!(workers.ask(&long), Err(Unanswered::TooLong)));
-        assert!(matches!(workers.ask(&question()), Err(Unanswered::Late)));
+        assert!(matches!(workers.ask(None, decode), Err(Unanswered::TooLong)));
+        assert!(matches!(ask(&workers), Err(Unanswered::Late)));
         drop(theirs);
-        assert!(matches!(workers.ask(&question()), Err(Unanswered::Gone(_))));
+        assert!(matches!(ask(&workers), Err(Unanswered::Gone(_))));
     }
 }
