@@ -34,6 +34,9 @@ fn main() -> ExitCode {
     if let Some(code) = transform::report(env::args_os()) {
         return code;
     }
+    if let Some(result) = auth::read_users_file_for_server(env::args_os()) {
+        return result.map_or_else(|error| fail(1, &error.to_string()), |()| ExitCode::SUCCESS);
+    }
     let task = match Task::read() {
         Ok(task) => task,
         Err(UsageError::Help(help)) => help.exit(),

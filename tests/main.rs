@@ -82,6 +82,8 @@ mod metrics;
 // Accounts of PAM.
 #[cfg(feature = "pam")]
 mod pam;
+// A users file that a process of its own reads.
+mod separate_users_file;
 // The systemd units of the Debian package.
 mod package;
 // PEEP, its counters and its settings.

@@ -9,7 +9,8 @@
 //!   mechanisms every account supports.
 //! - [`sasl`] has the exchanges of AUTH; `apop` and `scram` compute those two mechanisms; `verifier` bounds how many
 //!   passwords are checked at a time and remembers those that were right. `asked` bounds how many logins ask a source
-//!   that is another program at a time, and remembers its answers; `memory` is what both use. `program` is such a source.
+//!   that is another program at a time, and remembers its answers; `memory` is what both use. `program` is such a
+//!   source, and `separate_file` a users file that another process reads.
 //!
 //! The sessions of [`crate::pop3`] check logins here, those of [`crate::peep`] change accounts.
 
@@ -37,6 +38,7 @@ pub mod sasl;
 mod scheme;
 mod scram;
 mod secret;
+mod separate_file;
 mod source;
 mod sources;
 mod sql;
@@ -57,6 +59,7 @@ pub use outcome::{Denied, Unchanged, Wrong};
 pub use own_expiry::{KeptFor, OwnExpiry};
 pub use passwd::{ask_for_password, make_field};
 pub use scheme::Scheme;
+pub use separate_file::read_users_file_for_server;
 pub use source::Login;
 pub use sources::{AccountSource, Said};
 pub use sql::{SqlReach, SqlSettings};

@@ -58,6 +58,8 @@ pub(super) enum Secret {
     ScramSha1(ScramSha1),
     /// What CRAM-MD5 needs.
     CramMd5(Vec<u8>),
+    /// Another process has it. No password matches here.
+    Elsewhere,
 }
 
 /// The hash of a salted or plain digest.
@@ -236,6 +238,7 @@ impl Secret {
             Self::Pbkdf2(hash) => hash.matches(password),
             Self::ScramSha1(keys) => keys.matches(password),
             Self::CramMd5(states) => cram_md5(password).ct_eq(states).into(),
+            Self::Elsewhere => false,
         }
     }
 
@@ -243,7 +246,7 @@ impl Secret {
     /// refuse fields with absurd costs.
     pub(super) fn cost(&self) -> u64 {
         match self {
-            Self::Readable(_) | Self::Digest(..) | Self::CramMd5(_) => 1,
+            Self::Readable(_) | Self::Digest(..) | Self::CramMd5(_) | Self::Elsewhere => 1,
             Self::Yescrypt(_, kib) => u64::from(*kib) * 3,
             Self::Md5Crypt(_) => 300,
             Self::Pbkdf2(hash) => u64::from(hash.rounds) / 2,

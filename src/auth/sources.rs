@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::own::Own;
 use super::pam::Pam;
 use super::permits::Busy;
 use super::program::Program;
+use super::separate_file::SeparateFile;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::sql::{Sql, SqlSettings};
 use super::text::{Account, Mailbox};
@@ -66,6 +67,12 @@ impl AccountSource {
         Ok(Self { can_be_checked: true, ..Self::asked(Sql::new(settings, &rules)?, rules) })
     }
 
+    /// A users file with this absolute path that a process of its own reads, which is asked by these rules.
+    #[must_use]
+    pub fn separate_file(path: PathBuf, rules: AskRules) -> Self {
+        Self { can_be_checked: true, ..Self::asked(SeparateFile::new(path, rules), rules) }
+    }
+
     /// A program with the interface of checkpassword, which is asked by these rules.
     #[must_use]
     pub fn program(program: Transform, rules: AskRules) -> Self {
@@ -94,11 +101,19 @@ impl AccountSource {
         self.file.is_some()
     }
 
-    /// Returns true if [`AccountSource::check`] finds out whether the source can be used: if it is a database. PAM's processes
-    /// are started by a server only, and a program tells nothing without a password.
+    /// Returns true if [`AccountSource::check`] finds out whether the source can be used: if it is a database or a file. PAM's
+    /// processes are started by a server only, and a program tells nothing without a password.
     #[must_use]
     pub fn can_be_checked(&self) -> bool {
         self.can_be_checked
+    }
+
+    /// Does what takes rights that only a server which starts has.
+    ///
+    /// # Errors
+    /// If the source will never work.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.source.prepare()
     }
 
     /// Asks a source that is elsewhere whether it can be used. Returns warnings. This may start threads, so it comes after
@@ -284,7 +299,7 @@ impl Sources {
 
     /// Does what takes rights that only a server which starts has.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        self.configured().iter().try_for_each(|AccountSource { source, .. }| source.prepare())
+        self.configured().iter().try_for_each(AccountSource::prepare)
     }
 
     /// Starts the threads that sources need.

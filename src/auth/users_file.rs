@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +29,17 @@ impl UsersFile {
     /// The file's path.
     pub(super) fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Calls `use_names` with the names behind this one, in their order, or with all names.
+    pub(super) fn with_names_behind<T>(
+        &self,
+        after: Option<&UserName>,
+        use_names: impl FnOnce(&mut dyn Iterator<Item = &UserName>) -> T,
+    ) -> T {
+        let accounts = self.0.accounts();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        use_names(&mut accounts.by_name.range::<UserName, _>((from, Bound::Unbounded)).map(|(name, _)| name))
     }
 
     /// Reads the file again.

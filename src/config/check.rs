@@ -35,6 +35,10 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     report.line("mail directory", mail_directory(args))?;
     let sources = args.open_sources(&Users::default());
     report.line("accounts", sources.as_ref().map(|sources| accounts(args, sources)))?;
+    let asked = || sources.iter().flatten().filter(|source| source.can_be_checked());
+    if let Err(error) = asked().try_for_each(AccountSource::prepare) {
+        report.line("accounts", Err::<String, _>(error))?;
+    }
     if args.tls.is_self_signed() {
         report.line("certificate", Ok::<_, String>("the server creates it".to_owned()))?;
     }
@@ -64,10 +68,10 @@ pub fn check(args: &Args, output: &mut impl Write) -> io::Result<bool> {
     if let Some(endpoint) = args.metrics_endpoint() {
         report.line("metrics", ports(&endpoint))?;
     }
-    // This comes after the others, because it gives up rights that they need. Databases are asked as the server would.
+    // This comes after the others, because it gives up rights that they need. Databases and the like are asked as the server would.
     report.line("confinement", confinement(args))?;
-    for source in sources.iter().flatten().filter(|source| source.can_be_checked()) {
-        report.line("accounts", database(source))?;
+    for source in asked() {
+        report.line("accounts", asked_source(source))?;
     }
     Ok(report.good)
 }
@@ -77,7 +81,7 @@ fn mail_directory(args: &Args) -> Result<String, String> {
     Ok(root.path().display().to_string())
 }
 
-fn database(source: &AccountSource) -> Result<String, String> {
+fn asked_source(source: &AccountSource) -> Result<String, String> {
     let warnings = source.check()?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     Ok(source.name() + if warnings.is_empty() { " answers" } else { "" })

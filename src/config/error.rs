@@ -40,7 +40,7 @@ pub enum ConfigError {
     /// PAM cannot be asked.
     Pam(String),
     /// A running server has an account source that it would have to start processes for.
-    PamAfterStart,
+    ProcessAfterStart,
     /// The certificate cannot be used.
     Certificate(CertificateError),
     /// The flags of several certificates do not belong together.
@@ -87,7 +87,9 @@ impl fmt::Display for ConfigError {
             }
             Self::AccountSource(why) => f.write_str(why),
             Self::Pam(why) => f.write_str(why),
-            Self::PamAfterStart => f.write_str("the processes that ask PAM can only be started when the server starts"),
+            Self::ProcessAfterStart => {
+                f.write_str("an account source with a process of its own can only be added when the server starts")
+            }
             Self::Certificate(error) => write!(f, "cannot use the TLS certificate: {error}"),
             Self::Pairs { certificates, keys, names } => write!(
                 f,
@@ -113,7 +115,7 @@ impl ConfigError {
             | Self::State(_, error)
             | Self::SelfSigned(error) => Some(error.kind()),
             Self::Certificate(error) => error.kind(),
-            Self::PamAfterStart => Some(io::ErrorKind::PermissionDenied),
+            Self::ProcessAfterStart => Some(io::ErrorKind::PermissionDenied),
             _ => None,
         }
     }

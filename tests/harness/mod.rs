@@ -11,6 +11,7 @@ mod client;
 mod mail;
 mod namespaces;
 mod pipe;
+pub(crate) mod processes;
 mod scram;
 mod server;
 

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::processes::{Processes, kill};
-use super::{System, UNIX, children_of, is_running, workers_of};
+use super::processes::Processes;
+use super::{System, UNIX, workers_of};
+use crate::harness::processes::{children_of, is_running, kill};
 use crate::harness::{Client, MailRoot, NOBODY, Server, eventually};
 use crate::owners::threads_by;
 

@@ -15,6 +15,7 @@ use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::harness::can_unshare;
+use crate::harness::processes::children_of;
 
 /// The program that calls libpam.
 const PAM_PROGRAM: &str = env!("CARGO_BIN_EXE_pop3d-pam");
@@ -91,16 +92,4 @@ fn workers_of(monitor: u32) -> Vec<u32> {
         words.split('\0').nth(1) == Some("worker")
     };
     children_of(monitor).into_iter().filter(is_worker).collect()
-}
-
-/// The processes that have this one as their parent.
-fn children_of(process: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-    text.split_whitespace().map(|number| number.parse().unwrap()).collect()
-}
-
-/// Returns true if the process runs. A zombie does not run.
-fn is_running(process: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with('Z'))
 }

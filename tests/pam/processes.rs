@@ -10,9 +10,9 @@ use std::time::Duration;
 use pop3d::pam::{Answer, Question, Verdict};
 use pop3d::separate::{Door, Unanswered, Workers};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{PAM_PROGRAM, System, UNIX, is_running, workers_of};
+use super::{PAM_PROGRAM, System, UNIX, workers_of};
+use crate::harness::processes::{is_running, kill};
 use crate::harness::{ChildGuard, eventually, lines_of};
 
 /// Workers that were started as systemd would start them, with a UNIX socket.
@@ -69,12 +69,6 @@ fn listener(path: &std::path::Path) -> OwnedFd {
     bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
     listen(&listener, 64).unwrap();
     listener
-}
-
-pub(super) fn kill(process: u32) {
-    let pid = Pid::from_raw(process.try_into().unwrap()).unwrap();
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    pidfd_send_signal(pidfd, Signal::KILL).unwrap();
 }
 
 #[test]

@@ -8,9 +8,9 @@ use crate::span::span;
 /// The most requests at once.
 const MOST: i64 = 256;
 
-/// The keys that the kinds have in common whose source is another program.
+/// The limits that the kinds have in common whose source is another program.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub(in crate::config) struct Common {
+pub(in crate::config) struct Limits {
     /// How long an answer may take. After that the source is unavailable
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
     timeout: Duration,
@@ -18,6 +18,13 @@ pub(in crate::config) struct Common {
     /// How many logins may ask the source at a time, 1 to 256. More have to wait
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=MOST))]
     at_once: u16,
+}
+
+/// The keys that the kinds have in common whose answers are remembered.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub(in crate::config) struct Common {
+    #[command(flatten)]
+    limits: Limits,
 
     /// How long a right password is remembered, so that the source is not asked (off: it is always asked)
     #[arg(long, value_name = "SPAN", default_value = "30m", value_parser = span_or_off)]
@@ -30,8 +37,15 @@ pub(in crate::config) struct Common {
 
 impl Common {
     pub(super) fn rules(&self) -> AskRules {
-        let Self { timeout, at_once, cache, grace } = *self;
-        AskRules { timeout, at_once: usize::from(at_once), cache, grace }
+        AskRules { cache: self.cache, grace: self.grace, ..self.limits.rules() }
+    }
+}
+
+impl Limits {
+    /// Rules by which nothing is remembered.
+    pub(super) fn rules(&self) -> AskRules {
+        let (at_once, [cache, grace]) = (usize::from(self.at_once), [Duration::ZERO; 2]);
+        AskRules { timeout: self.timeout, at_once, cache, grace }
     }
 }
 

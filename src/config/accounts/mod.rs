@@ -11,6 +11,7 @@
 mod common;
 mod pam;
 mod program;
+mod separate_users_file;
 mod sql;
 mod table;
 mod users_file;
@@ -23,6 +24,7 @@ use crate::auth::{AccountSource, Hidden, SqlReach, UserName, Users};
 use pam::PamArgs;
 pub(super) use program::Fence;
 use program::ProgramArgs;
+use separate_users_file::SeparateUsersFileArgs;
 use sql::SqlArgs;
 pub use table::kinds;
 pub(super) use table::{Table, in_file, shown};
@@ -55,6 +57,8 @@ pub(super) struct AccountsArgs {
 pub(super) enum Kind {
     /// A users file; without `file` that of --users, which is asked here instead of before all other sources
     UsersFile(UsersFileArgs),
+    /// A users file that the server itself does not read; a process of its own does, with the rights that the server gives up
+    SeparateUsersFile(SeparateUsersFileArgs),
     /// A database: SQLite, PostgreSQL, MariaDB or MySQL
     Sql(Box<SqlArgs>),
     /// The accounts that PAM knows, such as those of the system
@@ -83,6 +87,7 @@ impl Kind {
     fn open(&self, users_file: Option<&Path>, running: &Users, fence: Fence) -> Result<AccountSource, ConfigError> {
         match self {
             Self::UsersFile(keys) => keys.open(users_file, running),
+            Self::SeparateUsersFile(keys) => keys.open(running),
             Self::Sql(keys) => keys.open(),
             Self::Pam(keys) => keys.open(running),
             Self::Program(keys) => keys.open(fence),
@@ -97,7 +102,8 @@ impl Kind {
             }
             Self::Sql(keys) => keys.uses(),
             Self::Program(keys) => keys.uses(),
-            Self::Pam(_) => Uses::default(),
+            // Their processes are started before the confinement.
+            Self::Pam(_) | Self::SeparateUsersFile(_) => Uses::default(),
         }
     }
 

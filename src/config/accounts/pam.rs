@@ -36,7 +36,7 @@ impl PamArgs {
     pub(super) fn open(&self, running: &Users) -> Result<AccountSource, ConfigError> {
         let (name, way) = match &self.socket {
             Some(path) => (format!("PAM behind {}", path.display()), Way::Socket(path.clone())),
-            None if running.is_serving() => return Err(ConfigError::PamAfterStart),
+            None if running.is_serving() => return Err(ConfigError::ProcessAfterStart),
             None => {
                 let program = self.program.clone().map_or_else(find_program, Ok).map_err(ConfigError::Pam)?;
                 (format!("PAM service {}", self.service), Way::Program { program, service: self.service.clone() })

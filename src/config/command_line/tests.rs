@@ -119,6 +119,10 @@ fn each_flag_is_a_key() {
             ],
         ),
         ("[[accounts]]\nkind = 'pam'\nsocket = '/s'", &["--accounts", "kind = 'pam', socket = '/s'"]),
+        (
+            "[[accounts]]\nkind = 'separate-users-file'\nfile = '/f'\ntimeout = '1m'\nat-once = 3",
+            &["--accounts", "kind = 'separate-users-file', file = '/f', timeout = '1m', at-once = 3"],
+        ),
         ("run-as = 'mail'\nallow-dir = ['/srv']", &["--run-as", "mail", "--allow-dir", "/srv"]),
         (
             "transform = 'cat'\ntransform-network = true\ntransform-limit = ['cpu=1', 'files=9']",
