@@ -184,7 +184,10 @@ impl Users {
     /// # Errors
     /// [`Unchanged`], if there is a user of this name or no source can be written.
     pub fn add(&self, name: UserName, password: &[u8]) -> Result<(), Unchanged> {
-        self.sources.add(name, password)
+        let added = self.sources.add(name.clone(), password);
+        // The password may have been refused a moment ago.
+        self.forget(Some(&name));
+        added
     }
 
     /// Deletes a user. An open session of the user continues.

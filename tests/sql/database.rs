@@ -27,6 +27,8 @@ pub(super) struct Database {
     server: Option<ChildGuard>,
     /// The TCP port, if the server is told to listen. PostgreSQL's socket is named after it, too.
     pub(super) port: u16,
+    /// A line of shell that runs before the server's program, in a mount namespace of its own.
+    pub(super) before: Option<String>,
 }
 
 impl Database {
@@ -36,7 +38,7 @@ impl Database {
         let memory = Path::new("/dev/shm");
         let directory = TempDir::new_in(memory).or_else(|_| TempDir::new()).unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut this = Self { kind, directory, server: None, port: 5432 };
+        let mut this = Self { kind, directory, server: None, port: 5432, before: None };
         if geteuid().is_root() {
             chown(this.directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -112,6 +114,13 @@ impl Database {
                 command
             }
         };
+        if let Some(before) = &self.before {
+            let script =
+                format!("{before} && exec setpriv --reuid nobody --regid nogroup --clear-groups \"$0\" \"$@\"");
+            let mut launched = Command::new("unshare");
+            launched.args(["--mount", "bash", "-c", &script]).arg(command.get_program()).args(command.get_args());
+            command = launched;
+        }
         command.args(settings).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.server = Some(ChildGuard(command.spawn().unwrap()));
         eventually("the database answers", || self.answers());
@@ -131,6 +140,11 @@ impl Database {
         let signal = if self.kind == Kind::Postgres { Signal::QUIT } else { Signal::KILL };
         kill_process(pid(&server.0), signal).unwrap();
         server.wait();
+    }
+
+    /// The process of the server.
+    pub(super) fn process(&self) -> u32 {
+        self.server.as_ref().unwrap().0.id()
     }
 
     /// Stops the server as a whole, so that it holds all connections and answers none, until `go_on` or its end.

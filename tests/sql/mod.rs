@@ -1,6 +1,7 @@
 //! Accounts in databases: SQLite, PostgreSQL and MariaDB, each the real one.
 
 mod database;
+mod full;
 mod postfixadmin;
 mod server_on_tcp;
 mod trouble;

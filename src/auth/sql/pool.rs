@@ -1,7 +1,7 @@
 //! Threads that each have a connection to the database and run statements for others. A thread that asks waits for a
 //! limited time only, whatever the database does.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ pub(super) struct Pool {
     /// Asks for a further thread.
     starter: OnceLock<Sender<()>>,
     idle: Arc<AtomicUsize>,
+    /// How many statements have failed for which nobody waits, since one was carried out last.
+    failed: Arc<AtomicU64>,
     patience: Duration,
 }
 
@@ -63,8 +65,8 @@ impl Pool {
     /// statement.
     pub(super) fn new(driver: Arc<dyn Driver>, size: usize, patience: Duration) -> Self {
         let (jobs, waiting) = crossbeam_channel::bounded(WAITING);
-        let (started, idle) = Default::default();
-        Self { driver, jobs, waiting, size, started, starter: OnceLock::new(), idle, patience }
+        let (started, idle, failed) = Default::default();
+        Self { driver, jobs, waiting, size, started, starter: OnceLock::new(), idle, failed, patience }
     }
 
     /// Runs a statement and waits for its result.
@@ -112,11 +114,12 @@ impl Pool {
         self.starter.get_or_init(|| {
             let (start, requests) = crossbeam_channel::unbounded::<()>();
             let (driver, jobs) = (Arc::clone(&self.driver), self.waiting.clone());
-            let (started, idle) = (Arc::clone(&self.started), Arc::clone(&self.idle));
+            let (started, idle, failed) = (Arc::clone(&self.started), Arc::clone(&self.idle), Arc::clone(&self.failed));
             let start_all = move || {
                 for () in requests {
-                    let (driver, jobs, idle) = (Arc::clone(&driver), jobs.clone(), Arc::clone(&idle));
-                    let work = move || Worker { driver, connection: None, idle }.work(&jobs);
+                    let (driver, jobs) = (Arc::clone(&driver), jobs.clone());
+                    let (idle, failed) = (Arc::clone(&idle), Arc::clone(&failed));
+                    let work = move || Worker { driver, connection: None, idle, failed }.work(&jobs);
                     if let Err(error) = thread::Builder::new().name("accounts".to_owned()).spawn(work) {
                         started.fetch_sub(1, Ordering::AcqRel);
                         log::warn!("accounts: cannot start a thread for a connection: {error}");
@@ -147,6 +150,7 @@ struct Worker {
     driver: Arc<dyn Driver>,
     connection: Option<Box<dyn Connection>>,
     idle: Arc<AtomicUsize>,
+    failed: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -165,9 +169,23 @@ impl Worker {
                 (Some(answer), result) => {
                     let _ = answer.send(result);
                 }
-                (None, Err(error)) => log::warn!("accounts: the statement for a login has failed: {error}"),
-                (None, Ok(_)) => {}
+                (None, result) => self.tell(result.err()),
             }
+        }
+    }
+
+    /// Logs that statements for logins fail, and that they are carried out again, once each: a full disk has room for few
+    /// lines.
+    fn tell(&self, error: Option<Error>) {
+        if let Some(error) = error {
+            if self.failed.fetch_add(1, Ordering::Relaxed) == 0 {
+                log::warn!("accounts: the statement for a login has failed: {error}");
+            }
+            return;
+        }
+        match self.failed.swap(0, Ordering::Relaxed) {
+            0 => {}
+            count => log::info!("accounts: the statement for logins is carried out again; {count} have failed"),
         }
     }
 
