@@ -1,8 +1,9 @@
-"""Compares how long refused logins take: login-timing.py PORT COUNT NAME NAME
+"""Compares how long refused logins take: login-timing.py PORT COUNT CLIENTS TITLE
 
-Tries to log in COUNT times as each of the two names, with a wrong password, in random order and each time on a new
-connection. Prints how long the answers to PASS took. Fails if these times reveal the name better than chance: if the area
-under the ROC curve differs from 0.5 by more than 0.05, and by more than four standard errors.
+Tries to log in COUNT times as "known" and as "unknown", with a wrong password that is another one each time, in random
+order and each time on a new connection. CLIENTS log in at a time. Prints how long the answers to PASS took as a row of a
+table. Fails if these times reveal the name better than chance: if the area under the ROC curve differs from 0.5 by more
+than 0.05, and by more than four standard errors.
 """
 
 import math
@@ -10,10 +11,14 @@ import random
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+
+NAMES = ("known", "unknown")
 
 
 def refused_login(port, name):
     """Return how many seconds the answer to PASS took."""
+    password = f"{random.getrandbits(64):016x}"
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         lines = client.makefile("rb")
@@ -21,7 +26,7 @@ def refused_login(port, name):
         client.sendall(f"USER {name}\r\n".encode())
         lines.readline()
         begun = time.perf_counter()
-        client.sendall(b"PASS wrong password\r\n")
+        client.sendall(f"PASS {password}\r\n".encode())
         answer = lines.readline()
         took = time.perf_counter() - begun
     if not answer.startswith(b"-ERR [AUTH]"):
@@ -36,26 +41,28 @@ def area_under_curve(first, second):
     return (ranks - len(second) * (len(second) + 1) / 2) / (len(first) * len(second))
 
 
-def main():
-    port, count, names = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:5]
-    took = {name: [] for name in names}
-    order = names * count
-    random.shuffle(order)
-    for name in names * 20:
-        refused_login(port, name)  # the first logins take longer than later ones
-    for name in order:
-        took[name].append(refused_login(port, name))
+def cell(times):
+    """Return the median, with the tenth and the ninetieth percentile in brackets."""
+    times = sorted(times)
+    low, median, high = (times[min(len(times) * percent // 100, len(times) - 1)] * 1e3 for percent in (10, 50, 90))
+    return f"{median:.2f} ms ({low:.2f}–{high:.2f})"
 
-    percentiles = (1, 10, 25, 50, 75, 90, 99)
-    print("us".ljust(12) + "".join(f"p{percent}".rjust(10) for percent in percentiles))
-    for name, times in took.items():
-        times.sort()
-        cells = (times[min(len(times) * percent // 100, len(times) - 1)] * 1e6 for percent in percentiles)
-        print(name.ljust(12) + "".join(f"{cell:.1f}".rjust(10) for cell in cells))
-    area = area_under_curve(*took.values())
+
+def main():
+    port, count, clients, title = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    order = list(NAMES) * count
+    random.shuffle(order)
+    warm_up = min(20, count // 5)
+    for name in NAMES * warm_up if clients == 1 else NAMES:
+        refused_login(port, name)  # the first logins take longer than later ones
+    with ThreadPoolExecutor(clients) as pool:
+        took = list(pool.map(lambda name: refused_login(port, name), order))
+    known, unknown = ([time for time, name in zip(took, order) if name == wanted] for wanted in NAMES)
+    area = area_under_curve(known, unknown)
     margin = max(0.05, 4 * math.sqrt((2 * count + 1) / (12 * count * count)))
     differs = abs(area - 0.5) > margin
-    print(f"area under the curve: {area:.3f}, within {0.5 - margin:.3f} to {0.5 + margin:.3f}: {'no' if differs else 'yes'}")
+    verdict = "yes" if differs else "no"
+    print(f"| {title} | 2 × {count} | {cell(known)} | {cell(unknown)} | {area:.3f} (0.5 ± {margin:.3f}) | {verdict} |", flush=True)
     sys.exit(1 if differs else 0)
 
 
