@@ -72,6 +72,11 @@ serve() {
     port[pop3d-tls]=$pop3s_port
 }
 
+# server_cpu: the CPU time that pop3d has used, in microseconds.
+server_cpu() {
+    awk '{ print ($14 + $15) * 1000000 / '"$(getconf CLK_TCK)"' }' "/proc/$server_pid/stat"
+}
+
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
