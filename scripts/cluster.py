@@ -8,6 +8,8 @@
                                                  silence has let the same user log in on OTHER
     cluster.py login HOST USER PASSWORD          prints the reply to the password
     cluster.py state HOST                        what HAProxy takes the host for
+    cluster.py cpu PROCESS                       prints the CPU time of the programs that this process and its descendants
+                                                 run, in microseconds, as JSON
     cluster.py check ADDRESS MESSAGES JOURNAL POPBENCH
                                                  prints what the sessions met; fails if a message is lost or wrong, or
                                                  if a password was called wrong
@@ -219,6 +221,27 @@ def state(host):
     print(next(row[17] for row in rows if row[:2] == ["pop3", host]))
 
 
+def cpu(ancestor):
+    parents, times = {}, {}
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{process}/stat") as file:
+                name, rest = file.read().split(" (", 1)[1].rsplit(") ", 1)
+        except OSError:
+            continue
+        fields = rest.split()
+        parents[process] = fields[1]
+        # With that of children that have ended.
+        times[process] = name, sum(map(int, fields[11:15]))
+    total = collections.Counter()
+    for process, (name, ticks) in times.items():
+        while process not in (ancestor, "0"):
+            process = parents.get(process, "0")
+        if process == ancestor:
+            total[name] += ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
+    print(json.dumps(total))
+
+
 def remaining(address, messages, journal):
     """What is wrong with the maildrops, each of which had these messages before the sessions of the journal."""
     removed, perhaps = collections.defaultdict(set), collections.defaultdict(set)
@@ -288,5 +311,5 @@ def check(address, messages, journal, popbench):
 
 
 if __name__ == "__main__":
-    commands = fill, accounts, use, hold, login, state, check
+    commands = fill, accounts, use, hold, login, state, cpu, check
     {command.__name__: command for command in commands}[sys.argv[1]](*sys.argv[2:])
