@@ -147,17 +147,20 @@ impl Database {
         self.server.as_ref().unwrap().0.id()
     }
 
-    /// Stops the server as a whole, so that it holds all connections and answers none, until `go_on` or its end.
+    /// Stops the server as a whole, so that it holds all connections and answers none, until it is called with false.
     pub(super) fn freeze(&self, is_frozen: bool) {
         let signal = if is_frozen { Signal::STOP } else { Signal::CONT };
         let server = pid(&self.server.as_ref().unwrap().0);
         // PostgreSQL has a process for each connection.
-        let children = format!("/proc/{server}/task/{server}/children");
-        let children = fs::read_to_string(children).unwrap();
-        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
-            let _ = kill_process(child, signal);
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
+        let children = children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?));
+        for process in children.chain([server]) {
+            let sent = kill_process(process, signal);
+            if is_frozen && sent.is_ok() {
+                // Its threads may still run when the signal has been sent.
+                eventually("the process has stopped", || has_stopped(process));
+            }
         }
-        kill_process(server, signal).unwrap();
     }
 
     /// The URL of the database, for its first user.
@@ -251,6 +254,17 @@ pub(super) enum Connection {
     Sqlite(rusqlite::Connection),
     Postgres(Box<postgres::Client>),
     Mariadb(mysql::Conn),
+}
+
+/// Returns true if no thread of the process runs.
+fn has_stopped(process: Pid) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    let is_stopped = |thread: &Path| {
+        // The state comes after the name, which may contain spaces and brackets.
+        let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    };
+    threads.flatten().all(|thread| is_stopped(&thread.path()))
 }
 
 fn pid(child: &Child) -> Pid {
