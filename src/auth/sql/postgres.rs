@@ -41,7 +41,8 @@ impl Postgres {
             .application_name("pop3d")
             .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
             .connect_timeout(connect)
-            .tcp_user_timeout(SILENCE)
+            // A connection whose other end is out of reach is given up with the statement, and the next one gets a new one.
+            .tcp_user_timeout(SILENCE.min(limit))
             .keepalives_idle(SILENCE)
             .keepalives_interval(SILENCE / QUESTIONS)
             .keepalives_retries(QUESTIONS);
