@@ -9,6 +9,7 @@ mod wrong;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -74,6 +75,9 @@ fn unavailable() -> Result<(), String> {
     Err("SYS/TEMP".to_owned())
 }
 
+/// No refusal is faster, whether the database knows the name or not.
+const LEAST_REFUSAL: Duration = Duration::from_millis(10);
+
 fn accounts_log_in_and_out(kind: Kind) {
     let database = Database::with_accounts(kind);
     let statements = "login-statement = \"INSERT INTO logins VALUES (:user, :address)\"
@@ -88,7 +92,9 @@ fn accounts_log_in_and_out(kind: Kind) {
         assert_eq!(attempt(&server, name, "hunter2"), Ok(()), "{name}");
     }
     for (name, password) in [("ana", "hunter"), ("ana", ""), ("bob", "hunter2"), ("carol", "hunter2")] {
+        let begun = Instant::now();
         assert_eq!(attempt(&server, name, password), refused(), "{name} {password}");
+        assert!(begun.elapsed() >= LEAST_REFUSAL);
     }
     // None of these is ever part of a statement's text.
     let long = "x".repeat(128);

@@ -45,6 +45,10 @@ const NAMES: usize = 1_000_000;
 /// Unknown names are verified against this until an account has been seen: bcrypt with its usual cost.
 const FIRST_DECOY: &[u8] = b"{BLF-CRYPT}$2y$10$IFSn9bFgp0IIyTLBIYmsA.9CYwZ8o8kOyzcFBX5X6Y1bdvY5cSr5a";
 
+/// A refused login takes this time at least. A database takes some microseconds longer to find an account than to find none,
+/// which is told by the answer if the password is cheap to verify.
+const LEAST_REFUSAL: Duration = Duration::from_millis(10);
+
 /// What the configuration says about a database of accounts.
 #[derive(Debug, Clone)]
 pub struct SqlSettings {
@@ -261,6 +265,7 @@ impl Source for Sql {
             costliest: Some(Arc::clone(&self.costliest.read().0)),
             some_unreadable: true,
             some_without_scram: true,
+            least_refusal: LEAST_REFUSAL,
             ..Totals::default()
         }
     }
