@@ -17,6 +17,7 @@
 //! Numbers are little-endian, times in ns since 1970, entries in the maildrop's order. The names come first so that a
 //! large index can be read in pieces: the names into the memory where they stay, the entries through a small buffer.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufReader, Read};
 
@@ -117,8 +118,13 @@ impl Index {
     }
 
     /// Replaces the index of an mbox.
-    pub(super) fn save_mbox(root: &Root, files: &OwnFiles, state: FileState, entries: &[Message]) {
-        Self::write(root, files, Self::encode(None, Some(state), entries.iter(), LIMITS));
+    pub(super) fn save_mbox(
+        root: &Root,
+        files: &OwnFiles,
+        state: FileState,
+        entries: impl Iterator<Item: Borrow<Message>> + Clone,
+    ) {
+        Self::write(root, files, Self::encode(None, Some(state), entries, LIMITS));
     }
 
     fn write(root: &Root, files: &OwnFiles, octets: Option<Vec<u8>>) {
@@ -168,14 +174,14 @@ impl Index {
     }
 
     /// Returns `None` if the index would be too large to be read again.
-    fn encode<'a>(
+    fn encode(
         stamps: Option<Stamps>,
         mbox: Option<FileState>,
-        entries: impl Iterator<Item = &'a Message> + Clone,
+        entries: impl Iterator<Item: Borrow<Message>> + Clone,
         limits: Limits,
     ) -> Option<Vec<u8>> {
         let (count, names) =
-            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.path.name.len()));
+            entries.clone().fold((0, 0), |(count, names), entry| (count + 1, names + entry.borrow().path.name.len()));
         let size = HEADER + STAMPS + COUNT + count * ENTRY + names;
         if !limits.allow(count, size) {
             return None;
@@ -202,10 +208,12 @@ impl Index {
             index.extend_from_slice(&stamp.changed.to_le_bytes());
         }
         index.extend_from_slice(&u32::try_from(count).ok()?.to_le_bytes());
-        for Message { path, .. } in entries.clone() {
-            index.extend_from_slice(&path.name);
+        for entry in entries.clone() {
+            index.extend_from_slice(&entry.borrow().path.name);
         }
-        for Message { path, content: Content { identity, octets, wire_form, compressed, namesake } } in entries {
+        for entry in entries {
+            let Message { path, content: Content { identity, octets, wire_form, compressed, namesake } } =
+                entry.borrow();
             let length = u16::try_from(path.name.len()).unwrap_or(u16::MAX); // no file system allows longer names
             let notes =
                 u8::from(*wire_form) * WIRE_FORM + u8::from(*namesake) * NAMESAKE + u8::from(*compressed) * COMPRESSED;

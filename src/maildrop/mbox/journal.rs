@@ -4,7 +4,8 @@
 //! magic      8 octets   "pop3d-jn"
 //! version    u32
 //! checksum   u32        CRC-32 of the rest of the header
-//! plan       inode of the mbox, its old size, its new size, where the first piece goes, 1 if it must be finished (u64 each)
+//! plan       inode of the mbox, its old size, its new size, where the first piece goes, 1 if it must be finished, the most
+//!            octets of a step (u64 each)
 //! pieces     count u64, then offset and length of each (u64)
 //! two slots, each: number of the step, where its octets go, how many they are, CRC-32 of all of it (u64 each), octets
 //! ```
@@ -31,11 +32,16 @@ const NEW: &[u8] = b".new";
 const STALE: &[u8] = b".stale";
 
 const MAGIC: &[u8; 8] = b"pop3d-jn";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// The most octets of a step.
+/// In journals of version 1 the most octets of a step are always these, and are not in the plan.
+const VERSION_1: u32 = 1;
+pub(super) const CHUNK_1: u64 = 8 << 20;
+
+/// The most octets of a step. Larger steps need more room, and take longer because all of it is new to the page cache; smaller
+/// ones wait for the disk more often.
 #[cfg(not(test))]
-pub(super) const CHUNK: u64 = 8 << 20;
+pub(super) const CHUNK: u64 = 4 << 20;
 #[cfg(test)]
 pub(super) const CHUNK: u64 = 100;
 
@@ -89,7 +95,7 @@ impl<'a> Journal<'a> {
     fn write_new(&self, new: &[u8], plan: &Plan, mbox: &File) -> io::Result<OpenJournal> {
         let header = encode(plan);
         let slots = (header.len() as u64).next_multiple_of(PAGE);
-        let room = plan.moved().clamp(1, CHUNK);
+        let room = plan.room();
         let _ = self.directory.unlink(new);
         let file = self.directory.create_like(new, mbox)?;
         let size = slots + 2 * slot_size(room);
@@ -113,7 +119,7 @@ impl<'a> Journal<'a> {
         file.read_exact_at(&mut octets, 0)?;
         Ok(decode(&octets).map(|(plan, length)| {
             let slots = (length as u64).next_multiple_of(PAGE);
-            let room = plan.moved().clamp(1, CHUNK);
+            let room = plan.room();
             (OpenJournal { file, slots, room }, plan)
         }))
     }
@@ -254,8 +260,8 @@ fn copy(
 
 fn encode(plan: &Plan) -> Vec<u8> {
     let mut body = Vec::new();
-    let Plan { inode, old, new, to, must_finish, pieces } = plan;
-    for field in [*inode, *old, *new, *to, u64::from(*must_finish), pieces.len() as u64] {
+    let Plan { inode, old, new, to, must_finish, chunk, pieces } = plan;
+    for field in [*inode, *old, *new, *to, u64::from(*must_finish), *chunk, pieces.len() as u64] {
         body.extend_from_slice(&field.to_le_bytes());
     }
     for (offset, length) in pieces {
@@ -267,17 +273,23 @@ fn encode(plan: &Plan) -> Vec<u8> {
 
 /// The plan, and how many octets the header has.
 fn decode(octets: &[u8]) -> Option<(Plan, usize)> {
-    let body = octets.strip_prefix(MAGIC)?.strip_prefix(&VERSION.to_le_bytes())?;
-    let (checksum, body) = body.split_first_chunk()?;
+    let (version, octets) = octets.strip_prefix(MAGIC)?.split_first_chunk()?;
+    let (checksum, body) = octets.split_first_chunk()?;
     let field = |index: usize| Some(u64::from_le_bytes(*body.get(8 * index..)?.first_chunk()?));
-    let count = usize::try_from(field(5)?).ok()?;
-    let length = count.checked_mul(16)?.checked_add(48)?;
+    let (chunk, fields) = match u32::from_le_bytes(*version) {
+        VERSION => (field(5)?, 7),
+        VERSION_1 => (CHUNK_1, 6),
+        _ => return None,
+    };
+    let count = usize::try_from(field(fields - 1)?).ok()?;
+    let length = count.checked_mul(16)?.checked_add(8 * fields)?;
     if crc32fast::hash(body.get(..length)?) != u32::from_le_bytes(*checksum) {
         return None;
     }
-    let pieces = (0..count).map(|index| Some((field(6 + 2 * index)?, field(7 + 2 * index)?))).collect::<Option<_>>()?;
-    let plan =
-        Plan { inode: field(0)?, old: field(1)?, new: field(2)?, to: field(3)?, must_finish: field(4)? == 1, pieces };
+    let piece = |index: usize| Some((field(fields + 2 * index)?, field(fields + 2 * index + 1)?));
+    let pieces = (0..count).map(piece).collect::<Option<_>>()?;
+    let must_finish = field(4)? == 1;
+    let plan = Plan { inode: field(0)?, old: field(1)?, new: field(2)?, to: field(3)?, must_finish, chunk, pieces };
     plan.is_sound().then_some((plan, 16 + length))
 }
 
@@ -289,7 +301,7 @@ pub(super) fn note() {
 }
 
 #[cfg(test)]
-pub(super) use observing::{observe, observed, with_inode};
+pub(super) use observing::{observe, observed, of_version_1, with_inode};
 
 #[cfg(test)]
 mod observing {
@@ -320,6 +332,18 @@ mod observing {
                 OBSERVED.with_borrow_mut(|observed| observed.push(observer()));
             }
         });
+    }
+
+    /// The octets of a journal as version 1 wrote it, if its steps are as large.
+    pub(in super::super) fn of_version_1(journal: &[u8]) -> Vec<u8> {
+        let (plan, length) = super::decode(journal).unwrap();
+        assert_eq!(plan.chunk, super::CHUNK_1);
+        let body = [&journal[16..56], &journal[64..length]].concat();
+        let slots = journal[length.next_multiple_of(4096)..].to_vec();
+        let checksum = crc32fast::hash(&body).to_le_bytes();
+        let mut header = [&super::MAGIC[..], &1_u32.to_le_bytes(), &checksum, &body].concat();
+        header.resize(header.len().next_multiple_of(4096), 0);
+        [header, slots].concat()
     }
 
     /// The octets of a journal that is for another copy of the mbox.

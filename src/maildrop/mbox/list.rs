@@ -1,6 +1,7 @@
 //! Lists the messages of an mbox: those that are known already, and those that were appended since.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -65,48 +66,49 @@ fn check(file: &File, size: u64) -> io::Result<u64> {
 
 /// The messages of an mbox.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
-    pub(super) messages: Vec<Message>,
+pub(super) struct Listing<'a> {
+    pub(super) messages: Cow<'a, [Message]>,
     /// The state of the file when they were read.
     pub(super) state: FileState,
+    /// How many octets were read behind the known messages. `None` if all of the file was read.
+    pub(super) appended: Option<u64>,
 }
 
-impl Listing {
+impl<'a> Listing<'a> {
     /// Lists the messages of a locked file. `known` are those that it had in a `state`; without a state only their
     /// unique-ids are used.
-    pub(super) fn read(file: &File, known: &[Message], state: Option<FileState>) -> io::Result<Self> {
+    pub(super) fn read(file: &File, known: Cow<'a, [Message]>, state: Option<FileState>) -> io::Result<Self> {
         let now = FileState::of(file)?;
-        if let Some(state) = state.filter(|state| state.inode == now.inode && is_in_order(known, state.size)) {
+        if let Some(state) = state.filter(|state| state.inode == now.inode && is_in_order(&known, state.size)) {
             let is_same = now.size == state.size && now.check == state.check;
             let is_certain = now.has_times_of(&state) && state.settled == 1;
             // A file that was written to just before it was read may have changed since, but most often has not.
-            if is_same && (is_certain || state.settled == 0 && is_appended_to(file, known, &state)?) {
-                return Ok(Self { messages: known.to_vec(), state: now });
+            if is_same && (is_certain || state.settled == 0 && is_appended_to(file, &known, &state)?) {
+                return Ok(Self { messages: known, state: now, appended: Some(0) });
             }
-            if now.size > state.size && is_appended_to(file, known, &state)? {
+            if now.size > state.size && is_appended_to(file, &known, &state)? {
                 return Self::read_appended(file, known, &state, now);
             }
         }
         let mut found = Vec::new();
         parse::parse(file, 0, now.size, &mut |message| found.push(message))?;
-        Ok(Self { messages: named(&found, &[], known), state: now })
+        Ok(Self { messages: named(&found, &[], &known).into(), state: now, appended: None })
     }
 
     /// Reads what was appended behind the known messages.
-    fn read_appended(file: &File, known: &[Message], state: &FileState, now: FileState) -> io::Result<Self> {
+    fn read_appended(file: &File, known: Cow<'a, [Message]>, state: &FileState, now: FileState) -> io::Result<Self> {
         let (kept, from) = match new_message_at(file, state.size, now.size)? {
-            Some(from) => (known, from),
+            Some(from) => (known.len(), from),
             // The last message has grown: it was still being delivered.
-            None => match known.split_last() {
-                Some((last, kept)) => (kept, Section::of(last).from),
-                None => (known, 0),
-            },
+            None => known.split_last().map_or((0, 0), |(last, kept)| (kept.len(), Section::of(last).from)),
         };
         let mut found = Vec::new();
         parse::parse(file, from, now.size, &mut |message| found.push(message))?;
-        let mut messages = kept.to_vec();
-        messages.extend(named(&found, kept, &known[kept.len()..]));
-        Ok(Self { messages, state: now })
+        let new = named(&found, &known[..kept], &known[kept..]);
+        let mut messages = known.into_owned();
+        messages.truncate(kept);
+        messages.extend(new);
+        Ok(Self { messages: messages.into(), state: now, appended: Some(now.size - from) })
     }
 
     /// Where the next message begins, or the file ends.
@@ -114,14 +116,11 @@ impl Listing {
         self.messages.get(index + 1).map_or(self.state.size, |next| Section::of(next).from)
     }
 
-    /// Returns true if the messages with these keys, as far as they are listed, are where they are listed, with their
-    /// neighbours' `From ` lines around them.
-    pub(super) fn confirm(&self, file: &File, keys: &[(&[u8], i64)]) -> io::Result<bool> {
-        let positions: HashMap<_, _> =
-            self.messages.iter().enumerate().map(|(index, message)| (super::content_key(message), index)).collect();
-        for index in keys.iter().filter_map(|key| positions.get(key)) {
-            let section = Section::of(&self.messages[*index]);
-            let end = self.end_of(*index);
+    /// Returns true if the messages that are due are where they are listed, with their neighbours' `From ` lines around them.
+    pub(super) fn confirm(&self, file: &File, due: &[bool]) -> io::Result<bool> {
+        for (index, message) in self.messages.iter().enumerate().filter(|&(index, _)| due[index]) {
+            let section = Section::of(message);
+            let end = self.end_of(index);
             let mut found = Vec::new();
             let parsed = parse::parse(file, section.from, end, &mut |message| found.push(message));
             let is_there = matches!(&found[..], [only] if check_of(only) == section.check && only.start == section.start
@@ -132,6 +131,22 @@ impl Listing {
             }
         }
         Ok(true)
+    }
+
+    /// The messages that stay when those that are due are removed, with their new sections.
+    pub(super) fn without(&self, due: &[bool]) -> impl Iterator<Item = Message> + Clone {
+        let mut removed = 0;
+        self.messages.iter().enumerate().filter_map(move |(index, message)| {
+            let section = Section::of(message);
+            if due[index] {
+                removed += self.end_of(index) - section.from;
+                return None;
+            }
+            let moved = Section { from: section.from - removed, start: section.start - removed, ..section };
+            let mut message = message.clone();
+            message.content.identity = moved.identity();
+            Some(message)
+        })
     }
 }
 
@@ -197,34 +212,35 @@ pub(super) fn check_of(message: &Parsed) -> i64 {
 ///
 /// The unique-id is the hash of the content, with a counter if other messages have had the same.
 fn named(parsed: &[Parsed], before: &[Message], known: &[Message]) -> Vec<Message> {
-    let mut known_ids: HashMap<i64, std::collections::VecDeque<&[u8]>> = HashMap::new();
-    let mut highest: HashMap<Vec<u8>, u64> = HashMap::new();
+    // Only the first message of a file can be one that an IMAP server keeps data in.
+    let is_internal = |index: usize, message: &Parsed| index == 0 && before.is_empty() && message.is_internal;
+    let listed = || parsed.iter().enumerate().filter(|&(index, it)| !is_internal(index, it)).map(|(_, it)| it);
+    let hashes: Vec<_> = listed().map(|message| format!("{:032x}", message.hash).into_bytes()).collect();
+    // Few messages are appended to many, so only the unique-ids with their hashes are kept here.
+    let mut highest: HashMap<&[u8], u64> = hashes.iter().map(|hash| (&hash[..], 0)).collect();
+    let mut known_ids: HashMap<i64, VecDeque<&[u8]>> = HashMap::new();
     for (message, is_known) in before.iter().map(|it| (it, false)).chain(known.iter().map(|it| (it, true))) {
-        let (base, counter) = split_counter(&message.path.name);
-        let highest = highest.entry(base.to_vec()).or_default();
+        let (hash, counter) = split_counter(&message.path.name);
+        let Some(highest) = highest.get_mut(hash) else { continue };
         *highest = counter.max(*highest);
         if is_known {
             known_ids.entry(message.content.identity.changed).or_default().push_back(&message.path.name);
         }
     }
-    let mut ids = Vec::with_capacity(parsed.len() * 32);
-    let mut lengths = Vec::with_capacity(parsed.len());
-    // Only the first message of a file can be one that an IMAP server keeps data in.
-    let is_internal = |index: usize, message: &Parsed| index == 0 && before.is_empty() && message.is_internal;
-    let listed = || parsed.iter().enumerate().filter(|&(index, it)| !is_internal(index, it)).map(|(_, it)| it);
-    for message in listed() {
-        let base = format!("{:032x}", message.hash).into_bytes();
+    let mut ids = Vec::with_capacity(hashes.len() * 32);
+    let mut lengths = Vec::with_capacity(hashes.len());
+    for (message, hash) in listed().zip(&hashes) {
         let kept = known_ids.get_mut(&check_of(message)).and_then(|ids| {
-            let at = ids.iter().position(|id| split_counter(id).0 == base)?;
+            let at = ids.iter().position(|id| split_counter(id).0 == hash)?;
             ids.remove(at)
         });
         let start = ids.len();
         match kept {
             Some(id) => ids.extend_from_slice(id),
             None => {
-                let counter = highest.entry(base.clone()).or_default();
+                let counter = highest.entry(hash).or_default();
                 *counter += 1;
-                ids.extend_from_slice(&base);
+                ids.extend_from_slice(hash);
                 if *counter > 1 {
                     ids.extend_from_slice(format!("-{counter}").as_bytes());
                 }

@@ -16,7 +16,8 @@ mod rewrite;
 mod tests;
 mod unlocked;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -81,6 +82,9 @@ impl Section {
 /// How often a file is opened again because another program has replaced it meanwhile.
 const REPLACED_AT_MOST: usize = 5;
 
+/// The index is not written as long as no more octets than these were appended. To read them again takes less time.
+const READ_AGAIN: u64 = 1 << 16;
+
 /// An mbox.
 #[derive(Debug)]
 pub(super) struct Mbox {
@@ -97,7 +101,7 @@ impl Mbox {
     }
 
     /// Lists the messages under the lock for reading.
-    fn read(&self, known: &[Message], state: Option<FileState>) -> io::Result<Listing> {
+    fn read<'a>(&self, known: Cow<'a, [Message]>, state: Option<FileState>) -> io::Result<Listing<'a>> {
         let root = self.location.root();
         for _ in 0..REPLACED_AT_MOST {
             let (file, _) = root.file(self.location.path())?;
@@ -134,7 +138,7 @@ impl Mbox {
 
     /// Finds the session's messages again after other programs have changed the file.
     fn follow(&mut self, messages: &mut [Message]) -> io::Result<()> {
-        let listing = self.read(self.all.as_deref().unwrap_or(messages), Some(self.state))?;
+        let listing = self.read(self.all.as_deref().unwrap_or(messages).to_vec().into(), Some(self.state))?;
         let now = by_content(&listing.messages);
         for message in &mut *messages {
             let found = now.get(&content_key(message));
@@ -143,7 +147,7 @@ impl Mbox {
             message.content.identity = found.map_or(gone.identity(), |&found| found.content.identity);
         }
         self.state = listing.state;
-        self.all = (listing.messages != messages).then_some(listing.messages);
+        self.all = (*listing.messages != *messages).then(|| listing.messages.into_owned());
         Ok(())
     }
 
@@ -167,23 +171,19 @@ impl Mbox {
         let directory = root.directory(&own.directory)?;
         let (file, lock) = self.open_for_writing(&directory)?;
         let known = self.all.as_deref().unwrap_or(messages);
-        let mut listing = Listing::read(&file, known, Some(self.state))?;
-        let keys: Vec<_> = marked.iter().map(|&index| content_key(&messages[index])).collect();
-        if !listing.confirm(&file, &keys)? {
+        let marked: HashSet<_> = marked.iter().map(|&index| content_key(&messages[index])).collect();
+        let due_in = |listing: &Listing<'_>| -> Vec<bool> {
+            listing.messages.iter().map(|message| marked.contains(&content_key(message))).collect()
+        };
+        let mut listing = Listing::read(&file, known.into(), Some(self.state))?;
+        let mut due = due_in(&listing);
+        if !listing.confirm(&file, &due)? {
             // Another program has changed the file in place. Everything is read again.
-            listing = Listing::read(&file, known, None)?;
+            listing = Listing::read(&file, known.into(), None)?;
+            due = due_in(&listing);
         }
-        let mut due = vec![false; listing.messages.len()];
-        let mut removed = 0;
-        let positions: HashMap<_, _> =
-            listing.messages.iter().enumerate().map(|(index, message)| (content_key(message), index)).collect();
-        for key in &keys {
-            if let Some(&index) = positions.get(key) {
-                due[index] = true;
-                removed += 1;
-            }
-        }
-        let gone = keys.len() as u64 - removed;
+        let removed = due.iter().filter(|&&is_due| is_due).count() as u64;
+        let gone = marked.len() as u64 - removed;
         if gone > 0 {
             log::info!("{}: other programs had removed {gone} of the marked messages already", self.location.user());
         }
@@ -194,10 +194,9 @@ impl Mbox {
         if removed > 0 {
             let plan = rewrite::Plan::without(&listing, &due);
             let journal = journal::Journal::new(&directory, own.name(journal::FILE));
-            let kept = plan.kept(&listing, &due);
             rewrite::run(&file, plan, &journal, &lock)?;
             if let Ok(state) = FileState::of(&file) {
-                Index::save_mbox(root, &own, state, &kept);
+                Index::save_mbox(root, &own, state, listing.without(&due));
             }
             if let Err(error) = journal.remove() {
                 // The next login sees that the removal is complete.
@@ -265,15 +264,20 @@ impl Format for Mbox {
         }
         let own = self.own_files();
         let index = Index::load(self.location.root(), &own).unwrap_or_default();
-        let listing = match self.read(&index.entries, index.mbox) {
+        let listing = match self.read(index.entries.into(), index.mbox) {
             Err(error) if is_missing(&error) => Listing::default(),
             result => result?,
         };
         self.state = listing.state;
-        if index.mbox != Some(listing.state) || index.entries != listing.messages {
-            Index::save_mbox(self.location.root(), &own, listing.state, &listing.messages);
+        let is_known = match listing.appended {
+            Some(0) => index.mbox == Some(listing.state),
+            Some(octets) => octets <= READ_AGAIN,
+            None => false,
+        };
+        if !is_known {
+            Index::save_mbox(self.location.root(), &own, listing.state, listing.messages.iter());
         }
-        let mut messages = listing.messages;
+        let mut messages = listing.messages.into_owned();
         if hidden::hides(&self.location) {
             let all = messages.clone();
             self.all = hidden::leave_out(&self.location, &mut messages).then_some(all);

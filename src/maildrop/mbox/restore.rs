@@ -23,7 +23,7 @@ const MARK: &[u8] = b".before";
 const PIECE: u64 = 1 << 20;
 
 /// Copies the messages that are due into files. They are on the disk before the mbox is changed.
-pub(super) fn keep(bin: &Bin, mbox: &File, listing: &Listing, due: &[bool]) -> io::Result<()> {
+pub(super) fn keep(bin: &Bin, mbox: &File, listing: &Listing<'_>, due: &[bool]) -> io::Result<()> {
     for (index, message) in listing.messages.iter().enumerate().filter(|&(index, _)| due[index]) {
         // One of that name may be left of a session that was killed.
         let _ = bin.directory().unlink(&message.path.name);
@@ -52,8 +52,8 @@ pub(in crate::maildrop) fn restore(location: &Location, trash: &Trash, batch: &B
     let bin = trash.bin(batch)?;
     undo_half(bin.directory(), &file)?;
     let index = Index::load(root, &own).unwrap_or_default();
-    let listing = Listing::read(&file, &index.entries, index.mbox)?;
-    let mut known = listing.messages;
+    let listing = Listing::read(&file, index.entries.into(), index.mbox)?;
+    let mut known = listing.messages.into_owned();
     let kept = bin.directory().messages(|_| Ok(()))?;
     for (name, _) in &kept {
         // If the server was killed before the message was removed, it is still there.
@@ -62,8 +62,8 @@ pub(in crate::maildrop) fn restore(location: &Location, trash: &Trash, batch: &B
         }
     }
     // The index is how messages keep their unique-ids, so it is written before the kept messages go.
-    let listing = Listing::read(&file, &known, None)?;
-    Index::save_mbox(root, &own, listing.state, &listing.messages);
+    let listing = Listing::read(&file, known.into(), None)?;
+    Index::save_mbox(root, &own, listing.state, listing.messages.iter());
     for (name, _) in &kept {
         bin.directory().unlink(name)?;
     }

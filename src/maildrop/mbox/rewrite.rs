@@ -9,10 +9,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::Section;
-use super::journal::{CHUNK, Journal, OpenJournal, Step, note};
+use super::journal::{CHUNK, CHUNK_1, Journal, OpenJournal, Step, note};
 use super::list::Listing;
 use super::lock::DotLock;
-use crate::maildrop::message::Message;
 
 /// What is to be moved where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +26,15 @@ pub(super) struct Plan {
     pub(super) to: u64,
     /// True if the mbox has octets between `to` and the first piece that are no mail, so it cannot be left as it is.
     pub(super) must_finish: bool,
+    /// The most octets of a step.
+    pub(super) chunk: u64,
     /// Offset and length of what is moved, in ascending order.
     pub(super) pieces: Vec<(u64, u64)>,
 }
 
 impl Plan {
     /// Removes the messages that are due.
-    pub(super) fn without(listing: &Listing, due: &[bool]) -> Self {
+    pub(super) fn without(listing: &Listing<'_>, due: &[bool]) -> Self {
         let old = listing.state.size;
         let to = listing.messages.iter().zip(due).find(|&(_, &due)| due).map_or(old, |(it, _)| Section::of(it).from);
         let mut pieces: Vec<(u64, u64)> = Vec::new();
@@ -46,30 +47,17 @@ impl Plan {
             }
         }
         let new = to + pieces.iter().map(|(_, length)| length).sum::<u64>();
-        Self { inode: listing.state.inode, old, new, to, must_finish: false, pieces }
-    }
-
-    /// The messages that stay, with their new sections.
-    pub(super) fn kept(&self, listing: &Listing, due: &[bool]) -> Vec<Message> {
-        let mut removed = 0;
-        let mut kept = Vec::with_capacity(listing.messages.len());
-        for (index, message) in listing.messages.iter().enumerate() {
-            let section = Section::of(message);
-            if due[index] {
-                removed += listing.end_of(index) - section.from;
-                continue;
-            }
-            let moved = Section { from: section.from - removed, start: section.start - removed, ..section };
-            let mut message = message.clone();
-            message.content.identity = moved.identity();
-            kept.push(message);
-        }
-        kept
+        Self { inode: listing.state.inode, old, new, to, must_finish: false, chunk: CHUNK, pieces }
     }
 
     /// How many octets are moved.
     pub(super) fn moved(&self) -> u64 {
         self.new - self.to
+    }
+
+    /// The most octets that a step of this plan has.
+    pub(super) fn room(&self) -> u64 {
+        self.moved().clamp(1, self.chunk)
     }
 
     /// Returns true if every piece is moved towards the beginning, and within the file. A journal may have been forged.
@@ -85,17 +73,20 @@ impl Plan {
             end = next;
             moved += length;
         }
-        end <= self.old && self.to.checked_add(moved) == Some(self.new) && self.new < self.old
+        (1..=CHUNK_1).contains(&self.chunk)
+            && end <= self.old
+            && self.to.checked_add(moved) == Some(self.new)
+            && self.new < self.old
     }
 
     /// How many steps move the pieces.
     fn steps(&self) -> u64 {
-        self.moved().div_ceil(CHUNK)
+        self.moved().div_ceil(self.chunk)
     }
 
     /// A step, counted from 1, and the parts of the file that it moves.
     fn step(&self, number: u64) -> (Step, Vec<(u64, u64)>) {
-        let (from, to) = ((number - 1) * CHUNK, (number * CHUNK).min(self.moved()));
+        let (from, to) = ((number - 1) * self.chunk, (number * self.chunk).min(self.moved()));
         let (mut parts, mut at) = (Vec::new(), 0);
         for &(offset, length) in &self.pieces {
             let (first, last) = (from.max(at), to.min(at + length));
@@ -158,7 +149,7 @@ fn cut(mbox: &File, plan: Plan, open: OpenJournal, guards: Guards<'_>) -> io::Re
     if size > plan.old {
         let pieces = vec![(plan.old, size - plan.old)];
         let new = plan.new + size - plan.old;
-        let plan = Plan { inode: plan.inode, old: size, new, to: plan.new, must_finish: true, pieces };
+        let plan = Plan { inode: plan.inode, old: size, new, to: plan.new, must_finish: true, chunk: CHUNK, pieces };
         drop(open);
         let open = guards.0.write(&plan, mbox)?;
         return go_on(mbox, plan, open, guards, 1);

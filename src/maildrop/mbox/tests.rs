@@ -2,6 +2,7 @@
 
 mod others;
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::journal::{self, Journal};
+use super::journal::{self, CHUNK, CHUNK_1, Journal};
 use super::list::Listing;
 use super::lock;
 use super::rewrite::{self, Plan};
@@ -122,6 +123,35 @@ fn only_appended_mail_is_read() {
     assert_eq!(now[..2], ids);
     assert_eq!(now.len(), 3);
     assert_eq!(subjects(&mut mail.open()), ["a", "b", "c"]);
+}
+
+#[test]
+fn the_index_is_written_again_only_when_much_was_appended() {
+    let mail = Mail::new(&mail("a"));
+    let before = mail.ids();
+    let index = fs::read(mail.own("index")).unwrap();
+    mail.append(&[self::mail("b"), self::mail("a")].concat());
+    let ids = mail.ids();
+    assert_eq!((&ids[0], &ids[2]), (&before[0], &format!("{}-2", before[0])));
+    assert_eq!(fs::read(mail.own("index")).unwrap(), index);
+    mail.append(&format!("From c\nSubject: c\n\n{}\n", "text\n".repeat(20_000)));
+    let more = mail.ids();
+    assert_eq!((more.len(), &more[..3]), (4, &ids[..]));
+    assert_ne!(fs::read(mail.own("index")).unwrap(), index);
+    assert_eq!(mail.ids(), more);
+}
+
+#[test]
+fn messages_that_the_index_does_not_have_yet_are_removed() {
+    let mail = Mail::new(&mail("a"));
+    mail.ids();
+    mail.append(&[self::mail("b"), self::mail("a"), self::mail("c")].concat());
+    let mut session = mail.open();
+    let ids = ids(&session);
+    assert!(session.mark(number(2)) && session.mark(number(3)));
+    assert_eq!(session.commit(None), Update { removed: 2, failed: 0 });
+    assert_eq!(mail.text(), [self::mail("a"), self::mail("c")].concat());
+    assert_eq!(mail.ids(), [ids[0].clone(), ids[3].clone()]);
 }
 
 #[test]
@@ -284,23 +314,23 @@ fn a_stale_dot_lock_is_broken_and_another_is_waited_for() {
 }
 
 /// The states that the mbox and its journal go through while messages are removed.
-fn states(text: &str, due: &[bool]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+fn states(text: &str, due: &[bool], chunk: u64) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let mail = Mail::new(text);
     let (path, journal) = (mail.path(), mail.own("journal"));
     let state = move || (fs::read(&path).unwrap(), fs::read(&journal).ok());
     let mut states = vec![state()];
     journal::observe(Some(Box::new(state)));
-    run(&mail.path(), due).unwrap();
+    run(&mail.path(), due, chunk).unwrap();
     states.extend(journal::observed());
     states
 }
 
-fn run(path: &Path, due: &[bool]) -> std::io::Result<()> {
+fn run(path: &Path, due: &[bool], chunk: u64) -> std::io::Result<()> {
     let root = MailRoot::open(path.parent().unwrap().to_owned()).unwrap().location("ana".parse().unwrap()).unwrap();
     let directory = root.root().directory(b".").unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let listing = Listing::read(&file, &[], None).unwrap();
-    let plan = Plan::without(&listing, due);
+    let listing = Listing::read(&file, Cow::default(), None).unwrap();
+    let plan = Plan { chunk, ..Plan::without(&listing, due) };
     let lock = lock::for_writing(&file, &directory, b"ana").unwrap();
     rewrite::run(&file, plan, &Journal::new(&directory, b".ana.pop3d-journal".to_vec()), &lock)
 }
@@ -312,7 +342,7 @@ fn a_server_killed_at_any_moment_leaves_each_message_once() {
     for marked in [0b1_u32, 0b10, 0b101, 0b10110, 0b1010] {
         let due: Vec<bool> = (0..5).map(|n| marked & (1 << n) != 0).collect();
         let left: String = (0..5).filter(|&n| !due[n]).map(|n| mail(names[n])).collect();
-        for (at, (mbox, journal)) in states(&all, &due).into_iter().enumerate() {
+        for (at, (mbox, journal)) in states(&all, &due, CHUNK).into_iter().enumerate() {
             for appended in ["", &mail("f"), &"f".repeat(1000).split_inclusive("ffff").map(mail).collect::<String>()] {
                 let mail = Mail::new("");
                 fs::write(mail.path(), &mbox).unwrap();
@@ -331,6 +361,25 @@ fn a_server_killed_at_any_moment_leaves_each_message_once() {
             }
         }
     }
+}
+
+#[test]
+fn a_removal_that_an_older_version_has_begun_is_finished() {
+    let all = ["a", "b", "c"].map(mail).concat();
+    let mut finished = 0;
+    for (mbox, journal) in states(&all, &[true, false, false], CHUNK_1) {
+        let Some(journal) = journal else { continue };
+        let mail = Mail::new("");
+        fs::write(mail.path(), &mbox).unwrap();
+        let inode = fs::metadata(mail.path()).unwrap().ino();
+        fs::write(mail.own("journal"), journal::of_version_1(&journal::with_inode(&journal, inode))).unwrap();
+        mail.open();
+        let is_removed = mail.text() == ["b", "c"].map(self::mail).concat();
+        assert!(is_removed || mail.text() == all, "{}", mail.text());
+        assert!(!mail.own("journal").exists() && !mail.own("journal.stale").exists());
+        finished += usize::from(is_removed);
+    }
+    assert!(finished > 3);
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn files_that_another_user_has_put_beside_the_mbox_are_not_used() {
     let Some(mail) = in_a_shared_directory(&text) else { return };
     let ids = mail.ids();
     // The journal is that of a removal in the middle, and the index has another unique-id.
-    let (_, Some(journal)) = states(&text, &[true, false, false]).swap_remove(3) else { panic!() };
+    let (_, Some(journal)) = states(&text, &[true, false, false], CHUNK).swap_remove(3) else { panic!() };
     let inode = fs::metadata(mail.path()).unwrap().ino();
     fs::write(mail.own("journal"), journal::with_inode(&journal, inode)).unwrap();
     let mut index = fs::read(mail.own("index")).unwrap();
