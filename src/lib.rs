@@ -18,7 +18,7 @@
 //!   (processes of their own, with rights that the server gives up),
 //!   [`maildrop`] (a user's messages; the only code that removes any), [`transform`] (a message through a program),
 //!   [`wire`] (lines in, messages out), [`net`] (sockets and TLS),
-//!   [`connections`] (connection slots), [`events`] (what happens, for the log, counters, metrics and followers),
+//!   [`connections`] (connection slots), [`account_sessions`] (how many sessions each account has), [`events`] (what happens, for the log, counters, metrics and followers),
 //!   [`fetches`] (who fetched what), [`guard`] (limits by address and before login), [`stats`] (counters), [`state`] (the state
 //!   directory), [`clock`] (the time in the server's own files), [`descriptors`] (the limit of open files), [`append`]
 //!   (opens files that lines are appended to), [`faults`] (faults that a tester orders).
@@ -32,6 +32,7 @@
 //! the [`manual`] also has everything that users see.
 
 pub mod acceptors;
+pub mod account_sessions;
 pub mod acting;
 mod admission;
 pub mod append;

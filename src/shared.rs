@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::account_sessions::AccountSessions;
 use crate::acting::{self, ActingAs};
 use crate::auth::{Login, UserName, Users};
 use crate::connections::{Connections, Protocol};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub users: Users,
     /// The maildrops that have a session.
     pub locks: Arc<Locks>,
+    /// How many sessions each account has.
+    pub sessions: Arc<AccountSessions>,
     /// Passes events on to their listeners.
     pub events: Events,
     /// Counters.
@@ -76,6 +79,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(settings)),
             users,
             locks: Arc::default(),
+            sessions: Arc::default(),
             events: Events::new(Arc::clone(&stats)),
             stats,
             connections: Connections::new(max_connections),

@@ -107,6 +107,8 @@ mod scripts;
 mod several_servers;
 // Maildrops that other programs use, and file systems without stable inode numbers.
 mod shared_maildrops;
+// Accounts with a limit of sessions of their own.
+mod session_limits;
 // Several certificates, chosen by the name that the client asks for.
 mod sni;
 // Accounts in databases.

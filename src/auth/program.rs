@@ -16,6 +16,7 @@ use super::name::UserName;
 use super::outage::Outage;
 use super::own_expiry::OwnExpiry;
 use super::permits::Busy;
+use super::session_limit::SessionLimit;
 use super::source::{Answer, Attempt, Found, Source, Totals};
 use super::text::{Mailbox, restriction};
 use super::verifier::Verifier;
@@ -80,7 +81,9 @@ impl Program {
         let uid = text("userdb_uid").or_else(|| changed("uid", getuid().as_raw()));
         let gid = text("userdb_gid").or_else(|| changed("gid", getgid().as_raw()));
         let expiry = OwnExpiry::read(field).map_err(|field| format!("{field} cannot be used"))?;
-        let mailbox = Mailbox { home, uid, gid, location, expiry, user: name.transpose()? };
+        let session_limit = SessionLimit::read(field(SessionLimit::FIELD).unwrap_or_default());
+        let session_limit = session_limit.map_err(|why| format!("{} {why}", SessionLimit::FIELD))?;
+        let mailbox = Mailbox { home, uid, gid, location, expiry, session_limit, user: name.transpose()? };
         Ok(Answer::Accepted(Arc::new(mailbox)))
     }
 }

@@ -18,6 +18,7 @@ use super::location::MailLocation;
 use super::name::{InvalidName, UserName};
 use super::own_expiry::OwnExpiry;
 use super::secret::{BadSecret, Secret};
+use super::session_limit::{NoNumber, SessionLimit};
 use super::source::Totals;
 
 /// An account.
@@ -42,6 +43,8 @@ pub struct Mailbox {
     pub location: Option<MailLocation>,
     /// For how long the account's messages are kept.
     pub expiry: OwnExpiry,
+    /// How many sessions the account may have at the same time.
+    pub session_limit: Option<SessionLimit>,
     /// The user's name, if the account's source knows the user by another one.
     pub user: Option<UserName>,
 }
@@ -85,6 +88,8 @@ pub(super) enum Fault {
     Restricted(&'static str),
     /// This field says for how long messages are kept, and its value is wrong.
     Expiry(&'static str),
+    /// The value of [`SessionLimit::FIELD`] is wrong.
+    Sessions(NoNumber),
     /// The user can log in, but the location of the mail is not supported.
     Location(String),
 }
@@ -100,6 +105,7 @@ impl fmt::Display for Fault {
             Self::Expiry(field) => {
                 write!(f, "{field} has to be 0 to {} days, or never; the user is kept out", OwnExpiry::MOST_DAYS)
             }
+            Self::Sessions(why) => write!(f, "{} {why}; the user is kept out", SessionLimit::FIELD),
             Self::Location(why) => write!(f, "{why}; the user's logins fail"),
         }
     }
@@ -198,6 +204,8 @@ impl Accounts {
             extras.extend_from_slice(extra);
         }
         mailbox.expiry = OwnExpiry::read(|name| extra_field(&extras, name)).map_err(Fault::Expiry)?;
+        let limit = extra_field(&extras, SessionLimit::FIELD).unwrap_or_default();
+        mailbox.session_limit = SessionLimit::read(limit).map_err(Fault::Sessions)?;
         mailbox.location =
             extra_field(&extras, "userdb_mail").and_then(|text| MailLocation::read(text, mailbox.home.as_deref()));
         let unsupported = mailbox.location.as_ref().and_then(MailLocation::unsupported);

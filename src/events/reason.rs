@@ -5,6 +5,7 @@ use std::io;
 
 use log::Level;
 
+use crate::account_sessions::TooManySessions;
 use crate::auth::sasl::{Failure, Mechanism};
 use crate::auth::{Denied, Wrong};
 use crate::counting::Uncounted;
@@ -69,6 +70,8 @@ pub enum Reason {
     InUse(Holder),
     /// Another server or program has the maildrop, and this session if it is a server that tells.
     InUseElsewhere(Option<Elsewhere>),
+    /// The account has as many sessions as it may have.
+    TooManySessions(TooManySessions),
     /// The maildrop cannot be opened.
     Maildrop(io::Error),
     /// Some transformed messages have no known size yet.
@@ -87,6 +90,12 @@ impl From<LockError> for Reason {
     }
 }
 
+impl From<TooManySessions> for Reason {
+    fn from(too_many: TooManySessions) -> Self {
+        Self::TooManySessions(too_many)
+    }
+}
+
 impl From<Denied> for Reason {
     fn from(denied: Denied) -> Self {
         match denied {
@@ -100,7 +109,7 @@ impl From<Denied> for Reason {
 
 impl Reason {
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 14] = [
+    pub const CLASSES: [&'static str; 15] = [
         "unknown-user",
         "wrong-password",
         "closed",
@@ -112,6 +121,7 @@ impl Reason {
         "no-tls",
         "exchange",
         "in-use",
+        "too-many-sessions",
         "maildrop",
         "sizes",
         "fault",
@@ -132,6 +142,7 @@ impl Reason {
             Self::NoTls => "no-tls",
             Self::Exchange(_) => "exchange",
             Self::InUse(_) | Self::InUseElsewhere(_) => "in-use",
+            Self::TooManySessions(_) => "too-many-sessions",
             Self::Maildrop(_) => "maildrop",
             Self::Uncounted(_) => "sizes",
             Self::Fault(_) => "fault",
@@ -166,6 +177,7 @@ impl fmt::Display for Reason {
             Self::InUse(holder) => write!(f, "the maildrop is locked by {holder}"),
             Self::InUseElsewhere(Some(holder)) => write!(f, "the maildrop is locked by {holder}"),
             Self::InUseElsewhere(None) => f.write_str("the maildrop is locked by another server or program"),
+            Self::TooManySessions(too_many) => too_many.fmt(f),
             Self::Maildrop(error) => write!(f, "the maildrop cannot be opened: {error}"),
             Self::Uncounted(uncounted) => uncounted.fmt(f),
             Self::Fault(_) => f.write_str("a fault that was ordered"),

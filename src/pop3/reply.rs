@@ -128,6 +128,8 @@ pub(super) enum Refusal {
     Penalty(Penalty),
     /// Another session holds the maildrop.
     InUse,
+    /// The account has as many sessions as it may have.
+    TooManySessions,
     /// The message is marked as deleted, or there is no message of this number.
     NoSuchMessage,
     /// The server cannot keep other servers out of the maildrop, so it removes nothing.
@@ -208,6 +210,7 @@ impl fmt::Display for Refusal {
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
             Self::Unavailable => write!(f, "{} the accounts cannot be asked, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),
+            Self::TooManySessions => f.write_str("[IN-USE] this account has as many sessions as it may have"),
             Self::NoSuchMessage => f.write_str("no such message"),
             Self::ReadOnly => write!(f, "{} the maildrop is read-only: the server cannot lock it", Fault::Permanent),
             Self::KeepsAll => write!(f, "{} this server keeps all messages", Fault::Permanent),

@@ -137,6 +137,23 @@ fn columns_and_accounts_that_are_wrong_are_told_once() {
     }
 }
 
+/// The column `connections` limits the sessions of an account, and a value that is no number keeps the user out.
+#[test]
+fn a_column_limits_the_sessions_of_an_account() {
+    let database = Database::with_accounts(Kind::Sqlite);
+    let query = "SELECT password, CASE name WHEN 'ana' THEN 1 ELSE 'many' END AS connections FROM accounts \
+                 WHERE name = :user";
+    let configuration = Configuration::new(&database, query, "");
+    let server = configuration.server().flags(["--shared-maildrops", "--busy", "refuse"]).start();
+    let mut first = server.pop3();
+    first.login("ana", "hunter2");
+    assert_eq!(attempt(&server, "ana", "hunter2"), Err("IN-USE".to_owned()));
+    first.quit();
+    assert_eq!(attempt(&server, "ana", "hunter2"), Ok(()));
+    assert_eq!(attempt(&server, "o'neil", "hunter2"), refused());
+    server.expect_log("WARN", "o'neil cannot log in: connections has to be a number of sessions, or 0 for no limit");
+}
+
 #[test]
 fn a_confined_server_uses_its_sqlite_file() {
     let database = Database::with_accounts(Kind::Sqlite);

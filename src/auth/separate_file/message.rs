@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::super::location::{MailFormat, MailLocation};
 use super::super::name::UserName;
 use super::super::own_expiry::{KeptFor, OwnExpiry};
+use super::super::session_limit::SessionLimit;
 use super::super::text::Mailbox;
 use crate::separate::MOST;
 use crate::separate::fields::{decode, encode, text};
@@ -156,8 +157,8 @@ const FORMATS: [(MailFormat, &str); 4] = [
 ];
 
 /// The fields of a mailbox. One that the account does not have is empty.
-fn fields(mailbox: &Mailbox) -> [Vec<u8>; 8] {
-    let Mailbox { home, uid, gid, location, expiry, user } = mailbox;
+fn fields(mailbox: &Mailbox) -> [Vec<u8>; 9] {
+    let Mailbox { home, uid, gid, location, expiry, session_limit, user } = mailbox;
     let octets = |text: Option<&str>| text.unwrap_or_default().as_bytes().to_vec();
     let path = |path: Option<&std::path::PathBuf>| path.map(|path| path.as_os_str().as_bytes().to_vec());
     let format = location.as_ref().map(|location| location.format);
@@ -170,12 +171,13 @@ fn fields(mailbox: &Mailbox) -> [Vec<u8>; 8] {
         path(location.as_ref().map(|location| &location.path)).unwrap_or_default(),
         kept_for(expiry.read).into_bytes(),
         kept_for(expiry.all).into_bytes(),
+        session_limit.map_or_else(Vec::new, |limit| limit.sessions().to_string().into_bytes()),
         octets(user.as_ref().map(UserName::as_str)),
     ]
 }
 
 fn mailbox(fields: &[&[u8]]) -> Option<Mailbox> {
-    let &[home, uid, gid, format, location, read, all, user] = fields else { return None };
+    let &[home, uid, gid, format, location, read, all, session_limit, user] = fields else { return None };
     let path = |field: &[u8]| OsString::from_vec(field.to_vec()).into();
     let given = |field: &[u8]| if field.is_empty() { Some(None) } else { text(field).map(Some) };
     let location = match FORMATS.iter().find(|(_, word)| word.as_bytes() == format) {
@@ -189,6 +191,7 @@ fn mailbox(fields: &[&[u8]]) -> Option<Mailbox> {
         gid: given(gid)?,
         location,
         expiry: expiry(read, all)?,
+        session_limit: SessionLimit::read(session_limit).ok()?,
         user: if user.is_empty() { None } else { Some(name(user)?) },
     })
 }
@@ -233,6 +236,7 @@ mod tests {
             "::100:::/bin/sh:userdb_mail=maildir:~/Maildir userdb_expire_read=30",
             ":::::/bin/sh:userdb_mail=mbox:/var/mail/%u userdb_expire_all=never userdb_expire_read=0",
             ":::::/bin/sh:userdb_mail=/srv/%n",
+            ":::::/bin/sh:userdb_connections=3",
             ":::::/bin/sh:userdb_mail=sdbox:/x",
         ] {
             let mailbox = mailbox_of(rest);

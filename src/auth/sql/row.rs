@@ -10,10 +10,11 @@ use super::driver::Row;
 use crate::auth::hidden::Hidden;
 use crate::auth::location::MailLocation;
 use crate::auth::secret::{BadSecret, Secret};
+use crate::auth::session_limit::{NoNumber, SessionLimit};
 use crate::auth::text::{Account, Mailbox};
 
 /// The columns that the server knows.
-const KNOWN: [&str; 6] = ["password", "home", "uid", "gid", "mail", "active"];
+const KNOWN: [&str; 7] = ["password", "home", "uid", "gid", "mail", "active", "connections"];
 
 /// Where the known columns are in a row.
 #[derive(Debug, Clone)]
@@ -54,6 +55,10 @@ impl Columns {
         let home = field(1).map(|home| PathBuf::from(OsString::from_vec(home)));
         let location = field(4).and_then(|mail| MailLocation::read(&mail, home.as_deref()));
         let mut fault = location.as_ref().and_then(MailLocation::unsupported).map(Fault::Mail);
+        let session_limit = SessionLimit::read(&field(6).unwrap_or_default()).unwrap_or_else(|why| {
+            fault = Some(Fault::Connections(why));
+            None
+        });
         let password = field(0).ok_or(Fault::NoPassword);
         let secret = password.as_ref().map_err(|_| Fault::NoPassword).and_then(|field| {
             let secret = Secret::parse(field).map_err(Fault::Secret)?;
@@ -73,7 +78,7 @@ impl Columns {
                 unknown()
             }
         };
-        let mailbox = Mailbox { home, uid: text(2), gid: text(3), location, ..Mailbox::default() };
+        let mailbox = Mailbox { home, uid: text(2), gid: text(3), location, session_limit, ..Mailbox::default() };
         let field = Hidden(password.unwrap_or_default());
         (Account { field, secret, mailbox: Arc::new(mailbox) }, fault)
     }
@@ -99,6 +104,8 @@ pub(super) enum Fault {
     Secret(BadSecret),
     /// The location of the mail is not supported.
     Mail(String),
+    /// The column `connections` is wrong.
+    Connections(NoNumber),
     /// The query has found more than one row.
     Rows,
 }
@@ -117,6 +124,7 @@ impl fmt::Display for Fault {
             Self::NoPassword => f.write_str("there is no password"),
             Self::Secret(error) => write!(f, "{error}"),
             Self::Mail(why) => f.write_str(why),
+            Self::Connections(why) => write!(f, "connections {why}"),
             Self::Rows => f.write_str("the query has several rows for this name"),
         }
     }
@@ -149,6 +157,7 @@ mod tests {
         let (account, fault) = account(&[
             ("mail", Some("maildir:/var/vmail/example.org/ana/")),
             ("gid", Some("1000")),
+            ("connections", Some("3")),
             ("active", Some("t")),
             ("uid", None),
             ("home", Some("/home/ana")),
@@ -162,6 +171,7 @@ mod tests {
             uid: None,
             gid: Some("1000".to_owned()),
             location: Some(location),
+            session_limit: SessionLimit::of(3),
             ..Mailbox::default()
         };
         assert_eq!(*account.mailbox, expected);
@@ -175,6 +185,7 @@ mod tests {
             (vec![("password", plain), ("active", Some("0"))], Fault::Inactive),
             (vec![("password", plain), ("active", Some("f"))], Fault::Inactive),
             (vec![("password", plain), ("active", None)], Fault::Inactive),
+            (vec![("password", plain), ("connections", Some("-1"))], Fault::Connections(NoNumber)),
             (vec![("password", None)], Fault::NoPassword),
             (vec![("password", Some(""))], Fault::NoPassword),
             (vec![("password", Some("{PLAIN}"))], Fault::NoPassword),

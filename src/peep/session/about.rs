@@ -5,6 +5,7 @@ use std::process;
 use std::time::SystemTime;
 
 use super::Session;
+use crate::auth::SessionLimit;
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
 use crate::maildrop::{Location, Maildrop};
@@ -118,6 +119,9 @@ impl Session<'_> {
         pairs.add("logins", record.as_ref().map_or(0, |record| record.logins));
         pairs.add_some("last_login", record.as_ref().map(|record| time_of(record.last_login)));
         pairs.add_some("last_login_address", record.and_then(|record| record.address));
+        pairs.add("sessions", self.shared.sessions.of(&user));
+        let limit = self.shared.users.mailbox(&user).session_limit;
+        pairs.add_some("session_limit", limit.map(SessionLimit::sessions));
         Ok(Reply::Lines(pairs.0))
     }
 
@@ -132,8 +136,11 @@ impl Session<'_> {
     fn try_login(&self, name: &str, password: &str) -> Result<(), Reason> {
         let address = self.client.origin.ip();
         let login = self.shared.users.authenticate(name.as_bytes(), password.as_bytes(), address)?;
+        let terms = self.shared.settings().busy.terms();
+        let mut account_session = self.shared.sessions.admit(&login, terms.patience)?;
         let (_acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
-        let lock = self.shared.locks.lock(&location, self.client.into(), self.shared.settings().busy.terms())?;
+        let lock = self.shared.locks.lock(&location, self.client.into(), terms)?;
+        account_session.begin()?;
         lock.open().map(drop).map_err(Reason::Maildrop)
     }
 }

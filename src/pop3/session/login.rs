@@ -105,8 +105,11 @@ impl<L: Link> Session<'_, L> {
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, login: Login) -> Result<Transaction, Reason> {
+        let patience = self.shared.settings().busy.terms().patience;
+        let mut account_session = self.shared.sessions.admit(&login, patience)?;
         let (acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
         let lock = self.shared.lock(&location, self.client)?;
+        account_session.begin()?;
         let scan = Instant::now();
         let mut maildrop = lock.open().map_err(Reason::Maildrop)?;
         let exact = self.shared.transform_of(&login.user).filter(|it| it.rules().sizes == Sizes::Exact);
@@ -122,7 +125,7 @@ impl<L: Link> Session<'_, L> {
             took: claim.since.elapsed(),
             scan: scan.elapsed(),
         });
-        Ok(Transaction { maildrop: Box::new(maildrop), lock, exact, acting })
+        Ok(Transaction { maildrop: Box::new(maildrop), account_session, lock, exact, acting })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.
@@ -152,6 +155,7 @@ fn refusal(reason: &Reason) -> Refusal {
         Reason::NoTls => Refusal::InClear,
         Reason::Unavailable => Refusal::Unavailable,
         Reason::Exchange(failure) => Refusal::Exchange(*failure),
+        Reason::TooManySessions(_) => Refusal::TooManySessions,
         Reason::InUse(_) | Reason::InUseElsewhere(_) => Refusal::InUse,
         Reason::Maildrop(error) => Refusal::Maildrop(Fault::from(error)),
         Reason::Uncounted(_) => Refusal::Uncounted,

@@ -25,6 +25,7 @@ use std::time::Instant;
 pub use self::end::{End, Summary};
 use super::reply::{self, Offer, Refusal};
 use super::{Command, LINE_LIMIT};
+use crate::account_sessions::AccountSession;
 use crate::acting::ActingAs;
 use crate::auth::{self, Abilities};
 use crate::connections::EndedBy;
@@ -94,10 +95,12 @@ struct Authorization {
     user: Option<Vec<u8>>,
 }
 
-/// The data of the TRANSACTION state. Fields are dropped in this order: the lock is released once nothing uses the maildrop,
-/// and at last the thread gets the server's ids back.
+/// The data of the TRANSACTION state. Fields are dropped in this order: the lock is released once nothing uses the maildrop
+/// and the session does not count for its account any more, and at last the thread gets the server's ids back.
 struct Transaction {
     maildrop: Box<Maildrop>,
+    /// Dropped before the lock, so that a login that waits for the lock finds a session less.
+    account_session: AccountSession,
     lock: Lock,
     /// The transform of this session, if the client was told the sizes of its output.
     exact: Option<Arc<Transform>>,

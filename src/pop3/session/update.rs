@@ -15,7 +15,7 @@ impl<L: Link> Session<'_, L> {
         if !self.client.progress.enter(Stage::Update) {
             return self.end_kicked();
         }
-        let Transaction { maildrop, lock, acting, .. } = state;
+        let Transaction { maildrop, account_session, lock, acting, .. } = state;
         let never_retrieved = maildrop.never_retrieved();
         let update = if maildrop.needs_update() && lock.is_exclusive() {
             lock.commit(*maildrop)
@@ -25,6 +25,7 @@ impl<L: Link> Session<'_, L> {
             self.emit(What::LockLost);
             Update { removed: 0, failed: maildrop.marked() as u64 }
         };
+        drop(account_session);
         drop(lock);
         drop(acting);
         self.counts.deleted = update.removed;
