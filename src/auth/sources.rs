@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use super::asked::{AskRules, Asked};
 use super::hidden::Hidden;
 use super::name::UserName;
-use super::outcome::{Unchanged, Wrong};
+use super::outcome::{Denied, Unchanged, Wrong};
 use super::own::Own;
 use super::pam::Pam;
 use super::permits::Busy;
@@ -200,6 +200,17 @@ impl LookUp {
         match &self.found {
             Found::Account(account) => Some(account),
             Found::Unknown | Found::Unavailable => None,
+        }
+    }
+
+    /// The same for a login.
+    ///
+    /// # Errors
+    /// [`Denied::Unavailable`]
+    pub(super) fn account_or_unavailable(&self) -> Result<Option<&Arc<Account>>, Denied> {
+        match &self.found {
+            Found::Unavailable => Err(Denied::Unavailable),
+            _ => Ok(self.account()),
         }
     }
 }

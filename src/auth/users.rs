@@ -18,9 +18,8 @@ use super::name::UserName;
 use super::name_rules::NameRules;
 use super::outcome::{Denied, Unchanged, Wrong};
 use super::own_expiry::OwnExpiry;
-use super::scram::{self, ScramKeys, hmac};
-use super::secret::Secret;
-use super::source::{Answer, Attempt, Found, Login, Totals};
+use super::scram;
+use super::source::{Answer, Attempt, Login};
 use super::sources::{AccountSource, LookUp, Said, Sources, Verdict};
 use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
@@ -290,8 +289,8 @@ impl Users {
     /// [`Denied`]
     pub fn authenticate_apop(&self, name: &[u8], timestamp: &str, digest: &[u8]) -> Result<Login, Denied> {
         let user = self.names.read().apply(name);
-        let look_up = self.look_up(user.as_ref())?;
-        let account = look_up.account();
+        let look_up = self.look_up(user.as_ref());
+        let account = look_up.account_or_unavailable()?;
         let password = account.and_then(|account| account.secret.readable());
         // For other accounts and unknown names a digest is computed as well, so that the time does not reveal them.
         let expected = apop::digest(timestamp, password.unwrap_or_default());
@@ -299,61 +298,9 @@ impl Users {
         login(user.as_ref(), account).filter(|_| is_right).ok_or_else(|| self.denied(user.as_ref(), &look_up))
     }
 
-    /// Returns the salt and the iterations with which a SCRAM exchange for this name begins. Unknown names get some as well,
-    /// the same each time. An account is revealed only if its stored keys have other iterations than the first ones of
-    /// the file.
-    /// That a source is unavailable is told when the proof is verified.
-    pub(super) fn scram_parameters(&self, name: &[u8]) -> (Vec<u8>, u32) {
-        let user = self.names.read().apply(name);
-        let look_up = user.map(|user| self.sources.look_up(&user));
-        let account = look_up.as_ref().and_then(LookUp::account);
-        self.scram_parameters_of(name, account.map(|account| &**account), &self.sources.totals())
-    }
-
-    fn scram_parameters_of(&self, name: &[u8], account: Option<&Account>, totals: &Totals) -> (Vec<u8>, u32) {
-        match account.and_then(|account| account.secret.scram_keys()) {
-            Some(keys) => (keys.salt.clone(), keys.iterations),
-            None => {
-                let salt = hmac(&self.salt_key.0, name)[..scram::SALT].to_vec();
-                (salt, totals.scram_iterations.unwrap_or(scram::ITERATIONS))
-            }
-        }
-    }
-
-    /// Verifies a SCRAM client's proof for an exchange. Returns the user and the server's signature.
-    ///
-    /// # Errors
-    /// [`Denied`]
-    pub(super) fn authenticate_scram(
-        &self,
-        name: &[u8],
-        exchange: &[u8],
-        proof: &[u8],
-    ) -> Result<(Login, [u8; 32]), Denied> {
-        let user = self.names.read().apply(name);
-        let look_up = self.look_up(user.as_ref())?;
-        let account = look_up.account();
-        let totals = self.sources.totals();
-        let secret = account.map(|account| &account.secret);
-        let stored = secret.and_then(Secret::scram_keys);
-        let password = secret.and_then(Secret::readable);
-        // Keys have to be derived for accounts with readable passwords. If there are such accounts, keys are derived for
-        // every name, so that the time reveals nothing.
-        let made = if totals.some_readable {
-            let (salt, iterations) = self.scram_parameters_of(name, account.map(|account| &**account), &totals);
-            Some(self.verifier.run(|| ScramKeys::derive(password.unwrap_or_default(), salt, iterations))?)
-        } else {
-            None
-        };
-        let keys = stored.or(made.as_ref().filter(|_| password.is_some()));
-        let right = keys.filter(|keys| keys.match_proof(exchange, proof)).map(|keys| keys.server_signature(exchange));
-        login(user.as_ref(), account).zip(right).ok_or_else(|| self.denied(user.as_ref(), &look_up))
-    }
-
     /// Looks up a name that may be no user's.
-    fn look_up(&self, user: Option<&UserName>) -> Result<LookUp, Denied> {
-        let look_up = user.map(|user| self.sources.look_up(user)).unwrap_or_default();
-        if matches!(look_up.found, Found::Unavailable) { Err(Denied::Unavailable) } else { Ok(look_up) }
+    fn look_up(&self, user: Option<&UserName>) -> LookUp {
+        user.map(|user| self.sources.look_up(user)).unwrap_or_default()
     }
 
     fn denied(&self, user: Option<&UserName>, look_up: &LookUp) -> Denied {
@@ -364,6 +311,10 @@ impl Users {
 fn login(user: Option<&UserName>, account: Option<&Arc<Account>>) -> Option<Login> {
     Some(Login { user: user?.clone(), mailbox: Arc::clone(&account?.mailbox) })
 }
+
+mod scram_login;
+
+pub(super) use scram_login::ScramLogin;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 
 use super::{Binding, Exchange, State, Step};
+use crate::auth::users::ScramLogin;
 use crate::auth::{Denied, Hidden, Users, random};
 
 /// What the client's first message leads to.
@@ -19,6 +20,7 @@ pub(super) enum First {
 #[derive(Debug)]
 pub(super) struct Exchanged {
     name: Vec<u8>,
+    login: ScramLogin,
     nonce: String,
     /// The client's header and the channel's binding in base64. The client has to repeat it.
     header: String,
@@ -50,11 +52,12 @@ pub(super) fn first(users: &Users, plus: bool, binding: Option<&Binding>, messag
     if !authzid.is_empty() && decode_name(authzid.strip_prefix("a=")?)? != name {
         return Some(First::OtherUser(name.into_bytes()));
     }
-    let (salt, iterations) = users.scram_parameters(name.as_bytes());
+    let login = users.begin_scram(name.as_bytes());
     let nonce = format!("{nonce}{}", BASE64.encode(random::<18>()));
-    let challenge = format!("r={nonce},s={},i={iterations}", BASE64.encode(salt));
+    let challenge = format!("r={nonce},s={},i={}", BASE64.encode(&login.salt), login.iterations);
     let exchanged = Exchanged {
         name: name.into_bytes(),
+        login,
         header: BASE64.encode([flag.as_bytes(), b",", authzid.as_bytes(), b",", binding].concat()),
         messages: format!("{bare},{challenge}"),
         nonce,
@@ -74,7 +77,7 @@ impl Exchanged {
             return None;
         }
         let exchange = format!("{},{without_proof}", self.messages);
-        Some(Proof { users, name: self.name, exchange, proof: Hidden(proof) })
+        Some(Proof { users, name: self.name, login: self.login, exchange, proof: Hidden(proof) })
     }
 }
 
@@ -84,6 +87,7 @@ pub struct Proof<'a> {
     users: &'a Users,
     /// The name that the client gave.
     pub name: Vec<u8>,
+    login: ScramLogin,
     /// All messages of the exchange so far.
     exchange: String,
     proof: Hidden<Vec<u8>>,
@@ -95,7 +99,7 @@ impl<'a> Proof<'a> {
     /// # Errors
     /// [`Denied`]
     pub fn verify(self) -> Result<Step<'a>, Denied> {
-        let (login, signature) = self.users.authenticate_scram(&self.name, self.exchange.as_bytes(), &self.proof.0)?;
+        let (login, signature) = self.users.end_scram(self.login, self.exchange.as_bytes(), &self.proof.0)?;
         let challenge = format!("v={}", BASE64.encode(signature));
         let state = State::ScramEnd(login);
         Ok(Step::Challenge(challenge.into_bytes(), Exchange { users: self.users, binding: None, state }))

@@ -2,7 +2,8 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::auth::source::Source;
+use crate::auth::scram::ScramKeys;
+use crate::auth::source::{Found, Source, Totals};
 use crate::auth::{AskRules, Scheme};
 
 const WRONG: Denied = Denied::Credentials(Wrong::Password);
@@ -195,23 +196,23 @@ fn every_name_has_a_salt_that_stays_the_same() {
     let keys = ScramKeys::derive(b"secret", vec![7; scram::SALT], 5000);
     let (_directory, users) = of_file(&format!("ana:{{SCRAM-SHA-256}}{keys}\nbob:{{PLAIN}}b\n"));
     for name in [&b"ana"[..], b"bob", b"nobody", b"no/name"] {
-        let (salt, iterations) = users.scram_parameters(name);
+        let ScramLogin { salt, iterations, .. } = users.begin_scram(name);
         assert_eq!((salt.len(), iterations), (scram::SALT, 5000));
-        assert_eq!(users.scram_parameters(name).0, salt);
+        assert_eq!(users.begin_scram(name).salt, salt);
     }
-    assert_eq!(users.scram_parameters(b"ana").0, keys.salt);
-    assert_ne!(users.scram_parameters(b"bob").0, users.scram_parameters(b"nobody").0);
+    assert_eq!(users.begin_scram(b"ana").salt, keys.salt);
+    assert_ne!(users.begin_scram(b"bob").salt, users.begin_scram(b"nobody").salt);
 
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::open(directory.path().to_owned()).unwrap();
     let salt_of_bob = || {
         let mut users = Users::default();
         users.keep_salts(&state).unwrap();
-        users.scram_parameters(b"bob").0
+        users.begin_scram(b"bob").salt
     };
     let salt = salt_of_bob();
     assert_eq!(salt_of_bob(), salt);
-    assert_ne!(users.scram_parameters(b"bob").0, salt);
+    assert_ne!(users.begin_scram(b"bob").salt, salt);
     // A key that was cut off is replaced by a new one.
     std::fs::write(state.file("scram-salt-key"), "").unwrap();
     assert_ne!(salt_of_bob(), salt);
@@ -288,6 +289,19 @@ fn the_first_source_that_knows_a_name_decides() {
     assert_eq!(users.mailbox(&user("bob")).home.as_deref(), Some("/home/1".as_ref()));
 }
 
+/// The sources behind the one that knows the name are asked when the proof is wrong, so that the time does not tell which one
+/// that is.
+#[test]
+fn a_login_by_scram_asks_each_source_once() {
+    let users = Users::default();
+    let [unknown, known, behind] = [Found::Unknown, account(b"secret", "/home/ana"), Found::Unknown].map(Fixed::new);
+    add_sources(&users, None, &[&unknown, &known, &behind]);
+    let begun = users.begin_scram(b"ana");
+    assert_eq!([&unknown, &known, &behind].map(|source| source.asked()), [1, 1, 0]);
+    assert_eq!(users.end_scram(begun, b"", b"").unwrap_err(), WRONG);
+    assert_eq!([&unknown, &known, &behind].map(|source| source.asked()), [0, 0, 1]);
+}
+
 /// The account might be the unavailable source's, so the sources behind it may not accept another one of the same name.
 #[test]
 fn a_source_that_is_unavailable_refuses_no_password_and_no_later_source_is_asked() {
@@ -305,8 +319,9 @@ fn a_source_that_is_unavailable_refuses_no_password_and_no_later_source_is_asked
     let timestamp = "<1@host>";
     let digest = apop::digest(timestamp, b"b");
     assert_eq!(users.authenticate_apop(b"bob", timestamp, digest.as_bytes()), Err(Denied::Unavailable));
-    assert_eq!(users.scram_parameters(b"bob").0.len(), scram::SALT);
-    assert_eq!(users.authenticate_scram(b"bob", b"", b"").unwrap_err(), Denied::Unavailable);
+    let begun = users.begin_scram(b"bob");
+    assert_eq!(begun.salt.len(), scram::SALT);
+    assert_eq!(users.end_scram(begun, b"", b"").unwrap_err(), Denied::Unavailable);
     assert_eq!(users.mailbox(&user("bob")), Arc::default());
     assert_eq!(behind.asked(), 0);
 }
