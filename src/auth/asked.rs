@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::memory::{Mark, Memory};
+use super::memory::{self, Mark, Memory};
 use super::name::UserName;
 use super::outcome::Unchanged;
 use super::permits::{Busy, Permits};
@@ -59,8 +59,8 @@ struct Failure {
 impl Asked {
     pub(super) fn new(source: impl Source + 'static, rules: AskRules) -> Arc<Self> {
         let permits = Permits::new(rules.at_once, rules.timeout);
-        let right = Memory::new((rules.cache + rules.grace).max(Duration::from_secs(1)));
-        let (wrong, failure) = (Memory::new(WRONG), Mutex::default());
+        let right = Memory::new((rules.cache + rules.grace).max(Duration::from_secs(1)), memory::RIGHT);
+        let (wrong, failure) = (Memory::new(WRONG, memory::WRONG), Mutex::default());
         Arc::new(Self { source: Box::new(source), rules, permits, right, wrong, failure })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::memory::Memory;
+use super::memory::{self, Memory};
 use super::name::UserName;
 use super::permits::{Busy, Permits};
 use super::source::{Answer, Attempt};
@@ -30,7 +30,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new() -> Self {
-        Self { permits: Permits::new(cores(), PATIENCE), recent: Memory::new(MEMORY) }
+        Self { permits: Permits::new(cores(), PATIENCE), recent: Memory::new(MEMORY, memory::RIGHT) }
     }
 
     /// Verifies the password of an account. A right one is remembered if that was costly.
