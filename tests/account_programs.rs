@@ -226,13 +226,37 @@ fn a_right_password_is_remembered_until_a_reload_or_the_users_deletion() {
     admin.line();
     is_run(true);
     is_run(false);
-    // The users file does not have the account, but whatever was remembered of it is forgotten.
+    // The users file does not have the account, but the program may have it. What is remembered of it is forgotten.
     admin.send("u- ana");
-    admin.expect("-4");
+    admin.expect("-8");
+    server.expect_log("INFO", "set: remembered passwords of user \"ana\" are forgotten");
+    server.expect_log("ERROR", "nothing is deleted: the account may be in a source that is not changed");
     is_run(true);
+    // A password that is not right any more is not remembered, either.
+    script.write(&format!("{HEAD}exit 1\n"));
+    assert_begins(&log_in(&server, "ana", "p"), "+OK");
+    admin.send("u- ana");
+    admin.expect("-8");
+    assert_begins(&log_in(&server, "ana", "p"), REFUSED);
+    script.runs();
     // The users file comes first, so its account is never asked for elsewhere.
     assert_begins(&log_in(&server, "bob", "p"), REFUSED);
     assert!(script.runs().is_empty());
+}
+
+/// An account can be forgotten by the name that the program gives it, which is the one that the log and PEEP have.
+#[test]
+fn a_remembered_password_is_forgotten_by_the_users_name_and_by_the_clients() {
+    let script = Script::new("export USER=ana\nexec \"$@\"");
+    let server = script.serve("cache = '1h'");
+    let mut admin = server.admin();
+    for name in ["ana", "ANA"] {
+        assert_begins(&log_in(&server, "ANA", "p"), "+OK");
+        assert_begins(&log_in(&server, "ANA", "p"), "+OK");
+        assert_eq!(script.runs().len(), 1, "{name}");
+        admin.send(&format!("u- {name}"));
+        admin.expect("-8");
+    }
 }
 
 #[test]

@@ -130,6 +130,10 @@ impl Source for Asked {
         self.source.start();
     }
 
+    fn tells_names(&self) -> bool {
+        self.source.tells_names()
+    }
+
     fn find(&self, user: &UserName) -> Found {
         self.permits.run(|| self.source.find(user)).unwrap_or(Found::Unavailable)
     }
@@ -203,6 +207,10 @@ impl Source for Asked {
 
     fn forget(&self, user: Option<&UserName>) {
         self.right.forget(user);
+        // The source may know the user by another name than the client.
+        if let Some(user) = user {
+            self.right.forget_if(|mailbox| mailbox.user.as_ref() == Some(user));
+        }
         self.wrong.forget(user);
         self.source.forget(user);
     }

@@ -122,6 +122,15 @@ impl<T: Clone> Memory<T> {
         kept.old.entries.retain(is_other);
     }
 
+    /// Forgets the passwords of which this was found out.
+    pub(super) fn forget_if(&self, is_meant: impl Fn(&T) -> bool) {
+        let mut kept = self.kept.lock();
+        kept.forgotten += 1;
+        let is_other = |_: &Mark, entry: &mut Entry<T>| !is_meant(&entry.found);
+        kept.new.entries.retain(is_other);
+        kept.old.entries.retain(is_other);
+    }
+
     /// The hash of a user's name that an entry has.
     fn hash(&self, user: &UserName) -> u32 {
         (self.names.hash_one(user) >> 32) as u32

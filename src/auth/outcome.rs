@@ -65,6 +65,8 @@ pub enum Unchanged {
     File(io::Error),
     /// No account source can be written.
     ReadOnly,
+    /// The account is, or may be, in a source that is not changed.
+    Elsewhere,
     /// An account source does not do it, for this reason.
     Source(String),
 }

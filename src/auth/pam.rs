@@ -127,6 +127,10 @@ impl Source for Pam {
         }
     }
 
+    fn tells_names(&self) -> bool {
+        false
+    }
+
     fn find(&self, _: &UserName) -> Found {
         Found::Unknown
     }

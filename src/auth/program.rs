@@ -93,6 +93,10 @@ impl Source for Program {
         self.name.as_str().into()
     }
 
+    fn tells_names(&self) -> bool {
+        false
+    }
+
     /// The program tells nothing without a password.
     fn find(&self, _: &UserName) -> Found {
         Found::Unknown

@@ -69,6 +69,12 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// Starts the threads that the source needs. It is called once, when the server has given up its rights.
     fn start(&self) {}
 
+    /// Returns false if the source says nothing of a name without a password. [`Source::find`] then finds none of its
+    /// accounts.
+    fn tells_names(&self) -> bool {
+        true
+    }
+
     /// Looks an account up, with its stored secret. APOP and SCRAM need it, and so does the server to find the maildrop of
     /// a user who has not logged in.
     fn find(&self, user: &UserName) -> Found;

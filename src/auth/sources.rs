@@ -192,6 +192,8 @@ pub(super) struct LookUp {
     pub(super) found: Found,
     /// How many sources were asked.
     asked: usize,
+    /// True if one of them tells nothing of a name.
+    is_untold: bool,
 }
 
 impl LookUp {
@@ -201,6 +203,11 @@ impl LookUp {
             Found::Account(account) => Some(account),
             Found::Unknown | Found::Unavailable => None,
         }
+    }
+
+    /// Returns true if no source has the account.
+    fn is_certainly_unknown(&self) -> bool {
+        matches!(self.found, Found::Unknown) && !self.is_untold
     }
 
     /// The same for a login.
@@ -289,6 +296,7 @@ impl Sources {
         let Ok(()) = self.until(|source| {
             look_up.found = source.find(user);
             look_up.asked += 1;
+            look_up.is_untold |= !source.tells_names();
             Ok::<_, Infallible>(!matches!(look_up.found, Found::Unknown))
         });
         look_up
@@ -333,7 +341,8 @@ impl Sources {
         first_written(&configured, |source| source.add(&user, password))
     }
 
-    /// Deletes an account from the first configured source that can be written, and that of the command line.
+    /// Deletes an account from the first configured source that can be written, and that of the command line. That there is
+    /// no such account is said only if it is certain.
     pub(super) fn remove(&self, user: &UserName) -> Result<(), Unchanged> {
         let configured = self.configured();
         let removed = first_written(&configured, |source| source.remove(user));
@@ -341,6 +350,7 @@ impl Sources {
             Err(Unchanged::File(_) | Unchanged::Source(_)) => removed,
             _ if self.own.remove(user) => Ok(()),
             Err(Unchanged::ReadOnly) if configured.is_empty() => Err(Unchanged::Missing),
+            Err(Unchanged::Missing) if !self.look_up(user).is_certainly_unknown() => Err(Unchanged::Elsewhere),
             _ => removed,
         }
     }

@@ -30,7 +30,12 @@ impl Session<'_> {
                 self.log_change(format_args!("user {:?} added", name.as_str()));
             }
             Command::DeleteUser { name } => {
-                users.remove(&name).map_err(|why| self.unchanged(why))?;
+                if let Err(why) = users.remove(&name) {
+                    if !matches!(why, Unchanged::Missing) {
+                        self.log_change(format_args!("remembered passwords of user {name:?} are forgotten"));
+                    }
+                    return Err(self.unchanged(why));
+                }
                 if let Ok(user) = name.parse() {
                     self.shared.set_transformed(user, true); // for a later account of that name
                 }
@@ -129,6 +134,10 @@ impl Session<'_> {
             }
             Unchanged::ReadOnly => {
                 log::error!("{} the accounts cannot be changed: no account source can be written", self.client);
+                ErrorCode::UsersNotWritten
+            }
+            Unchanged::Elsewhere => {
+                log::error!("{} nothing is deleted: the account may be in a source that is not changed", self.client);
                 ErrorCode::UsersNotWritten
             }
             Unchanged::Source(why) => {
