@@ -244,6 +244,27 @@ fn a_right_password_is_remembered_until_a_reload_or_the_users_deletion() {
     assert!(script.runs().is_empty());
 }
 
+/// A program tells nothing without a password, so PEEP does not say that there is no such account.
+#[test]
+fn peep_says_that_an_account_of_a_program_may_exist() {
+    let script = Script::new("exec \"$@\"");
+    let server = script.serve("");
+    server.mail().maildrop("ana").put("1", "Hello\n");
+    let mut admin = server.admin();
+    let about = |admin: &mut Client, name: &str| admin.values(&format!("i? {name}"));
+    for (name, account, messages) in [("ana", "untold", 1), ("nobody", "untold", 0), ("own", "exists", 0)] {
+        let lines = about(&mut admin, name);
+        for line in [format!("account {account}"), format!("messages {messages}")] {
+            assert!(lines.contains(&line), "{name}: {lines:?}");
+        }
+        let path = server.mail().path().join(name);
+        assert!(lines.contains(&format!("maildrop {}", path.display())), "{lines:?}");
+    }
+    admin.send("i? ../ana");
+    admin.expect("-4");
+    assert!(script.runs().is_empty());
+}
+
 /// An account can be forgotten by the name that the program gives it, which is the one that the log and PEEP have.
 #[test]
 fn a_remembered_password_is_forgotten_by_the_users_name_and_by_the_clients() {

@@ -63,7 +63,7 @@ pub use scheme::Scheme;
 pub use separate_file::read_users_file_for_server;
 pub use session_limit::SessionLimit;
 pub use source::Login;
-pub use sources::{AccountSource, Said};
+pub use sources::{AccountSource, Known, Said};
 pub use sql::{SqlReach, SqlSettings};
 pub use text::Mailbox;
 pub use users::{Abilities, Users};

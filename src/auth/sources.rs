@@ -186,6 +186,17 @@ impl fmt::Display for Said {
     }
 }
 
+/// What is known of an account that a user may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// It exists, and this is where its mail is.
+    Exists(Arc<Mailbox>),
+    /// It may exist: a source tells nothing of it without its password.
+    Untold,
+    /// It may exist: the source that has to decide cannot be asked at present.
+    Unavailable,
+}
+
 /// The answer of all sources to a name.
 #[derive(Debug, Default)]
 pub(super) struct LookUp {
@@ -205,9 +216,13 @@ impl LookUp {
         }
     }
 
-    /// Returns true if no source has the account.
-    fn is_certainly_unknown(&self) -> bool {
-        matches!(self.found, Found::Unknown) && !self.is_untold
+    /// What is known of the account; `None` if it is certain that there is none.
+    pub(super) fn known(&self) -> Option<Known> {
+        match &self.found {
+            Found::Account(account) => Some(Known::Exists(Arc::clone(&account.mailbox))),
+            Found::Unavailable => Some(Known::Unavailable),
+            Found::Unknown => self.is_untold.then_some(Known::Untold),
+        }
     }
 
     /// The same for a login.
@@ -350,7 +365,7 @@ impl Sources {
             Err(Unchanged::File(_) | Unchanged::Source(_)) => removed,
             _ if self.own.remove(user) => Ok(()),
             Err(Unchanged::ReadOnly) if configured.is_empty() => Err(Unchanged::Missing),
-            Err(Unchanged::Missing) if !self.look_up(user).is_certainly_unknown() => Err(Unchanged::Elsewhere),
+            Err(Unchanged::Missing) if self.look_up(user).known().is_some() => Err(Unchanged::Elsewhere),
             _ => removed,
         }
     }

@@ -20,7 +20,7 @@ use super::outcome::{Denied, Unchanged, Wrong};
 use super::own_expiry::OwnExpiry;
 use super::scram;
 use super::source::{Answer, Attempt, Login};
-use super::sources::{AccountSource, LookUp, Said, Sources, Verdict};
+use super::sources::{AccountSource, Known, LookUp, Said, Sources, Verdict};
 use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
@@ -210,6 +210,15 @@ impl Users {
     #[must_use]
     pub fn known_mailbox(&self, user: &UserName) -> Option<Arc<Mailbox>> {
         self.sources.look_up(user).account().map(|account| Arc::clone(&account.mailbox))
+    }
+
+    /// Returns the user whom a client would mean by this name, with what is known of the account; `None` if it is certain
+    /// that there is no such account.
+    #[must_use]
+    pub fn known(&self, name: &str) -> Option<(UserName, Known)> {
+        let user = self.user_called(name)?;
+        let known = self.sources.look_up(&user).known()?;
+        Some((user, known))
     }
 
     /// Returns the rules for mail that expires that accounts have of their own, each once.

@@ -137,6 +137,20 @@ fn columns_and_accounts_that_are_wrong_are_told_once() {
     }
 }
 
+/// An account that the database cannot list is found all the same.
+#[test]
+fn peep_tells_of_an_account_without_a_statement_for_names() {
+    let database = Database::with_accounts(Kind::Sqlite);
+    let server = Configuration::new(&database, QUERY, "").server().start();
+    let mut admin = server.admin();
+    assert!(admin.values("i? ana").contains(&"account exists".to_owned()));
+    admin.send("i? nobody");
+    admin.expect("-4");
+    assert_eq!(admin.values("rp? ana").len(), 1);
+    admin.send("rp? nobody");
+    admin.expect("-4");
+}
+
 /// The column `connections` limits the sessions of an account, and a value that is no number keeps the user out.
 #[test]
 fn a_column_limits_the_sessions_of_an_account() {

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::auth::scram::ScramKeys;
+use crate::auth::secret::Secret;
 use crate::auth::source::{Found, Source, Totals};
 use crate::auth::{AskRules, Scheme};
 
@@ -221,13 +222,14 @@ fn every_name_has_a_salt_that_stays_the_same() {
 /// A source that says the same to every name, and counts how often it is asked.
 #[derive(Debug)]
 struct Fixed {
+    tells_names: bool,
     found: Found,
     asked: AtomicUsize,
 }
 
 impl Fixed {
     fn new(found: Found) -> Arc<Self> {
-        Arc::new(Self { found, asked: AtomicUsize::new(0) })
+        Arc::new(Self { tells_names: true, found, asked: AtomicUsize::new(0) })
     }
 
     fn asked(&self) -> usize {
@@ -238,6 +240,10 @@ impl Fixed {
 impl Source for Arc<Fixed> {
     fn name(&self) -> Cow<'_, str> {
         "fixed".into()
+    }
+
+    fn tells_names(&self) -> bool {
+        self.tells_names
     }
 
     fn find(&self, _: &UserName) -> Found {
@@ -287,6 +293,25 @@ fn the_first_source_that_knows_a_name_decides() {
         assert_eq!(asked(), [1, 1, 1], "{name}");
     }
     assert_eq!(users.mailbox(&user("bob")).home.as_deref(), Some("/home/1".as_ref()));
+}
+
+#[test]
+fn that_there_is_no_account_is_said_only_if_it_is_certain() {
+    let users = Users::default();
+    users.add_own(user("own"), b"o");
+    let known = |name: &str| users.known(name).map(|(_, known)| known);
+    assert_eq!([known("own"), known("bob"), known("../x")], [Some(Known::Exists(Arc::default())), None, None]);
+    let [unknown, known_here, down] = [Found::Unknown, account(b"b", "/home/b"), Found::Unavailable].map(Fixed::new);
+    add_sources(&users, None, &[&unknown]);
+    assert_eq!(known("bob"), None);
+    add_sources(&users, None, &[&unknown, &down, &known_here]);
+    assert_eq!(known("bob"), Some(Known::Unavailable));
+    let untold = Arc::new(Fixed { tells_names: false, found: Found::Unknown, asked: AtomicUsize::new(0) });
+    add_sources(&users, None, &[&untold, &unknown]);
+    assert_eq!(known("bob"), Some(Known::Untold));
+    assert!(matches!(users.remove("bob"), Err(Unchanged::ReadOnly)));
+    add_sources(&users, None, &[&untold, &known_here]);
+    assert!(matches!(known("bob"), Some(Known::Exists(mailbox)) if mailbox.home.is_some()));
 }
 
 /// The sources behind the one that knows the name are asked when the proof is wrong, so that the time does not tell which one

@@ -2,10 +2,11 @@
 
 use std::fmt::Display;
 use std::process;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Session;
-use crate::auth::SessionLimit;
+use crate::auth::{Known, Login, SessionLimit};
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
 use crate::maildrop::{Location, Maildrop};
@@ -80,20 +81,21 @@ impl Session<'_> {
 
     /// `i?`: an account and its maildrop.
     pub(super) fn about_user(&self, name: &str) -> Result<Reply, ErrorCode> {
-        let user = self.shared.users.user_called(name).ok_or(ErrorCode::NoSuchUser)?;
+        let (user, known) = self.shared.users.known(name).ok_or(ErrorCode::NoSuchUser)?;
         let name = user.as_str();
-        if !self.shared.users.names().iter().any(|known| known == name) {
-            return Err(ErrorCode::NoSuchUser);
-        }
+        // Of an account that is not told, the maildrop is looked for where it would be by its name.
+        let mailbox = if let Known::Exists(mailbox) = &known { Arc::clone(mailbox) } else { Arc::default() };
+        let login = Login { user: user.clone(), mailbox };
         let mut pairs = Pairs::default();
         pairs.add("user", name);
-        let mut elsewhere = None;
+        let (mut elsewhere, mut place) = (None, None);
         let look = |(_acting, location): (_, Location)| {
+            place = Some(location.shown());
             elsewhere = self.shared.locks.holder_elsewhere(&location);
             let maildrop = Maildrop::open_without_lock(location)?;
             Ok((maildrop.count(), maildrop.octets()))
         };
-        match self.shared.act_for(user.clone()).and_then(look).map_err(Reason::Maildrop) {
+        match self.shared.act_for_login(&login).and_then(look).map_err(Reason::Maildrop) {
             Ok((messages, octets)) => {
                 pairs.add("messages", messages);
                 pairs.add("octets", octets);
@@ -120,8 +122,16 @@ impl Session<'_> {
         pairs.add_some("last_login", record.as_ref().map(|record| time_of(record.last_login)));
         pairs.add_some("last_login_address", record.and_then(|record| record.address));
         pairs.add("sessions", self.shared.sessions.of(&user));
-        let limit = self.shared.users.mailbox(&user).session_limit;
-        pairs.add_some("session_limit", limit.map(SessionLimit::sessions));
+        pairs.add_some("session_limit", login.mailbox.session_limit.map(SessionLimit::sessions));
+        pairs.add_some("maildrop", place);
+        pairs.add(
+            "account",
+            match known {
+                Known::Exists(_) => "exists",
+                Known::Untold => "untold",
+                Known::Unavailable => "unavailable",
+            },
+        );
         Ok(Reply::Lines(pairs.0))
     }
 

@@ -60,10 +60,9 @@ impl Session<'_> {
         }
     }
 
+    /// The user of this name, unless it is certain that there is no such account.
     pub(super) fn user(&self, name: &str) -> Result<UserName, ErrorCode> {
-        let user = name.parse().map_err(|_| ErrorCode::NoSuchUser)?;
-        let is_known = self.shared.users.names().iter().any(|known| known == name);
-        if is_known { Ok(user) } else { Err(ErrorCode::NoSuchUser) }
+        self.shared.users.known(name).map(|(user, _)| user).ok_or(ErrorCode::NoSuchUser)
     }
 
     pub(super) fn bad_maildrop(&self, name: &str, why: &dyn Display) -> ErrorCode {

@@ -14,8 +14,7 @@ use crate::peep::{DayLine, ErrorCode, Reply, ReportLine, time_of};
 impl Session<'_> {
     /// `rp?`: a line for each user, or for one.
     pub(super) fn report(&self, name: Option<&str>) -> Result<Reply, ErrorCode> {
-        let accounts: BTreeSet<_> = self.shared.users.names().into_iter().collect();
-        let users = self.users_to_report(name, &accounts)?;
+        let users = self.users_to_report(name)?;
         let goes_on = |_: &UserName| acting::has_own_ids() && !self.shared.connections.is_closing();
         let line = |user: UserName| self.line(&user).to_string();
         Ok(Reply::Lines(users.into_iter().take_while(goes_on).map(line).collect()))
@@ -23,9 +22,8 @@ impl Session<'_> {
 
     /// `rd?`: a line for each user and day with octets.
     pub(super) fn report_by_day(&self, name: Option<&str>) -> Result<Reply, ErrorCode> {
-        let accounts = self.shared.users.names().into_iter().collect();
         let mut lines = Vec::new();
-        for user in self.users_to_report(name, &accounts)? {
+        for user in self.users_to_report(name)? {
             let days = self.shared.events.fetches.of(&user).unwrap_or_default().days;
             let line = |(day, octets): (Day, u64)| DayLine { user: user.to_string(), day: day.to_string(), octets };
             lines.extend(days.until(today()).map(|day| line(day).to_string()));
@@ -35,15 +33,15 @@ impl Session<'_> {
 
     /// All users in order: those with an account, and those of whom something is known, as a source of accounts may not be
     /// able to list them. Or the one called `name`.
-    fn users_to_report(&self, name: Option<&str>, accounts: &BTreeSet<String>) -> Result<Vec<UserName>, ErrorCode> {
+    fn users_to_report(&self, name: Option<&str>) -> Result<Vec<UserName>, ErrorCode> {
         let fetches = &self.shared.events.fetches;
         let Some(name) = name else {
             let known = fetches.users().into_iter().map(|user| user.to_string());
-            let all: BTreeSet<_> = accounts.iter().cloned().chain(known).collect();
+            let all: BTreeSet<_> = self.shared.users.names().into_iter().chain(known).collect();
             return Ok(all.iter().filter_map(|name| name.parse().ok()).collect());
         };
         let user = self.shared.users.user_called(name).ok_or(ErrorCode::NoSuchUser)?;
-        let is_known = accounts.contains(user.as_str()) || fetches.of(&user).is_some();
+        let is_known = fetches.of(&user).is_some() || self.shared.users.known(name).is_some();
         if is_known { Ok(vec![user]) } else { Err(ErrorCode::NoSuchUser) }
     }
 
