@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use crate::auth::{self, Login};
+use crate::auth::{self, Denied, Login, Said, Trace};
 use crate::config::{Args, Maildrops};
 use crate::maildrop::Maildrop;
 use crate::printable::printable;
@@ -46,19 +46,20 @@ pub fn run(args: &CheckUserArgs, output: &mut impl Write) -> Result<bool, String
 
 /// Returns the lines to print, and whether the user could log in.
 fn ask(maildrops: &Maildrops, name: &str, password: &str) -> (Vec<String>, bool) {
-    let (user, said) = match maildrops.accounts.trace(name.as_bytes(), password.as_bytes()) {
-        Ok(Some(traced)) => traced,
-        Ok(None) => return (vec![format!("{name:?} cannot be the name of a user")], false),
-        Err(_) => return (vec!["too many passwords are being verified".to_owned()], false),
+    let Trace { said, result } = maildrops.accounts.trace(name.as_bytes(), password.as_bytes(), None);
+    let line = |said: &Said| format!("{}: {said} ({:.1} ms)", said.source, said.took.as_secs_f64() * 1e3);
+    let mut lines: Vec<_> = said.iter().map(line).collect();
+    let (last, could_log_in) = match result {
+        Ok(login) => match maildrop(maildrops, &login) {
+            Ok(maildrop) => (maildrop, true),
+            Err(why) => (why, false),
+        },
+        Err(Denied::Busy) => ("too many passwords are being verified".to_owned(), false),
+        Err(_) if said.is_empty() => (format!("{name:?} cannot be the name of a user"), false),
+        Err(_) => return (lines, false),
     };
-    let mut lines: Vec<_> =
-        said.iter().map(|said| format!("{}: {said} ({:.1} ms)", said.source, said.took.as_secs_f64() * 1e3)).collect();
-    let Some(mailbox) = said.last().and_then(|said| said.mailbox()) else { return (lines, false) };
-    let login = Login { user: mailbox.user.clone().unwrap_or(user), mailbox: mailbox.clone() };
-    let maildrop = maildrop(maildrops, &login);
-    let could_open = maildrop.is_ok();
-    lines.push(maildrop.unwrap_or_else(|why| why));
-    (lines, could_open)
+    lines.push(last);
+    (lines, could_log_in)
 }
 
 /// Opens the user's maildrop as a session does. Returns where it is and what is in it, or why it cannot be opened.

@@ -127,6 +127,12 @@ fn each_command_prints_its_answer() {
         ("s?", "+2\nuptime 17\nlogins 3", "stats", "uptime\t17\nlogins\t3\n"),
         ("i? bob", ABOUT_BOB, "user bob", "messages\t2\nmaildir\t/var/mail/b ob\nlast_login\t-\n"),
         ("at bob x", "+wrong password", "test login bob x", "wrong password\n"),
+        (
+            "at bob x",
+            "+ok seconds=0.002 maildrop=/mail/b%20ob messages=2 octets=46 source=sql%20x said=accepted took=0.0011",
+            "test login bob x",
+            "ok\nsql x: accepted (1.1 ms)\nmaildrop /mail/b ob: 2 messages, 46 octets\n",
+        ),
         ("e?", "+1\n2026-11-28 WARN a line", "errors", "2026-11-28 WARN a line\n"),
         ("l= debug", "+", "set log level debug", ""),
         ("l?", "+info", "log level", "info\n"),

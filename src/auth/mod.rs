@@ -63,10 +63,10 @@ pub use scheme::Scheme;
 pub use separate_file::read_users_file_for_server;
 pub use session_limit::SessionLimit;
 pub use source::Login;
-pub use sources::{AccountSource, Known, Said};
+pub use sources::{AccountSource, Known};
 pub use sql::{SqlReach, SqlSettings};
 pub use text::Mailbox;
-pub use users::{Abilities, Users};
+pub use users::{Abilities, Said, Trace, Users};
 pub use users_file::UsersFile;
 
 /// Random octets from the kernel, which cannot be predicted.

@@ -3,12 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -21,7 +19,7 @@ use super::pam::Pam;
 use super::permits::Busy;
 use super::program::Program;
 use super::separate_file::SeparateFile;
-use super::source::{Answer, Attempt, Found, Source, Totals};
+use super::source::{Answer, Attempt, Found, Login, Source, Totals};
 use super::sql::{Sql, SqlSettings};
 use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
@@ -149,39 +147,27 @@ pub(super) struct Verdict {
     pub(super) wrong: Wrong,
 }
 
-/// What one source has said to a name and a password, or to a name.
-#[derive(Debug)]
-pub struct Said {
-    /// The source, as the log calls it.
-    pub source: String,
-    pub(super) answer: Answer,
-    /// The user's line in a users file, if it is wrong.
-    line: Option<usize>,
-    /// How long the answer took.
-    pub took: Duration,
-}
-
-impl Said {
-    /// Where the user's mail is, if the source knows the user and does not refuse the password.
-    #[must_use]
-    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
-        match &self.answer {
-            Answer::Accepted(mailbox) => Some(mailbox),
-            _ => None,
-        }
+impl Verdict {
+    /// Judges by the answer of the source that has decided, the user's wrong line in a users file, and whether a source does
+    /// not tell what is wrong.
+    pub(super) fn new(answer: Answer, line: Option<usize>, is_unclear: bool) -> Self {
+        let wrong = match wrong(answer.is_of_known_user(), line) {
+            _ if answer == Answer::Closed => Wrong::Closed,
+            Wrong::Name if is_unclear => Wrong::NameOrPassword,
+            wrong => wrong,
+        };
+        Self { answer, wrong }
     }
-}
 
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.answer, self.line) {
-            (Answer::Accepted(_), _) => f.write_str("accepted"),
-            (Answer::Refused { .. }, _) => Wrong::Password.fmt(f),
-            (Answer::Closed, _) => Wrong::Closed.fmt(f),
-            (Answer::Unknown, Some(line)) => write!(f, "line {line} cannot be used"),
-            (Answer::Unknown, None) => Wrong::Name.fmt(f),
-            (Answer::NotAccepted, _) => Wrong::NameOrPassword.fmt(f),
-            (Answer::Unavailable, _) => f.write_str("cannot be asked at present"),
+    /// The login of a user whose name is `user` for the client.
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub(super) fn login(self, user: UserName) -> Result<Login, Denied> {
+        match self.answer {
+            Answer::Accepted(mailbox) => Ok(Login { user: mailbox.user.clone().unwrap_or(user), mailbox }),
+            Answer::Unavailable => Err(Denied::Unavailable),
+            _ => Err(Denied::Credentials(self.wrong)),
         }
     }
 }
@@ -274,30 +260,7 @@ impl Sources {
             is_unclear |= answer == Answer::NotAccepted;
             Ok::<_, Busy>(matches!(answer, Answer::Accepted(_) | Answer::Unavailable))
         })?;
-        let wrong = match wrong(answer.is_of_known_user(), line) {
-            _ if answer == Answer::Closed => Wrong::Closed,
-            Wrong::Name if is_unclear => Wrong::NameOrPassword,
-            wrong => wrong,
-        };
-        Ok(Verdict { answer, wrong })
-    }
-
-    /// Asks the sources in order, as a login does, and returns what each of them has said. Without a password, they are only
-    /// asked whether they know the name.
-    pub(super) fn trace(&self, attempt: &Attempt<'_>, verifier: &Verifier) -> Result<Vec<Said>, Busy> {
-        let mut all = Vec::new();
-        self.until(|source| {
-            let begun = Instant::now();
-            let answer = match attempt.password {
-                [] => source.find(attempt.user).without_password(),
-                _ => source.verify(attempt, verifier)?,
-            };
-            let is_decided = !matches!(answer, Answer::Unknown | Answer::NotAccepted);
-            let line = source.wrong_line(attempt.user);
-            all.push(Said { source: source.name().into_owned(), answer, line, took: begun.elapsed() });
-            Ok::<_, Busy>(is_decided)
-        })?;
-        Ok(all)
+        Ok(Verdict::new(answer, line, is_unclear))
     }
 
     /// Refuses a login without a password.
@@ -397,7 +360,7 @@ impl Sources {
     }
 
     /// Asks the sources in order until `ask` returns true or fails. No lock is held while a source is asked.
-    fn until<E>(&self, mut ask: impl FnMut(&dyn Source) -> Result<bool, E>) -> Result<(), E> {
+    pub(super) fn until<E>(&self, mut ask: impl FnMut(&dyn Source) -> Result<bool, E>) -> Result<(), E> {
         if ask(&self.own)? {
             return Ok(());
         }

@@ -20,7 +20,7 @@ use super::outcome::{Denied, Unchanged, Wrong};
 use super::own_expiry::OwnExpiry;
 use super::scram;
 use super::source::{Answer, Attempt, Login};
-use super::sources::{AccountSource, Known, LookUp, Said, Sources, Verdict};
+use super::sources::{AccountSource, Known, LookUp, Sources, Verdict};
 use super::text::{Account, Mailbox};
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
@@ -264,32 +264,18 @@ impl Users {
             Some(user) => self.sources.verify(&Attempt { user, password, address }, &self.verifier)?,
             None => Verdict { answer: Answer::Unknown, wrong: Wrong::Name },
         };
-        let answer = match (user, verdict.answer) {
-            (Some(user), Answer::Accepted(mailbox)) => {
-                let user = mailbox.user.clone().unwrap_or(user);
-                return Ok(Login { user, mailbox });
-            }
-            (_, Answer::Unavailable) => return Err(Denied::Unavailable),
-            (_, answer) => answer,
+        let was_costly = matches!(verdict.answer, Answer::Refused { costly: true } | Answer::Closed);
+        let denied = match user.map(|user| verdict.login(user)) {
+            Some(Err(denied @ Denied::Credentials(_))) => denied,
+            Some(result) => return result,
+            None => Denied::Credentials(Wrong::Name),
         };
         let totals = self.sources.totals();
-        let was_costly = matches!(answer, Answer::Refused { costly: true } | Answer::Closed);
         if let Some(decoy) = totals.costliest.filter(|_| !was_costly) {
             self.verifier.check_in_vain(&decoy, password)?;
         }
         thread::sleep(totals.least_refusal.saturating_sub(begun.elapsed()));
-        Err(Denied::Credentials(verdict.wrong))
-    }
-
-    /// Asks the sources in order as [`Users::authenticate`] does, and returns what each of them has said; `None` if the name
-    /// cannot be a user's. An empty password asks only whether they know the name.
-    ///
-    /// # Errors
-    /// [`Denied`]
-    pub fn trace(&self, name: &[u8], password: &[u8]) -> Result<Option<(UserName, Vec<Said>)>, Denied> {
-        let Some(user) = self.names.read().apply(name) else { return Ok(None) };
-        let said = self.sources.trace(&Attempt { user: &user, password, address: None }, &self.verifier)?;
-        Ok(Some((user, said)))
+        Err(denied)
     }
 
     /// Verifies an APOP digest of `timestamp` and the password (RFC 1939 section 7).
@@ -322,8 +308,10 @@ fn login(user: Option<&UserName>, account: Option<&Arc<Account>>) -> Option<Logi
 }
 
 mod scram_login;
+mod trace;
 
 pub(super) use scram_login::ScramLogin;
+pub use trace::{Said, Trace};
 
 #[cfg(test)]
 mod tests;

@@ -132,17 +132,58 @@ fn a_login_is_tested() {
     let server = Server::builder().flags(["--limit-loopback"]).start();
     let mut admin = server.admin();
     let right = format!("at {USER} {PASSWORD}");
-    assert_eq!(answer(&mut admin, &right), "+ok");
+    let reason = |admin: &mut Client, line: &str| answer(admin, line).split(" seconds=").next().unwrap().to_owned();
+    assert_eq!(reason(&mut admin, &right), "+ok");
     for (line, why) in [("at mrose wrong", "+wrong password"), ("at nobody wrong", "+unknown user")].repeat(10) {
-        assert_eq!(answer(&mut admin, line), why);
+        assert_eq!(reason(&mut admin, line), why);
     }
     play(&mut admin, [("hu?", "+0"), ("cu?", "+0"), ("b?", "+0"), ("hc?", "+0")]);
     let client = server.session();
-    let why = answer(&mut admin, &right);
+    let why = reason(&mut admin, &right);
     assert!(why.starts_with("+the maildrop is locked by session ") && why.contains(" of 127.0.0.1 for "), "{why}");
     client.quit();
-    play(&mut admin, [(&*right, "+ok"), ("at", "-1"), ("at x", "-1")]);
+    assert_eq!(reason(&mut admin, &right), "+ok");
+    play(&mut admin, [("at", "-1"), ("at x", "-1")]);
     assert!(!server.stderr().contains("wrong\""), "the log has a password");
+}
+
+/// What each source has said is behind the reason, in fields that a newer server may add to.
+#[test]
+fn a_tested_login_tells_what_the_sources_say_and_where_the_maildrop_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let users = directory.path().join("users");
+    std::fs::write(&users, "ana:{PLAIN}secret\nbroken:{NONE}x\n").unwrap();
+    let server = Server::builder().users_file(&users).user("own", "o").start();
+    server.mail().maildrop("ana").put("1", "Subject: x\r\n\r\n");
+    let mut admin = server.admin();
+    let mut fields = |line: &str| -> Vec<String> {
+        let told = answer(&mut admin, line);
+        let words: Vec<_> = told.split(' ').skip_while(|word| !word.contains('=')).map(str::to_owned).collect();
+        let is_time = |word: &String| word.starts_with("seconds=") || word.starts_with("took=");
+        for time in words.iter().filter(|word| is_time(word)) {
+            assert!(time.split_once('=').unwrap().1.parse::<f64>().unwrap() < 600.0, "{told}");
+        }
+        words.into_iter().filter(|word| !is_time(word)).collect()
+    };
+    let file = format!("source=users%20file%20{}", users.display());
+    let (own, unknown) = ("source=command%20line".to_owned(), "said=unknown%20user".to_owned());
+    let place = |name: &str| format!("maildrop={}", server.mail().path().join(name).display());
+    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        fields("at ana secret"),
+        text(&[&place("ana"), "messages=1", "octets=14", &own, &unknown, &file, "said=accepted"])
+    );
+    assert_eq!(fields("at ana wrong"), text(&[&own, &unknown, &file, "said=wrong%20password"]));
+    assert_eq!(fields("at nobody x"), text(&[&own, &unknown, &file, &unknown]));
+    assert_eq!(fields("at broken x"), text(&[&own, &unknown, &file, "said=line%202%20cannot%20be%20used"]));
+    assert_eq!(fields("at own o"), text(&[&place("own"), "messages=0", "octets=0", &own, "said=accepted"]));
+    let _session = {
+        let mut client = server.pop3();
+        client.login("ana", "secret");
+        client
+    };
+    assert_eq!(fields("at ana secret"), text(&[&place("ana"), &own, &unknown, &file, "said=accepted"]));
+    assert_eq!(fields("at ../ana secret"), Vec::<String>::new());
 }
 
 #[test]

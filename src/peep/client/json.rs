@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::peep::{Answer, Command, Form};
+use crate::peep::{Answer, Command, Form, TestedLogin};
 use crate::printable::is_unsafe;
 
 /// A value as text.
@@ -57,9 +57,15 @@ pub(super) fn answer(command: &Command, key: &str, answer: &Answer) -> String {
         Answer::Done if command.form() == Form::PerhapsLines => "[]".to_owned(),
         Answer::Done | Answer::Lines(_) => object([("ok", true.into())]),
         Answer::Error(code) => object([("error", code.to_string().into()), ("code", code.number().into())]),
+        Answer::Value(value) if matches!(command, Command::TestLogin { .. }) => {
+            let tested = TestedLogin::read(value);
+            let mut members = vec![(key, tested.reason.as_str().into())];
+            members.extend(tested.json());
+            object(members)
+        }
         Answer::Value(value) => {
             let value = match command {
-                Command::Maildir | Command::LogLevel | Command::TestLogin { .. } => value.as_str().into(),
+                Command::Maildir | Command::LogLevel => value.as_str().into(),
                 Command::Draining if value == "0" || value == "1" => (value == "1").into(),
                 _ => typed(value),
             };
@@ -71,7 +77,8 @@ pub(super) fn answer(command: &Command, key: &str, answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peep::ErrorCode;
+    use crate::auth::Hidden;
+    use crate::peep::{Encoded, ErrorCode};
 
     #[test]
     fn one_line_is_an_object() {
@@ -81,6 +88,14 @@ mod tests {
             (Command::Draining, "draining", Answer::Value("1".into()), r#"{"draining":true}"#),
             (Command::SetDraining { on: true }, "drain", Answer::Done, r#"{"ok":true}"#),
             (Command::Reload, "reload", Answer::Done, "[]"),
+            (
+                Command::TestLogin { name: Encoded("ana".into()), password: Hidden("x".into()) },
+                "test_login",
+                Answer::Value(
+                    "wrong password seconds=0.5 source=command%20line said=wrong%20password took=0.25".into(),
+                ),
+                r#"{"test_login":"wrong password","seconds":0.5,"sources":[{"said":"wrong password","seconds":0.25,"source":"command line"}]}"#,
+            ),
             (
                 Command::DeleteUser { name: "x".into() },
                 "delete_user",

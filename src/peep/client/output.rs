@@ -1,7 +1,7 @@
 //! Answers as text. Characters of the server's text that could steer a terminal are escaped: see
 //! [`mod@crate::printable`].
 
-use crate::peep::Answer;
+use crate::peep::{Answer, TestedLogin};
 use crate::printable::printable;
 
 /// The first line of an answer for a person: `OK!`, `OK! VALUE`, `OK! lines: n` or `ERROR! TEXT`.
@@ -21,6 +21,13 @@ pub(super) fn bare(answer: &Answer) -> String {
         Answer::Value(value) => line(value),
         Answer::Error(code) => line(&code.to_string()),
     }
+}
+
+/// The answer to a test of a login: the reason, and a line for each thing that has been found out.
+pub(super) fn tested(value: &str, is_labelled: bool) -> String {
+    let tested = TestedLogin::read(value);
+    let reason = if is_labelled { format!("OK! {}", tested.reason) } else { tested.reason.clone() };
+    line(&reason) + &tested.details().iter().map(|text| line(text)).collect::<String>()
 }
 
 /// An error, the server's or the client's own.

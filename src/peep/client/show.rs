@@ -22,6 +22,9 @@ impl Look {
             (Style::Json, Answer::Lines(_)) => String::new(),
             (Style::Json, Answer::Done) if command.form() == Form::Events => String::new(),
             (Style::Json, answer) => json::answer(command, &phrases::key(command), answer) + "\n",
+            (_, Answer::Value(value)) if matches!(command, Command::TestLogin { .. }) => {
+                output::tested(value, self.labelled)
+            }
             (_, answer) if self.labelled => output::labelled(answer),
             (_, answer) => output::bare(answer),
         }

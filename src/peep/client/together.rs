@@ -8,7 +8,7 @@ use super::listing::{Listing, Style};
 use super::output::bare;
 use super::table::Table;
 use super::{csv, json, phrases};
-use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine};
+use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine, TestedLogin};
 
 /// A whole answer.
 pub(super) type Answered = (Answer, Vec<String>);
@@ -63,7 +63,11 @@ pub(super) fn text(command: &Command, answers: &[(String, Option<Answered>)], st
 
 /// A row for each server with its value, and their sum if it means something.
 fn values(command: &Command, answers: &[(&str, &Answered)], style: Style) -> String {
-    let row = |(name, (answer, _)): &(&str, &Answered)| match bare(answer).trim_end() {
+    let shown = |answer: &Answer| match (command, answer) {
+        (Command::TestLogin { .. }, Answer::Value(value)) => TestedLogin::read(value).reason,
+        (_, answer) => bare(answer).trim_end().to_owned(),
+    };
+    let row = |(name, (answer, _)): &(&str, &Answered)| match &*shown(answer) {
         "" => vec![(*name).to_owned(), "OK".to_owned()],
         value => vec![(*name).to_owned(), value.to_owned()],
     };

@@ -1,4 +1,4 @@
-//! The commands that tell about the server (`s?`) and about one account (`i?`, `at`).
+//! The commands that tell about the server (`s?`) and about one account (`i?`).
 
 use std::fmt::Display;
 use std::process;
@@ -133,24 +133,5 @@ impl Session<'_> {
             },
         );
         Ok(Reply::Lines(pairs.0))
-    }
-
-    /// `at`: returns whether a login would succeed, and if not, why. It counts neither as a login nor as a failed one.
-    pub(super) fn test_login(&self, name: &str, password: &str) -> Reply {
-        let result = self.try_login(name, password);
-        self.log_change(format_args!("login of {name:?} tested"));
-        Reply::Value(result.map_or_else(|reason| reason.to_string(), |()| "ok".to_owned()))
-    }
-
-    /// Does what a login does, and releases the maildrop at once.
-    fn try_login(&self, name: &str, password: &str) -> Result<(), Reason> {
-        let address = self.client.origin.ip();
-        let login = self.shared.users.authenticate(name.as_bytes(), password.as_bytes(), address)?;
-        let terms = self.shared.settings().busy.terms();
-        let mut account_session = self.shared.sessions.admit(&login, terms.patience)?;
-        let (_acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
-        let lock = self.shared.locks.lock(&location, self.client.into(), terms)?;
-        account_session.begin()?;
-        lock.open().map(drop).map_err(Reason::Maildrop)
     }
 }

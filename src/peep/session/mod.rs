@@ -2,7 +2,7 @@
 //!
 //! - [`serve`] is the loop. `login` carries out `a`. `commands` carries out the commands of version 1.0 and calls the
 //!   other modules for those of version 1.1.
-//! - `about` tells about the server and its accounts, `follow` sends events.
+//! - `about` tells about the server and its accounts, `test_login` what a login would lead to, `follow` sends events.
 //! - `expire` removes expired messages, `deletions` brings back what sessions have deleted,
 //!   `report` tells who fetched what.
 //! - `clients` is about connections and addresses: `w?`, `k=`, `b+` and their like.
@@ -17,6 +17,7 @@ mod faults;
 mod follow;
 mod login;
 mod report;
+mod test_login;
 mod transforms;
 
 use std::io;
