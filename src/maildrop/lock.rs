@@ -7,7 +7,6 @@
 //! Sessions can also share a maildrop, if the operator wants that (see [`Terms`]). They keep out those that do not.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -16,13 +15,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::busy::{self, Terms};
+use super::holder::Holder;
 use super::location::{Key, Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
 use super::lock_record::Elsewhere;
 use super::message::Folder;
 use super::root;
 use crate::auth::UserName;
-use crate::net::Origin;
 
 /// How often a lock that another server holds is tried. The kernel could only wait for it without a time limit.
 const POLL: Duration = Duration::from_millis(20);
@@ -58,32 +57,6 @@ impl Held {
             },
         }
         false
-    }
-}
-
-/// The session that holds a maildrop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder {
-    /// The session's number; `None` if the server itself works on the maildrop.
-    pub session: Option<u64>,
-    /// Where its client comes from.
-    pub origin: Origin,
-    /// When the session began.
-    pub since: Instant,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { session, origin, since } = self;
-        f.write_str("session ")?;
-        if let Some(session) = session {
-            write!(f, "{session} ")?;
-        }
-        match origin.ip() {
-            Some(address) => write!(f, "of {address}")?,
-            None => write!(f, "of {origin}")?,
-        }
-        write!(f, " for {} s", since.elapsed().as_secs())
     }
 }
 
@@ -278,6 +251,7 @@ fn lock_everywhere(location: &Location, mut folder: Folder, shared: bool, deadli
 mod tests {
     use super::*;
     use crate::maildrop::MailRoot;
+    use crate::net::Origin;
     use std::fs;
     use std::net::Ipv4Addr;
 

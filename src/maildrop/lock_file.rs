@@ -15,18 +15,17 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 use rustix::fs::{FileType, Stat, fstat, ftruncate};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::process::geteuid;
 
 use super::directory::Directory;
+use super::holder::Holder;
 use super::layout;
 use super::location::{Location, OwnFiles};
-use super::lock::Holder;
 use super::lock_record::{self, Elsewhere, LENGTH};
 use super::message::Folder;
+use super::open_file_lock::{TURN, is_locked, kind, try_lock, unlock};
 use super::root;
 use super::{RootId, is_missing};
 
@@ -146,7 +145,7 @@ impl LockFile {
     /// Ends this session's turn.
     pub(super) fn end_turn(&self) {
         // It cannot fail for a lock that is held.
-        let _ = try_lock(&self.file, &libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..TURN });
+        let _ = unlock(&self.file, &TURN);
     }
 
     /// Writes into the file which session holds the lock.
@@ -249,40 +248,6 @@ fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Opti
     }
 }
 
-/// Takes an open file description lock (fcntl(2)). Unlike fcntl(2)'s other locks it belongs to the open file rather
-/// than to the process, and unlike flock(2)'s it works across NFS.
-fn try_lock(file: &OwnedFd, lock: &libc::flock) -> io::Result<()> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(lock)) {
-        Err(nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()), // POSIX allows this error too
-        result => Ok(result.map(|_| ())?),
-    }
-}
-
-/// Returns true if the lock is held through another open file.
-fn is_locked(file: &File) -> bool {
-    let mut found = WHOLE_FILE;
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
-}
-
-fn kind(shared: bool) -> &'static libc::flock {
-    if shared { &FOR_READING } else { &WHOLE_FILE }
-}
-
-/// A lock for writing on all of a file.
-const WHOLE_FILE: libc::flock = libc::flock {
-    l_type: libc::F_WRLCK as libc::c_short,
-    l_whence: libc::SEEK_SET as libc::c_short,
-    l_start: 0,
-    l_len: 0,
-    l_pid: 0,
-};
-
-/// The lock of a session that shares the maildrop.
-const FOR_READING: libc::flock = libc::flock { l_type: libc::F_RDLCK as libc::c_short, l_len: 1, ..WHOLE_FILE };
-
-/// The lock of the session, among those that share the maildrop, whose turn it is.
-const TURN: libc::flock = libc::flock { l_start: 1, l_len: 1, ..WHOLE_FILE };
-
 fn in_the_way(path: &[u8], error: io::Error) -> io::Error {
     log::error!("{} cannot be used for locking: {error}", root::display(path));
     error
@@ -303,6 +268,7 @@ fn is_obstacle(error: &io::Error) -> bool {
 pub(super) mod tests {
     use super::*;
     use crate::maildrop::MailRoot;
+    use crate::maildrop::open_file_lock::WHOLE_FILE;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::path::{Path, PathBuf};
@@ -346,8 +312,7 @@ pub(super) mod tests {
     impl LockFile {
         /// Unlocks the file, as a file system does that has lost its server for a while.
         pub(in crate::maildrop) fn forget(&self) {
-            let all = libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..WHOLE_FILE };
-            try_lock(&self.file, &all).unwrap();
+            unlock(&self.file, &WHOLE_FILE).unwrap();
         }
     }
 

@@ -36,7 +36,7 @@ impl LockFile {
 mod tests {
     use super::super::lock_file::tests::Mail;
     use super::*;
-    use crate::maildrop::lock::Holder;
+    use crate::maildrop::holder::Holder;
     use std::fs;
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Instant;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::system::uname;
 
-use super::lock::Holder;
+use super::holder::Holder;
 
 /// The length of a record. Each is as long as the one before, so that one write replaces it.
 pub(super) const LENGTH: usize = 160;

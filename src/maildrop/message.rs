@@ -1,10 +1,40 @@
 //! One message of a maildrop: the path of its file and what is known about its content.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroU32;
 
 use super::identity::Identity;
 use super::name;
 use super::names::Name;
+
+/// A message's number in the session: from 1 (RFC 1939 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageNumber(NonZeroU32);
+
+impl MessageNumber {
+    /// Returns `None` for 0, which is no message's number.
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    pub(super) fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+impl fmt::Display for MessageNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The directory, within the user's directory, that holds a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -36,6 +36,7 @@ mod files;
 mod format;
 mod given_ids;
 mod hidden;
+mod holder;
 mod homes;
 mod identity;
 mod index;
@@ -46,6 +47,7 @@ mod lock;
 mod lock_file;
 mod lock_kept;
 mod lock_record;
+mod mail_root;
 mod marks;
 mod mbox;
 mod measure;
@@ -54,6 +56,7 @@ mod missing;
 mod moved;
 mod name;
 mod names;
+mod open_file_lock;
 mod opened;
 mod quota;
 mod retrieved;
@@ -74,9 +77,7 @@ mod with_folders;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use busy::{Busy, Terms, WhenBusy};
@@ -84,20 +85,22 @@ pub use expiry::{Expired, Expiry};
 use format::{Format, LeftOut, Listing};
 use given_ids::GivenIds;
 pub use given_ids::{UniqueIdFormat, UniqueIdRules, UniqueIds};
+pub use holder::Holder;
 pub use inspect::{Fault, Finding, Findings, Held, HeldBy, Inspection, Layout, inspect};
 pub use layout::{LayoutChoice, Layouts, MaildirRules};
 pub use location::Location;
 use location::is_link;
-pub use lock::{Holder, Lock, LockError, Locks};
+pub use lock::{Lock, LockError, Locks};
 pub use lock_record::Elsewhere;
+pub use mail_root::MailRoot;
 use marks::Marks;
 use mbox::Mbox;
 pub use mbox::Unlocked;
 pub use measure::{PLENTY_OF_DESCRIPTORS, SCAN_DESCRIPTORS};
-pub use message::Message;
-pub use opened::{FileRange, OpenMessage, Source, shortened};
+pub use message::{Message, MessageNumber};
+pub use opened::{FileRange, OpenError, OpenMessage, Source, shortened};
 use root::Look;
-pub use root::{MailRoot, Root, RootId};
+pub use root::{Root, RootId};
 pub use template::fixed_part;
 use transformed::Transformed;
 pub use transformed::{Fingerprint, SizeKey, TransformedSize};
@@ -105,43 +108,6 @@ pub use trash::{Batch, Deletes, Kept};
 pub use undelete::{Restored, deletions};
 pub use update::Update;
 pub use with_folders::FolderName;
-
-/// A message's number in the session: from 1 (RFC 1939 section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageNumber(NonZeroU32);
-
-impl MessageNumber {
-    /// Returns `None` for 0, which is no message's number.
-    #[must_use]
-    pub fn new(number: u32) -> Option<Self> {
-        NonZeroU32::new(number).map(Self)
-    }
-
-    /// The number itself.
-    #[must_use]
-    pub fn get(self) -> u32 {
-        self.0.get()
-    }
-
-    fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
-
-impl fmt::Display for MessageNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Why a message cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// The file is not the one that was listed at login.
-    Changed,
-    /// The file does not exist any more, or cannot be read.
-    Io(io::Error),
-}
 
 /// A user's messages as they were at login, and which of them are marked as deleted.
 #[derive(Debug)]

@@ -7,6 +7,15 @@ use std::os::unix::fs::FileExt;
 use super::compressed::Decompressed;
 use super::mbox::Unlocked;
 
+/// Why a message cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The file is not the one that was listed at login.
+    Changed,
+    /// The file does not exist any more, or cannot be read.
+    Io(io::Error),
+}
+
 /// A message opened for sending.
 #[derive(Debug)]
 pub struct OpenMessage {

@@ -17,9 +17,9 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::directory::Directory;
+use super::holder::Holder;
 use super::is_missing;
 use super::location::Location;
-use super::lock::Holder;
 use super::lock_file;
 use super::message::Folder;
 use super::name;

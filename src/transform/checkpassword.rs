@@ -24,7 +24,7 @@ use rustix::stdio::{dup2_stdin, stdin};
 
 use super::launch;
 use super::whole::Nobody;
-use super::{Failure, OURSELVES, Pipes, Running, Transform, kill_and_reap};
+use super::{Failure, OURSELVES, Running, Transform};
 use crate::acting;
 use crate::auth::random;
 
@@ -96,15 +96,7 @@ impl Transform {
             // The pipe has room for them. A program that does not read them has its own reason.
             let _ = pipe.write_all(credentials);
         }
-        match Pipes::of(&mut child, None) {
-            Ok(Pipes { stdout, feed, ended }) => {
-                Ok(Running { child, stdout: Some(stdout), feed, ended, rest: None, reaped: false, patience: None })
-            }
-            Err(error) => {
-                let _ = kill_and_reap(&mut child);
-                Err(error.into())
-            }
-        }
+        Running::follow(child, None, None)
     }
 }
 

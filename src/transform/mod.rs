@@ -18,39 +18,33 @@ mod feed;
 mod launch;
 mod limits;
 mod rules;
+mod running;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
-use rustix::io::{Errno, ioctl_fionread};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use sha2::{Digest, Sha256};
 
 use crate::acting;
-use crate::maildrop::{Fingerprint, MessageNumber, Source};
+use crate::maildrop::{Fingerprint, MessageNumber};
 pub(crate) use checkpassword::Reply;
 pub use checkpassword::report;
-use feed::Feed;
 pub use feed::Input;
 pub(crate) use launch::OURSELVES;
 pub use launch::{Fences, launch};
 pub use limits::Limit;
 pub use rules::{OnFailure, Rules, Sizes};
-
-/// After the program has ended, how long the processes that it left behind may write nothing before they are killed.
-const LINGER: Duration = Duration::from_secs(1);
+pub use running::{Client, Failure, Running};
 
 /// The program that messages go through.
 #[derive(Debug, Clone)]
@@ -77,55 +71,6 @@ pub struct Subject<'a> {
     pub unique_id: &'a str,
     /// `POP3_MESSAGE`: the message number in the session.
     pub number: MessageNumber,
-}
-
-/// A transform that is running on one message.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    /// The program's output; `None` once it has been closed because the output is no longer wanted.
-    stdout: Option<ChildStdout>,
-    /// What the program still has to read, if the message is not the whole of its file.
-    feed: Option<Feed>,
-    /// A descriptor that becomes readable when the child has ended. The child still has to be reaped.
-    ended: OwnedFd,
-    /// How many octets are left in the pipe, once the program has ended and its other processes have been killed.
-    rest: Option<u64>,
-    reaped: bool,
-    patience: Option<Duration>,
-}
-
-/// How a transform failed.
-#[derive(Debug)]
-pub enum Failure {
-    /// It wrote nothing for too long.
-    Silent,
-    /// It was still writing when its time was over.
-    Endless,
-    /// The client disconnected, so the message is no longer wanted.
-    ClientLeft,
-    /// It ended with a status other than 0, or by a signal.
-    Status(ExitStatus),
-    /// It could not be started or read.
-    Io(io::Error),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent => f.write_str("no output for too long"),
-            Self::Endless => f.write_str("it takes too long"),
-            Self::ClientLeft => f.write_str("the client went away"),
-            Self::Status(status) => status.fmt(f),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 impl Transform {
@@ -243,35 +188,7 @@ impl Transform {
             .stdout(Stdio::piped())
             .stderr(stderr)
             .process_group(0);
-        let mut child = acting::spawn(&mut command)?;
-        match Pipes::of(&mut child, source) {
-            Ok(Pipes { stdout, feed, ended }) => {
-                let patience = self.patience;
-                Ok(Running { child, stdout: Some(stdout), feed, ended, rest: None, reaped: false, patience })
-            }
-            Err(error) => {
-                let _ = kill_and_reap(&mut child);
-                Err(error.into())
-            }
-        }
-    }
-}
-
-/// The descriptors by which the server follows a program.
-struct Pipes {
-    stdout: ChildStdout,
-    feed: Option<Feed>,
-    ended: OwnedFd,
-}
-
-impl Pipes {
-    fn of(child: &mut Child, source: Option<Source>) -> io::Result<Self> {
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"))?;
-        let feed = match (source, child.stdin.take()) {
-            (Some(source), Some(stdin)) => Some(Feed::new(source, stdin)?),
-            _ => None,
-        };
-        Ok(Self { stdout, feed, ended: pidfd_open(Pid::from_child(child), PidfdFlags::empty())? })
+        Running::follow(acting::spawn(&mut command)?, source, self.patience)
     }
 }
 
@@ -293,255 +210,5 @@ fn surroundings(program: &Path) -> PathBuf {
     match directory.canonicalize() {
         Ok(real) if real.parent().is_some() => directory,
         _ => program.to_owned(),
-    }
-}
-
-/// The client that the transform's output is for.
-pub trait Client {
-    /// Returns the descriptor to poll for the end of the client's connection, if there is one.
-    fn watch(&self) -> Option<BorrowedFd<'_>>;
-
-    /// Returns true if the client has disconnected. Called when the client has closed its side of the connection.
-    fn left(&mut self) -> bool;
-}
-
-impl Running {
-    /// Reads output of the program, waiting for it while `client` is connected. Returns `Ok(0)` at the end of the output.
-    ///
-    /// # Errors
-    /// Any [`Failure`] except [`Failure::Status`] and [`Failure::Endless`].
-    pub fn read(&mut self, buffer: &mut [u8], client: &mut impl Client) -> Result<usize, Failure> {
-        let Some(stdout) = &mut self.stdout else { return Ok(0) };
-        if self.rest.is_none() {
-            if wait(&[stdout.as_fd(), self.ended.as_fd()], &mut self.feed, client, self.patience)? == 0 {
-                return Ok(stdout.read(buffer)?);
-            }
-            // The program has ended, but another process keeps its stdout open. That process may still have a part of the
-            // message to write, so it gets some time.
-            if !is_silent(stdout, client)? {
-                return Ok(stdout.read(buffer)?);
-            }
-            kill_group(&self.child);
-            // A process that has left the group may still run. What it writes from now on is ignored.
-            self.rest = Some(ioctl_fionread(&*stdout).map_err(io::Error::from)?);
-        }
-        let Some(rest @ 1..) = self.rest else { return Ok(0) };
-        let room = usize::try_from(rest).map_or(buffer.len(), |rest| rest.min(buffer.len()));
-        let read = stdout.read(&mut buffer[..room])?;
-        self.rest = Some(rest - read as u64);
-        Ok(read)
-    }
-
-    /// Waits for the program to end, to be called at the end of its output.
-    ///
-    /// # Errors
-    /// [`Failure::Status`] if the program failed; others if it keeps running without output.
-    pub fn finish(&mut self, client: &mut impl Client) -> Result<(), Failure> {
-        wait(&[self.ended.as_fd()], &mut self.feed, client, self.patience)?;
-        self.reaped = true;
-        let status = kill_and_reap(&mut self.child)?;
-        if status.success() { Ok(()) } else { Err(Failure::Status(status)) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Once the child is reaped, another process may have its number.
-        if !self.reaped {
-            // A program that runs as another user cannot be killed. It ends when it writes to the closed pipe.
-            self.stdout = None;
-            let _ = kill_and_reap(&mut self.child);
-        }
-    }
-}
-
-/// Returns true if nothing can be read from the pipe, not even its end, for as long as [`LINGER`].
-fn is_silent(stdout: &ChildStdout, client: &mut impl Client) -> Result<bool, Failure> {
-    match wait(&[stdout.as_fd()], &mut None, client, Some(LINGER)) {
-        Ok(_) => Ok(false),
-        Err(Failure::Silent) => Ok(true),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// Waits until one of `fds` is readable and returns its index; the first if several are. The program is fed meanwhile.
-fn wait(
-    fds: &[BorrowedFd<'_>],
-    feed: &mut Option<Feed>,
-    client: &mut impl Client,
-    patience: Option<Duration>,
-) -> Result<usize, Failure> {
-    let deadline = patience.map(|patience| Instant::now() + patience);
-    // POLLHUP and POLLERR, which the kernel always reports, mean that the connection is lost. POLLRDHUP means only that
-    // the client will send no more; it may still want the message.
-    let mut interest = PollFlags::RDHUP;
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
-        let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        polled.extend(client.watch().map(|client| PollFd::from_borrowed_fd(client, interest)));
-        let pipe = feed.as_ref().and_then(Feed::pipe);
-        polled.extend(pipe.map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::OUT)));
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(0) => return Err(Failure::Silent),
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(io::Error::from(error).into()),
-        }
-        if let Some(ready) = polled[..fds.len()].iter().position(|fd| !fd.revents().is_empty()) {
-            return Ok(ready);
-        }
-        if pipe.is_some() && polled.pop().is_some_and(|pipe| !pipe.revents().is_empty()) {
-            drop(polled);
-            if let Some(feed) = feed {
-                feed.push()?;
-            }
-            continue;
-        }
-        let events = polled.last().map_or(PollFlags::empty(), PollFd::revents);
-        if events.intersects(PollFlags::HUP | PollFlags::ERR) || !events.is_empty() && client.left() {
-            return Err(Failure::ClientLeft);
-        }
-        interest = PollFlags::empty();
-    }
-}
-
-fn kill_group(leader: &Child) {
-    let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
-}
-
-/// Kills the child's process group, and the child itself in case it has left the group, then reaps it. The child is reaped
-/// last, because afterwards another process may have its number.
-fn kill_and_reap(child: &mut Child) -> io::Result<ExitStatus> {
-    kill_group(child);
-    let _ = child.kill();
-    child.wait()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::process::kill_process;
-    use std::fs::File;
-    use std::io::{Seek, Write};
-
-    fn subject() -> Subject<'static> {
-        Subject { user: "ana", unique_id: "1.2.h", number: MessageNumber::new(3).unwrap() }
-    }
-
-    /// A client that stays connected.
-    struct Patient;
-
-    impl Client for Patient {
-        fn watch(&self) -> Option<BorrowedFd<'_>> {
-            None
-        }
-
-        fn left(&mut self) -> bool {
-            false
-        }
-    }
-
-    fn message(text: &str) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file.rewind().unwrap();
-        file
-    }
-
-    fn run(command_line: &str, patience: Option<Duration>) -> Result<String, Failure> {
-        let mut running = Transform::new(command_line, patience).unwrap().start(message("some mail\n"), subject())?;
-        let mut text = Vec::new();
-        let mut buffer = [0; 4];
-        loop {
-            match running.read(&mut buffer, &mut Patient)? {
-                0 => break,
-                read => text.extend_from_slice(&buffer[..read]),
-            }
-        }
-        running.finish(&mut Patient)?;
-        Ok(String::from_utf8(text).unwrap())
-    }
-
-    #[test]
-    fn words_are_split_as_a_shell_does() {
-        assert_eq!(run(r#"sh -c 'cat; echo "$0|$1"' 'a b' c\ d"#, None).unwrap(), "some mail\na b|c d\n");
-        for bad in ["", "  ", "tr 'a", "''"] {
-            assert!(Transform::new(bad, None).is_none(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn the_environment_contains_only_known_variables() {
-        let names = run("sh -c 'env | cut -d= -f1 | sort'", None).unwrap();
-        for name in names.lines() {
-            // Shells set the last four themselves.
-            let known = ["PATH", "LANG", "POP3_USER", "POP3_UIDL", "POP3_MESSAGE", "PWD", "OLDPWD", "SHLVL", "_"];
-            assert!(known.contains(&name), "{name}");
-        }
-        assert_eq!(run("sh -c 'echo $POP3_USER $POP3_UIDL $POP3_MESSAGE'", None).unwrap(), "ana 1.2.h 3\n");
-    }
-
-    #[test]
-    fn background_processes_are_killed_when_the_program_ends() {
-        assert_eq!(run("sh -c 'cat; sleep 1000 &'", None).unwrap(), "some mail\n");
-    }
-
-    /// The child leaves the process group before the program ends, so it outlives the program. The test kills it.
-    #[test]
-    fn a_process_that_has_left_the_group_does_not_delay_the_message() {
-        let script = "import os, sys, time\n\
-            left, leave = os.pipe()\n\
-            child = os.fork()\n\
-            if child == 0:\n\
-            \x20   os.setsid()\n\
-            \x20   os.write(leave, b'x')\n\
-            \x20   time.sleep(60)\n\
-            else:\n\
-            \x20   os.read(left, 1)\n\
-            \x20   print(sys.stdin.read(), child)\n";
-        let text = run(&format!("python3 -c \"{script}\""), Some(Duration::from_secs(20))).unwrap();
-        let (mail, child) = text.trim_end().rsplit_once(' ').unwrap();
-        let _ = kill_process(Pid::from_raw(child.parse().unwrap()).unwrap(), Signal::KILL);
-        assert_eq!(mail, "some mail\n");
-    }
-
-    #[test]
-    fn a_process_left_behind_may_write_the_rest_of_the_message() {
-        assert_eq!(run("bash -c 'cat > >(tr a-z A-Z)'", None).unwrap(), "SOME MAIL\n");
-        let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
-        assert_eq!(run("sh -c 'seq 100000 &'", None).unwrap(), numbers);
-    }
-
-    #[test]
-    fn each_failure_is_reported_as_what_it_is() {
-        assert!(matches!(run("/dev/null/program", None), Err(Failure::Io(_))));
-        assert!(matches!(run("false", None), Err(Failure::Status(_))));
-        let patience = Some(Duration::from_millis(50));
-        assert!(matches!(run("sleep 1000", patience), Err(Failure::Silent)));
-        assert!(matches!(run("sh -c 'exec >&-; sleep 1000'", patience), Err(Failure::Silent)));
-    }
-
-    #[test]
-    fn a_program_need_not_read_its_stdin() {
-        assert_eq!(run("echo hello", None).unwrap(), "hello\n");
-    }
-
-    #[test]
-    fn the_whole_group_ends_with_the_program() {
-        // The grandchild would hold the test's pipe open if it went on.
-        let started = run("sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'", None).unwrap();
-        let grandchild = Pid::from_raw(started.trim().parse().unwrap()).unwrap();
-        // The kill is immediate, but init reaps the process later.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while is_running(grandchild) {
-            assert!(Instant::now() < deadline, "{grandchild:?} still runs");
-            std::thread::yield_now();
-        }
-    }
-
-    fn is_running(pid: Pid) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-        stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with('Z'))
     }
 }
