@@ -1,7 +1,11 @@
 //! The lines of an answer as a table, as lines with tabs, as CSV, or as JSON.
 
+use std::io::stdout;
+
+use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
+use super::brief_report;
 use super::csv;
 use super::json;
 use super::output;
@@ -106,20 +110,23 @@ pub(super) struct Listing {
 impl Listing {
     /// The lines that answer `command`.
     pub(super) fn new(command: &Command, style: Style) -> Self {
-        Self::with(command, style, false)
+        Self::with(command, style, false, terminal_columns())
     }
 
     /// The lines that answer `command`, of several servers.
     pub(super) fn of_servers(command: &Command, style: Style) -> Self {
-        Self::with(command, style, true)
+        Self::with(command, style, true, terminal_columns())
     }
 
-    fn with(command: &Command, style: Style, of_servers: bool) -> Self {
+    fn with(command: &Command, style: Style, of_servers: bool, columns: Option<usize>) -> Self {
         let layout = Layout::of(command);
         let has_headings = of_servers || !matches!(layout, Layout::Text | Layout::Events);
         let server: &[_] = if of_servers { &["server"] } else { &[] };
-        let headings = (has_headings && layout != Layout::Events).then(|| [server, layout.names()].concat());
-        let table = headings.as_ref().filter(|_| style == Style::Table).map(|headings| Table::new(headings));
+        let is_brief = layout == Layout::Report && style == Style::Table;
+        let names = if is_brief { brief_report::HEADINGS } else { layout.names() };
+        let headings = (has_headings && layout != Layout::Events).then(|| [server, names].concat());
+        let fit = columns.filter(|_| is_brief).map(|columns| brief_report::fit(columns, server.len()));
+        let table = headings.as_ref().filter(|_| style == Style::Table).map(|it| Table::new(it).fitting(fit));
         Self { layout, style, table, separator: "", headings }
     }
 
@@ -149,10 +156,13 @@ impl Listing {
             (Style::Json, _) => return Ok(self.json(&values)),
             (Style::Table | Style::Tabs | Style::Csv, _) => {}
         }
-        let cell =
-            |value: &Value| if self.style == Style::Csv && value.is_null() { String::new() } else { cell(value) };
-        let cells = server.map(|server| printable(server).into_owned()).into_iter().chain(values.iter().map(cell));
-        Ok(self.cells(cells.collect()))
+        let cell = |(column, value): (usize, &Value)| match (self.style, self.layout) {
+            (Style::Csv, _) if value.is_null() => String::new(),
+            (Style::Table, Layout::Report) => brief_report::cell(column, value),
+            _ => cell(value),
+        };
+        let server = server.map(|server| printable(server).into_owned());
+        Ok(self.cells(server.into_iter().chain(values.iter().enumerate().map(cell)).collect()))
     }
 
     /// A row of text, for example of sums.
@@ -186,6 +196,11 @@ impl Listing {
             (Style::Table | Style::Tabs | Style::Csv, _) => self.table.as_mut().map(Table::finish).unwrap_or_default(),
         }
     }
+}
+
+/// The columns of the terminal, if standard output is one that tells.
+fn terminal_columns() -> Option<usize> {
+    tcgetwinsize(stdout()).map(|size| size.ws_col.into()).ok().filter(|&columns| columns > 0)
 }
 
 /// An event as one object. A line that has no fields is an event without a time.
@@ -261,6 +276,33 @@ mod tests {
         let mut listing = Listing::of_servers(&Command::ReportByDay { name: None }, Style::Csv);
         let text = listing.begin() + &listing.row(Some("a:1"), "ana 2026-11-28 5").unwrap() + &listing.end();
         assert_eq!(text, "server,user,day,octets\na:1,ana,2026-11-28,5\n");
+    }
+
+    /// An account with the longest of usual values, at the widths of usual terminals.
+    #[test]
+    fn the_report_fits_a_terminal() {
+        let line = "ana@example.com 2026-11-28T02:00:01Z 192.0.2.117 2026-11-28T02:00:07Z 1234 123456 98765432109 \
+                    CAPA%20USER%20PASS%20STAT";
+        let table = |of_servers: bool, columns: usize| {
+            let mut listing = Listing::with(&Command::Report { name: None }, Style::Table, of_servers, Some(columns));
+            let text = listing.row(of_servers.then_some("mx1:1101"), line).unwrap() + &listing.end();
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
+            text
+        };
+        assert_eq!(
+            table(false, 120),
+            "USER             LAST LOGIN        ADDRESS      COMPLETE FETCH    UNFETCHED  TODAY  30 DAYS  CLIENT\n\
+             ana@example.com  2026-11-28 02:00  192.0.2.117  2026-11-28 02:00       1234   123k    98.7G  CAPA USER PASS STAT\n"
+        );
+        assert_eq!(
+            table(false, 80),
+            "USER             LAST LOGIN        COMPLETE FETCH    UNFETCHED  TODAY  30 DAYS\n\
+             ana@example.com  2026-11-28 02:00  2026-11-28 02:00       1234   123k    98.7G\n"
+        );
+        for columns in [100, 90, 70, 60] {
+            table(false, columns);
+        }
+        assert!(table(true, 100).contains("mx1:1101") && table(true, 120).contains("192.0.2.117"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! `bin/peepclient.rs` calls it.
 
 mod arguments;
+mod brief_report;
 mod connection;
 mod csv;
 mod failure;

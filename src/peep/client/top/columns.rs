@@ -111,7 +111,7 @@ pub(super) fn span(seconds: u64) -> String {
 }
 
 /// An amount in at most five characters, with a prefix of 1000.
-pub(super) fn amount(count: u64) -> String {
+pub(in crate::peep::client) fn amount(count: u64) -> String {
     const PREFIXES: [char; 6] = ['k', 'M', 'G', 'T', 'P', 'E'];
     if count < 10_000 {
         return count.to_string();

@@ -2,7 +2,7 @@
 //!
 //! Two threads (`feed`) ask the server; the main thread reads keys (`keys`), changes the `model` and draws it (`view`).
 
-mod columns;
+pub(super) mod columns;
 mod feed;
 mod keys;
 mod model;
