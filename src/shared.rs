@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::account_sessions::AccountSessions;
 use crate::acting::{self, ActingAs};
 use crate::auth::{Login, UserName, Users};
-use crate::connections::{Connections, Protocol};
+use crate::connections::{Connection, Connections, Protocol};
 use crate::counting::Counting;
 use crate::events::{Client, Events};
 use crate::faults::Faults;
@@ -118,16 +118,18 @@ impl Shared {
     pub fn lock(&self, location: &Location, client: &Client) -> Result<Lock, LockError> {
         let busy = self.settings.read().busy;
         let terms = busy.terms();
-        let WhenBusy::TakeOver(idle) = busy.when else { return self.locks.lock(location, client.into(), terms) };
+        let lock = |terms| self.locks.lock_while(location, client.into(), terms, || !client.progress.is_kicked());
+        let WhenBusy::TakeOver(idle) = busy.when else { return lock(terms) };
         let deadline = Instant::now() + terms.patience;
         let mut patience = Duration::ZERO;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.locks.lock(location, client.into(), Terms { patience: patience.min(left), ..terms }) {
-                Err(LockError::HeldBy(Holder { session: Some(session), .. })) if !left.is_zero() => {
+            let goes_on = !left.is_zero() && !client.progress.is_kicked();
+            match lock(Terms { patience: patience.min(left), ..terms }) {
+                Err(LockError::HeldBy(Holder { session: Some(session), .. })) if goes_on => {
                     let _ = self.connections.take_over(session, idle);
                 }
-                Err(LockError::HeldElsewhere(_)) if !left.is_zero() => {}
+                Err(LockError::HeldElsewhere(_)) if goes_on => {}
                 result => return result,
             }
             patience = TAKE_OVER_POLL;
@@ -141,6 +143,12 @@ impl Shared {
     }
 
     /// The transform that a user's messages go through, if any.
+    /// Ends sessions as [`Connections::kick`] does, also those that wait for a maildrop.
+    #[must_use]
+    pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
+        self.connections.kick(meant, || self.locks.wake_waiting())
+    }
+
     #[must_use]
     pub fn transform_of(&self, user: &UserName) -> Option<Arc<Transform>> {
         let transform = self.settings.read().transform.clone()?;

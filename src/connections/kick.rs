@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, Connections, EndedBy, Stage};
 
-/// How long a session may take to tell its client that it was ended. One that waits for a command does so at once; one
-/// that does not may be blocked in a write, so its connection is closed after this time.
+/// How long a session may take to tell its client that it was ended. One that waits for a command does so at once. One that
+/// does not may be blocked in the write of a message, so its connection is closed after this time.
 const GRACE: Duration = Duration::from_millis(20);
 
 /// How long an admin then waits for the sessions to end. They do at once, unless they wait for a disk.
@@ -48,12 +48,13 @@ impl Connections {
     }
 
     /// Ends the sessions of the open connections that are `meant`, without an UPDATE state. Sessions that are in the
-    /// UPDATE state are left to finish. Waits until all of these sessions have ended and released their maildrops, at
-    /// most for 5 s. Returns how many were ended, or `None` if no connection is meant.
+    /// UPDATE state are left to finish. `wake` makes sessions that wait for something else than their client see that they
+    /// are to end. Waits until all of these sessions have ended and released their maildrops, at most for 5 s. Returns how
+    /// many were ended, or `None` if no connection is meant.
     #[must_use]
-    pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
+    pub fn kick(&self, meant: impl Fn(&Connection) -> bool, wake: impl FnOnce()) -> Option<usize> {
         let meant: Vec<_> = self.open().into_iter().filter(|connection| meant(connection)).collect();
-        let ended = self.end(&meant, EndedBy::Admin);
+        let ended = self.end(&meant, EndedBy::Admin, wake);
         (!meant.is_empty()).then_some(ended)
     }
 
@@ -67,14 +68,20 @@ impl Connections {
             let waits = connection.waiting_since.lock().is_some_and(|since| since.elapsed() >= idle);
             waits && connection.client.progress.stage() == Stage::Transaction
         };
-        connection.filter(|it| is_idle(it)).is_some_and(|connection| self.end(&[connection], EndedBy::Login) > 0)
+        connection.filter(|it| is_idle(it)).is_some_and(|connection| self.end(&[connection], EndedBy::Login, || {}) > 0)
     }
 
     /// Ends sessions and waits for them. Returns how many were ended.
-    fn end(&self, meant: &[Arc<Connection>], by: EndedBy) -> usize {
+    fn end(&self, meant: &[Arc<Connection>], by: EndedBy, wake: impl FnOnce()) -> usize {
         let ended = meant.iter().filter(|connection| connection.kick(by)).count();
+        wake();
         if !self.have_ended(meant, GRACE) {
-            for connection in meant.iter().filter(|connection| connection.client.progress.is_kicked()) {
+            // Before a login no reply is so large that a write would block. So the client is told even on a busy machine.
+            let may_block = |connection: &&Arc<Connection>| {
+                let progress = &connection.client.progress;
+                progress.is_kicked() && progress.stage() != Stage::Authorization
+            };
+            for connection in meant.iter().filter(may_block) {
                 let _ = connection.stream.shutdown(Shutdown::Both);
             }
             self.have_ended(meant, PATIENCE);

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -60,6 +59,13 @@ impl Held {
     }
 }
 
+/// How long a session waits for a maildrop.
+struct Patience<'a> {
+    deadline: Instant,
+    /// Returns false if the wait is to end before. It is called with the table of maildrops locked.
+    goes_on: &'a dyn Fn() -> bool,
+}
+
 /// Why a maildrop could not be locked.
 #[derive(Debug)]
 pub enum LockError {
@@ -84,19 +90,47 @@ impl Locks {
     /// # Errors
     /// [`LockError`], also when another session keeps the maildrop.
     pub fn lock(self: &Arc<Self>, location: &Location, holder: Holder, terms: Terms) -> Result<Lock, LockError> {
-        match self.lock_at(location, holder, terms) {
-            Err(LockError::Io(error)) if is_link(&error) => self.lock_at(&location.behind_link()?, holder, terms),
+        self.lock_while(location, holder, terms, || true)
+    }
+
+    /// Does the same, but waits only while `goes_on` returns true. It is called again after [`Locks::wake_waiting`].
+    ///
+    /// # Errors
+    /// As of [`Locks::lock`].
+    pub fn lock_while(
+        self: &Arc<Self>,
+        location: &Location,
+        holder: Holder,
+        terms: Terms,
+        goes_on: impl Fn() -> bool,
+    ) -> Result<Lock, LockError> {
+        let patience = Patience { deadline: Instant::now() + terms.patience, goes_on: &goes_on };
+        match self.lock_at(location, holder, terms.shared, &patience) {
+            Err(LockError::Io(error)) if is_link(&error) => {
+                self.lock_at(&location.behind_link()?, holder, terms.shared, &patience)
+            }
             result => result,
         }
     }
 
-    fn lock_at(self: &Arc<Self>, location: &Location, holder: Holder, terms: Terms) -> Result<Lock, LockError> {
+    /// Makes all that wait for a maildrop find out whether they still have to.
+    pub fn wake_waiting(&self) {
+        drop(self.held.lock()); // one that is about to wait has begun to
+        self.freed.notify_all();
+    }
+
+    fn lock_at(
+        self: &Arc<Self>,
+        location: &Location,
+        holder: Holder,
+        shared: bool,
+        patience: &Patience<'_>,
+    ) -> Result<Lock, LockError> {
         // This comes first, so that nothing is written into a directory that is refused.
         let folder = lock_file::folder(location)?;
-        let deadline = Instant::now() + terms.patience;
-        let mut lock = self.lock_here(location, holder, terms.shared, deadline)?;
+        let mut lock = self.lock_here(location, holder, shared, patience)?;
         let Some(folder) = folder else { return Ok(lock) };
-        match lock_everywhere(location, folder, terms.shared, deadline)? {
+        match self.lock_everywhere(location, folder, shared, patience)? {
             Attempt::Taken(mut file) => {
                 file.name_holder(&holder);
                 lock.file = Some(file);
@@ -134,7 +168,7 @@ impl Locks {
         location: &Location,
         holder: Holder,
         shared: bool,
-        deadline: Instant,
+        patience: &Patience<'_>,
     ) -> Result<Lock, LockError> {
         let (maildrop, begun) = (location.key(), Instant::now());
         let mut held = self.held.lock();
@@ -153,16 +187,37 @@ impl Locks {
                     let other = other.holder;
                     // The server itself never keeps a maildrop for long, so every login waits for it.
                     let deadline = match other.session {
-                        Some(_) => deadline,
-                        None => deadline.max(begun + busy::PATIENCE),
+                        Some(_) => patience.deadline,
+                        None => patience.deadline.max(begun + busy::PATIENCE),
                     };
-                    if self.freed.wait_until(&mut held, deadline).timed_out() {
+                    if !(patience.goes_on)() || self.freed.wait_until(&mut held, deadline).timed_out() {
                         return Err(LockError::HeldBy(other));
                     }
                 }
             }
         }
         Ok(Lock { locks: Arc::clone(self), location: location.clone(), holder, file: None })
+    }
+
+    /// Locks the maildrop against other servers.
+    fn lock_everywhere(
+        &self,
+        location: &Location,
+        mut folder: Folder,
+        shared: bool,
+        patience: &Patience<'_>,
+    ) -> io::Result<Attempt> {
+        loop {
+            match LockFile::take(location, folder, shared)? {
+                Attempt::Busy(_) if Instant::now() < patience.deadline && (patience.goes_on)() => {
+                    let mut held = self.held.lock();
+                    self.freed.wait_while_until(&mut held, |_| (patience.goes_on)(), Instant::now() + POLL);
+                }
+                attempt => return Ok(attempt),
+            }
+            // The layout may have changed meanwhile.
+            folder = lock_file::folder(location)?.unwrap_or(folder);
+        }
     }
 
     /// The users who have a session, sorted by name.
@@ -232,18 +287,6 @@ impl Drop for Lock {
         }
         drop(held);
         self.locks.freed.notify_all();
-    }
-}
-
-/// Locks the maildrop against other servers.
-fn lock_everywhere(location: &Location, mut folder: Folder, shared: bool, deadline: Instant) -> io::Result<Attempt> {
-    loop {
-        match LockFile::take(location, folder, shared)? {
-            Attempt::Busy(_) if Instant::now() < deadline => thread::sleep(POLL),
-            attempt => return Ok(attempt),
-        }
-        // The layout may have changed meanwhile.
-        folder = lock_file::folder(location)?.unwrap_or(folder);
     }
 }
 

@@ -7,7 +7,7 @@ use pop3d::peep::{SessionLine, Spoken, State};
 use socket2::SockRef;
 
 use super::{answer, answers, play, sessions, with_pop3s};
-use crate::harness::{Certificate, Client, Server, USER, eventually, reset};
+use crate::harness::{Certificate, Client, PASSWORD, Server, USER, eventually, reset};
 
 /// Returns the only POP3 session.
 #[track_caller]
@@ -126,6 +126,31 @@ fn a_session_that_is_blocked_in_a_write_can_be_ended() {
     println!("the maildrop was free after {:?}", started.elapsed());
     server.session().quit();
     reset(client);
+    server.expect_log("INFO", "end: ended by an admin");
+}
+
+/// Another session has the maildrop, of this server or of another one. The wait is longer than an admin waits for sessions.
+#[test]
+fn a_session_that_waits_for_its_maildrop_can_be_ended() {
+    let server = Server::builder().flags(["--busy", "wait=30s"]).start();
+    let other = Server::builder().mail(server.mail()).start();
+    let mut admin = server.admin();
+    play(&mut admin, [("l= debug", "+")]);
+    for holder in [&server, &other] {
+        let held = holder.session();
+        let mut waiting = server.pop3();
+        let id = sessions(&mut admin).iter().map(|it| it.id).max().unwrap();
+        waiting.call(&format!("USER {USER}"));
+        waiting.send(&format!("PASS {PASSWORD}"));
+        let is_it = |line: &str| line.contains(&format!("#{id} ")) && line.contains(" PASS");
+        eventually("the login begins", || server.stderr().lines().any(is_it));
+        play(&mut admin, [(&*format!("k= {id}"), "+1")]);
+        server.expect_log("INFO", &format!("set: ended 1 connection: #{id}"));
+        assert_eq!(waiting.err(), "[SYS/TEMP] the administrator has ended this session");
+        waiting.closed();
+        assert!(sessions(&mut admin).iter().all(|it| it.id != id));
+        held.quit();
+    }
     server.expect_log("INFO", "end: ended by an admin");
 }
 

@@ -42,7 +42,7 @@ impl Session<'_> {
         meant: impl Fn(&Connection) -> bool,
     ) -> Result<Reply, ErrorCode> {
         let is_other = |connection: &Connection| connection.client.session != self.client.session;
-        self.kicked(whose, self.shared.connections.kick(|connection| is_other(connection) && meant(connection)))
+        self.kicked(whose, self.shared.kick(|connection| is_other(connection) && meant(connection)))
     }
 
     fn kicked(&self, whose: std::fmt::Arguments<'_>, ended: Option<usize>) -> Result<Reply, ErrorCode> {

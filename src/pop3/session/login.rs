@@ -137,6 +137,9 @@ impl<L: Link> Session<'_, L> {
         if !acting::has_own_ids() {
             self.output.flush()?;
             return Err(End::Failed(io::Error::other("the thread has not got the server's ids back")));
+        if self.client.progress.is_kicked() {
+            return self.end_kicked(); // for example while it waited for the maildrop
+        }
         }
         if self.limits.failed_too_often() || matches!(reason, Reason::Penalty(_)) {
             self.output.flush()?;
