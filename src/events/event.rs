@@ -243,6 +243,8 @@ pub enum EndResult {
     Stalled,
     /// There were too many failed logins.
     FailedLogins,
+    /// An admin has banned the client's address.
+    Banned,
     /// There were too many commands before login.
     TooManyCommands,
     /// The client spoke another protocol.
@@ -263,12 +265,13 @@ pub enum EndResult {
 
 impl EndResult {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Quit,
         Self::HangUp,
         Self::Timeout,
         Self::Stalled,
         Self::FailedLogins,
+        Self::Banned,
         Self::TooManyCommands,
         Self::Foreign,
         Self::ShuttingDown,
@@ -288,6 +291,7 @@ impl EndResult {
             Self::Timeout => "timeout",
             Self::Stalled => "stalled",
             Self::FailedLogins => "failed-logins",
+            Self::Banned => "banned",
             Self::TooManyCommands => "too-many-commands",
             Self::Foreign => "other-protocol",
             Self::ShuttingDown => "shutting-down",

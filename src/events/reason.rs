@@ -54,6 +54,8 @@ impl Method {
 pub enum Reason {
     /// The credentials are wrong.
     Credentials(Wrong),
+    /// The admin has banned the client's address.
+    Banned,
     /// There were too many failed logins from the client's address.
     Penalty(Penalty),
     /// Too many logins from the client's address are undecided.
@@ -109,12 +111,13 @@ impl From<Denied> for Reason {
 
 impl Reason {
     /// The names that [`Reason::class`] has.
-    pub const CLASSES: [&'static str; 15] = [
+    pub const CLASSES: [&'static str; 16] = [
         "unknown-user",
         "wrong-password",
         "closed",
         "wrong-line",
         "other-user",
+        "banned",
         "penalty",
         "busy",
         "unavailable",
@@ -136,6 +139,7 @@ impl Reason {
             Self::Credentials(Wrong::Closed) => "closed",
             Self::Credentials(Wrong::Line(_)) => "wrong-line",
             Self::Credentials(Wrong::OtherUser) => "other-user",
+            Self::Banned => "banned",
             Self::Penalty(_) => "penalty",
             Self::BusyAddress | Self::BusyVerifier => "busy",
             Self::Unavailable => "unavailable",
@@ -168,6 +172,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Credentials(wrong) => wrong.fmt(f),
+            Self::Banned => f.write_str(WhyRefused::Banned.text()),
             Self::Penalty(penalty) => write!(f, "too many failed logins, for {penalty}"),
             Self::BusyAddress => f.write_str("too many logins at once from the client's address"),
             Self::BusyVerifier => f.write_str("too many passwords are being verified"),

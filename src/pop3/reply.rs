@@ -117,6 +117,8 @@ pub(super) enum Refusal {
     TakenOver,
     /// Wrong user name or password; the reply does not say which.
     Credentials,
+    /// An admin has banned the client's address since it connected.
+    Banned,
     /// The login waited too long for its turn to be verified.
     Busy,
     /// The accounts cannot be asked at present.
@@ -207,6 +209,7 @@ impl fmt::Display for Refusal {
                 write!(f, "{} too many failed logins from your address, try again in {left}", Fault::Temporary)
             }
             Self::Credentials => f.write_str("[AUTH] wrong user name or password"),
+            Self::Banned => write!(f, "{} connections from your address are not accepted", Fault::Permanent),
             Self::Busy => write!(f, "{} too many logins at once, try again later", Fault::Temporary),
             Self::Unavailable => write!(f, "{} the accounts cannot be asked, try again later", Fault::Temporary),
             Self::InUse => f.write_str("[IN-USE] another session has this maildrop open"),

@@ -1,5 +1,7 @@
 //! Bans (`b+`, `b-`, `b?`).
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
+
 use super::{answer, play};
 use crate::harness::{Client, Server, USER, eventually};
 
@@ -32,6 +34,24 @@ fn a_banned_address_is_refused_until_the_ban_is_lifted() {
 }
 
 #[test]
+/// A connection that was open before the ban goes on, but no login on it succeeds.
+#[test]
+fn a_banned_address_cannot_log_in_over_a_connection_that_is_open() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let login = format!("AUTH PLAIN {}", BASE64.encode(format!("\0{USER}\0{PASSWORD}")));
+    for command in [format!("PASS {PASSWORD}"), login] {
+        let mut client = server.pop3();
+        client.call(&format!("USER {USER}"));
+        assert_eq!(answer(&mut admin, "b+ 127.0.0.1 0"), "+");
+        assert_eq!(client.refused(&command), "[SYS/PERM] connections from your address are not accepted");
+        client.closed();
+        assert_eq!(answer(&mut admin, "b- 127.0.0.1"), "+");
+    }
+    server.expect_log("WARN", "login of \"mrose\" refused: this address is banned");
+    server.expect_log("INFO", "end: the address is banned");
+}
+
 fn bans_are_listed_in_order_with_their_remaining_seconds() {
     let server = Server::start();
     let mut admin = server.admin();

@@ -20,6 +20,8 @@ pub enum End {
     Stalled,
     /// There were too many failed logins, on this connection or from this address.
     FailedLogins,
+    /// An admin has banned the client's address, and the client tried to log in after that.
+    Banned,
     /// The client sent too many commands without logging in.
     TooManyCommands,
     /// The client spoke another protocol before it had logged in.
@@ -65,6 +67,7 @@ impl fmt::Display for End {
             Self::Timeout => f.write_str("timeout"),
             Self::Stalled => f.write_str("client reads too slowly"),
             Self::FailedLogins => f.write_str("too many failed logins"),
+            Self::Banned => f.write_str("the address is banned"),
             Self::TooManyCommands => f.write_str("too many commands before login"),
             Self::Foreign(protocol) => write!(f, "client speaks {protocol}"),
             Self::ShuttingDown => f.write_str("server shutting down"),
@@ -86,6 +89,7 @@ impl End {
             Self::Timeout => EndResult::Timeout,
             Self::Stalled => EndResult::Stalled,
             Self::FailedLogins => EndResult::FailedLogins,
+            Self::Banned => EndResult::Banned,
             Self::TooManyCommands => EndResult::TooManyCommands,
             Self::Foreign(_) => EndResult::Foreign,
             Self::ShuttingDown => EndResult::ShuttingDown,

@@ -74,7 +74,8 @@ impl<L: Link> Session<'_, L> {
         Ok(State::Authorization(Authorization::default()))
     }
 
-    /// Verifies credentials, unless logins from the client's address are refused at present. Every login attempt passes
+    /// Verifies credentials, unless logins from the client's address are refused at present. That may be since the client
+    /// has connected: an admin has banned the address, or other logins from there have failed. Every login attempt passes
     /// through here and is counted.
     pub(super) fn prove<T>(
         &mut self,
@@ -82,6 +83,9 @@ impl<L: Link> Session<'_, L> {
         secret: Option<&[u8]>,
         prove: impl FnOnce(&Users) -> Result<T, Denied>,
     ) -> Result<T, Reason> {
+        if self.client.origin.ip().is_some_and(|address| self.shared.guard.is_banned(address)) {
+            return Err(Reason::Banned);
+        }
         let attempt = self.limits.attempt(claim.name, secret).map_err(|why| match why {
             AttemptRefused::Penalty(penalty) => Reason::Penalty(penalty),
             AttemptRefused::Busy => Reason::BusyAddress,
@@ -133,19 +137,22 @@ impl<L: Link> Session<'_, L> {
         let Claim { name, method, since } = *claim;
         let user = (!name.is_empty()).then_some(Lossy(name));
         self.emit(What::LoginRefused { user, method, reason, took: since.elapsed() });
+        if self.client.progress.is_kicked() {
+            return self.end_kicked(); // for example while it waited for the maildrop
+        }
         self.err(refusal(reason));
         if !acting::has_own_ids() {
             self.output.flush()?;
             return Err(End::Failed(io::Error::other("the thread has not got the server's ids back")));
-        if self.client.progress.is_kicked() {
-            return self.end_kicked(); // for example while it waited for the maildrop
         }
-        }
-        if self.limits.failed_too_often() || matches!(reason, Reason::Penalty(_)) {
-            self.output.flush()?;
-            return Err(End::FailedLogins);
-        }
-        Ok(())
+        let end = match reason {
+            Reason::Banned => End::Banned,
+            Reason::Penalty(_) => End::FailedLogins,
+            _ if self.limits.failed_too_often() => End::FailedLogins,
+            _ => return Ok(()),
+        };
+        self.output.flush()?;
+        Err(end)
     }
 }
 
@@ -153,6 +160,7 @@ impl<L: Link> Session<'_, L> {
 fn refusal(reason: &Reason) -> Refusal {
     match reason {
         Reason::Credentials(_) => Refusal::Credentials,
+        Reason::Banned => Refusal::Banned,
         Reason::Penalty(penalty) => Refusal::Penalty(*penalty),
         Reason::BusyAddress | Reason::BusyVerifier => Refusal::Busy,
         Reason::NoTls => Refusal::InClear,
