@@ -16,7 +16,8 @@ use crate::counting::Counting;
 use crate::events::{Client, Events};
 use crate::faults::Faults;
 use crate::guard::{Guard, Limits};
-use crate::maildrop::{Holder, Location, Lock, LockError, Locks, Terms, WhenBusy};
+use crate::hourly::Hourly;
+use crate::maildrop::{Counts, Holder, Location, Lock, LockError, Locks, Terms, WhenBusy};
 use crate::net::Origin;
 use crate::reload::Reloader;
 use crate::settings::Settings;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub locks: Arc<Locks>,
     /// How many sessions each account has.
     pub sessions: Arc<AccountSessions>,
+    /// How many messages maildrops have about which an admin has asked.
+    pub counts: Counts,
     /// Passes events on to their listeners.
     pub events: Events,
     /// Counters.
@@ -82,6 +85,7 @@ impl Shared {
             sessions: Arc::default(),
             events: Events::new(Arc::clone(&stats)),
             stats,
+            counts: Counts::default(),
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
             sweeping: Mutex::default(),

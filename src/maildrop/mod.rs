@@ -15,6 +15,7 @@
 //!   `maildirsize`, `seen` marks retrieved messages, and `with_folders` shows folders of a Maildir in the maildrop.
 //! - `transformed` keeps the sizes that messages have after a transform.
 //! - [`Expiry`] says when messages expire. `retrieved` finds out which messages clients have retrieved, and `ages` keeps when.
+//! - [`Counts`] remembers how many messages a maildrop has, for admins who ask.
 //! - [`UniqueIdRules`] say whether messages keep the unique-ids that Dovecot or Courier gave them.
 //! - [`inspect()`] examines a maildrop for `pop3d doctor`.
 //! - [`Message`] is one message, found by its [`MessageNumber`]. [`Maildrop::open_message`] gives an [`OpenMessage`],
@@ -29,6 +30,7 @@
 mod ages;
 mod busy;
 mod compressed;
+mod counts;
 mod directory;
 mod every;
 mod expiry;
@@ -81,6 +83,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use busy::{Busy, Terms, WhenBusy};
+pub use counts::{Count, Counts};
 pub use expiry::{Expired, Expiry};
 use format::{Format, LeftOut, Listing};
 use given_ids::GivenIds;

@@ -108,6 +108,11 @@ impl Root {
         &self.layouts
     }
 
+    /// The same rules, to be kept and compared with those of another time.
+    pub(super) fn shared_layouts(&self) -> &Arc<Layouts> {
+        &self.layouts
+    }
+
     /// Returns true if there is a directory at `path` below the root.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::Session;
 use crate::auth::{Known, Login, SessionLimit};
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
-use crate::maildrop::{Location, Maildrop};
+use crate::maildrop::{Count, Location};
 use crate::metrics;
 use crate::peep::{ErrorCode, NameValue, Reply, time, time_of};
 use crate::shared::Shared;
@@ -92,11 +92,10 @@ impl Session<'_> {
         let look = |(_acting, location): (_, Location)| {
             place = Some(location.shown());
             elsewhere = self.shared.locks.holder_elsewhere(&location);
-            let maildrop = Maildrop::open_without_lock(location)?;
-            Ok((maildrop.count(), maildrop.octets()))
+            self.shared.counts.of(&location)
         };
         match self.shared.act_for_login(&login).and_then(look).map_err(Reason::Maildrop) {
-            Ok((messages, octets)) => {
+            Ok(Count { messages, octets }) => {
                 pairs.add("messages", messages);
                 pairs.add("octets", octets);
             }
