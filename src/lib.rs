@@ -53,6 +53,7 @@ pub mod expiry;
 pub mod faults;
 pub mod fetches;
 pub mod guard;
+mod hourly;
 pub mod import;
 pub mod logging;
 mod look_up;

@@ -60,6 +60,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// The limits by address and before login.
     pub guard: Arc<Guard>,
+    /// The users whose maildrops a report could not look at, and when that was logged.
+    pub unreportable: Hourly,
     /// Held while expired messages are removed.
     pub sweeping: Mutex<()>,
     /// Determines the sizes of transformed messages.
@@ -83,11 +85,12 @@ impl Shared {
             users,
             locks: Arc::default(),
             sessions: Arc::default(),
+            counts: Counts::default(),
             events: Events::new(Arc::clone(&stats)),
             stats,
-            counts: Counts::default(),
             connections: Connections::new(max_connections),
             guard: Guard::new(limits),
+            unreportable: Hourly::default(),
             sweeping: Mutex::default(),
             counting: Counting::default(),
             untransformed: RwLock::default(),
@@ -140,6 +143,12 @@ impl Shared {
         }
     }
 
+    /// Ends sessions as [`Connections::kick`] does, also those that wait for a maildrop.
+    #[must_use]
+    pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
+        self.connections.kick(meant, || self.locks.wake_waiting())
+    }
+
     /// The settings in force at this moment.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
@@ -147,12 +156,6 @@ impl Shared {
     }
 
     /// The transform that a user's messages go through, if any.
-    /// Ends sessions as [`Connections::kick`] does, also those that wait for a maildrop.
-    #[must_use]
-    pub fn kick(&self, meant: impl Fn(&Connection) -> bool) -> Option<usize> {
-        self.connections.kick(meant, || self.locks.wake_waiting())
-    }
-
     #[must_use]
     pub fn transform_of(&self, user: &UserName) -> Option<Arc<Transform>> {
         let transform = self.settings.read().transform.clone()?;

@@ -269,3 +269,24 @@ fn peepclient_shows_the_report_in_each_form() {
     let two = run(peepclient_with(["-address", &format!("{address},{address}")]).args(["report", USER, "--csv"]), "");
     assert_eq!(two, ended(0, format!("server,{headings}{address},{row}{address},{row}"), ""));
 }
+
+/// `e?` is for what an admin has to know of. A report looks at the maildrops of all users, and its answer tells what it finds.
+#[test]
+fn a_report_leaves_the_remembered_problems_alone() {
+    let names: Vec<_> = (0..30).map(|number| format!("user{number:02}")).collect();
+    let builder = names.iter().fold(Server::builder().user(USER, PASSWORD), |builder, name| builder.user(name, "x"));
+    let server = builder.start();
+    // Neither a directory nor an mbox.
+    let _socket = std::os::unix::net::UnixListener::bind(server.mail().path().join("user00")).unwrap();
+    let mut admin = server.admin();
+    let problems = admin.values("e?");
+    for _ in 0..2 {
+        let lines = admin.values("rp?");
+        assert_eq!(lines.len(), 31);
+        assert!(lines[1].starts_with("user00 - - - - "), "{lines:?}");
+        assert!(lines[2].starts_with("user01 - - - 0 "), "{lines:?}");
+    }
+    assert_eq!(admin.values("e?"), problems);
+    server.expect_log("INFO", "the maildrop of user00 cannot be reported: ");
+    assert_eq!(server.stderr().matches("cannot be reported").count(), 1);
+}

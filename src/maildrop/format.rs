@@ -13,7 +13,6 @@ use super::inspect::Layout;
 use super::location::Location;
 use super::mbox::Mbox;
 use super::message::{Folder, Message};
-use super::missing;
 use super::scan::{self, Folders};
 use super::trash::Batch;
 use super::with_folders::WithFolders;
@@ -89,11 +88,11 @@ pub(super) struct LeftOut {
     pub(super) error: io::Error,
 }
 
-/// Finds out which format a maildrop has.
+/// Finds out which format a maildrop has. If there is none, `missing` is called.
 ///
 /// # Errors
 /// When the location cannot be examined, or is refused as a maildrop.
-pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
+pub(super) fn of(location: &Location, missing: impl FnOnce(&Location)) -> io::Result<Box<dyn Format>> {
     let now = nanoseconds_since_1970();
     let location = location.clone();
     let maildir = match Index::load(location.root(), &location.own_files(Folder::Top)) {
@@ -106,7 +105,7 @@ pub(super) fn of(location: &Location) -> io::Result<Box<dyn Format>> {
                 folders => folders?,
             };
             if folders.are_missing() {
-                missing::warn(&location);
+                missing(&location);
             }
             if folders.is_flat() {
                 return Ok(Box::new(Flat::new(location, folders, index, now)));

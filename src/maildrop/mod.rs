@@ -135,23 +135,29 @@ pub struct Maildrop {
 
 impl Maildrop {
     /// Opens the maildrop at `location`, or behind a link there that the operator has made. A session opens the location of
-    /// its [`Lock`] instead, which is behind the link already.
+    /// its [`Lock`] instead, which is behind the link already. No warning is logged if there is no maildrop, as somebody looks
+    /// who is not its user, perhaps at the maildrops of all users.
     ///
     /// # Errors
     /// When the maildrop exists and cannot be read, or a link is not the operator's.
     pub fn open_without_lock(location: Location) -> io::Result<Self> {
-        match Self::open(location.clone()) {
-            Err(error) if is_link(&error) => Self::open(location.behind_link()?),
+        match Self::open_or(location.clone(), |_| {}) {
+            Err(error) if is_link(&error) => Self::open_or(location.behind_link()?, |_| {}),
             result => result,
         }
     }
 
-    /// Lists and measures the user's messages.
+    /// Lists and measures the user's messages. If there is no maildrop, it is empty, and a warning is logged.
     ///
     /// # Errors
     /// When the maildrop exists and cannot be read.
     pub fn open(location: Location) -> io::Result<Self> {
-        let mut format = format::of(&location)?;
+        Self::open_or(location, missing::warn)
+    }
+
+    /// Opens it, and calls `missing` if there is no maildrop.
+    fn open_or(location: Location, missing: impl FnOnce(&Location)) -> io::Result<Self> {
+        let mut format = format::of(&location, missing)?;
         let Listing { mut messages, left_out } = format.list()?;
         let given_ids = GivenIds::of(&location, &mut *format, &mut messages);
         let (marks, retrieved, corrections) = (Marks::default(), Marks::default(), BTreeMap::new());

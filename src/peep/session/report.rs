@@ -1,6 +1,7 @@
 //! `rp?` and `rd?`: who fetched what.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::Session;
 use crate::acting;
@@ -70,8 +71,11 @@ impl Session<'_> {
             let (_acting, location) = self.shared.act_for_login(&login)?;
             Ok(Maildrop::open_without_lock(location)?.never_retrieved())
         };
+        // The answer has `-` then. This is no warning, or the maildrops of many users would drive all others out of `e?`.
         look().unwrap_or_else(|error| {
-            log::warn!("{} the maildrop of {user} cannot be reported: {}", self.client, Reason::Maildrop(error));
+            if self.shared.unreportable.is_due(user, Instant::now()) {
+                log::info!("{} the maildrop of {user} cannot be reported: {}", self.client, Reason::Maildrop(error));
+            }
             None
         })
     }
