@@ -88,7 +88,7 @@ impl Client {
 
     /// Notes what the TLS handshake has agreed on.
     pub fn set_tls(&self, agreed: &str) {
-        let is_1_2 = agreed.starts_with("TLSv1_2") || agreed.starts_with("TLSv1.2");
+        let is_1_2 = agreed.starts_with("TLSv1.2");
         let _ = self.tls.set(if is_1_2 { TlsVersion::V1_2 } else { TlsVersion::V1_3 });
     }
 }

@@ -93,7 +93,7 @@ mod tests {
         let end = |reason, counts| What::Ended(Ended { result: EndResult::Quit, reason, counts });
         for (what, expected) in [
             (What::Connected, "connected to POP3"),
-            (What::Tls { agreed: "TLSv1_3 SUITE" }, "TLS: TLSv1_3 SUITE"),
+            (What::Tls { agreed: "TLSv1.3 SUITE" }, "TLS: TLSv1.3 SUITE"),
             (
                 What::Login { method: Method::Pass, messages: 2, octets: 395, took, scan: took },
                 "login: user=\"ana\" messages=2 octets=395",

@@ -42,7 +42,7 @@ impl TlsLayer {
     pub(super) fn agreed(&self) -> String {
         let version = self.0.protocol_version().and_then(|version| version.as_str()).unwrap_or_default();
         let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
-        format!("{version} {suite}")
+        format!("{} {suite}", version.replace('_', ".")) // rustls writes TLSv1_3
     }
 
     /// Returns the octets that identify this connection (RFC 9266). With TLS 1.2 they would identify it only under

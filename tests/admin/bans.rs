@@ -28,6 +28,7 @@ fn a_banned_address_is_refused_until_the_ban_is_lifted() {
         server.pop3().quit();
     }
     server.expect_log("WARN", "refused: this address is banned");
+    server.expect_log("INFO", "set: 127.0.0.1 is banned");
     server.expect_log("INFO", "set: 127.0.0.0/8 is banned");
     server.expect_log("INFO", "set: 127.0.0.0/8 is not banned any more");
     assert_eq!(admin.value("hc?"), "5");

@@ -133,6 +133,13 @@ fn a_follower_that_does_not_read_slows_no_one() {
     let lines = rest.lines().filter(|line| line.contains("protocol=pop3")).count();
     let lost: usize = rest.lines().filter_map(|line| line.split_once(" lost events=")?.1.parse::<usize>().ok()).sum();
     assert!(rest.ends_with("\r\n+\r\n"));
+    // Its time has milliseconds, as that of each event.
+    let times = rest.lines().filter(|line| line.contains(" lost events=")).filter_map(|line| line.split(' ').next());
+    assert!(
+        times.clone().all(|time| time.len() == "2026-11-28T02:00:01.000Z".len()),
+        "{:?}",
+        times.collect::<Vec<_>>()
+    );
     println!("{lines} lines were read and {lost} lost");
     assert!(lines + lost >= 2 * SESSIONS); // each has a beginning and an end
     assert_eq!(server.admin().value("hc?"), (SESSIONS + 1).to_string());

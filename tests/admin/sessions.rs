@@ -113,7 +113,7 @@ fn a_kicked_session_removes_nothing() {
         assert_eq!(server.maildrop().messages(), ["1"]);
     }
     server.expect_log("INFO", "end: ended by an admin; retrieved=0 octets=0 deleted=0 marks-dropped=1");
-    server.expect_log("INFO", "set: connections of user \"mrose\" ended: 1");
+    server.expect_log("INFO", "set: ended 1 connection: of user \"mrose\"");
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn tls_passes_through() {
     client.ok();
     client.login(USER, PASSWORD);
     server.expect_log("INFO", " 127.0.0.5:");
-    server.expect_log("INFO", " TLS: TLSv1_3");
+    server.expect_log("INFO", " TLS: TLSv1.3 TLS");
     assert_eq!(server.stderr().matches(" TLS: ").count(), 1, "{}", server.stderr());
 
     let mut admin = Client::connect(server.peep_address()).tls(&certificate);

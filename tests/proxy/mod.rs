@@ -197,7 +197,7 @@ fn the_header_comes_before_tls_on_pop3s() {
     client.ok();
     client.login(USER, PASSWORD);
     client.quit();
-    server.expect_log("INFO", "192.0.2.1:4711 TLS: TLSv1_3");
+    server.expect_log("INFO", "192.0.2.1:4711 TLS: TLSv1.3 TLS");
 }
 
 #[test]

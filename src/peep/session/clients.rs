@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::Session;
 use crate::connections::{Connection, Service, Stage};
 use crate::guard::{Exclusion, Why};
+use crate::net::network_text;
 use crate::peep::{BanLine, ErrorCode, Reply, SessionLine, Spoken, State};
 
 impl Session<'_> {
@@ -19,20 +20,20 @@ impl Session<'_> {
     /// `k=`: ends one connection. If it is the admin's own, it ends after the answer.
     pub(super) fn kick(&self, id: u64) -> Result<Reply, ErrorCode> {
         if self.client.session == Some(id) {
-            return self.kicked(format_args!("#{id}"), self.shared.connections.kick_later(id));
+            return self.kicked(format_args!("#{id}, its own"), self.shared.connections.kick_later(id));
         }
         self.kick_others(format_args!("#{id}"), |connection| connection.client.session == Some(id))
     }
 
     /// `ku=`: ends the connections of a user.
     pub(super) fn kick_user(&self, name: &str) -> Result<Reply, ErrorCode> {
-        self.kick_others(format_args!("user {name:?}"), |connection| connection.client.user() == Some(name))
+        self.kick_others(format_args!("of user {name:?}"), |connection| connection.client.user() == Some(name))
     }
 
     /// `ka=`: ends the connections from a network.
     pub(super) fn kick_address(&self, network: IpNet) -> Result<Reply, ErrorCode> {
         let is_inside = |connection: &Connection| connection.client.origin.ip().is_some_and(|ip| network.contains(&ip));
-        self.kick_others(format_args!("address {network}"), is_inside)
+        self.kick_others(format_args!("from {}", network_text(&network)), is_inside)
     }
 
     /// Ends connections, but never the one that asks: its admin wants to read the answer.
@@ -47,17 +48,19 @@ impl Session<'_> {
 
     fn kicked(&self, whose: std::fmt::Arguments<'_>, ended: Option<usize>) -> Result<Reply, ErrorCode> {
         let ended = ended.ok_or(ErrorCode::NoSuchConnection)?;
-        self.log_change(format_args!("connections of {whose} ended: {ended}"));
+        let connections = if ended == 1 { "connection" } else { "connections" };
+        self.log_change(format_args!("ended {ended} {connections}: {whose}"));
         Ok(Reply::Value(ended.to_string()))
     }
 
     /// `b+`: refuses connections from a network, for `seconds` or, if that is 0, until `b-`.
     pub(super) fn ban(&self, network: IpNet, seconds: u32) {
+        let shown = network_text(&network);
         let lasts = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         self.shared.guard.ban(network, lasts);
         match seconds {
-            0 => self.log_change(format_args!("{network} is banned")),
-            _ => self.log_change(format_args!("{network} is banned for {seconds} s")),
+            0 => self.log_change(format_args!("{shown} is banned")),
+            _ => self.log_change(format_args!("{shown} is banned for {seconds} s")),
         }
     }
 
@@ -66,7 +69,7 @@ impl Session<'_> {
         if !self.shared.guard.lift(network) {
             return Err(ErrorCode::NoSuchConnection);
         }
-        self.log_change(format_args!("{network} is not banned any more"));
+        self.log_change(format_args!("{} is not banned any more", network_text(&network)));
         Ok(())
     }
 

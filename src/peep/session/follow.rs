@@ -1,11 +1,14 @@
 //! `f`: sends events to an admin as they happen.
 
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
 
 use super::Session;
 use crate::events::{Batch, Follower};
-use crate::peep::{Reply, reply, time};
+use crate::logging::TIME;
+use crate::peep::{Reply, reply};
 use crate::wire::{Lines, Link, Output, is_timeout};
 
 /// The time between two looks for events. Each look wakes this session's thread, and each write its client.
@@ -58,7 +61,8 @@ fn send<L: Link>(events: &mut Follower, output: &mut Output<L>, longest: Option<
     output.flush()?;
     while let Some(Batch { lost, block }) = events.take() {
         if lost > 0 {
-            reply::line(output.pending(), &format!("{} lost events={lost}", time(SystemTime::now())));
+            let now = OffsetDateTime::now_utc().format(TIME).unwrap_or_default();
+            reply::line(output.pending(), &format!("{now} lost events={lost}"));
             output.flush()?;
         }
         // The lines are not copied into the output's buffer.

@@ -15,14 +15,15 @@ impl Session<'_> {
         let Trace { said, result } = self.shared.users.trace(name.as_bytes(), password.as_bytes(), address);
         let mut maildrop = None;
         let result = result.map_err(Reason::from).and_then(|login| self.try_maildrop(&login, &mut maildrop));
-        self.log_change(format_args!("login of {name:?} tested"));
+        let reason = result.map_or_else(|reason| reason.to_string(), |()| "ok".to_owned());
+        self.log_change(format_args!("login of {name:?} tested: {reason}"));
         let sources = said.iter().map(|one| SourceSaid {
             source: one.source.clone(),
             said: one.to_string(),
             seconds: one.took.as_secs_f64(),
         });
         let tested = TestedLogin {
-            reason: result.map_or_else(|reason| reason.to_string(), |()| "ok".to_owned()),
+            reason,
             seconds: Some(begun.elapsed().as_secs_f64()),
             maildrop,
             sources: sources.collect(),
