@@ -126,10 +126,10 @@ impl Argument for u64 {
     }
 }
 
-/// Seconds. A span that is too large saturates, at 136 years, so that it can be added to any time.
+/// Seconds, or a count. One that is too large is malformed: a ban must not end sooner than the admin has said.
 impl Argument for u32 {
     fn read(word: &str) -> Option<Self> {
-        is_digits(word).then(|| word.parse().unwrap_or(Self::MAX))
+        is_digits(word).then(|| word.parse().ok()).flatten()
     }
 
     fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
