@@ -66,6 +66,9 @@ impl AdminArgs {
         let credentials = |Account { name, password }: &Account| {
             Credentials::new(name.as_str(), &password.0).map_err(|error| ConfigError::Admin(error.to_string()))
         };
+        if self.peep_viewer.iter().any(|viewer| viewer.name == account.name) {
+            return Err(ConfigError::ViewerIsAdmin(account.name.to_string()));
+        }
         let viewers = self.peep_viewer.iter().map(credentials).collect::<Result<_, _>>()?;
         Ok(Admin { name: account.name.to_string(), credentials: credentials(&account)?, is_default, viewers })
     }

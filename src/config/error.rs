@@ -23,6 +23,8 @@ pub enum ConfigError {
     DefaultAdmin(ListenAddress),
     /// The admin's secret cannot be used.
     Admin(String),
+    /// A viewer has this name, which is the admin's.
+    ViewerIsAdmin(String),
     /// The file with the admin cannot be read.
     AdminFile(PathBuf, io::Error),
     /// The admin's password would be sent over the network without TLS.
@@ -71,6 +73,9 @@ impl fmt::Display for ConfigError {
                 write!(f, "other machines can reach PEEP on {address}: set an admin with --peep-admin first")
             }
             Self::Admin(why) => write!(f, "the admin's password cannot be used: {why}"),
+            Self::ViewerIsAdmin(name) => {
+                write!(f, "the viewer {name:?} has the name of the admin; give it another name")
+            }
             Self::AdminFile(path, error) => {
                 write!(f, "the admin's password cannot be read: {}: {error}", path.display())
             }

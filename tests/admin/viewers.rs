@@ -61,3 +61,10 @@ fn a_viewer_has_to_know_the_password() {
     }
     server.admin();
 }
+
+#[test]
+fn a_viewer_with_the_name_of_the_admin_is_refused_at_the_start() {
+    let output = Server::builder().flags(["--peep-viewer", "eva:x", "--peep-viewer", "root:looks"]).refused();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("the viewer \"root\" has the name of the admin"), "{error}");
+}
