@@ -151,7 +151,7 @@ fn each_command_prints_its_answer() {
 fn errors_have_their_texts() {
     for (line, code, words, text) in [
         ("k= 1", "-10", "kick 1", "No such connection or ban"),
-        ("r", "-11", "reload", "The configuration cannot be used, the old one stays"),
+        ("r", "-11", "reload", "The configuration cannot be used, the old one stays; the command errors tells why"),
         ("d= 1", "-12", "drain", "A viewer may not do this"),
         ("w?", "-0", "sessions", "Unknown server command"),
     ] {

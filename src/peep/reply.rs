@@ -136,7 +136,9 @@ impl fmt::Display for ErrorCode {
             Self::UsersNotWritten => f.write_str("The users file cannot be written, nothing was changed"),
             Self::TooMany => f.write_str("Too many connections or failed logins, try again later"),
             Self::NoSuchConnection => f.write_str("No such connection or ban"),
-            Self::BadConfiguration => f.write_str("The configuration cannot be used, the old one stays"),
+            Self::BadConfiguration => {
+                f.write_str("The configuration cannot be used, the old one stays; the command errors tells why")
+            }
             Self::NotForViewers => f.write_str("A viewer may not do this"),
             Self::NoSuchDeletion => f.write_str("No deleted messages are kept of that"),
             Self::MaildropInUse => f.write_str("The maildrop is in use, try again later"),
