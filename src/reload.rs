@@ -142,6 +142,7 @@ impl Reload {
             log::error!("{error}; that needs a restart");
             needs_restart.insert(service.port_setting());
         }
+        next.settings.in_force = next.settings.in_force.keeping(&needs_restart, &settings.in_force);
 
         // Nothing can fail from here on.
         shared.change_settings(|settings| next.apply_to(settings));

@@ -6,6 +6,8 @@
 //! Settings that belong to a single part of the server are not here. That part has them, with a method to change them
 //! ([`crate::guard::Guard`], [`crate::connections::Connections`], [`crate::auth::Users`]).
 
+mod in_force;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use crate::guard::MinRate;
 use crate::maildrop::{Busy, MailRoot};
 use crate::net::Certificates;
 use crate::transform::Transform;
+pub use in_force::{InForce, Setting};
 
 /// The values that the autologout timer can be set to, in seconds: at most a day; 0 means no timer.
 pub const TIMEOUT_RANGE: (u64, u64) = (0, 86_400);
@@ -48,6 +51,8 @@ pub struct Settings {
     pub proxies: Vec<IpNet>,
     /// True if TLS between a client and a proxy counts as TLS.
     pub proxy_tls: bool,
+    /// The settings of all parts of the server, to be shown. PEEP may have changed some since.
+    pub in_force: InForce,
 }
 
 /// The admin, who may log in by PEEP.

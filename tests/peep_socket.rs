@@ -180,3 +180,14 @@ fn there_can_be_a_port_beside_the_socket_or_neither() {
     assert!(!neither.stderr().contains("PEEP"), "{}", neither.stderr());
     neither.session().quit();
 }
+
+#[test]
+fn a_port_that_is_not_used_is_warned_of() {
+    let set_up = SetUp::new();
+    let warning = "--peep-port is not used: beside --peep-socket PEEP has a port only if --peep-address is given";
+    let server = set_up.server("peep-port = 0\n");
+    server.expect_log("WARN", warning);
+    drop(server);
+    let server = set_up.server("peep-port = 0\npeep-address = [\"127.0.0.1\"]\n");
+    assert!(!server.stderr().contains("--peep-port"), "{}", server.stderr());
+}

@@ -29,7 +29,7 @@ use crate::connections::{MAX_CONNECTIONS, MAX_CONNECTIONS_RANGE};
 use crate::logging::LogFormat;
 use crate::maildrop::{LayoutChoice, UniqueIdFormat, UniqueIds, fixed_part};
 use crate::net::ListenAddress;
-use crate::settings::TIMEOUT_RANGE;
+use crate::settings::{InForce, TIMEOUT_RANGE};
 use crate::transform::Transform;
 
 /// The group of the flags whose change needs a restart. A reload applies a change of any other flag.
@@ -159,6 +159,10 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) faults: FaultArgs,
+
+    /// All of these settings, to be shown.
+    #[arg(skip)]
+    pub(super) in_force: InForce,
 }
 
 pub(super) fn within((low, high): (u64, u64)) -> clap::builder::RangedU64ValueParser {

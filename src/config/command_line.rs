@@ -12,7 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::file::{ConfigFile, Setting};
-use super::{Args, ConfigError, FileError};
+use super::{Args, ConfigError, FileError, in_force};
 use crate::auth::Scheme;
 use crate::check_user::CheckUserArgs;
 use crate::doctor::DoctorArgs;
@@ -171,13 +171,17 @@ impl Task {
     /// [`UsageError`]
     pub fn parse(typed: Vec<OsString>) -> Result<Self, UsageError> {
         let matches = matches(typed)?;
-        let CommandLine { other, args } = CommandLine::from_arg_matches(&matches)?;
+        let CommandLine { other, mut args } = CommandLine::from_arg_matches(&matches)?;
         match other {
             None => {
                 args.check().map_err(UsageError::Config)?;
+                args.in_force = in_force::of(&matches);
                 Ok(Self::Serve(Box::new(args)))
             }
-            Some(OtherTask::Check { args }) => Ok(Self::Check(args)),
+            Some(OtherTask::Check { mut args }) => {
+                args.in_force = in_force::of(flags(&matches));
+                Ok(Self::Check(args))
+            }
             Some(OtherTask::Health { args }) => Ok(Self::Health(args)),
             Some(OtherTask::CheckUser { args }) => Ok(Self::CheckUser(args)),
             Some(OtherTask::Doctor { args }) => Ok(Self::Doctor(args)),

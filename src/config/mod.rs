@@ -24,6 +24,7 @@ mod expiry;
 mod faults;
 mod file;
 mod health;
+mod in_force;
 mod limits;
 mod maildirs;
 mod peep_socket;

@@ -30,6 +30,9 @@ impl Args {
         let state = state.transpose()?.map(Arc::new);
         let users = self.open_users(state.as_deref())?;
         self.accounts.warn();
+        if self.peep_endpoint().is_none() && self.in_force.has("peep-port") {
+            log::warn!("--peep-port is not used: beside --peep-socket PEEP has a port only if --peep-address is given");
+        }
         let mail_root = Arc::new(self.open_mail_root(self.mailbox.clone())?);
         let certificates = self.tls.certificates(state.as_deref())?.map(Arc::new);
         Ok(Config {
@@ -66,6 +69,7 @@ impl Args {
             allow_cleartext: self.tls.allow_cleartext,
             proxies: self.proxies.networks(),
             proxy_tls: self.proxies.proxy_tls,
+            in_force: self.in_force.clone(),
         }
     }
 

@@ -92,13 +92,25 @@ fn plain_value(flag: &Arg, flags: &ArgMatches) -> String {
 }
 
 fn scalar(flag: &Arg, value: &OsStr) -> String {
+    let shown = without_password(flag, value);
+    if is_number(flag) { shown } else { toml::Value::String(shown).to_string() }
+}
+
+fn without_password(flag: &Arg, value: &OsStr) -> String {
     let value = value.to_string_lossy();
-    if is_number(flag) {
-        return value.into_owned();
-    }
-    let shown = match value.split_once(':') {
+    match value.split_once(':') {
         Some((name, _)) if has_password(flag) => format!("{name}:{HIDDEN}"),
         _ => value.into_owned(),
-    };
-    toml::Value::String(shown).to_string()
+    }
+}
+
+/// Returns the values or defaults of a flag, with passwords hidden; `None` if it has none.
+pub(super) fn values(flag: &Arg, flags: &ArgMatches) -> Option<Vec<String>> {
+    let values = flags.get_raw(flag.get_id().as_str())?;
+    if flag.get_long() == Some("accounts") {
+        let (tables, _) = accounts::shown(values.filter_map(OsStr::to_str));
+        let in_one_line = tables.split_whitespace().collect::<Vec<_>>().join(" ");
+        return (in_one_line != "[]").then(|| vec![in_one_line]);
+    }
+    Some(values.map(|value| without_password(flag, value)).collect())
 }

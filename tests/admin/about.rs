@@ -52,8 +52,21 @@ fn the_server_tells_all_of_itself() {
     for (name, value) in expected {
         assert_eq!(shown.get(name), Some(&value), "{name}");
     }
-    // Nothing is counted in more detail without --metrics.
-    assert_eq!(shown.get("login_attempts"), None);
+    for (name, value) in [
+        ("setting_timeout", "77"),
+        ("setting_max_connections", "55"),
+        ("setting_deletes", "remove"),
+        ("setting_peep_socket", "-"),
+        ("setting_users", "-"),
+        ("setting_user", "mrose:(hidden)"),
+        ("login_attempts", "1"),
+        ("refused_connections", "0"),
+    ] {
+        assert_eq!(shown[name], value, "{name}");
+    }
+    play(&mut admin, [("t= 66", "+"), ("c= 44", "+")]);
+    let changed = values(&mut admin, "s?");
+    assert_eq!((&*changed["setting_timeout"], &*changed["setting_max_connections"]), ("66", "44"));
     assert!(shown["uptime"].parse::<u64>().unwrap() < 600);
     client.call("DELE 1");
     client.quit();
@@ -81,6 +94,34 @@ fn the_server_tells_its_metrics_by_short_names() {
         wanted += u32::from(is_wanted);
     }
     assert!(wanted > 20, "{metrics:?}");
+}
+
+#[test]
+fn the_labels_of_metrics_are_in_order() {
+    let server = Server::start();
+    let metrics = server.admin().values("mt?");
+    let logins: Vec<_> = metrics.iter().filter(|line| line.starts_with("pop3d_login_attempts_total{")).collect();
+    assert!(logins.len() > 50 && logins.is_sorted(), "{logins:?}");
+    assert!(!metrics.iter().any(|line| line.contains("_bucket")), "histograms need --metrics");
+}
+
+/// A viewer learns neither a secret nor where it is.
+#[test]
+fn a_viewer_does_not_see_where_secrets_are() {
+    let users = tempfile::NamedTempFile::new().unwrap();
+    let path = users.path().to_str().unwrap();
+    let flags = ["--users", path, "--peep-viewer", "tess:secret", "-t", "cat"];
+    let server = Server::builder().flags(flags).start();
+    assert_eq!(values(&mut server.admin(), "s?")["setting_users"], path);
+    let mut viewer = server.peep();
+    play(&mut viewer, [("a tess secret", "+")]);
+    let shown = values(&mut viewer, "s?");
+    for name in ["setting_users", "setting_peep_viewer", "setting_peep_admin", "setting_transform"] {
+        assert_eq!(shown[name], "(hidden)", "{name}");
+    }
+    assert_eq!((&*shown["setting_tls_key"], &*shown["setting_state"]), ("-", "-"));
+    let shown = format!("{shown:?}");
+    assert!(!shown.contains(path) && !shown.contains("secret"), "{shown}");
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::process;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Session;
+use super::{Role, Session};
 use crate::auth::{Known, Login, SessionLimit};
 use crate::connections::{Protocol, Stage};
 use crate::events::Reason;
 use crate::maildrop::{Count, Location};
 use crate::metrics;
 use crate::peep::{ErrorCode, NameValue, Reply, time, time_of};
+use crate::settings::Setting;
 use crate::shared::Shared;
 
 /// Lines of names and values.
@@ -61,7 +62,7 @@ impl Session<'_> {
         pairs.add("all_logins", stats.logins.value());
     }
 
-    /// The settings in force, without secrets.
+    /// The settings in force, without secrets. A viewer does not see where secrets are either.
     fn add_settings(&self, pairs: &mut Pairs) {
         let settings = self.shared.settings();
         let limits = self.shared.guard.limits();
@@ -77,6 +78,17 @@ impl Session<'_> {
         pairs.add("peep_viewers", settings.admin.viewers.len());
         pairs.add("allow_cleartext", u8::from(settings.allow_cleartext));
         pairs.add("log_level", log::max_level().as_str().to_lowercase());
+        for Setting { key, value, is_private, .. } in settings.in_force.iter() {
+            let value = match &**key {
+                // PEEP can change these.
+                "mailbox" => Some(settings.mail_root.path().display().to_string()),
+                "max-connections" => Some(self.shared.connections.limit().to_string()),
+                "timeout" => Some(settings.timeout.map_or(0, |timeout| timeout.as_secs()).to_string()),
+                _ if *is_private && self.role != Some(Role::Admin) => value.as_ref().map(|_| "(hidden)".to_owned()),
+                _ => value.clone(),
+            };
+            pairs.add_some(&format!("setting_{}", key.replace('-', "_")), value);
+        }
     }
 
     /// `i?`: an account and its maildrop.
