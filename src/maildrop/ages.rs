@@ -63,7 +63,7 @@ pub(super) fn now() -> Option<u64> {
     (now >= EARLIEST).then_some(now)
 }
 
-pub(super) fn files(location: &Location, folder: Folder) -> OwnFiles {
+pub(super) fn files(location: &Location, folder: Folder) -> OwnFiles<'_> {
     location.own_files(if folder == Folder::Mbox { folder } else { Folder::Top })
 }
 

@@ -77,7 +77,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Reads the user's index. Returns `None` if there is none, or if it cannot be used.
-    pub(super) fn load(root: &Root, files: &OwnFiles) -> Option<Self> {
+    pub(super) fn load(root: &Root, files: &OwnFiles<'_>) -> Option<Self> {
         let (file, identity) = root.file(&files.path(FILE)).ok()?;
         if !root.may_use(files, &file) {
             log::warn!("{} is not used: it belongs to another user", root::display(&files.path(FILE)));
@@ -110,7 +110,7 @@ impl Index {
     /// Replaces the user's index.
     pub(super) fn save<'a>(
         root: &Root,
-        files: &OwnFiles,
+        files: &OwnFiles<'_>,
         stamps: Option<Stamps>,
         entries: impl Iterator<Item = &'a Message> + Clone,
     ) {
@@ -120,14 +120,14 @@ impl Index {
     /// Replaces the index of an mbox.
     pub(super) fn save_mbox(
         root: &Root,
-        files: &OwnFiles,
+        files: &OwnFiles<'_>,
         state: FileState,
         entries: impl Iterator<Item: Borrow<Message>> + Clone,
     ) {
         Self::write(root, files, Self::encode(None, Some(state), entries, LIMITS));
     }
 
-    fn write(root: &Root, files: &OwnFiles, octets: Option<Vec<u8>>) {
+    fn write(root: &Root, files: &OwnFiles<'_>, octets: Option<Vec<u8>>) {
         if root.layouts().is_read_only() {
             return;
         }
@@ -140,7 +140,7 @@ impl Index {
     }
 
     /// Stores the true sizes of messages that were listed with a wrong size.
-    pub(super) fn correct(root: &Root, files: &OwnFiles, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
+    pub(super) fn correct(root: &Root, files: &OwnFiles<'_>, messages: &[Message], corrections: &BTreeMap<usize, u64>) {
         let Some(mut index) = Self::load(root, files) else { return };
         // The index may have an older path of a message that a mail program has moved. So messages are matched by base
         // name and inode.
@@ -160,11 +160,11 @@ impl Index {
     }
 
     /// Removes the user's index because it is wrong.
-    pub(super) fn forget(root: &Root, files: &OwnFiles) {
+    pub(super) fn forget(root: &Root, files: &OwnFiles<'_>) {
         if root.layouts().is_read_only() {
             return;
         }
-        let removed = root.directory(&files.directory).and_then(|directory| directory.unlink(&files.name(FILE)));
+        let removed = root.directory(&files.directory()).and_then(|directory| directory.unlink(&files.name(FILE)));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 log::warn!("{} is wrong and cannot be removed: {error}", root::display(&files.path(FILE)));

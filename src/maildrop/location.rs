@@ -150,14 +150,12 @@ impl Location {
     }
 
     /// The files that the server keeps in `folder`, or beside an mbox.
-    pub(super) fn own_files(&self, folder: Folder) -> OwnFiles {
+    pub(super) fn own_files(&self, folder: Folder) -> OwnFiles<'_> {
         if folder == Folder::Mbox {
             let directory = self.path().strip_suffix(self.name()).and_then(|path| path.strip_suffix(b"/"));
-            let prefix = [b".", self.name(), b".pop3d-"].concat();
-            let mbox = Some(self.name().to_vec());
-            return OwnFiles { directory: directory.unwrap_or(b".").to_vec(), prefix, mbox };
+            return OwnFiles { directory: [directory.unwrap_or(b"."), b""], mbox: Some(self.name()) };
         }
-        OwnFiles { directory: self.folder(folder), prefix: b".pop3d-".to_vec(), mbox: None }
+        OwnFiles { directory: [self.path(), folder.below()], mbox: None }
     }
 }
 
@@ -170,34 +168,46 @@ pub(super) fn is_link(error: &io::Error) -> bool {
 const MOST_OCTETS: u64 = 256 << 20;
 
 /// The files that the server keeps for a maildrop: dot-files in one directory.
-#[derive(Debug)]
-pub(super) struct OwnFiles {
-    /// The directory's path below the root.
-    pub(super) directory: Vec<u8>,
-    prefix: Vec<u8>,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnFiles<'a> {
+    /// The two parts of the directory's path below the root.
+    directory: [&'a [u8]; 2],
     /// The name of the mbox that they belong to.
-    mbox: Option<Vec<u8>>,
+    mbox: Option<&'a [u8]>,
 }
 
-impl OwnFiles {
+impl OwnFiles<'_> {
+    /// The directory's path below the root.
+    pub(super) fn directory(&self) -> Vec<u8> {
+        self.directory.concat()
+    }
+
     /// The name of a file in the directory.
     pub(super) fn name(&self, kind: &str) -> Vec<u8> {
-        [&self.prefix, kind.as_bytes()].concat()
+        match self.mbox {
+            Some(mbox) => [b".", mbox, b".pop3d-", kind.as_bytes()].concat(),
+            None => [b".pop3d-", kind.as_bytes()].concat(),
+        }
     }
 
     /// The path of a file below the root.
     pub(super) fn path(&self, kind: &str) -> Vec<u8> {
-        [&self.directory, &b"/"[..], &self.prefix, kind.as_bytes()].concat()
+        let [above, folder] = self.directory;
+        match self.mbox {
+            Some(mbox) => [above, folder, b"/.", mbox, b".pop3d-", kind.as_bytes()].concat(),
+            None => [above, folder, b"/.pop3d-", kind.as_bytes()].concat(),
+        }
     }
 
     /// The path below the root of the mbox that they belong to.
     pub(super) fn mbox(&self) -> Option<Vec<u8>> {
-        Some([&self.directory, &b"/"[..], self.mbox.as_ref()?].concat())
+        let [above, folder] = self.directory;
+        Some([above, folder, b"/", self.mbox?].concat())
     }
 
     /// Creates one of them in their directory. It belongs to the owner of the mbox or, without an mbox, of the directory.
     pub(super) fn create(&self, directory: &Directory, name: &[u8]) -> io::Result<File> {
-        match &self.mbox {
+        match self.mbox {
             Some(mbox) => directory.create_like(name, directory.path_only(mbox)?),
             None => directory.create(name),
         }
@@ -222,7 +232,7 @@ impl OwnFiles {
         let path = self.path(kind);
         let mut file = match root.file_to_append(&path) {
             Err(error) if is_missing(&error) => {
-                match self.create(&root.directory(&self.directory)?, &self.name(kind)) {
+                match self.create(&root.directory(&self.directory())?, &self.name(kind)) {
                     // Another thread has created it just now.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => root.file_to_append(&path)?,
                     file => return file?.write_all(&[first, lines].concat()),
@@ -235,7 +245,7 @@ impl OwnFiles {
 
     /// Replaces one of them by a file with these octets. Whoever opens it finds the old file or the new one.
     pub(super) fn replace(&self, root: &Root, kind: &str, octets: &[u8]) -> io::Result<()> {
-        let directory = root.directory(&self.directory)?;
+        let directory = root.directory(&self.directory())?;
         let new = self.name(&format!("{kind}.new"));
         let _ = directory.unlink(&new);
         let written = self.create(&directory, &new)?.write_all(octets);

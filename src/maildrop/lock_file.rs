@@ -105,12 +105,12 @@ impl LockFile {
     }
 
     fn take_in(location: &Location, folder: Folder, shared: bool) -> io::Result<Attempt> {
-        let path = path(location, folder);
+        let in_the_way = |error| in_the_way(&path(location, folder), error);
         let file = match open(location, folder, shared) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(Attempt::Busy(folder)),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(error),
-            Err(error) if is_obstacle(&error) => return Err(in_the_way(&path, error)),
+            Err(error) if is_obstacle(&error) => return Err(in_the_way(error)),
             Err(error) => return Ok(Attempt::Unavailable(error)),
         };
         match try_lock(&file, kind(shared)) {
@@ -120,7 +120,7 @@ impl LockFile {
         }
         let stat = fstat(&file)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(in_the_way(&path, io::Error::other("it is no file")));
+            return Err(in_the_way(io::Error::other("it is no file")));
         }
         if stat.st_nlink == 0 {
             return Ok(Attempt::Busy(folder)); // another server replaced the file after it was opened here
@@ -206,24 +206,25 @@ pub(super) fn path(location: &Location, folder: Folder) -> Vec<u8> {
 /// be read.
 fn open(location: &Location, folder: Folder, for_reading: bool) -> io::Result<Option<OwnedFd>> {
     let own = location.own_files(folder);
-    let directory = || location.root().directory(&own.directory);
-    let name = own.name(FILE);
+    let directory = || location.root().directory(&own.directory());
+    let name = || own.name(FILE);
+    let create = |directory: &Directory| create(&own, directory, &name());
     let existing = || location.root().lock_file(&own.path(FILE), for_reading);
     let created = |file: Option<OwnedFd>| file.map(|file| if for_reading { existing() } else { Ok(file) }).transpose();
     match existing() {
         Ok(file) if location.root().may_use(&own, &file) => Ok(Some(file)),
         Ok(_) => {
             let directory = directory()?;
-            directory.unlink(&name)?;
-            create(&own, &directory, &name).and_then(created)
+            directory.unlink(&name())?;
+            create(&directory).and_then(created)
         }
-        Err(error) if is_missing(&error) => create(&own, &directory()?, &name).and_then(created),
+        Err(error) if is_missing(&error) => create(&directory()?).and_then(created),
         Err(error) if is_denial(&error) => {
             let directory = directory()?;
-            if !directory.has_file(&name) || directory.unlink(&name).is_err() {
+            if !directory.has_file(&name()) || directory.unlink(&name()).is_err() {
                 return Err(error);
             }
-            create(&own, &directory, &name).and_then(created)
+            create(&directory).and_then(created)
         }
         Err(error) => Err(error),
     }
@@ -240,7 +241,7 @@ fn share_if_roots(location: &Location, file: &OwnedFd, stat: &Stat) -> io::Resul
     Ok(())
 }
 
-fn create(own: &OwnFiles, directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+fn create(own: &OwnFiles<'_>, directory: &Directory, name: &[u8]) -> io::Result<Option<OwnedFd>> {
     match own.create(directory, name) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),

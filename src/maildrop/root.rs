@@ -197,10 +197,10 @@ impl Root {
 
     /// Returns true unless another user may have put an open file of the server's own beside an mbox. Where every user may
     /// create files, such a file has to belong to the mbox's owner, the directory's or the server's user, or root.
-    pub(super) fn may_use(&self, files: &OwnFiles, file: impl AsFd) -> bool {
+    pub(super) fn may_use(&self, files: &OwnFiles<'_>, file: impl AsFd) -> bool {
         let Some(mbox) = files.mbox() else { return true };
         let stat = |path: &[u8]| fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW);
-        let (Ok(directory), Ok(file)) = (stat(&files.directory), fs::fstat(file)) else { return false };
+        let (Ok(directory), Ok(file)) = (stat(&files.directory()), fs::fstat(file)) else { return false };
         if directory.st_mode & 0o002 == 0 {
             return true;
         }

@@ -164,7 +164,7 @@ impl Maildrop {
         }
     }
 
-    fn own_files(&self) -> Option<OwnFiles> {
+    fn own_files(&self) -> Option<OwnFiles<'_>> {
         self.folder().map(|folder| ages::files(&self.location, folder))
     }
 }
@@ -194,7 +194,7 @@ struct Known {
 }
 
 impl Known {
-    fn load(location: &Location, files: &OwnFiles) -> Self {
+    fn load(location: &Location, files: &OwnFiles<'_>) -> Self {
         match files.read(location.root(), FILE) {
             Ok(text) => Self::parse(&text),
             Err(error) => {

@@ -102,7 +102,7 @@ impl Bin {
     /// Makes the directory for a session that removes messages from a maildrop.
     pub(super) fn create(location: &Location, folder: Folder, batch: &Batch) -> io::Result<Self> {
         let own = location.own_files(folder);
-        let trash = location.root().directory(&own.directory)?.make_directory(&own.name(DIRECTORY))?;
+        let trash = location.root().directory(&own.directory())?.make_directory(&own.name(DIRECTORY))?;
         refuse_others(location, folder, &trash)?;
         trash.make_directory(batch.to_string().as_bytes()).map(Self)
     }

@@ -53,7 +53,7 @@ pub(super) struct Kept<'a> {
 }
 
 /// Reads the file. Returns nothing if there is none.
-pub(super) fn read(root: &Root, files: &OwnFiles) -> Vec<u8> {
+pub(super) fn read(root: &Root, files: &OwnFiles<'_>) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok((file, identity)) = root.file(&files.path(FILE)) {
         let read = file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut text);
@@ -90,7 +90,7 @@ impl<'a> Kept<'a> {
     }
 
     /// Replaces the file.
-    pub(super) fn save(&self, root: &Root, files: &OwnFiles) {
+    pub(super) fn save(&self, root: &Root, files: &OwnFiles<'_>) {
         if root.layouts().is_read_only() {
             return;
         }

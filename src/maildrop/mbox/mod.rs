@@ -151,7 +151,7 @@ impl Mbox {
         Ok(())
     }
 
-    fn own_files(&self) -> OwnFiles {
+    fn own_files(&self) -> OwnFiles<'_> {
         self.location.own_files(Folder::Mbox)
     }
 
@@ -168,7 +168,7 @@ impl Mbox {
     fn rewrite(&self, messages: &[Message], marked: &[usize], batch: Option<&Batch>) -> io::Result<Update> {
         let root = self.location.root();
         let own = self.own_files();
-        let directory = root.directory(&own.directory)?;
+        let directory = root.directory(&own.directory())?;
         let (file, lock) = self.open_for_writing(&directory)?;
         let known = self.all.as_deref().unwrap_or(messages);
         let marked: HashSet<_> = marked.iter().map(|&index| content_key(&messages[index])).collect();
@@ -212,7 +212,7 @@ impl Mbox {
         if root.layouts().is_read_only() || !root.has(&own.path(journal::FILE)) {
             return Ok(());
         }
-        let directory = root.directory(&own.directory)?;
+        let directory = root.directory(&own.directory())?;
         let path = root::display(&own.path(journal::FILE));
         let journal = journal::Journal::new(&directory, own.name(journal::FILE));
         let (file, lock) = self.open_for_writing(&directory)?;
@@ -234,7 +234,7 @@ impl Mbox {
         if root.layouts().is_read_only() || !root.has(&lock::dot_lock_name(self.location.path())) {
             return Ok(());
         }
-        let directory = root.directory(&own.directory)?;
+        let directory = root.directory(&own.directory())?;
         let (file, _) = root.writable_file(self.location.path())?;
         lock::remove_stale(&file, &directory, self.location.name())
     }
@@ -246,7 +246,8 @@ impl Mbox {
         let has_lock = root.has(&lock);
         let has_journal = root.has(&own.path(journal::FILE));
         Ok(has_journal
-            || has_lock && lock::is_stale(&root.directory(&own.directory)?, &lock::dot_lock_name(self.location.name())))
+            || has_lock
+                && lock::is_stale(&root.directory(&own.directory())?, &lock::dot_lock_name(self.location.name())))
     }
 
     /// Finishes what a server that was killed has begun, and removes the dot-lock that it has left.
@@ -262,8 +263,7 @@ impl Format for Mbox {
         if let Err(error) = self.remove_stale_lock() {
             log::debug!("{}: a stale lock cannot be removed: {error}", self.location.user());
         }
-        let own = self.own_files();
-        let index = Index::load(self.location.root(), &own).unwrap_or_default();
+        let index = Index::load(self.location.root(), &self.own_files()).unwrap_or_default();
         let listing = match self.read(index.entries.into(), index.mbox) {
             Err(error) if is_missing(&error) => Listing::default(),
             result => result?,
@@ -275,7 +275,7 @@ impl Format for Mbox {
             None => false,
         };
         if !is_known {
-            Index::save_mbox(self.location.root(), &own, listing.state, listing.messages.iter());
+            Index::save_mbox(self.location.root(), &self.own_files(), listing.state, listing.messages.iter());
         }
         let mut messages = listing.messages.into_owned();
         if hidden::hides(&self.location) {
@@ -313,7 +313,7 @@ impl Format for Mbox {
 
 /// The dot-lock of the mbox at a location, if there is one.
 pub(super) fn dot_lock(location: &Location) -> Option<DotLockState> {
-    let directory = location.root().directory(&location.own_files(Folder::Mbox).directory).ok()?;
+    let directory = location.root().directory(&location.own_files(Folder::Mbox).directory()).ok()?;
     lock::dot_lock(&directory, location.name())
 }
 

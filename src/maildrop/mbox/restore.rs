@@ -47,7 +47,7 @@ pub(in crate::maildrop) fn restore(location: &Location, trash: &Trash, batch: &B
     let (root, own) = (location.root(), location.own_files(Folder::Mbox));
     let mbox = Mbox::new(location.clone());
     mbox.recover()?;
-    let directory = root.directory(&own.directory)?;
+    let directory = root.directory(&own.directory())?;
     let (file, _lock) = mbox.open_for_writing(&directory)?;
     let bin = trash.bin(batch)?;
     undo_half(bin.directory(), &file)?;
