@@ -23,7 +23,7 @@ use super::directory::Directory;
 use super::holder::Holder;
 use super::layout;
 use super::location::{Location, OwnFiles};
-use super::lock_record::{self, Elsewhere, LENGTH};
+use super::lock_record::{self, Elsewhere, LENGTH, Record};
 use super::message::Folder;
 use super::open_file_lock::{TURN, is_locked, kind, try_lock, unlock};
 use super::root;
@@ -51,7 +51,7 @@ pub(super) struct LockFile {
     /// True if the file has no other name (hard link). A user may have made another one of a file that is not the user's own.
     is_alone: bool,
     /// What this session has written into the file, if it has.
-    pub(super) record: Option<String>,
+    pub(super) record: Option<Record>,
 }
 
 /// The result of trying to take the lock.
@@ -155,7 +155,7 @@ impl LockFile {
         }
         let record = lock_record::record(holder);
         // Without the line, other servers only cannot tell who holds the lock.
-        match pwrite(&self.file, record.as_bytes(), 0) {
+        match pwrite(&self.file, &record, 0) {
             Ok(_) => self.record = Some(record),
             // The line of the session before would be wrong.
             Err(_) => drop(ftruncate(&self.file, 0)),

@@ -24,9 +24,9 @@ impl LockFile {
     /// Returns true if another session has written into the file that it holds the lock, or may have. Those that share the
     /// maildrop do.
     fn names_another(&self) -> bool {
-        let Some(own) = self.record.as_ref().filter(|_| !self.is_shared()) else { return false };
+        let Some(own) = self.record.filter(|_| !self.is_shared()) else { return false };
         match lock_file::read_holder(&self.location, self.folder) {
-            Ok(named) => named.is_some_and(|named| Elsewhere::parse(own.as_bytes()) != Some(named)),
+            Ok(named) => named.is_some_and(|named| Elsewhere::parse(&own) != Some(named)),
             Err(error) => !lock_file::is_denial(&error),
         }
     }

@@ -1,7 +1,8 @@
 //! What a lock file says: which session of which server holds the lock. Servers that find the lock taken tell it to their
 //! operator. Nothing else depends on it, because a user may write to the file.
 
-use std::fmt::{self, Write};
+use std::fmt;
+use std::io::Write;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,8 +68,11 @@ fn is_host(name: &str) -> bool {
     (1..=HOST_LENGTH).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
+/// A record as it is written: text, spaces to its length, and a line feed.
+pub(super) type Record = [u8; LENGTH];
+
 /// The record of a session of this server.
-pub(super) fn record(holder: &Holder) -> String {
+pub(super) fn record(holder: &Holder) -> Record {
     static SERVER: LazyLock<String> = LazyLock::new(|| {
         let name = uname();
         let host = name.nodename().to_str().ok().filter(|host| is_host(host)).unwrap_or("localhost");
@@ -76,15 +80,14 @@ pub(super) fn record(holder: &Holder) -> String {
     });
     let since = SystemTime::now().checked_sub(holder.since.elapsed());
     let since = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()).unwrap_or_default().as_secs();
-    let mut record = String::with_capacity(LENGTH);
-    // Writing to a String cannot fail.
+    let mut record = [b' '; LENGTH];
+    record[LENGTH - 1] = b'\n';
+    let mut text = &mut record[..LENGTH - 1];
+    // There is room for the longest text.
     let _ = match holder.session {
-        Some(session) => write!(record, "{} session={session} since={since}", *SERVER),
-        None => write!(record, "{} session=- since={since}", *SERVER),
+        Some(session) => write!(text, "{} session={session} since={since}", *SERVER),
+        None => write!(text, "{} session=- since={since}", *SERVER),
     };
-    let text = record.len();
-    record.extend(std::iter::repeat_n(' ', (LENGTH - 1).saturating_sub(text)));
-    record.push('\n');
     record
 }
 
@@ -102,8 +105,8 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         for session in [None, Some(17), Some(u64::MAX)] {
             let record = record(&holder(session));
-            assert_eq!((record.len(), record.ends_with('\n')), (LENGTH, true));
-            let read = Elsewhere::parse(record.as_bytes()).unwrap();
+            assert_eq!(record.last(), Some(&b'\n'));
+            let read = Elsewhere::parse(&record).unwrap();
             assert_eq!((read.session, read.process), (session, std::process::id()));
             assert!(read.age().as_secs() < 600 && is_host(&read.host));
         }
