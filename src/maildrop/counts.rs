@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use super::identity::{Stamp, is_settled, nanoseconds_since_1970};
 use super::layout::Layouts;
-use super::location::{Key, Location};
+use super::location::Location;
 use super::message::Folder;
 use super::with_folders::FolderName;
-use super::{Maildrop, is_missing};
+use super::{Maildrop, RootId, is_missing};
 use crate::auth::MailFormat;
 
 /// How many maildrops are remembered. The next one makes all be forgotten.
@@ -23,6 +23,9 @@ const MOST: usize = 1000;
 /// The messages of Maildirs about which somebody has asked.
 #[derive(Debug, Default)]
 pub struct Counts(Mutex<HashMap<Key, Counted>>);
+
+/// What distinguishes a maildrop from others. It keeps no directory open.
+type Key = (RootId, Vec<u8>);
 
 #[derive(Debug)]
 struct Counted {
@@ -95,7 +98,8 @@ impl Counts {
     /// Does it at the time `now`, in ns since 1970.
     fn of_at(&self, location: &Location, now: i64) -> io::Result<Count> {
         let location = location.behind_links()?;
-        let (key, before) = (location.key(), State::of(&location, now));
+        let (id, path) = location.key();
+        let (key, before) = ((id, path.to_vec()), State::of(&location, now));
         if let Some(before) = &before
             && let Some(counted) = self.0.lock().get(&key).filter(|counted| counted.state == *before)
         {

@@ -1,6 +1,7 @@
 //! Where a maildrop is: a path below an open directory.
 
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -13,10 +14,8 @@ use super::message::{FilePath, Folder};
 use super::root::{Root, RootId};
 use crate::auth::{MailFormat, OwnExpiry, UserName};
 
-/// What distinguishes a maildrop from others: the directory beneath which it is opened, and its path there.
-pub(super) type Key = (RootId, Vec<u8>);
-
-/// The location of a user's maildrop. Everything in the maildrop is opened beneath its root directory.
+/// The location of a user's maildrop. Everything in the maildrop is opened beneath its root directory. Locations are equal if
+/// they are those of the same maildrop, whoever the users are.
 #[derive(Debug, Clone)]
 pub struct Location(Arc<Parts>);
 
@@ -115,9 +114,9 @@ impl Location {
         &self.0.root
     }
 
-    /// Identifies the maildrop among those of this server.
-    pub(super) fn key(&self) -> Key {
-        (self.0.root.id(), self.0.path.clone())
+    /// What distinguishes the maildrop from others: the directory beneath which it is opened, and its path there.
+    pub(super) fn key(&self) -> (RootId, &[u8]) {
+        (self.root().id(), self.path())
     }
 
     /// The maildrop's whole path, for the operator. It is found out from the open directory above the maildrop, so links have
@@ -156,6 +155,20 @@ impl Location {
             return OwnFiles { directory: [directory.unwrap_or(b"."), b""], mbox: Some(self.name()) };
         }
         OwnFiles { directory: [self.path(), folder.below()], mbox: None }
+    }
+}
+
+impl PartialEq for Location {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Location {}
+
+impl Hash for Location {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 

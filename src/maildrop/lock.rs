@@ -7,6 +7,7 @@
 //! Sessions can also share a maildrop, if the operator wants that (see [`Terms`]). They keep out those that do not.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::busy::{self, Terms};
 use super::holder::Holder;
-use super::location::{Key, Location, is_link};
+use super::location::{Location, is_link};
 use super::lock_file::{self, Attempt, LockFile};
 use super::lock_record::Elsewhere;
 use super::message::Folder;
@@ -29,14 +30,13 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub struct Locks {
     /// Each maildrop that has a session.
-    held: Mutex<HashMap<Key, Held>>,
+    held: Mutex<HashMap<Location, Held>>,
     freed: Condvar,
 }
 
 /// A maildrop that has a session.
 #[derive(Debug)]
 struct Held {
-    user: UserName,
     /// The session.
     holder: Holder,
     /// True if other sessions may share it.
@@ -156,7 +156,7 @@ impl Locks {
             }
             _ => location,
         };
-        match self.held.lock().contains_key(&location.key()) {
+        match self.held.lock().contains_key(location) {
             true => None,
             false => lock_file::holder_elsewhere(location),
         }
@@ -170,21 +170,20 @@ impl Locks {
         shared: bool,
         patience: &Patience<'_>,
     ) -> Result<Lock, LockError> {
-        let (maildrop, begun) = (location.key(), Instant::now());
+        let begun = Instant::now();
         let mut held = self.held.lock();
         loop {
-            match held.get_mut(&maildrop) {
-                None => {
-                    let user = location.user().clone();
-                    held.insert(maildrop, Held { user, holder, shared, others: Vec::new() });
+            match held.entry(location.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(Held { holder, shared, others: Vec::new() });
                     break;
                 }
-                Some(others) if shared && others.shared => {
-                    others.others.push(holder);
+                Entry::Occupied(mut others) if shared && others.get().shared => {
+                    others.get_mut().others.push(holder);
                     break;
                 }
-                Some(other) => {
-                    let other = other.holder;
+                Entry::Occupied(other) => {
+                    let other = other.get().holder;
                     // The server itself never keeps a maildrop for long, so every login waits for it.
                     let deadline = match other.session {
                         Some(_) => patience.deadline,
@@ -223,7 +222,7 @@ impl Locks {
     /// The users who have a session, sorted by name.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.held.lock().values().map(|held| held.user.to_string()).collect();
+        let mut names: Vec<_> = self.held.lock().keys().map(|location| location.user().to_string()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -281,9 +280,11 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // This comes first: a session that waits for the lock in memory locks the file next.
         self.file = None;
-        let (mut held, maildrop) = (self.locks.held.lock(), self.location.key());
-        if held.get_mut(&maildrop).is_some_and(|held| held.release(&self.holder)) {
-            held.remove(&maildrop);
+        let mut held = self.locks.held.lock();
+        if let Entry::Occupied(mut held) = held.entry(self.location.clone())
+            && held.get_mut().release(&self.holder)
+        {
+            held.remove();
         }
         drop(held);
         self.locks.freed.notify_all();

@@ -22,12 +22,8 @@ impl Session<'_> {
             said: one.to_string(),
             seconds: one.took.as_secs_f64(),
         });
-        let tested = TestedLogin {
-            reason,
-            seconds: Some(begun.elapsed().as_secs_f64()),
-            maildrop,
-            sources: sources.collect(),
-        };
+        let tested =
+            TestedLogin { reason, seconds: Some(begun.elapsed().as_secs_f64()), maildrop, sources: sources.collect() };
         Reply::Value(tested.to_string())
     }
 
