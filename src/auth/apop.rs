@@ -23,7 +23,11 @@ static HOST: LazyLock<String> = LazyLock::new(|| {
 pub fn timestamp() -> String {
     let (process, count) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let random = u64::from_le_bytes(super::random());
-    format!("<{process}.{count}.{random:016x}@{host}>", host = *HOST)
+    let host = &*HOST;
+    let mut timestamp = String::with_capacity(64 + host.len());
+    // Writing to a String cannot fail.
+    let _ = write!(timestamp, "<{process}.{count}.{random:016x}@{host}>");
+    timestamp
 }
 
 /// The digest by which a client proves that it knows the password: MD5 of timestamp and password, in lower-case

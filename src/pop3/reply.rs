@@ -87,7 +87,7 @@ pub(super) fn mechanisms(out: &mut Vec<u8>, mechanisms: &[Mechanism]) {
 
 /// Appends a challenge. An empty one keeps the space behind `+` (RFC 5034 section 4).
 pub(super) fn challenge(out: &mut Vec<u8>, challenge: &[u8]) {
-    status(out, "+ ", sasl::encode(challenge));
+    status(out, b"+ ", sasl::encode(challenge));
 }
 
 /// Why a well-formed command is not carried out.
@@ -235,19 +235,24 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Room for a status line that is not unusually long, so that the buffer need not grow as the parts of the line are appended.
+const USUAL: usize = 128;
+
 /// Appends `+OK text`.
 pub(super) fn ok(out: &mut Vec<u8>, text: impl fmt::Display) {
-    status(out, "+OK ", text);
+    status(out, b"+OK ", text);
 }
 
 /// Appends `-ERR text`.
 pub(super) fn err(out: &mut Vec<u8>, text: impl fmt::Display) {
-    status(out, "-ERR ", text);
+    status(out, b"-ERR ", text);
 }
 
-fn status(out: &mut Vec<u8>, indicator: &str, text: impl fmt::Display) {
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{indicator}{text}\r\n");
+fn status(out: &mut Vec<u8>, indicator: &[u8], text: impl fmt::Display) {
+    out.reserve(USUAL);
+    out.extend_from_slice(indicator);
+    let _ = write!(out, "{text}"); // writing to a vector cannot fail
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a scan listing: number, space, octets (RFC 1939 section 5).
