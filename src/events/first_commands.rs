@@ -35,9 +35,13 @@ impl FirstCommands {
 /// The keywords with a space between them.
 impl fmt::Display for FirstCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keywords = &self.keywords[..usize::from(self.count)];
-        let keywords: Vec<_> = keywords.iter().map(|&keyword| KEYWORDS[usize::from(keyword)]).collect();
-        f.write_str(&keywords.join(" "))
+        let mut separator = "";
+        for &keyword in &self.keywords[..usize::from(self.count)] {
+            f.write_str(separator)?;
+            f.write_str(KEYWORDS[usize::from(keyword)])?;
+            separator = " ";
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ mod kept;
 mod record;
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use parking_lot::Mutex;
 
@@ -53,7 +54,8 @@ impl Fetches {
             }
             What::Ended(Ended { counts: Some(counts), .. }) => self.0.lock().change(user, false, |record| {
                 record.days.add(Day::of(now()), counts.octets);
-                record.client = counts.first_commands.to_string();
+                record.client.clear();
+                let _ = write!(record.client, "{}", counts.first_commands); // writing to a String cannot fail
             }),
             _ => {}
         }
