@@ -242,7 +242,8 @@ impl Index {
         let checksum = header.u32()?;
 
         let mut source = Checked { source, checksum: Hasher::new() };
-        let start = source.octets(STAMPS + COUNT)?;
+        let mut start = [0; STAMPS + COUNT];
+        source.fill(&mut start)?;
         let mut start = Fields(&start);
         let which = start.u8()?;
         let mut stamp = || Some(Stamp { inode: start.u64()?, modified: start.i64()?, changed: start.i64()? });
@@ -260,10 +261,14 @@ impl Index {
         let count = usize::try_from(start.u32()?).ok().filter(|&count| limits.allow(count, size))?;
 
         let names = size.checked_sub(HEADER + STAMPS + COUNT)?.checked_sub(count.checked_mul(ENTRY)?)?;
-        let mut names = Names::new(source.octets(names)?);
+        let mut block = vec![0; names];
+        source.fill(&mut block)?;
+        let mut names = Names::new(block);
         let mut entries = Vec::with_capacity(count);
+        let mut octets = vec![0; count.min(DECODED_AT_ONCE) * ENTRY];
         while entries.len() < count {
-            let octets = source.octets((count - entries.len()).min(DECODED_AT_ONCE) * ENTRY)?;
+            octets.truncate((count - entries.len()) * ENTRY);
+            source.fill(&mut octets)?;
             let mut fields = Fields(&octets);
             while !fields.0.is_empty() {
                 entries.push(fields.entry(&mut names)?);
@@ -280,11 +285,10 @@ struct Checked<R> {
 }
 
 impl<R: Read> Checked<R> {
-    fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
-        let mut octets = vec![0; count];
-        self.source.read_exact(&mut octets).ok()?;
-        self.checksum.update(&octets);
-        Some(octets)
+    fn fill(&mut self, octets: &mut [u8]) -> Option<()> {
+        self.source.read_exact(octets).ok()?;
+        self.checksum.update(octets);
+        Some(())
     }
 }
 

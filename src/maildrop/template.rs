@@ -82,7 +82,9 @@ impl Template {
         let (local_part, domain) = user.split_once('@').unwrap_or((user, ""));
         let mut path = Vec::new();
         for component in &self.rest {
-            let mut expanded = Vec::new();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
             for part in component {
                 let (text, is_name) = match part {
                     Part::Text(text) => (&text[..], false),
@@ -95,12 +97,8 @@ impl Template {
                     let why = format!("the user's name {user:?} does not fit into the location of maildrops");
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
                 }
-                expanded.extend_from_slice(text);
+                path.extend_from_slice(text);
             }
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend(expanded);
         }
         Ok(if path.is_empty() { b".".to_vec() } else { path })
     }
