@@ -129,7 +129,7 @@ impl<L: Link> Session<'_, L> {
             took: claim.since.elapsed(),
             scan: scan.elapsed(),
         });
-        Ok(Transaction { maildrop: Box::new(maildrop), account_session, lock, exact, acting })
+        Ok(Transaction { maildrop, account_session, lock, exact, acting })
     }
 
     /// Answers a failed login, and ends the session if the client may not try again.

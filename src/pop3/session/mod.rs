@@ -98,7 +98,7 @@ struct Authorization {
 /// The data of the TRANSACTION state. Fields are dropped in this order: the lock is released once nothing uses the maildrop
 /// and the session does not count for its account any more, and at last the thread gets the server's ids back.
 struct Transaction {
-    maildrop: Box<Maildrop>,
+    maildrop: Maildrop,
     /// Dropped before the lock, so that a login that waits for the lock finds a session less.
     account_session: AccountSession,
     lock: Lock,

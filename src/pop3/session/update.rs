@@ -18,7 +18,7 @@ impl<L: Link> Session<'_, L> {
         let Transaction { maildrop, account_session, lock, acting, .. } = state;
         let never_retrieved = maildrop.never_retrieved();
         let update = if maildrop.needs_update() && lock.is_exclusive() {
-            lock.commit(*maildrop)
+            lock.commit(maildrop)
         } else if maildrop.marked() == 0 {
             Update::default()
         } else {
