@@ -74,10 +74,10 @@ impl<'a> PreLoginLimits<'a> {
     /// If logins from the client's address have failed too often recently, or the wait takes too long.
     pub fn attempt(&self, name: &[u8], secret: Option<&[u8]>) -> Result<Attempt<'a>, AttemptRefused> {
         let admission @ Admission { guard, source, exempt } = self.admission;
-        let hash = CredentialsHash(secret.map(|secret| guard.key.hash_one((source, name, secret))));
         if *exempt {
-            return Ok(Attempt { admission, hash, is_pending: false });
+            return Ok(Attempt { admission, hash: CredentialsHash(None), is_pending: false });
         }
+        let hash = CredentialsHash(secret.map(|secret| guard.key.hash_one((source, name, secret))));
         let deadline = Instant::now() + MAX_WAIT;
         let mut state = guard.state.lock();
         loop {

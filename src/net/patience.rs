@@ -4,7 +4,7 @@
 //! the kernel's timeout is one second, and after each second the present limit decides whether to go on.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The write timeout of every connection. A changed limit takes effect after this time at the latest.
 pub(super) const WRITE_STEP: Duration = Duration::from_secs(1);
@@ -12,11 +12,15 @@ pub(super) const WRITE_STEP: Duration = Duration::from_secs(1);
 /// Calls `write` until it succeeds, fails, or has timed out for as long as `limit` says at that moment. A write that sends
 /// a part of the data has succeeded.
 pub(super) fn patiently<T>(limit: impl Fn() -> Duration, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let begun = Instant::now();
+    let mut waited = Duration::ZERO;
     loop {
-        match write() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < limit() => {}
-            result => return result,
+        let result = write();
+        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            return result;
+        }
+        waited += WRITE_STEP;
+        if waited >= limit() {
+            return result;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -149,7 +150,7 @@ pub fn refuse(stream: &socket2::Socket, words: &str) {
 #[inline(never)]
 pub fn discard_input(connection: &Connection) {
     for _ in 0..DISCARDS {
-        match recv(&connection.stream, &mut [0u8; 4096], RecvFlags::DONTWAIT) {
+        match recv(&connection.stream, &mut [MaybeUninit::<u8>::uninit(); 4096], RecvFlags::DONTWAIT) {
             Ok((_, 1..)) => {}
             _ => return,
         }
