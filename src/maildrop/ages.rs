@@ -68,19 +68,22 @@ pub(super) fn files(location: &Location, folder: Folder) -> OwnFiles<'_> {
 }
 
 /// Notes that messages were retrieved now. `folder` is one that the maildrop has, and `there` are all of its messages, `count`
-/// in number. If the file has become much longer than that, it is written again without those that are gone.
+/// in number. If the file has become much longer than that, it is written again without those that are gone. `text` is what was
+/// read from it shortly before.
 pub(super) fn note_read<'a>(
     location: &Location,
     folder: Folder,
+    text: Option<Vec<u8>>,
     ids: impl Iterator<Item = Cow<'a, [u8]>>,
     count: usize,
     there: impl FnOnce() -> HashSet<Vec<u8>>,
 ) {
     let Some(now) = now() else { return };
     let files = files(location, folder);
-    let mut known = Ages::load(location, folder);
+    let text = text.unwrap_or_else(|| read(location, folder));
+    let known = Retrieved::of(&text);
     let (mut lines, mut noted) = (Vec::new(), 0);
-    for id in ids.filter(|id| known.of(id).read.is_none()) {
+    for id in ids.filter(|id| !known.ids.contains(&**id)) {
         put(&mut lines, b'r', now, &id);
         noted += 1;
     }
@@ -88,11 +91,56 @@ pub(super) fn note_read<'a>(
         return;
     }
     if known.lines + noted > 2 * count + MANY {
+        // A session that shares the maildrop may have written meanwhile.
+        let mut known = Ages::load(location, folder);
         lines.split_inclusive(|&octet| octet == b'\n').for_each(|line| known.take(line));
         known.save(location, folder, &there(), true);
     } else if let Err(error) = files.append(location.root(), FILE, VERSION, &lines) {
         log::warn!("{} cannot be written, so {LOST}: {error}", root::display(&files.path(FILE)));
     }
+}
+
+/// How many of these messages no session has ever retrieved as a whole, according to the `text` of the file.
+pub(super) fn count_never_retrieved<'a>(text: &[u8], ids: impl Iterator<Item = Cow<'a, [u8]>>) -> usize {
+    let known = Retrieved::of(text);
+    ids.filter(|id| !known.ids.contains(&**id)).count()
+}
+
+/// The messages that were retrieved. Each session with a maildrop of thousands of messages looks at them, so nothing is copied.
+#[derive(Debug, Default)]
+struct Retrieved<'a> {
+    ids: HashSet<&'a [u8]>,
+    /// How many lines the file has.
+    lines: usize,
+}
+
+impl<'a> Retrieved<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        let mut found = Self::default();
+        for line in lines(text) {
+            found.lines += 1;
+            if let Some((b'r', _, id)) = parse_line(line) {
+                found.ids.insert(id);
+            }
+        }
+        found
+    }
+}
+
+/// Reads the file; nothing if there is none.
+pub(super) fn read(location: &Location, folder: Folder) -> Vec<u8> {
+    let files = files(location, folder);
+    files.read(location.root(), FILE).unwrap_or_else(|error| {
+        if !is_missing(&error) {
+            log::warn!("{} cannot be read, so {LOST}: {error}", root::display(&files.path(FILE)));
+        }
+        Vec::new()
+    })
+}
+
+/// The lines about messages, with their line ends.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.strip_prefix(VERSION).unwrap_or_default().split_inclusive(|&octet| octet == b'\n')
 }
 
 /// Notes that messages are hidden from now on.
@@ -120,26 +168,13 @@ fn put(lines: &mut Vec<u8>, kind: u8, time: u64, id: &[u8]) {
 impl Ages {
     /// Reads what is known.
     pub(super) fn load(location: &Location, folder: Folder) -> Self {
-        let files = files(location, folder);
-        let path = files.path(FILE);
-        match files.read(location.root(), FILE) {
-            Ok(text) => Self::parse(&text),
-            Err(error) => {
-                if !is_missing(&error) {
-                    log::warn!("{} cannot be read, so {LOST}: {error}", root::display(&path));
-                }
-                Self::default()
-            }
-        }
+        Self::parse(&read(location, folder))
     }
 
     /// Lines that are damaged or incomplete are left out.
     fn parse(text: &[u8]) -> Self {
         let mut ages = Self::default();
-        let Some(text) = text.strip_prefix(VERSION) else { return ages };
-        for line in text.split_inclusive(|&octet| octet == b'\n') {
-            ages.take(line);
-        }
+        lines(text).for_each(|line| ages.take(line));
         ages
     }
 
@@ -206,7 +241,9 @@ fn parse_line(line: &[u8]) -> Option<(u8, u64, &[u8])> {
     let line = line.strip_suffix(b"\n")?;
     let end = memchr::memrchr(b' ', line)?;
     let (line, checksum) = (&line[..end], &line[end + 1..]);
-    if checksum != format!("{:08x}", crc32fast::hash(line)).as_bytes() {
+    // All of its digits are there, so it was not cut off.
+    let checksum = std::str::from_utf8(checksum).ok().filter(|digits| digits.len() == 8)?;
+    if u32::from_str_radix(checksum, 16) != Ok(crc32fast::hash(line)) {
         return None;
     }
     let mut fields = line.split(|&octet| octet == b' ');

@@ -235,8 +235,10 @@ impl OwnFiles<'_> {
         if !root.may_use(self, &file) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
         }
-        let mut octets = Vec::new();
-        file.take(identity.size.min(MOST_OCTETS)).read_to_end(&mut octets)?;
+        let size = identity.size.min(MOST_OCTETS);
+        // With the room allocated, it is one read(2).
+        let mut octets = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        file.take(size).read_to_end(&mut octets)?;
         Ok(octets)
     }
 

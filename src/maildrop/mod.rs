@@ -78,6 +78,7 @@ mod walk;
 mod with_folders;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -131,6 +132,8 @@ pub struct Maildrop {
     given_ids: GivenIds,
     /// The files that would be messages if they could be read.
     left_out: Vec<LeftOut>,
+    /// What [`Self::never_retrieved`] has read, so that the UPDATE state need not read it again.
+    ages_at_quit: RefCell<Option<Vec<u8>>>,
 }
 
 impl Maildrop {
@@ -173,6 +176,7 @@ impl Maildrop {
             corrections,
             given_ids,
             left_out,
+            ages_at_quit: RefCell::default(),
         };
         maildrop.add_up();
         Ok(maildrop)

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::ages::{self, Ages};
+use super::ages;
 use super::{Maildrop, MessageNumber};
 
 impl Maildrop {
@@ -21,9 +21,11 @@ impl Maildrop {
             return Some(0);
         }
         let folder = self.folder().filter(|_| self.writes_read())?;
-        let known = Ages::load(&self.location, folder);
-        let is_new = |&(number, message): &(usize, _)| known.of(&self.id_of(number - 1, message)).read.is_none();
-        Some(left.filter(is_new).count() as u64)
+        let ids = left.map(|(number, message)| self.id_of(number - 1, message));
+        let text = ages::read(&self.location, folder);
+        let count = ages::count_never_retrieved(&text, ids);
+        *self.ages_at_quit.borrow_mut() = Some(text);
+        Some(count as u64)
     }
 
     /// Returns true if it is to be written down when messages were first retrieved.
@@ -36,6 +38,14 @@ impl Maildrop {
         let Some(folder) = self.folder().filter(|_| self.writes_read() && !retrieved.is_empty()) else { return };
         let id = |index: usize| self.id_of(index, &self.messages[index]);
         let there = || (0..self.messages.len()).map(|index| id(index).into_owned()).collect::<HashSet<_>>();
-        ages::note_read(&self.location, folder, retrieved.iter().map(|&index| id(index)), self.messages.len(), there);
+        let text = self.ages_at_quit.take();
+        ages::note_read(
+            &self.location,
+            folder,
+            text,
+            retrieved.iter().map(|&index| id(index)),
+            self.messages.len(),
+            there,
+        );
     }
 }
