@@ -7,6 +7,15 @@ use std::time::Duration;
 /// # Errors
 /// When it is no span, or 0.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let span = span_or_zero(text)?;
+    if span.is_zero() { Err(fault(text)) } else { Ok(span) }
+}
+
+/// Parses a span that may be 0.
+///
+/// # Errors
+/// When it is no span.
+pub(crate) fn span_or_zero(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let milliseconds = match &text[digits.len()..] {
         "ms" => 1,
@@ -14,10 +23,14 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => 0,
+        _ => return Err(fault(text)),
     };
-    let span = digits.parse::<u32>().ok().map(|count| Duration::from_millis(u64::from(count) * milliseconds));
-    span.filter(|span| !span.is_zero()).ok_or_else(|| format!("{text:?} is not a span, as 2s, 500ms or 1m"))
+    let count = digits.parse::<u32>().map_err(|_| fault(text))?;
+    Ok(Duration::from_millis(u64::from(count) * milliseconds))
+}
+
+fn fault(text: &str) -> String {
+    format!("{text:?} is not a span, as 2s, 500ms or 1m")
 }
 
 #[cfg(test)]
@@ -34,5 +47,7 @@ mod tests {
         for text in ["", "s", "0", "0s", "-1s", "1w", "1.5s", "2 s", "99999999999s"] {
             assert!(span(text).is_err(), "{text}");
         }
+        assert_eq!((span_or_zero("0s"), span_or_zero("1m")), (Ok(Duration::ZERO), span("1m")));
+        assert!(span_or_zero("s").is_err() && span_or_zero("0w").is_err());
     }
 }

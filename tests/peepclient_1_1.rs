@@ -262,19 +262,34 @@ fn wait_ends_when_the_condition_holds() {
 
 #[test]
 fn wait_ends_with_1_after_its_timeout() {
-    let answers = [("i? bob", "+1\nmessages 2"), ("i? eve", "-4"), ("l?", "+info")];
+    let answers = [("i? bob", "+2\nmessages 2\nsession -"), ("l?", "+info")];
     let port = Answering::new(&answers).on_a_port();
     for (words, code, stderr) in [
         ("wait user bob messages >=3 --timeout 100ms", 1, "peepclient: user bob messages is \"2\", not >=3\n"),
-        ("wait user bob octets >=3 --timeout 100ms", 1, "peepclient: user bob octets is \"unknown\", not >=3\n"),
+        ("wait user bob octets >=3 --timeout 100ms", 1, "peepclient: user bob octets is \"-\", not >=3\n"),
+        ("wait user bob session >0 --timeout 0s", 1, "peepclient: user bob session is \"-\", not >0\n"),
+        ("wait user bob session ==-", 0, ""),
         ("wait log level ==debug --timeout 100ms", 1, "peepclient: log level is \"info\", not ==debug\n"),
         ("wait log level !=debug --timeout 100ms", 0, ""),
-        ("wait user eve messages >=3", 1, "Invalid username, does not exist\n"),
     ] {
         assert_eq!(run(peepclient(port).args(words.split(' ')), ""), ended(code, "", stderr), "{words}");
     }
     let usage = run(peepclient(1).args(["wait", "sessions"]), "");
     assert_eq!((usage.code, usage.stderr.contains("wait <what> <condition>")), (Some(2), true), "{}", usage.stderr);
+}
+
+#[test]
+fn wait_ends_with_2_if_what_it_waits_for_can_never_be() {
+    let answers = [("i? bob", "+2\nmessages 2\nx\x1b[2Jy -"), ("i? eve", "-4"), ("s?", "+1\nlogins 1")];
+    let port = Answering::new(&answers).on_a_port();
+    for (words, told) in [
+        ("wait user bob mesages >=3", "user bob mesages: there is no \"mesages\", but messages, x\\u{1b}[2Jy"),
+        ("wait stats messages >=3", "stats messages: there is no \"messages\", but logins"),
+        ("wait user eve messages >=3", "user eve messages: Invalid username, does not exist"),
+        ("wait max connections >=3", "max connections: Unknown server command"),
+    ] {
+        assert_eq!(run(peepclient(port).args(words.split(' ')), ""), ended(2, "", format!("peepclient: {told}\n")));
+    }
 }
 
 #[test]

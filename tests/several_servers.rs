@@ -75,3 +75,14 @@ fn several_servers_are_followed_together_and_asked_by_a_filter() {
     assert_eq!((asked.code, asked.stdout.ends_with(&answers)), (Some(1), true), "{asked:?}");
     assert_eq!(asked.stderr.matches("Unknown server command").count(), 2, "{asked:?}");
 }
+
+#[test]
+fn wait_is_for_all_servers() {
+    let servers = [Answering::new(&[("cc?", "+0")]), Answering::new(&[("cc?", "+1")])];
+    let [one, two] = servers.each_ref().map(Answering::on_a_port);
+    let waiting = || run(fleet(&[one, two]).args(["wait", "sessions", "==0", "--timeout", "0s"]), "");
+    let told = format!("peepclient: 127.0.0.1:{two}: sessions is \"1\", not ==0\n");
+    assert_eq!(waiting(), ended(1, "", told));
+    servers[1].answer("cc?", "+0");
+    assert_eq!(waiting(), ended(0, "", ""));
+}

@@ -51,6 +51,11 @@ impl Connection {
         }
     }
 
+    /// The server's name for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.server
+    }
+
     /// Sends a command and reads the first line of its answer.
     pub(super) fn call(&mut self, command: &Command) -> Result<Answer, Failure> {
         self.send(&format!("{command}\r\n"))?;

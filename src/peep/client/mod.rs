@@ -85,8 +85,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     }
     if let Some(words) = options.one_command() {
         if words.first().is_some_and(|first| first.eq_ignore_ascii_case("wait")) {
-            one_server(options)?;
-            wait::run(&words[1..], || Connection::open(options))?;
+            wait::run(&words[1..], || targets.iter().map(|target| Connection::to(target, options)).collect())?;
             return Ok(true);
         }
         if matches!(&words[..], [word] if word.eq_ignore_ascii_case("top")) {

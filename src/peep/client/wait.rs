@@ -1,5 +1,5 @@
-//! `wait WHAT CONDITION [--timeout TIME]`: ends when a value of the server fulfils a condition. It asks on one open
-//! connection, twenty times a second.
+//! `wait WHAT CONDITION [--timeout TIME]`: ends when a value of the server fulfils a condition, or of each of several
+//! servers. It asks on one open connection to each, twenty times a second.
 
 use std::cmp::Ordering;
 use std::thread;
@@ -9,7 +9,8 @@ use super::Failure;
 use super::connection::Connection;
 use super::phrases::{self, Request};
 use crate::peep::{Answer, Command, Form, NameValue};
-use crate::span::span;
+use crate::printable::printable;
+use crate::span::span_or_zero;
 
 /// The time between two questions.
 const POLL: Duration = Duration::from_millis(50);
@@ -21,20 +22,33 @@ const USAGE: &str = "the command is: wait <what> <condition> [--timeout <time>],
                      user <username> <name>, stats <name> or a command that shows a value or a list, and <condition> is \
                      one of == != < <= > >= and a value, as '>=3'";
 
-/// Waits until the condition in `words` holds. Connects only if the words are valid.
-pub(super) fn run(words: &[&str], connect: impl FnOnce() -> Result<Connection, Failure>) -> Result<(), Failure> {
+/// Names of `user` that the answer has only at times: while the maildrop cannot be opened `problem` is there instead of
+/// the first two, and `transform` depends on the configuration. All other names are always there.
+const AT_TIMES: [&str; 4] = ["messages", "octets", "problem", "transform"];
+
+/// What a value that there is not is compared as.
+const NONE: &str = "-";
+
+/// Waits until the condition in `words` holds on each server. Connects only if the words are valid.
+pub(super) fn run(words: &[&str], connect: impl FnOnce() -> Result<Vec<Connection>, Failure>) -> Result<(), Failure> {
     let (wait, timeout) = parse(words).map_err(Failure::Usage)?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let mut server = connect()?;
+    let mut servers = connect()?;
+    let is_one = servers.len() == 1;
     loop {
-        let value = wait.question.value(&mut server)?;
-        if value.as_deref().is_some_and(|value| wait.condition.is_fulfilled(value)) {
-            return Ok(());
+        let mut missing = None;
+        for server in &mut servers {
+            let value = wait.question.value(&wait.what, server)?;
+            if !wait.condition.is_fulfilled(&value) {
+                let name = if is_one { String::new() } else { format!("{}: ", server.name()) };
+                missing = Some(format!("{name}{} is {value:?}, not {}", wait.what, wait.condition_text));
+                break;
+            }
         }
+        let Some(missing) = missing else { return Ok(()) };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            let value = value.unwrap_or_else(|| "unknown".to_owned());
-            return Err(Failure::NotInTime(format!("{} is {value:?}, not {}", wait.what, wait.condition_text)));
+            return Err(Failure::NotInTime(missing));
         }
         thread::sleep(left.map_or(POLL, |left| left.min(POLL)));
     }
@@ -64,7 +78,7 @@ fn parse(words: &[&str]) -> Result<(Wait, Option<Duration>), String> {
         [words @ .., last] if last.starts_with('-') => (words, last.trim_start_matches('-').strip_prefix("timeout=")),
         words => (words, None),
     };
-    let timeout = time.map(span).transpose()?;
+    let timeout = time.map(span_or_zero).transpose()?;
     let [what @ .., condition] = words else { return Err(USAGE.to_owned()) };
     let condition_text = (*condition).to_owned();
     let condition = Condition::parse(condition).ok_or(USAGE)?;
@@ -87,23 +101,31 @@ fn question(what: &[&str]) -> Result<Question, String> {
 }
 
 impl Question {
-    /// Asks for the value; `None` if the server has none of this name.
-    fn value(&self, server: &mut Connection) -> Result<Option<String>, Failure> {
+    /// Asks for the value. An error that the server answers, and a name that it does not know, are mistakes in `what`: they
+    /// would not go away by waiting.
+    fn value(&self, what: &str, server: &mut Connection) -> Result<String, Failure> {
         let (command, name) = match self {
             Self::Whole(command) => (command, None),
             Self::Named(command, name) => (command, Some(name)),
         };
-        match server.ask(command, MOST_NAMES)? {
-            (Answer::Error(code), _) => Err(Failure::Answer(code)),
-            (Answer::Value(value), _) => Ok(Some(value)),
-            (Answer::Done, _) => Ok(Some(String::new())),
-            (Answer::Lines(count), lines) => Ok(match name {
-                None => Some(count.to_string()),
-                Some(name) => {
-                    let mut pairs = lines.iter().filter_map(|line| line.parse::<NameValue>().ok());
-                    pairs.find(|pair| pair.name == *name).and_then(|pair| pair.value)
+        match (server.ask(command, MOST_NAMES)?, name) {
+            ((Answer::Error(code), _), _) => Err(Failure::Usage(format!("{what}: {code}"))),
+            ((Answer::Value(value), _), _) => Ok(value),
+            ((Answer::Done, _), _) => Ok(String::new()),
+            ((Answer::Lines(count), _), None) => Ok(count.to_string()),
+            ((Answer::Lines(_), lines), Some(name)) => {
+                let pairs: Vec<_> = lines.iter().filter_map(|line| line.parse::<NameValue>().ok()).collect();
+                match pairs.iter().find(|pair| pair.name == *name) {
+                    Some(pair) => Ok(pair.value.clone().unwrap_or_else(|| NONE.to_owned())),
+                    None if matches!(command, Command::AboutUser { .. }) && AT_TIMES.contains(&name.as_str()) => {
+                        Ok(NONE.to_owned())
+                    }
+                    None => {
+                        let names: Vec<_> = pairs.iter().map(|pair| printable(&pair.name)).collect();
+                        Err(Failure::Usage(format!("{what}: there is no {name:?}, but {}", names.join(", "))))
+                    }
                 }
-            }),
+            }
         }
     }
 }
@@ -164,6 +186,9 @@ mod tests {
             ("< 3", &["2"], &["3"]),
             ("==info", &["info"], &["debug"]),
             ("!=info", &["debug"], &["info"]),
+            ("==-", &["-"], &["17"]),
+            ("!=-", &["17"], &["-"]),
+            ("!=17", &["-", "18"], &["17"]),
         ] {
             let parsed = Condition::parse(condition).unwrap();
             assert!(fulfilled.iter().all(|value| parsed.is_fulfilled(value)), "{condition}");
@@ -193,6 +218,7 @@ mod tests {
         assert!(matches!(wait.question, Question::Named(Command::AboutUser { .. }, name) if name == "messages"));
         assert_eq!(timeout, Some(Duration::from_secs(30)));
         assert_eq!(parse(&["sessions", "==0", "-timeout=1s"]).unwrap().1, Some(Duration::from_secs(1)));
+        assert_eq!(parse(&["sessions", "==0", "--timeout", "0s"]).unwrap().1, Some(Duration::ZERO));
     }
 
     #[test]
