@@ -338,7 +338,7 @@ def read():
 
 shown, start = b"", 0
 for answer, typed in zip(dialogue[::2], dialogue[1::2]):
-    for awaited in answer, b"> ":
+    for awaited in [answer] if answer.endswith(b"[y/N] ") else [answer, b"> "]:
         while awaited not in shown[start:]:
             data = read()
             if not data:

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::peepclient::{ended, peepclient_with, run};
+use crate::peepclient::{ON_A_TERMINAL, ended, peepclient_with, run};
 use crate::peepclient_1_1::{Answering, SESSIONS, bare_client, first_lines, following, json_of};
 
 /// A port that refuses connections, because it is bound and nothing listens on it. The socket keeps it bound.
@@ -74,6 +74,73 @@ fn several_servers_are_followed_together_and_asked_by_a_filter() {
     let answers = format!("127.0.0.1:{one}\t7\n127.0.0.1:{two}\t7\n");
     assert_eq!((asked.code, asked.stdout.ends_with(&answers)), (Some(1), true), "{asked:?}");
     assert_eq!(asked.stderr.matches("Unknown server command").count(), 2, "{asked:?}");
+}
+
+#[test]
+fn rates_have_a_line_for_each_server_that_is_there() {
+    let counters = [("cc?", "+3"), ("hc?", "+9"), ("hu?", "+9"), ("re?", "+9"), ("xe?", "+0"), ("rb?", "+9")];
+    let (missing, _socket) = refusing();
+    let [one, two] = [(); 2].map(|()| Answering::new(&counters).on_a_port());
+    let stat = |arguments: &[&str]| {
+        run(fleet(&[one, missing, two]).args(["-stat", "-interval=10ms", "-repeat=1"]).args(arguments), "")
+    };
+    let ended = stat(&[]);
+    let lines =
+        format!("127.0.0.1:{one}\t3\t0\t0\t0\t0\t0\n127.0.0.1:{two}\t3\t0\t0\t0\t0\t0\nsum\t6\t0\t0\t0\t0\t0\n");
+    assert_eq!((ended.code, ended.stdout), (Some(3), lines));
+    assert!(
+        ended.stderr.starts_with(&format!("peepclient: cannot connect to 127.0.0.1:{missing}: ")),
+        "{}",
+        ended.stderr
+    );
+    let csv = stat(&["-csv"]).stdout;
+    let first = format!(
+        "server,connections,connected_per_second,logins_per_second,retrieved_per_second,removed_per_second,octets_per_second\n127.0.0.1:{one},3,0,0,0,0,0\n"
+    );
+    assert!(csv.starts_with(&first) && csv.lines().count() == 3, "{csv}");
+}
+
+#[test]
+fn a_change_that_one_server_made_is_a_success() {
+    let servers = [
+        Answering::new(&[("ku= ana", "+1"), ("b- ::1", "-10")]),
+        Answering::new(&[("ku= ana", "-10"), ("b- ::1", "-10")]),
+    ];
+    let [one, two] = servers.each_ref().map(Answering::on_a_port);
+    let kicked = format!("127.0.0.1:{one}\t1\n127.0.0.1:{two}\t0\nsum\t1\n");
+    assert_eq!(run(fleet(&[one, two]).args(["-all", "kick", "user", "ana"]), ""), ended(0, kicked, ""));
+    let none = run(fleet(&[one, two]).args(["-all", "unban", "::1"]), "");
+    assert_eq!((none.code, none.stderr.matches("No such connection or ban").count()), (Some(1), 2), "{none:?}");
+}
+
+#[test]
+fn json_has_the_reason_why_a_server_did_not_answer() {
+    let (missing, _socket) = refusing();
+    let one = Answering::new(&[("u?", "+1\nana")]).on_a_port();
+    let answers = json_of(&run(fleet(&[one, missing]).args(["-json", "users"]), ""));
+    let reason = answers[1]["error"].as_str().unwrap();
+    assert!(reason.starts_with(&format!("cannot connect to 127.0.0.1:{missing}: Connection refused")), "{answers}");
+}
+
+/// The question names the command and the servers, and a user is completed from the first server.
+#[test]
+fn at_the_prompt_of_several_servers_a_change_is_asked_for() {
+    let answers = [("u?", "+2\nana\nbob"), ("ku= bob", "+1")];
+    let servers = [Answering::new(&answers), Answering::new(&answers)];
+    let [one, two] = servers.each_ref().map(Answering::on_a_port);
+    let state = tempfile::tempdir().unwrap();
+    let question = format!("kick user bob on 127.0.0.1:{one}, 127.0.0.1:{two}? [y/N] ");
+    let mut python = Command::new("python3");
+    python.args(["-c", ON_A_TERMINAL, env!("CARGO_BIN_EXE_peepclient")]);
+    python.args([&format!("-address=127.0.0.1:{one},127.0.0.1:{two}"), "-user=root"]);
+    python.args(["with 'help'\r\n", "kick user b\t\r", &question, "n\r", "nothing was changed", "kick user bob\r"]);
+    python.args([&question, "y\r", "sum", "\x04"]);
+    python.env_remove("PEEP_PASSWORD").env("XDG_STATE_HOME", state.path()).env("XDG_CONFIG_HOME", state.path());
+    let ended = run(python.env("TERM", "xterm"), "");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for server in servers {
+        assert_eq!(server.heard().iter().filter(|line| *line == "ku= bob").count(), 1);
+    }
 }
 
 #[test]

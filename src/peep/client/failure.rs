@@ -13,6 +13,8 @@ pub(super) enum Failure {
     Answer(ErrorCode),
     /// What `wait` waits for did not happen in time.
     NotInTime(String),
+    /// The person did not want the change.
+    NotWanted,
     /// The arguments are not valid.
     Usage(String),
     /// The connection to the server of this name failed.
@@ -34,9 +36,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// The failure without the program's name in front.
+    pub(super) fn reason(&self) -> String {
+        self.to_string().trim_start_matches("peepclient: ").to_owned()
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Answer(_) | Self::NotInTime(_) => 1,
+            Self::Answer(_) | Self::NotInTime(_) | Self::NotWanted => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(..) | Self::NoTls(..) | Self::NoAnswer(..) => 3,
             Self::Input(_) | Self::Output(_) | Self::Terminal(_) => 3,
@@ -51,6 +58,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answer(code) => write!(f, "{code}"),
+            Self::NotWanted => write!(f, "peepclient: nothing was changed"),
             Self::NotInTime(text) | Self::Usage(text) => write!(f, "peepclient: {text}"),
             Self::Unreachable(server, error) => write!(f, "peepclient: cannot connect to {server}: {error}"),
             Self::NoTls(server, error) => {

@@ -1,5 +1,6 @@
 //! Several servers at once: each command goes to all of them, and their answers are printed together.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -10,9 +11,9 @@ use super::input::Piped;
 use super::listing::Style;
 use super::phrases::{self, Request};
 use super::prompt::Prompt;
-use super::together::{self, Answered};
+use super::together::{self, Outcome};
 use super::{Failure, Options, follow, help, print};
-use crate::peep::{Answer, Command, Form};
+use crate::peep::{Answer, Command, ErrorCode, Form};
 use crate::printable::printable;
 
 /// The most lines of a server's answer. All answers are in memory before they are printed.
@@ -38,7 +39,12 @@ pub(super) fn run(options: &Options, style: Style, out: &mut impl Write) -> Resu
     let names = fleet.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     print(out, &format!("Commands go to all of {names}\nSee available commands with 'help'\n"))?;
     match io::stdin().is_terminal() && style != Style::Tabs {
-        true => fleet.converse(Prompt::new(None).map_err(Failure::Input)?, options, style, out),
+        true => {
+            // The prompt asks the first server that answers for completions, over a connection of its own.
+            let connect = |target| Connection::to(target, options).ok();
+            let server = options.targets().iter().find_map(connect).map(RefCell::new);
+            fleet.converse(Prompt::new(server.as_ref()).map_err(Failure::Input)?, options, style, out)
+        }
         false => fleet.converse(Piped::new().map_err(Failure::Input)?, options, style, out),
     }
 }
@@ -82,9 +88,17 @@ impl Fleet {
     ) -> Result<u8, Failure> {
         let changes = !command.is_for_viewers() && !matches!(command, Command::TestLogin { .. });
         if changes {
-            self.may_be_changed(options.all)?;
+            self.may_be_changed(command, options.all)?;
         }
-        let answers = self.ask(command);
+        let mut answers = self.ask(command);
+        if ends_what_is_there(command) {
+            let found = answers.iter().any(|(_, answer)| matches!(answer, Ok((Answer::Value(_) | Answer::Done, _))));
+            answers.iter_mut().for_each(|(_, answer)| {
+                if found {
+                    had_none(command, answer)
+                }
+            });
+        }
         let text = together::text(command, &answers, style).map_err(|line| {
             let what = printable(&line).into_owned();
             Failure::Usage(format!("a server's answer is not PEEP: {what}"))
@@ -94,18 +108,19 @@ impl Fleet {
     }
 
     /// Sends a command to all servers at the same time. A server that cannot be used any more is asked no further.
-    fn ask(&mut self, command: &Command) -> Vec<(String, Option<Answered>)> {
+    fn ask(&mut self, command: &Command) -> Vec<(String, Outcome)> {
         thread::scope(|scope| {
             let ask = |(name, server): &mut (String, Result<Connection, Failure>)| {
-                let answer = server.as_mut().ok().map(|connection| connection.ask(command, MOST_LINES));
-                let answer = match answer {
-                    Some(Err(failure)) => {
-                        *server = Err(failure);
-                        None
-                    }
-                    other => other.and_then(Result::ok),
+                let asked = match server {
+                    Ok(connection) => connection.ask(command, MOST_LINES),
+                    Err(failure) => return (name.clone(), Err(failure.reason())),
                 };
-                (name.clone(), answer)
+                let outcome = asked.map_err(|failure| {
+                    let reason = failure.reason();
+                    *server = Err(failure);
+                    reason
+                });
+                (name.clone(), outcome)
             };
             let threads: Vec<_> = self.0.iter_mut().map(|server| scope.spawn(move || ask(server))).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
@@ -113,7 +128,7 @@ impl Fleet {
     }
 
     /// Prints a line for each server that answered with an error or did not answer. Returns the worst exit status.
-    fn report(&self, answers: &[(String, Option<Answered>)]) -> u8 {
+    fn report(&self, answers: &[(String, Outcome)]) -> u8 {
         let mut worst = 0;
         for (_, server) in &self.0 {
             if let Err(failure) = server {
@@ -122,7 +137,7 @@ impl Fleet {
             }
         }
         for (name, answer) in answers {
-            if let Some((Answer::Error(code), _)) = answer {
+            if let Ok((Answer::Error(code), _)) = answer {
                 let _ = writeln!(io::stderr(), "peepclient: {name}: {code}");
                 worst = worst.max(1);
             }
@@ -131,7 +146,7 @@ impl Fleet {
     }
 
     /// A change is made on all servers or on none: all have to be connected, and the admin has to confirm it.
-    fn may_be_changed(&self, all: bool) -> Result<(), Failure> {
+    fn may_be_changed(&self, command: &Command, all: bool) -> Result<(), Failure> {
         let count = self.0.len();
         if self.0.iter().any(|(_, server)| server.is_err()) {
             let worst = self.report(&[]);
@@ -142,14 +157,15 @@ impl Fleet {
         if all {
             return Ok(());
         }
-        let not_asked = || Failure::Usage(format!("this changes something on {count} servers: say so with --all"));
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(not_asked());
+            return Err(Failure::Usage(format!("this changes something on {count} servers: say so with --all")));
         }
-        let _ = write!(io::stderr(), "Change all {count} servers? [y/N] ");
+        let names = self.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let what = printable(&phrases::in_words(command)).into_owned();
+        let _ = write!(io::stderr(), "{what} on {names}? [y/N] ");
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map_err(Failure::Input)?;
-        if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(not_asked()) }
+        if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(Failure::NotWanted) }
     }
 
     /// Prints the events of all servers, each behind its server's name.
@@ -209,6 +225,22 @@ impl Fleet {
             });
         }
         if worst < 3 { Ok(worst == 0) } else { Err(Failure::Printed(worst)) }
+    }
+}
+
+/// Returns true for a command that ends what a server has of its argument. If one server has had something, the command has
+/// done what was asked, although others had nothing.
+fn ends_what_is_there(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Kick { .. } | Command::KickUser { .. } | Command::KickAddress { .. } | Command::Unban { .. }
+    )
+}
+
+/// Turns the error of a server that had nothing to end into an answer.
+fn had_none(command: &Command, outcome: &mut Outcome) {
+    if let Ok((answer @ Answer::Error(ErrorCode::NoSuchConnection), _)) = outcome {
+        *answer = if matches!(command, Command::Unban { .. }) { Answer::Done } else { Answer::Value("0".to_owned()) };
     }
 }
 

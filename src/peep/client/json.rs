@@ -28,8 +28,63 @@ pub(super) fn member(name: &str, value: &Value) -> String {
     format!("{}:{}", text(&name.into()), text(value))
 }
 
-/// A word of an answer as an integer if it is one, or else as a string.
-pub(super) fn typed(word: &str) -> Value {
+/// The names of values and of events' fields that are text, even if one looks like a number, as a user's name may.
+const TEXTS: [&str; 28] = [
+    "address",
+    "busy",
+    "change",
+    "client",
+    "deletes",
+    "holder_host",
+    "last_login",
+    "last_login_address",
+    "layout",
+    "log_level",
+    "maildir",
+    "mechanism",
+    "peep_socket",
+    "problem",
+    "protocol",
+    "proxy",
+    "reason",
+    "result",
+    "session_address",
+    "started",
+    "state",
+    "state_directory",
+    "tls_version",
+    "user",
+    "users_file",
+    "version",
+    "what",
+    "who",
+];
+
+/// The names of values that are 1 for yes and 0 for no.
+const SWITCHES: [&str; 5] = ["allow_cleartext", "draining", "peep_tls", "tls", "transform"];
+
+/// The value of this name: text, true or false, or an integer if it is one. The type depends on the name alone, unless the
+/// name is one of a newer server.
+pub(super) fn named(name: &str, word: &str) -> Value {
+    match word {
+        _ if TEXTS.contains(&name) => word.into(),
+        "0" | "1" if SWITCHES.contains(&name) => (word == "1").into(),
+        _ => integer_or_text(word),
+    }
+}
+
+/// The same for fields of events, among which decimal fractions are numbers too.
+pub(super) fn named_in_event(name: &str, word: &str) -> Value {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    let is_decimal = word.split_once('.').is_some_and(|(whole, part)| digits(whole) && digits(part));
+    match word.parse::<f64>() {
+        Ok(number) if is_decimal && !TEXTS.contains(&name) => number.into(),
+        _ => named(name, word),
+    }
+}
+
+/// A word as an integer if it is one, or else as a string.
+fn integer_or_text(word: &str) -> Value {
     match word.parse::<i64>() {
         Ok(number) if number.to_string() == word => number.into(),
         _ => word
@@ -37,16 +92,6 @@ pub(super) fn typed(word: &str) -> Value {
             .ok()
             .filter(|number| number.to_string() == word)
             .map_or_else(|| word.into(), Value::from),
-    }
-}
-
-/// The same for fields of events, among which decimal fractions are numbers too.
-pub(super) fn typed_in_event(word: &str) -> Value {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
-    let is_decimal = word.split_once('.').is_some_and(|(whole, part)| digits(whole) && digits(part));
-    match word.parse::<f64>() {
-        Ok(number) if is_decimal => number.into(),
-        _ => typed(word),
     }
 }
 
@@ -67,7 +112,7 @@ pub(super) fn answer(command: &Command, key: &str, answer: &Answer) -> String {
             let value = match command {
                 Command::Maildir | Command::LogLevel => value.as_str().into(),
                 Command::Draining if value == "0" || value == "1" => (value == "1").into(),
-                _ => typed(value),
+                _ => integer_or_text(value),
             };
             object([(key, value)])
         }
@@ -118,7 +163,7 @@ mod tests {
             ("+1", "\"+1\""),
             ("", "\"\""),
         ] {
-            assert_eq!(text(&typed(word)), json);
+            assert_eq!(text(&integer_or_text(word)), json);
         }
     }
 
@@ -127,7 +172,20 @@ mod tests {
         for (word, json) in
             [("0.884233", "0.884233"), ("0", "0"), ("0.1.0", "\"0.1.0\""), ("1e5", "\"1e5\""), (".5", "\".5\"")]
         {
-            assert_eq!(text(&typed_in_event(word)), json);
+            assert_eq!(text(&named_in_event("seconds", word)), json);
+        }
+    }
+
+    #[test]
+    fn the_type_depends_on_the_name() {
+        for (name, word, json) in [
+            ("user", "123", "\"123\""),
+            ("maildir", "1.5", "\"1.5\""),
+            ("messages", "123", "123"),
+            ("draining", "0", "false"),
+            ("tls", "TLSv1.3", "\"TLSv1.3\""),
+        ] {
+            assert_eq!((text(&named(name, word)), text(&named_in_event(name, word))), (json.into(), json.into()));
         }
     }
 

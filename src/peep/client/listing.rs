@@ -130,6 +130,16 @@ impl Listing {
         Self { layout, style, table, separator: "", headings }
     }
 
+    /// The names of the fields of a line.
+    pub(super) fn names(&self) -> &'static [&'static str] {
+        self.layout.names()
+    }
+
+    /// The fields of a line.
+    pub(super) fn values(&self, line: &str) -> Result<Vec<Value>, Malformed> {
+        self.layout.values(line)
+    }
+
     /// What is printed before the lines.
     pub(super) fn begin(&self) -> String {
         match (self.style, self.layout) {
@@ -179,7 +189,7 @@ impl Listing {
         let element = match (self.layout, values) {
             (Layout::Text, [line, ..]) => json::text(line),
             (Layout::Pairs, [Value::String(name), value]) => {
-                let value = value.as_str().map_or(Value::Null, json::typed);
+                let value = value.as_str().map_or(Value::Null, |word| json::named(name, word));
                 json::member(name, &value)
             }
             _ => json::object(names.zip(values.iter().cloned())),
@@ -206,8 +216,8 @@ fn terminal_columns() -> Option<usize> {
 /// An event as one object. A line that has no fields is an event without a time.
 fn event(line: &str) -> String {
     let Ok(EventLine { time, name, fields }) = line.parse() else { return json::object([("event", line.into())]) };
-    let fields =
-        fields.iter().map(|(key, value)| (key.as_str(), value.as_deref().map_or(Value::Null, json::typed_in_event)));
+    let value = |key: &str, word: Option<&str>| word.map_or(Value::Null, |word| json::named_in_event(key, word));
+    let fields = fields.iter().map(|(key, word)| (key.as_str(), value(key, word.as_deref())));
     json::object([("time", time.into()), ("event", name.into())].into_iter().chain(fields))
 }
 
@@ -255,13 +265,13 @@ mod tests {
 
     #[test]
     fn pairs_are_one_object() {
-        let lines = ["uptime 17", "version 0.1.0", "mail%20directory a%09b", "owner -"];
+        let lines = ["uptime 17", "version 7", "draining 0", "mail%20directory a%09b", "owner -"];
         let json: Value = serde_json::from_str(&printed(&Command::Statistics, Style::Json, &lines)).unwrap();
         assert_eq!(
             json,
-            serde_json::json!({"uptime": 17, "version": "0.1.0", "mail directory": "a\tb", "owner": null})
+            serde_json::json!({"uptime": 17, "version": "7", "draining": false, "mail directory": "a\tb", "owner": null})
         );
-        assert_eq!(printed(&Command::Statistics, Style::Tabs, &lines[2..]), "mail directory\ta\\u{9}b\nowner\t-\n");
+        assert_eq!(printed(&Command::Statistics, Style::Tabs, &lines[3..]), "mail directory\ta\\u{9}b\nowner\t-\n");
     }
 
     #[test]
@@ -311,9 +321,9 @@ mod tests {
         assert_eq!(printed(&Command::Users, Style::Json, &[]), "[]\n");
         assert_eq!(printed(&Command::Users, Style::Table, &["ana"]), "ana\n");
         assert_eq!(
-            printed(&Command::Follow { name: None }, Style::Json, &["x", "now login session=17 user=a%20b tls=-"]),
+            printed(&Command::Follow { name: None }, Style::Json, &["x", "now login session=17 user=123 tls=-"]),
             "{\"event\":\"x\"}\n\
-             {\"time\":\"now\",\"event\":\"login\",\"session\":17,\"user\":\"a b\",\"tls\":null}\n"
+             {\"time\":\"now\",\"event\":\"login\",\"session\":17,\"user\":\"123\",\"tls\":null}\n"
         );
     }
 

@@ -79,8 +79,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     let mut stdout = BufWriter::new(io::stdout());
     let targets = options.targets();
     if options.stat {
-        let servers = targets.iter().map(|target| Connection::to(target, options)).collect::<Result<_, _>>()?;
-        stat::run(servers, options, style, &mut stdout)?;
+        stat::run(options, style, &mut stdout)?;
         return Ok(true);
     }
     if let Some(words) = options.one_command() {
@@ -123,7 +122,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
 fn one_server(options: &Options) -> Result<(), Failure> {
     match options.targets().len() {
         1 => Ok(()),
-        _ => Err(Failure::Usage("this command is for one server".to_owned())),
+        count => Err(Failure::Usage(format!("this command is for one server, and {count} are named"))),
     }
 }
 

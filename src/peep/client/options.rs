@@ -27,6 +27,9 @@ const PASSWORD_VARIABLE: &str = "PEEP_PASSWORD";
 /// without end, such as `/dev/zero`.
 const PASSWORD_FILE_LIMIT: u64 = 1024;
 
+/// The arguments of which one asks for answers without labels.
+const BARE: &str = "bare";
+
 /// Administers a pop3d server: a prompt on a terminal, commands from standard input, or one command given here.
 #[derive(Parser)]
 #[command(name = "peepclient", version, after_help = MORE_HELP)]
@@ -76,7 +79,7 @@ pub struct Options {
     pub(super) json: bool,
 
     /// Print the lines of the command's answer as CSV, with a line of headings.
-    #[arg(long, conflicts_with = "json", requires = "words")]
+    #[arg(long, conflicts_with = "json", requires = BARE)]
     pub(super) csv: bool,
 
     /// Send the command N times (0: until interrupted).
@@ -88,7 +91,7 @@ pub struct Options {
     pub(super) interval: Duration,
 
     /// Print a line with rates at each --interval.
-    #[arg(long, conflicts_with = "words")]
+    #[arg(long, group = BARE)]
     pub(super) stat: bool,
 
     /// With several servers: send commands that change something to all of them without asking.
@@ -96,7 +99,7 @@ pub struct Options {
     pub(super) all: bool,
 
     /// One command, as listed by `help`. Its answer is printed bare.
-    #[arg(value_name = "COMMAND")]
+    #[arg(value_name = "COMMAND", group = BARE)]
     words: Vec<String>,
 }
 
@@ -249,7 +252,7 @@ mod tests {
         assert_eq!(command(&["report", "--days", "ana", "--csv"]), "report --days ana");
         assert!(accepted(&["report", "--csv"]).csv && accepted(&["report", "ana", "--json"]).json);
         assert_eq!(command(&["delete", "user", "--csv"]), "delete user --csv");
-        assert!(read(&["report", "--csv", "--json"]).is_err() && read(&["--csv"]).is_err());
+        assert!(read(&["report", "--csv", "--json"]).is_err() && accepted(&["--csv", "--stat"]).csv);
         assert_eq!(command(&["-", "x"]), "- x");
         assert_eq!(command(&["", "x"]), " x");
     }
@@ -277,6 +280,7 @@ mod tests {
             &["-socket", "s", "-tls"],
             &["-interval", "soon"],
             &["-stat", "users"],
+            &["-csv"],
             &["---user", "a"],
         ] {
             assert_eq!(read(arguments).err().map(|error| error.exit_code()), Some(2), "{arguments:?}");

@@ -102,6 +102,24 @@ pub(super) fn key(command: &Command) -> String {
     words(fixed_words(phrase)).join("_").replace("--", "").replace('-', "_")
 }
 
+/// A command as a person says it, but without its password.
+pub(super) fn in_words(command: &Command) -> String {
+    let wire = command.to_string();
+    let arguments: Vec<_> = wire.split(' ').skip(1).collect();
+    let is_it = |phrase: &&Phrase| {
+        phrase.wire == wire || (phrase.wire == command.commencement() && names(phrase.text).count() == arguments.len())
+    };
+    let phrase = PHRASES.iter().find(is_it).map_or("login", |phrase| phrase.text);
+    let mut arguments = arguments.into_iter();
+    let said = phrase.split(' ').map(|word| match word {
+        "<password>" => "…".to_owned(),
+        "<on|off>" => if arguments.next() == Some("1") { "on" } else { "off" }.to_owned(),
+        _ if word.starts_with('<') => arguments.next().unwrap_or_default().to_owned(),
+        _ => word.to_owned(),
+    });
+    said.collect::<Vec<_>>().join(" ")
+}
+
 /// All phrases with their meanings.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     PHRASES.iter().map(|phrase| (phrase.text, phrase.meaning))
@@ -288,6 +306,23 @@ mod tests {
             ("kick address", "Wrong number of arguments, the command is: kick address <net>"),
         ] {
             assert_eq!(said(line), Err(error.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_spoken_without_its_password() {
+        for (line, text) in [
+            ("add user bob secret", "add user bob …"),
+            ("Resume", "resume"),
+            ("drain", "drain"),
+            ("kick address ::1", "kick address ::1"),
+            ("fault clear", "fault clear"),
+            ("fault clear 3", "fault clear 3"),
+            ("undelete bob since 2h", "undelete bob since 7200"),
+            ("set transform bob off", "set transform bob off"),
+        ] {
+            let Ok(Request::Send(command)) = said(line) else { panic!("{line}") };
+            assert_eq!(in_words(&command), text);
         }
     }
 

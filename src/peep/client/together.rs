@@ -8,13 +8,20 @@ use super::listing::{Listing, Style};
 use super::output::bare;
 use super::table::Table;
 use super::{csv, json, phrases};
-use crate::peep::{Answer, Command, ErrorCode, NameValue, SessionLine, TestedLogin};
+use crate::peep::{Answer, Command, ErrorCode, NameValue, TestedLogin};
 
 /// A whole answer.
 pub(super) type Answered = (Answer, Vec<String>);
 
+/// What a server has answered, or why it has not.
+pub(super) type Outcome = Result<Answered, String>;
+
 /// What a row of sums has in the server's column.
-const SUM: &str = "sum";
+pub(super) const SUM: &str = "sum";
+
+/// The columns of tables that have a sum.
+const SUMMED: [&str; 7] =
+    ["retrieved", "octets", "marked", "messages", "never_retrieved", "octets_today", "octets_30_days"];
 
 /// Integers of `s?` and `i?` whose sum means nothing, by the end of their names.
 const NOT_SUMMED: [&str; 13] = [
@@ -35,13 +42,13 @@ const NOT_SUMMED: [&str; 13] = [
 
 /// The answers as text. Servers that have not answered, and those that answered with an error, are left out; in JSON they
 /// have an error. If a line does not have the form of the command's answers, that line is the error.
-pub(super) fn text(command: &Command, answers: &[(String, Option<Answered>)], style: Style) -> Result<String, String> {
+pub(super) fn text(command: &Command, answers: &[(String, Outcome)], style: Style) -> Result<String, String> {
     if style == Style::Json {
         return as_json(command, answers);
     }
     let good: Vec<_> = answers
         .iter()
-        .filter_map(|(name, answer)| Some((name.as_str(), answer.as_ref()?)))
+        .filter_map(|(name, answer)| Some((name.as_str(), answer.as_ref().ok()?)))
         .filter(|(_, (answer, _))| !matches!(answer, Answer::Error(_)))
         .collect();
     if good.iter().all(|(_, (answer, _))| !matches!(answer, Answer::Lines(_))) {
@@ -56,7 +63,7 @@ pub(super) fn text(command: &Command, answers: &[(String, Option<Answered>)], st
     }
     let lines = good.iter().flat_map(|(_, (_, lines))| lines.iter().map(String::as_str));
     if style != Style::Csv {
-        sums(command, lines).into_iter().for_each(|row| text += &listing.cells(row));
+        sums(command, &listing, lines).into_iter().for_each(|row| text += &listing.cells(row));
     }
     Ok(text + &listing.end())
 }
@@ -92,39 +99,45 @@ fn values(command: &Command, answers: &[(&str, &Answered)], style: Style) -> Str
 }
 
 /// The rows of sums for the lines of all servers.
-fn sums<'a>(command: &Command, lines: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
-    match command {
-        Command::Sessions => {
-            let sessions: Vec<SessionLine> = lines.filter_map(|line| line.parse().ok()).collect();
-            let sum = |field: fn(&SessionLine) -> u64| sessions.iter().map(|it| u128::from(field(it))).sum::<u128>();
-            let amounts = [sum(|it| it.retrieved), sum(|it| it.octets), sum(|it| it.marked)].map(|it| it.to_string());
-            let none = || "-".to_owned();
-            let before = [SUM.to_owned()].into_iter().chain((0..7).map(|_| none()));
-            vec![before.chain(amounts).chain([none()]).collect()]
-        }
-        Command::Statistics | Command::AboutUser { .. } => {
-            let mut sums = BTreeMap::<String, u128>::new();
-            for pair in lines.filter_map(|line| line.parse::<NameValue>().ok()) {
-                let amount = pair.value.and_then(|value| value.parse::<u64>().ok());
-                if let Some(amount) = amount.filter(|_| !NOT_SUMMED.iter().any(|end| pair.name.ends_with(end))) {
-                    *sums.entry(pair.name).or_default() += u128::from(amount);
-                }
-            }
-            sums.into_iter().map(|(name, sum)| vec![SUM.to_owned(), name, sum.to_string()]).collect()
-        }
-        _ => Vec::new(),
+fn sums<'a>(command: &Command, listing: &Listing, lines: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
+    if !matches!(command, Command::Statistics | Command::AboutUser { .. }) {
+        return column_sums(listing, lines).into_iter().collect();
     }
+    let mut sums = BTreeMap::<String, u128>::new();
+    for pair in lines.filter_map(|line| line.parse::<NameValue>().ok()) {
+        let amount = pair.value.and_then(|value| value.parse::<u64>().ok());
+        if let Some(amount) = amount.filter(|_| !NOT_SUMMED.iter().any(|end| pair.name.ends_with(end))) {
+            *sums.entry(pair.name).or_default() += u128::from(amount);
+        }
+    }
+    sums.into_iter().map(|(name, sum)| vec![SUM.to_owned(), name, sum.to_string()]).collect()
+}
+
+/// The row with the sum of each column of amounts, if there are any.
+fn column_sums<'a>(listing: &Listing, lines: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
+    let names = listing.names();
+    if !names.iter().any(|name| SUMMED.contains(name)) {
+        return None;
+    }
+    let mut sums = vec![0_u128; names.len()];
+    for values in lines.filter_map(|line| listing.values(line).ok()) {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += u128::from(value.as_u64().unwrap_or_default());
+        }
+    }
+    let cell = |(name, sum): (&&str, u128)| if SUMMED.contains(name) { sum.to_string() } else { "-".to_owned() };
+    Some([SUM.to_owned()].into_iter().chain(names.iter().zip(sums).map(cell)).collect())
 }
 
 /// An array with an object for each server, whose `answer` is what a single server's answer is in JSON.
-fn as_json(command: &Command, answers: &[(String, Option<Answered>)]) -> Result<String, String> {
+fn as_json(command: &Command, answers: &[(String, Outcome)]) -> Result<String, String> {
     let mut objects = Vec::new();
     for (name, answer) in answers {
         let server = json::member("server", &name.as_str().into());
         let rest = match answer {
-            None => json::member("error", &"no answer".into()),
-            Some((Answer::Error(code), _)) => error_members(*code),
-            Some((Answer::Lines(_), lines)) => {
+            Err(why) => json::member("error", &why.as_str().into()),
+            Ok((Answer::Error(code), _)) => error_members(*code),
+            Ok((Answer::Lines(_), lines)) => {
                 let mut listing = Listing::new(command, Style::Json);
                 let mut text = listing.begin();
                 for line in lines {
@@ -132,7 +145,7 @@ fn as_json(command: &Command, answers: &[(String, Option<Answered>)]) -> Result<
                 }
                 format!("\"answer\":{}{}", text, listing.end().trim_end())
             }
-            Some((answer, _)) => format!("\"answer\":{}", json::answer(command, &phrases::key(command), answer)),
+            Ok((answer, _)) => format!("\"answer\":{}", json::answer(command, &phrases::key(command), answer)),
         };
         objects.push(format!("{{{server},{rest}}}"));
     }
@@ -149,9 +162,10 @@ mod tests {
 
     type Given<'a> = (Answer, &'a [&'a str]);
 
-    fn answers(given: &[(&str, Option<Given<'_>>)]) -> Vec<(String, Option<Answered>)> {
+    fn answers(given: &[(&str, Option<Given<'_>>)]) -> Vec<(String, Outcome)> {
         let whole = |(answer, lines): &Given<'_>| (answer.clone(), lines.iter().map(ToString::to_string).collect());
-        given.iter().map(|(name, answer)| ((*name).to_owned(), answer.as_ref().map(whole))).collect()
+        let outcome = |answer: &Option<Given<'_>>| answer.as_ref().map(whole).ok_or_else(|| "it is down".to_owned());
+        given.iter().map(|(name, answer)| ((*name).to_owned(), outcome(answer))).collect()
     }
 
     #[test]
@@ -182,6 +196,13 @@ mod tests {
         let tabs = text(&Command::Sessions, &both, Style::Tabs).unwrap();
         assert!(tabs.starts_with("a:1\t17\tpop3\t"), "{tabs}");
         assert!(tabs.ends_with("sum\t-\t-\t-\t-\t-\t-\t-\t9\t3000\t3\t-\n"), "{tabs}");
+        let report = "ana - - - 2 10 30 -";
+        let both = answers(&[
+            ("a:1", Some((Answer::Lines(1), &[report]))),
+            ("b:1", Some((Answer::Lines(1), &["bob - - - - 5 7 -"]))),
+        ]);
+        let tabs = text(&Command::Report { name: None }, &both, Style::Tabs).unwrap();
+        assert!(tabs.ends_with("\nsum\t-\t-\t-\t-\t2\t15\t37\t-\n"), "{tabs}");
         let pairs = answers(&[
             ("a:1", Some((Answer::Lines(2), &["logins 3", "uptime 9"]))),
             ("b:1", Some((Answer::Lines(2), &["logins 4", "uptime 9"]))),
@@ -204,7 +225,7 @@ mod tests {
             serde_json::json!([
                 {"server": "a:1", "answer": ["ana"]},
                 {"server": "b:1", "error": "Unknown server command", "code": 0},
-                {"server": "c:1", "error": "no answer"},
+                {"server": "c:1", "error": "it is down"},
                 {"server": "d:1", "answer": []},
             ])
         );

@@ -170,7 +170,7 @@ fn snapshot(server: &mut Connection, before: &mut Before) -> Result<Snapshot, Fa
     let sessions = sessions.map_err(|line| server.nonsense(line))?;
     let no_sessions = if let Answer::Error(code) = answer { Some(code) } else { None };
     let limit = stat::counter(server, &Command::MaxConnections)?;
-    let counters = stat::counters(std::slice::from_mut(server))?;
+    let counters = stat::counters(server)?;
     let now = Instant::now();
     let rates = match before.replace((counters.clone(), now)) {
         Some((earlier, then)) => stat::rates(&earlier, &counters, (now - then).as_secs_f64()),
