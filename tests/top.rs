@@ -143,7 +143,7 @@ fn sessions_are_shown_filtered_kicked_and_banned() {
     let terminal = Terminal::with_top(server.on_a_port());
     terminal.shows(&["slots 3/998", "version 0.1.0", "192.0.2.4", "an event", "q quit"]);
     terminal.keys(&["Down", "Enter"]);
-    terminal.shows(&["messages         7", "any key: back"]);
+    terminal.shows(&["maildrop of ana", "messages           7", "any other key: back"]);
     terminal.keys(&["x", "k"]);
     terminal.shows(&["End connection 17 of \"ana\"? [y/N]"]);
     terminal.keys(&["y"]);
@@ -197,7 +197,7 @@ fn a_real_servers_session_is_ended() {
     terminal.keys(&["/", USER, "Enter"]);
     terminal.shows(&[&format!("1 sessions with \"{USER}\"")]);
     terminal.keys(&["Enter"]);
-    terminal.shows(&["messages ", "any key: back"]);
+    terminal.shows(&["messages ", "any other key: back"]);
     terminal.keys(&["x", "k"]);
     terminal.shows(&[&format!("End connection 1 of \"{USER}\"? [y/N]")]);
     terminal.keys(&["y"]);
@@ -233,13 +233,20 @@ fn a_signal_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
-fn a_lost_server_leaves_the_terminal_as_it_was() {
+fn a_server_that_is_restarted_is_shown_again() {
     let server = server();
     let terminal = Terminal::with_top(server.on_a_port());
     terminal.shows(&["slots 3/998"]);
     server.hang_up_at("w?");
-    let screen = terminal.is_restored(3);
-    assert!(screen.contains("the server closed the connection"), "{screen}");
+    terminal.shows(&["trying to connect again: 127.0.0.1:", "the server closed the connection"]);
+    terminal.keys(&["k"]);
+    terminal.shows(&["the server is not there"]);
+    server.answer("w?", "+1\n19 pop3 192.0.2.4 transaction bob 1 1 1 1 1 -");
+    terminal.shows(&["slots 1/998", "pop3d at 127.0.0.1:", "bob"]);
+    server.answer("a root root", "-2");
+    server.hang_up_at("w?");
+    let screen = terminal.is_restored(4);
+    assert!(screen.contains("refused the login"), "{screen}");
 }
 
 #[test]

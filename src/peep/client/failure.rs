@@ -41,6 +41,16 @@ impl Failure {
         self.to_string().trim_start_matches("peepclient: ").to_owned()
     }
 
+    /// Returns true if the server may be there again later, for example because it is being restarted.
+    pub(super) fn may_pass(&self) -> bool {
+        use UnreadableAnswer::{Closed, Failed, Silent, Unfinished};
+        match self {
+            Self::Unreachable(..) | Self::NoTls(..) | Self::Refused(_, ErrorCode::TooMany) => true,
+            Self::NoAnswer(_, why) => matches!(why, Closed | Failed(_) | Silent | Unfinished),
+            _ => false,
+        }
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Answer(_) | Self::NotInTime(_) | Self::NotWanted => 1,

@@ -31,7 +31,7 @@ const PASSWORD_FILE_LIMIT: u64 = 1024;
 const BARE: &str = "bare";
 
 /// Administers a pop3d server: a prompt on a terminal, commands from standard input, or one command given here.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 #[command(name = "peepclient", version, after_help = MORE_HELP)]
 pub struct Options {
     /// The server's name or address, optionally with a port; several servers are separated by commas.

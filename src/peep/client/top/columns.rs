@@ -11,8 +11,23 @@ pub(super) struct Column {
     /// The width on a narrow and on a wide terminal. The user's column gets the remaining width.
     pub(super) widths: (u16, u16),
     pub(super) is_number: bool,
-    pub(super) text: fn(&SessionLine) -> String,
+    text: fn(&SessionLine) -> String,
     pub(super) order: fn(&SessionLine, &SessionLine) -> Ordering,
+}
+
+/// The heading of the column whose words are shorter on a narrow terminal.
+const STATE: &str = "STATE";
+
+impl Column {
+    /// What the column shows of a session.
+    pub(super) fn cell(&self, session: &SessionLine, is_wide: bool) -> String {
+        match (self.text)(session) {
+            text if is_wide || self.heading != STATE => text,
+            text if text == "authorization" => "auth".to_owned(),
+            text if text == "transaction" => "trans".to_owned(),
+            text => text,
+        }
+    }
 }
 
 /// All columns, in the order of the protocol's fields.
@@ -39,8 +54,8 @@ pub(super) const COLUMNS: [Column; 11] = [
         order: |a, b| a.address.cmp(&b.address),
     },
     Column {
-        heading: "STATE",
-        widths: (5, 13),
+        heading: STATE,
+        widths: (6, 13),
         is_number: false,
         text: |it| safe(&it.state.to_string()),
         order: |a, b| a.state.to_string().cmp(&b.state.to_string()),

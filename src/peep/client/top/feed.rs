@@ -45,7 +45,9 @@ pub(super) enum Update {
     Outcome(Result<String, ErrorCode>),
     /// The admin's name is a viewer's, who may change nothing.
     ReadOnly,
-    /// The connection is lost.
+    /// The connection is lost, for this reason, and the client tries to connect again.
+    Away(String),
+    /// There will be no more news.
     Lost(Failure),
 }
 
@@ -63,6 +65,9 @@ pub(super) struct Snapshot {
     pub(super) statistics: Vec<(String, String)>,
 }
 
+/// The time between two attempts to connect again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The threads that talk to the server. They end with the program.
 pub(super) struct Feed {
     pub(super) server: String,
@@ -77,10 +82,9 @@ impl Feed {
         let (asking, following) = (Connection::open(options)?, Connection::open(options)?);
         let (updates, received) = bounded(UPDATES);
         let (requests, wanted) = bounded(1);
-        let interval = options.interval;
-        let events = updates.clone();
-        thread::spawn(move || finish(|| ask(asking, &wanted, &updates, interval), &updates));
-        thread::spawn(move || finish(|| follow(following, &events), &events));
+        let (events, for_asking, for_following) = (updates.clone(), options.clone(), options.clone());
+        thread::spawn(move || finish(|| keep_asking(asking, &for_asking, &wanted, &updates), &updates));
+        thread::spawn(move || finish(|| keep_following(following, &for_following, &events), &events));
         Ok(Self { server, updates: received, requests })
     }
 
@@ -125,6 +129,50 @@ fn finish(work: impl FnOnce() -> Result<(), Ended>, updates: &Sender<Update>) {
 
 fn send(updates: &Sender<Update>, update: Update) -> Result<(), Ended> {
     updates.send(update).map_err(|_| Ended::Program)
+}
+
+/// Asks, and asks again after the connection was lost, until the program ends.
+fn keep_asking(
+    mut server: Connection,
+    options: &Options,
+    wanted: &Receiver<Request>,
+    updates: &Sender<Update>,
+) -> Result<(), Ended> {
+    loop {
+        let mut failure = match ask(server, wanted, updates, options.interval) {
+            Err(Ended::Server(failure)) if failure.may_pass() => failure,
+            ended => return ended,
+        };
+        server = loop {
+            send(updates, Update::Away(printable(&failure.reason()).into_owned()))?;
+            thread::sleep(RETRY);
+            match Connection::open(options) {
+                Ok(server) => break server,
+                Err(error) if error.may_pass() => failure = error,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        while wanted.try_recv().is_ok() {} // the numbers of connections may mean others now
+    }
+}
+
+/// Follows, and follows again after the connection was lost.
+fn keep_following(mut server: Connection, options: &Options, updates: &Sender<Update>) -> Result<(), Ended> {
+    loop {
+        match follow(server, updates) {
+            Err(Ended::Server(failure)) if failure.may_pass() => {}
+            ended => return ended,
+        }
+        server = loop {
+            thread::sleep(RETRY);
+            match Connection::open(options) {
+                Ok(server) => break server,
+                Err(error) if error.may_pass() => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        send(updates, Update::Event("connected again; what happened before is missing here".to_owned()))?;
+    }
 }
 
 /// Sends a snapshot at each interval and after each request.
@@ -187,10 +235,10 @@ fn pairs(lines: &[String]) -> Vec<(String, String)> {
     pairs.map(|pair| (safe(&pair.name), safe(pair.value.as_deref().unwrap_or("-")))).collect()
 }
 
-/// An event for a person: the time of the day, the name, and the fields, of which the user and the reason come first
-/// because the line may be cut.
+/// An event for a person: the time of the day, the name, and the fields, of which those that tell most come first because
+/// the line may be cut.
 fn event(line: &str) -> String {
-    const FIRST: [&str; 3] = ["user", "reason", "result"];
+    const FIRST: [&str; 4] = ["user", "change", "reason", "result"];
     let text = match line.parse::<EventLine>() {
         Err(_) => line.to_owned(),
         Ok(EventLine { time, name, mut fields }) => {
@@ -225,6 +273,8 @@ mod tests {
         let line =
             "2026-11-28T03:39:19.723Z end session=1 protocol=pop3 user=a%1Bb tls=- reason=ended%20by%20an%20admin";
         assert_eq!(event(line), "03:39:19 end  user a\\u{1b}b  reason ended by an admin  session 1  protocol pop3");
+        let line = "2026-11-28T03:39:19.723Z admin-change address=::1 user=root change=drained";
+        assert_eq!(event(line), "03:39:19 admin-change  user root  change drained  address ::1");
         assert_eq!(event("no \u{1b} event"), "no \\u{1b} event");
         assert!(event(&"x".repeat(4000)).len() <= EVENT_LENGTH);
     }

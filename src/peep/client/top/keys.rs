@@ -16,7 +16,7 @@ pub(super) enum Wish {
 }
 
 /// The keys, for the help.
-pub(super) const HELP: [(&str, &str); 10] = [
+pub(super) const HELP: [(&str, &str); 11] = [
     ("↑ ↓ PgUp PgDn Home End", "select a session"),
     ("← → or < >", "sort by the column to the left or right"),
     ("r", "reverse the order"),
@@ -26,11 +26,18 @@ pub(super) const HELP: [(&str, &str); 10] = [
     ("u", "end all sessions of its user"),
     ("b", "ban its address"),
     ("l", "show or hide the events"),
-    ("q Esc Ctrl-C", "leave"),
+    ("Esc", "show all sessions again, or leave"),
+    ("q Ctrl-C", "leave"),
 ];
 
 /// The number of rows that PgUp and PgDn move.
 const PAGE: isize = 10;
+
+/// The number of lines that they scroll.
+const LINES_OF_PAGE: u16 = 10;
+
+/// What Ctrl-U is turned into: it clears what has been typed.
+const ALL_TYPED: KeyCode = KeyCode::Null;
 
 /// The most characters that can be typed.
 const MOST_TYPED: usize = 100;
@@ -43,20 +50,30 @@ pub(super) fn pressed(model: &mut Model, key: KeyEvent) -> Option<Wish> {
     if key.kind == KeyEventKind::Release {
         return None;
     }
-    if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-        return Some(Wish::End);
-    }
+    let code = match key.code {
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Some(Wish::End),
+        KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => ALL_TYPED,
+        // A letter with Ctrl or Alt is another key than the letter.
+        KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => return None,
+        code => code,
+    };
+    let wish = carry_out(model, code);
+    model.settle();
+    wish
+}
+
+fn carry_out(model: &mut Model, code: KeyCode) -> Option<Wish> {
     match model.mode.clone() {
-        Mode::Table => in_the_table(model, key.code),
+        Mode::Table => in_the_table(model, code),
         Mode::Filter => {
-            if typed(&mut model.filter, key.code) == Some(false) {
+            if typed(&mut model.filter, code) == Some(false) {
                 model.filter.clear();
             }
-            leave_if_entered(model, key.code);
+            leave_if_entered(model, code);
             None
         }
         Mode::Ban(mut text) => {
-            match typed(&mut text, key.code) {
+            match typed(&mut text, code) {
                 None => model.mode = Mode::Ban(text),
                 Some(false) => model.mode = Mode::Table,
                 Some(true) => ask_for_a_ban(model, &text),
@@ -65,11 +82,21 @@ pub(super) fn pressed(model: &mut Model, key: KeyEvent) -> Option<Wish> {
         }
         Mode::Question(_, command) => {
             model.mode = Mode::Table;
-            let yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
+            let yes = matches!(code, KeyCode::Char('y' | 'Y'));
             model.message = if yes { "…" } else { "nothing was changed" }.to_owned();
             yes.then_some(Wish::Ask(Request::Change(command)))
         }
-        Mode::Detail | Mode::Help => {
+        Mode::Detail(above) => {
+            model.mode = match code {
+                KeyCode::Down => Mode::Detail(above.saturating_add(1)),
+                KeyCode::Up => Mode::Detail(above.saturating_sub(1)),
+                KeyCode::PageDown => Mode::Detail(above.saturating_add(LINES_OF_PAGE)),
+                KeyCode::PageUp => Mode::Detail(above.saturating_sub(LINES_OF_PAGE)),
+                _ => Mode::Table,
+            };
+            None
+        }
+        Mode::Help => {
             model.mode = Mode::Table;
             None
         }
@@ -79,6 +106,7 @@ pub(super) fn pressed(model: &mut Model, key: KeyEvent) -> Option<Wish> {
 fn in_the_table(model: &mut Model, code: KeyCode) -> Option<Wish> {
     model.message.clear();
     match code {
+        KeyCode::Esc if !model.filter.is_empty() => model.filter.clear(),
         KeyCode::Char('q') | KeyCode::Esc => return Some(Wish::End),
         KeyCode::Up => model.select(-1),
         KeyCode::Down => model.select(1),
@@ -94,11 +122,14 @@ fn in_the_table(model: &mut Model, code: KeyCode) -> Option<Wish> {
         KeyCode::Char('h' | '?') => model.mode = Mode::Help,
         KeyCode::Enter => {
             let session = model.selected()?;
-            model.mode = Mode::Detail;
+            model.mode = Mode::Detail(0);
             return session.user.map(|user| Wish::Ask(Request::About(user)));
         }
         KeyCode::Char('k' | 'u' | 'b') if model.read_only => {
             model.message = "read-only: a viewer may change nothing".to_owned();
+        }
+        KeyCode::Char('k' | 'u' | 'b') if model.away.is_some() => {
+            model.message = "the server is not there".to_owned();
         }
         KeyCode::Char('k') => {
             let session = model.selected()?;
@@ -144,6 +175,7 @@ fn typed(text: &mut String, code: KeyCode) -> Option<bool> {
         KeyCode::Enter => return Some(true),
         KeyCode::Esc => return Some(false),
         KeyCode::Backspace => drop(text.pop()),
+        ALL_TYPED => text.clear(),
         KeyCode::Char(c) if text.chars().count() < MOST_TYPED => text.push(c),
         _ => {}
     }
@@ -228,12 +260,56 @@ mod tests {
         assert_eq!((&model.mode, model.filter.as_str()), (&Mode::Table, ""));
     }
 
+    fn press_control(model: &mut Model, c: char) -> Option<Wish> {
+        pressed(model, KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))
+    }
+
+    #[test]
+    fn a_letter_with_control_is_not_the_letter() {
+        let mut model = model();
+        for key in "kubqr".chars() {
+            assert_eq!((press_control(&mut model, key), &model.mode), (None, &Mode::Table), "{key}");
+        }
+        enter(&mut model, "/ana");
+        press_control(&mut model, 'u');
+        assert_eq!((&model.mode, model.filter.as_str()), (&Mode::Filter, ""));
+    }
+
+    #[test]
+    fn escape_clears_the_filter_before_it_leaves() {
+        let mut model = model();
+        enter(&mut model, "/ana");
+        press(&mut model, KeyCode::Enter);
+        assert_eq!((press(&mut model, KeyCode::Esc), model.filter.as_str()), (None, ""));
+        assert_eq!(press(&mut model, KeyCode::Esc), Some(Wish::End));
+    }
+
+    #[test]
+    fn a_change_of_the_order_does_not_change_who_is_asked_about() {
+        let mut model = model();
+        enter(&mut model, "rk");
+        assert!(matches!(&model.mode, Mode::Question(text, _) if text == "End connection 2?"), "{:?}", model.mode);
+    }
+
+    #[test]
+    fn nothing_is_changed_while_the_server_is_away() {
+        let mut model = model();
+        model.away = Some("it was restarted".into());
+        for key in "kub".chars() {
+            assert_eq!(press(&mut model, KeyCode::Char(key)), None);
+            assert_eq!((&model.mode, model.message.as_str()), (&Mode::Table, "the server is not there"));
+        }
+    }
+
     #[test]
     fn detail_asks_for_the_user() {
         let mut model = model();
         press(&mut model, KeyCode::Down);
         assert_eq!(press(&mut model, KeyCode::Enter), Some(Wish::Ask(Request::About("ana".into()))));
-        assert_eq!(model.mode, Mode::Detail);
+        assert_eq!(model.mode, Mode::Detail(0));
+        press(&mut model, KeyCode::PageDown);
+        press(&mut model, KeyCode::Up);
+        assert_eq!(model.mode, Mode::Detail(9));
         assert_eq!((press(&mut model, KeyCode::Char('q')), &model.mode), (None, &Mode::Table));
     }
 

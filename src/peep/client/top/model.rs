@@ -20,8 +20,8 @@ pub(super) enum Mode {
     Ban(String),
     /// A change waits for `y`.
     Question(String, Command),
-    /// All of the selected session.
-    Detail,
+    /// All of the selected session, without so many lines at the top.
+    Detail(u16),
     Help,
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Model {
     row: usize,
     /// The user that `about` is about, and what is known.
     pub(super) about: Option<(String, Vec<(String, String)>)>,
+    /// Why the server is not there at the moment.
+    pub(super) away: Option<String>,
     /// The last line for the admin: what became of a change, or why a key does nothing.
     pub(super) message: String,
 }
@@ -63,6 +65,7 @@ impl Model {
             selected: None,
             row: 0,
             about: None,
+            away: None,
             message: String::new(),
         }
     }
@@ -70,7 +73,17 @@ impl Model {
     /// Takes in what the server has said.
     pub(super) fn take(&mut self, update: Update) {
         match update {
-            Update::Snapshot(snapshot) => self.snapshot = snapshot,
+            Update::Snapshot(snapshot) => {
+                (self.snapshot, self.away) = (snapshot, None);
+                self.settle();
+            }
+            Update::Away(reason) => {
+                self.away = Some(reason);
+                // The connection that a question is about will not be there any more.
+                if matches!(self.mode, Mode::Question(..) | Mode::Ban(_)) {
+                    self.mode = Mode::Table;
+                }
+            }
             Update::Event(line) => {
                 self.events.push_back(line);
                 if self.events.len() > EVENTS {
@@ -112,6 +125,15 @@ impl Model {
     pub(super) fn selected(&self) -> Option<SessionLine> {
         let sessions = self.sessions();
         self.selected_row(&sessions).map(|row| sessions[row].clone())
+    }
+
+    /// Binds the selection to the session in the selected row, so that it stays with it when the order changes.
+    pub(super) fn settle(&mut self) {
+        let sessions = self.sessions();
+        let found = self.selected_row(&sessions).map(|row| (row, sessions[row].id));
+        if let Some((row, id)) = found {
+            (self.row, self.selected) = (row, Some(id));
+        }
     }
 
     /// Moves the selection by so many rows.
@@ -198,6 +220,24 @@ pub(super) mod tests {
         assert_eq!(model.selected().unwrap().id, 19);
         model.select(99);
         assert_eq!(model.selected().unwrap().id, 2);
+    }
+
+    #[test]
+    fn the_selection_stays_with_its_session_before_it_is_moved() {
+        let mut model = model();
+        assert_eq!(model.selected().unwrap().id, 2);
+        model.descending = true;
+        assert_eq!((model.selected().unwrap().id, ids(&model)[0]), (2, 19));
+    }
+
+    #[test]
+    fn a_question_ends_when_the_server_is_away() {
+        let mut model = model();
+        model.mode = Mode::Question("End connection 17?".into(), Command::Kick { id: 17 });
+        model.take(Update::Away("the server closed the connection".into()));
+        assert_eq!((&model.mode, model.away.is_some()), (&Mode::Table, true));
+        model.take(Update::Snapshot(Snapshot::default()));
+        assert_eq!(model.away, None);
     }
 
     #[test]

@@ -31,12 +31,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     frame.render_widget(header(model, area.width), head);
     draw_sessions(frame, model, table);
     draw_events(frame, model, tail);
-    frame.render_widget(footer(model), foot);
+    frame.render_widget(footer(model, area.width), foot);
     match model.mode {
-        Mode::Detail => draw_over(frame, area, " session ", detail(model)),
+        Mode::Detail(above) => draw_over(frame, area, " session ", detail(model), above),
         Mode::Help => {
             let line = |(key, meaning): &(&str, &str)| Line::from(format!("{key:<23} {meaning}"));
-            draw_over(frame, area, " keys ", HELP.iter().map(line).collect());
+            draw_over(frame, area, " keys ", HELP.iter().map(line).collect(), 0);
         }
         _ => {}
     }
@@ -56,6 +56,9 @@ fn header(model: &Model, width: u16) -> Paragraph<'static> {
     }
     if model.statistic("draining") == Some("1") {
         first.push(Span::styled("  draining", BOLD));
+    }
+    if let Some(reason) = &model.away {
+        first = vec![Span::styled(format!("trying to connect again: {reason}"), BOLD)];
     }
     let limit = model.snapshot.limit;
     let used = if model.snapshot.no_sessions.is_some() { rate(0) } else { model.snapshot.sessions.len() as u64 };
@@ -95,7 +98,7 @@ fn draw_sessions(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         cell(column.heading.to_owned(), column.is_number).style(style)
     });
     let rows = sessions.iter().map(|session| {
-        Row::new(COLUMNS.iter().map(|column| cell((column.text)(session), column.is_number)).collect::<Vec<_>>())
+        Row::new(COLUMNS.iter().map(|column| cell(column.cell(session, is_wide), column.is_number)).collect::<Vec<_>>())
     });
     let table = Table::new(rows, widths)
         .header(Row::new(headings.collect::<Vec<_>>()))
@@ -119,17 +122,25 @@ fn draw_events(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn footer(model: &Model) -> Paragraph<'static> {
+/// The keys, as many as fit into 80 columns. On a wide terminal further ones follow.
+const KEYS: &str = "q quit  h help  / filter  <> sort  Enter detail";
+const KEYS_THAT_CHANGE: &str = "  k kick  u user  b ban";
+const FURTHER_KEYS: &str = "  l events";
+const KEYS_OF_WIDE_TERMINALS: &str = "  r reverse  Esc no filter";
+
+fn footer(model: &Model, width: u16) -> Paragraph<'static> {
     let line = match &model.mode {
         Mode::Filter => format!("user or address: {}_", printable(&model.filter)),
         Mode::Ban(text) => format!("ban (network, seconds): {}_", printable(text)),
         Mode::Question(question, _) => format!("{} [y/N]", printable(question)),
-        Mode::Detail | Mode::Help => "any key: back".to_owned(),
+        Mode::Detail(_) => "↑ ↓ scroll  any other key: back".to_owned(),
+        Mode::Help => "any key: back".to_owned(),
         Mode::Table if !model.message.is_empty() => printable(&model.message).into_owned(),
-        Mode::Table if model.read_only => {
-            "q quit  h help  / filter  <> sort  r reverse  Enter detail  l events".to_owned()
+        Mode::Table => {
+            let changes = if model.read_only { "" } else { KEYS_THAT_CHANGE };
+            let wide = if width >= WIDE { KEYS_OF_WIDE_TERMINALS } else { "" };
+            [KEYS, changes, FURTHER_KEYS, wide].concat()
         }
-        Mode::Table => "q quit  h help  / filter  <> sort  r reverse  Enter detail  k kick  u user  b ban".to_owned(),
     };
     Paragraph::new(line).style(REVERSED)
 }
@@ -138,22 +149,29 @@ fn footer(model: &Model) -> Paragraph<'static> {
 fn detail(model: &Model) -> Vec<Line<'static>> {
     let Some(session) = model.selected() else { return vec![Line::from("the session has ended")] };
     let values = session.values().into_iter().map(|value| super::super::listing::cell(&value));
-    let fields = SessionLine::NAMES.iter().map(|name| (*name).to_owned()).zip(values);
-    let known = match &model.about {
-        Some((user, pairs)) if session.user.as_ref() == Some(user) => pairs.clone(),
-        _ => Vec::new(),
-    };
-    let line = |(name, value): (String, String)| Line::from(format!("{name:<16} {value}"));
-    fields.map(line).chain(known.into_iter().map(line)).collect()
+    let line = |name: &str, value: &str| Line::from(format!("{name:<18} {value}"));
+    let mut lines: Vec<_> = SessionLine::NAMES.iter().zip(values).map(|(name, value)| line(name, &value)).collect();
+    if let Some((user, pairs)) = &model.about
+        && session.user.as_ref() == Some(user)
+    {
+        lines.push(Line::styled(format!("maildrop of {}", printable(user)), BOLD));
+        let others = pairs.iter().filter(|(name, _)| name != "user");
+        lines.extend(others.map(|(name, value)| line(name, value)));
+    }
+    lines
 }
 
-/// Draws lines in a box over the rest.
-fn draw_over(frame: &mut Frame<'_>, area: Rect, title: &'static str, lines: Vec<Line<'static>>) {
+/// Draws lines in a box over the rest. If they do not all fit, so many at the top are left out.
+fn draw_over(frame: &mut Frame<'_>, area: Rect, title: &'static str, lines: Vec<Line<'static>>, above: u16) {
     let width = area.width.saturating_sub(4).min(76);
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));
     let place = Rect::new((area.width - width) / 2, (area.height - height) / 2, width, height);
+    let hidden = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).saturating_sub(height);
+    let above = above.min(hidden);
+    let more = if above < hidden { " ↓ more " } else { "" };
     frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), place);
+    let block = Block::bordered().title(title).title_bottom(more);
+    frame.render_widget(Paragraph::new(lines).scroll((above, 0)).block(block), place);
 }
 
 #[cfg(test)]
@@ -187,16 +205,35 @@ mod tests {
         ];
         assert_eq!(lines[..3], expected);
         assert!(lines[3].starts_with(" 4 sessions ─"), "{lines:#?}");
-        assert_eq!(lines[4], "    ID PROTO ADDRESS         STATE USER          AGE  IDLE  RETR OCTETS DELE TLS");
-        assert_eq!(lines[6], "    17 pop3s 192.0.2.4       trans ana          312s    4s     3  10.2k    1 1.3");
+        assert_eq!(lines[4], "    ID PROTO ADDRESS         STATE  USER         AGE  IDLE  RETR OCTETS DELE TLS");
+        assert_eq!(lines[6], "    17 pop3s 192.0.2.4       trans  ana         312s    4s     3  10.2k    1 1.3");
         assert!(lines[17].starts_with(" events ─") && lines[18] == "2026-11-28T02:00:00Z login ana", "{lines:#?}");
-        assert!(lines[23].starts_with("q quit"));
+        assert_eq!(lines[23], "q quit  h help  / filter  <> sort  Enter detail  k kick  u user  b ban  l events");
+    }
+
+    #[test]
+    fn wide_terminals_have_all_keys_and_whole_words() {
+        let mut model = model();
+        let lines = drawn(&model, 200, 50);
+        assert!(lines[49].ends_with("b ban  l events  r reverse  Esc no filter"), "{}", lines[49]);
+        assert!(lines.iter().any(|line| line.contains(" authorization ")), "{lines:#?}");
+        model.read_only = true;
+        assert_eq!(drawn(&model, 80, 24)[23], "q quit  h help  / filter  <> sort  Enter detail  l events");
+        assert!(drawn(&model, 80, 24).iter().any(|line| line.contains(" auth ")));
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_told() {
+        let mut model = model();
+        model.take(Update::Away("localhost:2110: the server closed the connection".into()));
+        let first = &drawn(&model, 80, 24)[0];
+        assert_eq!(first, "trying to connect again: localhost:2110: the server closed the connection");
     }
 
     #[test]
     fn every_size_is_drawn() {
         let mut model = model();
-        for mode in [Mode::Table, Mode::Detail, Mode::Help, Mode::Filter] {
+        for mode in [Mode::Table, Mode::Detail(0), Mode::Detail(u16::MAX), Mode::Help, Mode::Filter] {
             model.mode = mode;
             for (width, height) in [(200, 50), (80, 24), (40, 10), (10, 3), (1, 1), (300, 2), (3, 100)] {
                 drawn(&model, width, height);
@@ -210,10 +247,17 @@ mod tests {
     fn a_box_has_the_detail_and_the_footer_the_question() {
         let mut model = model();
         model.select(1);
-        model.mode = Mode::Detail;
-        model.take(Update::About("ana".into(), vec![("messages".into(), "7".into())]));
+        model.mode = Mode::Detail(0);
+        let known = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let pairs = [known("user", "ana"), known("messages", "7"), known("octets", "31")].into_iter();
+        model.take(Update::About("ana".into(), pairs.chain((0..15).map(|n| known("n", &n.to_string()))).collect()));
         let text = drawn(&model, 80, 24).join("\n");
-        assert!(text.contains("octets           10240") && text.contains("messages         7"), "{text}");
+        assert!(text.contains("octets             10240") && text.contains("messages           7"), "{text}");
+        assert!(text.contains("│maildrop of ana ") && text.matches("│user ").count() == 1, "{text}");
+        assert!(text.contains("↓ more") && !text.contains("n                  14"), "{text}");
+        model.mode = Mode::Detail(99);
+        let text = drawn(&model, 80, 24).join("\n");
+        assert!(!text.contains("↓ more") && text.contains("n                  14"), "{text}");
         model.mode = Mode::Question("End connection 17?".into(), crate::peep::Command::Kick { id: 17 });
         assert_eq!(drawn(&model, 80, 24)[23], "End connection 17? [y/N]");
         model.mode = Mode::Table;
@@ -228,7 +272,7 @@ mod tests {
         let mut model = model();
         let line = "17 \u{1b}[2J ::1 \u{202e}x a%1B[31m%09%E2%80%AEb 1 1 1 1 1 %C2%9B";
         model.snapshot.sessions = vec![line.parse().unwrap()];
-        for mode in [Mode::Table, Mode::Detail] {
+        for mode in [Mode::Table, Mode::Detail(0)] {
             model.mode = mode;
             let text = drawn(&model, 200, 50).join("\n");
             assert!(!text.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{text:?}");
