@@ -126,9 +126,9 @@ fn each_command_prints_its_answer() {
         ("b?", "+1\n192.0.2.0/24 60 failed%20logins", "bans", "192.0.2.0/24\t60\tfailed logins\n"),
         ("s?", "+2\nuptime 17\nlogins 3", "stats", "uptime\t17\nlogins\t3\n"),
         ("i? bob", ABOUT_BOB, "user bob", "messages\t2\nmaildir\t/var/mail/b ob\nlast_login\t-\n"),
-        ("at bob x", "+wrong password", "test login bob x", "wrong password\n"),
+        ("at bob x sources", "+wrong password", "test login bob x", "wrong password\n"),
         (
-            "at bob x",
+            "at bob x sources",
             "+ok seconds=0.002 maildrop=/mail/b%20ob messages=2 octets=46 source=sql%20x said=accepted took=0.0011",
             "test login bob x",
             "ok\nsql x: accepted (1.1 ms)\nmaildrop /mail/b ob: 2 messages, 46 octets\n",
@@ -438,7 +438,7 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
         ("q", "+"),
         ("b- 192.0.2.0/24", "+"),
         ("b?", "+1\n192.0.2.0/24 60 x"),
-        ("at bob secret", "+ok"),
+        ("at bob secret sources", "+ok"),
     ];
     let server = Answering::new(&answers);
     let state = tempfile::tempdir().unwrap();
@@ -453,7 +453,7 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
     let ended = at_the_prompt(server.on_a_port(), state.path(), &dialogue);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
     let heard = server.heard();
-    for line in ["k= 17", "i? bob", "b- 192.0.2.0/24", "at bob secret"] {
+    for line in ["k= 17", "i? bob", "b- 192.0.2.0/24", "at bob secret sources"] {
         assert!(heard.iter().any(|heard| heard == line), "{heard:?}");
     }
     let history = fs::read_to_string(state.path().join("peepclient/history")).unwrap();

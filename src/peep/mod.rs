@@ -87,5 +87,5 @@ pub use lines::{
 };
 pub use reply::{ErrorCode, Reply};
 pub use session::{TOO_MANY_CONNECTIONS, serve};
-pub use tested::{SourceSaid, TestedLogin, TestedMaildrop};
+pub use tested::{MORE, SourceSaid, TestedLogin, TestedMaildrop};
 pub use text::{time, time_of};

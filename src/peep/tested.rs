@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::fields::Field;
 
+/// The word behind the password with which `at` is asked for more than the reason.
+pub const MORE: &str = "sources";
+
 /// The most octets of the answer's text, so that the line has at most 512 with `+` and its end.
 const ROOM: usize = 509;
 

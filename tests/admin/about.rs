@@ -198,7 +198,7 @@ fn a_tested_login_tells_what_the_sources_say_and_where_the_maildrop_is() {
     server.mail().maildrop("ana").put("1", "Subject: x\r\n\r\n");
     let mut admin = server.admin();
     let mut fields = |line: &str| -> Vec<String> {
-        let told = answer(&mut admin, line);
+        let told = answer(&mut admin, &format!("{line} sources"));
         let words: Vec<_> = told.split(' ').skip_while(|word| !word.contains('=')).map(str::to_owned).collect();
         let is_time = |word: &String| word.starts_with("seconds=") || word.starts_with("took=");
         for time in words.iter().filter(|word| is_time(word)) {

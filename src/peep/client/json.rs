@@ -134,7 +134,7 @@ mod tests {
             (Command::SetDraining { on: true }, "drain", Answer::Done, r#"{"ok":true}"#),
             (Command::Reload, "reload", Answer::Done, "[]"),
             (
-                Command::TestLogin { name: Encoded("ana".into()), password: Hidden("x".into()) },
+                Command::TestLogin { name: Encoded("ana".into()), password: Hidden("x".into()), more: None },
                 "test_login",
                 Answer::Value(
                     "wrong password seconds=0.5 source=command%20line said=wrong%20password took=0.25".into(),

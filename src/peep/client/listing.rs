@@ -309,7 +309,7 @@ mod tests {
             "USER             LAST LOGIN        COMPLETE FETCH    UNFETCHED  TODAY  30 DAYS\n\
              ana@example.com  2026-11-28 02:00  2026-11-28 02:00       1234   123k    98.7G\n"
         );
-        for columns in [100, 90, 70, 60] {
+        for columns in [100, 90, 70, 62] {
             table(false, columns);
         }
         assert!(table(true, 100).contains("mx1:1101") && table(true, 120).contains("192.0.2.117"));

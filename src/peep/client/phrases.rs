@@ -4,7 +4,7 @@ use super::phrase_table::{HELP, OF_VERSION_1_0, PHRASES, Phrase};
 use crate::faults::What;
 use crate::net::parse_network;
 use crate::peep::text::sparingly_encoded;
-use crate::peep::{Command, VERSION_1_1, is_argument};
+use crate::peep::{Command, MORE, VERSION_1_1, is_argument};
 use crate::span::span;
 
 /// Other words for a phrase. The report's list does not have them.
@@ -65,6 +65,10 @@ pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
             "<span>" => line.push_str(&span(argument).map_or(0, |span| span.as_secs()).to_string()),
             _ => line.push_str(argument),
         }
+    }
+    if phrase.wire == "at" {
+        // A server that does not know the word ignores it.
+        line = format!("{line} {MORE}");
     }
     Command::parse(line.as_bytes(), true).map(Request::Send).map_err(|_| UNKNOWN.to_owned())
 }
@@ -238,7 +242,11 @@ mod tests {
             ("user 50%41", Command::AboutUser { name: Encoded("50%41".into()) }),
             (
                 "test login Bob 1%20",
-                Command::TestLogin { name: Encoded("Bob".into()), password: Hidden("1%20".into()) },
+                Command::TestLogin {
+                    name: Encoded("Bob".into()),
+                    password: Hidden("1%20".into()),
+                    more: Some(Encoded(MORE.into())),
+                },
             ),
             ("errors", Command::Errors),
             ("log level", Command::LogLevel),

@@ -9,7 +9,7 @@ use crate::auth::Unchanged;
 use crate::connections::{MAX_CONNECTIONS_RANGE, Protocol};
 use crate::logging;
 use crate::metrics;
-use crate::peep::{Command, ErrorCode, Reply, VERSION_1_1};
+use crate::peep::{Command, ErrorCode, MORE, Reply, VERSION_1_1};
 use crate::settings::TIMEOUT_RANGE;
 use crate::shared::Shared;
 use crate::wire::Link;
@@ -95,7 +95,9 @@ impl Session<'_> {
             Command::Draining => return value(u64::from(connections.is_draining())),
             Command::Statistics => return Ok(self.statistics()),
             Command::AboutUser { name } => return self.about_user(&name.0),
-            Command::TestLogin { name, password } => return Ok(self.test_login(&name.0, &password.0)),
+            Command::TestLogin { name, password, more } => {
+                return Ok(self.test_login(&name.0, &password.0, more.is_some_and(|more| more.0 == MORE)));
+            }
             Command::Errors => return Ok(Reply::Lines(self.shared.events.recent_problems())),
             Command::SetLogLevel { level } => {
                 logging::set_level(level.to_level_filter());

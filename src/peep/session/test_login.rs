@@ -9,7 +9,7 @@ use crate::peep::{Reply, SourceSaid, TestedLogin, TestedMaildrop};
 
 impl Session<'_> {
     /// Does what a login does, and releases the maildrop at once. This counts neither as a login nor as a failed one.
-    pub(super) fn test_login(&self, name: &str, password: &str) -> Reply {
+    pub(super) fn test_login(&self, name: &str, password: &str, tells_more: bool) -> Reply {
         let begun = Instant::now();
         let address = self.client.origin.ip();
         let Trace { said, result } = self.shared.users.trace(name.as_bytes(), password.as_bytes(), address);
@@ -17,6 +17,9 @@ impl Session<'_> {
         let result = result.map_err(Reason::from).and_then(|login| self.try_maildrop(&login, &mut maildrop));
         let reason = result.map_or_else(|reason| reason.to_string(), |()| "ok".to_owned());
         self.log_change(format_args!("login of {name:?} tested: {reason}"));
+        if !tells_more {
+            return Reply::Value(reason);
+        }
         let sources = said.iter().map(|one| SourceSaid {
             source: one.source.clone(),
             said: one.to_string(),
