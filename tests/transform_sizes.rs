@@ -279,6 +279,7 @@ fn counting_goes_on_without_the_login() {
     client.ok();
     eventually("a transform runs", || program.file("runs").exists());
     assert_eq!(server.admin().value("ka= 127.0.0.1"), "1");
+    assert_eq!(client.err(), "[SYS/TEMP] the administrator has ended this session");
     client.closed();
     fs::write(program.file("go"), "").unwrap();
     let file = mail.maildrop(USER).path(".pop3d-transformed");

@@ -48,7 +48,7 @@ fn a_banned_address_cannot_log_in_over_a_connection_that_is_open() {
         client.closed();
         assert_eq!(answer(&mut admin, "b- 127.0.0.1"), "+");
     }
-    server.expect_log("WARN", "login of \"mrose\" refused: this address is banned");
+    server.expect_log("WARN", "login refused: user=\"mrose\" reason=\"this address is banned\"");
     server.expect_log("INFO", "end: the address is banned");
 }
 

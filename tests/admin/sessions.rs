@@ -133,6 +133,8 @@ fn a_session_that_is_blocked_in_a_write_can_be_ended() {
 #[test]
 fn a_session_that_waits_for_its_maildrop_can_be_ended() {
     let server = Server::builder().flags(["--busy", "wait=30s"]).start();
+    // Other servers are kept out only from a maildrop that exists.
+    server.mail().maildrop(USER).put("1", "Subject: x\r\n\r\n");
     let other = Server::builder().mail(server.mail()).start();
     let mut admin = server.admin();
     play(&mut admin, [("l= debug", "+")]);
