@@ -404,8 +404,11 @@ mod tests {
             (network(), any::<u32>()).prop_map(|(network, seconds)| Command::Ban { network, seconds }),
             network().prop_map(|network| Command::Unban { network }),
             name().prop_map(|name| Command::AboutUser { name }),
-            (name(), word(), proptest::option::of(name()))
-                .prop_map(|(name, password, more)| Command::TestLogin { name, password: Hidden(password), more }),
+            (name(), word(), proptest::option::of(name())).prop_map(|(name, password, more)| Command::TestLogin {
+                name,
+                password: Hidden(password),
+                more
+            }),
             prop::sample::select(Level::iter().collect::<Vec<_>>()).prop_map(|level| Command::SetLogLevel { level }),
             any::<bool>().prop_map(|on| Command::SetDraining { on }),
             proptest::option::of(name()).prop_map(|name| Command::Follow { name }),
