@@ -126,7 +126,6 @@ fn each_command_prints_its_answer() {
         ("b?", "+1\n192.0.2.0/24 60 failed%20logins", "bans", "192.0.2.0/24\t60\tfailed logins\n"),
         ("s?", "+2\nuptime 17\nlogins 3", "stats", "uptime\t17\nlogins\t3\n"),
         ("i? bob", ABOUT_BOB, "user bob", "messages\t2\nmaildir\t/var/mail/b ob\nlast_login\t-\n"),
-        ("at bob x sources", "+wrong password", "test login bob x", "wrong password\n"),
         (
             "at bob x sources",
             "+ok seconds=0.002 maildrop=/mail/b%20ob messages=2 octets=46 source=sql%20x said=accepted took=0.0011",
@@ -140,7 +139,7 @@ fn each_command_prints_its_answer() {
         ("d= 0", "+", "resume", ""),
         ("d?", "+1", "draining", "1\n"),
         ("r", "+", "reload", ""),
-        ("r", "+1\nport: a restart is needed", "reload", "port: a restart is needed\n"),
+        ("r", "+1\npeep-socket", "reload", "needs a restart: peep-socket\n"),
         ("mt?", "+2\nlogins_total 3\n# EOF", "metrics", "logins_total 3\n# EOF\n"),
     ] {
         assert_eq!(once(&[(line, answer)], &[words]), ended(0, stdout, ""), "{words}");
@@ -156,6 +155,34 @@ fn errors_have_their_texts() {
         ("w?", "-0", "sessions", "Unknown server command"),
     ] {
         assert_eq!(once(&[(line, code)], &[words]), ended(1, "", format!("{text}\n")), "{words}");
+    }
+}
+
+#[test]
+fn a_login_that_would_be_refused_ends_with_1() {
+    let answers = [("at bob x sources", "+wrong password")];
+    assert_eq!(once(&answers, &["test login bob x"]), ended(1, "wrong password\n", ""));
+    let filter = run(&mut peepclient(Answering::new(&answers).on_a_port()), "test login bob x\n");
+    assert_eq!(filter, ended(1, format!("{BANNER}OK! wrong password\n"), ""));
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_whole_json_and_tells_why() {
+    let port = Answering::new(&[("w?", "+2\n17 pop3 \x1b\nx")]).on_a_port();
+    let broken = run(peepclient(port).args(["sessions", "--json"]), "");
+    let reason = format!("127.0.0.1:{port}: the server's answer is not PEEP: \"17 pop3 \\u{{1b}}\"");
+    assert_eq!((broken.code, json_of(&broken)), (Some(3), json!([{"error": reason}])));
+    assert!(!broken.stdout.contains('\x1b'), "{broken:?}");
+}
+
+#[test]
+fn csv_has_headings_for_every_answer() {
+    for (line, answer, words, stdout) in [
+        ("u?", "+2\nana\nb,ob", "users", "users\nana\n\"b,ob\"\n"),
+        ("t?", "+60", "timeout", "timeout\n60\n"),
+        ("b?", "+1\n::1 - x", "bans", "network,seconds_left,reason\n::1,,x\n"),
+    ] {
+        assert_eq!(once(&[(line, answer)], &["-csv", words]), ended(0, stdout, ""));
     }
 }
 
@@ -443,7 +470,7 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
     let server = Answering::new(&answers);
     let state = tempfile::tempdir().unwrap();
     let dialogue = [
-        ("with 'help'\r\n", "kick 1\t\r"),
+        ("with 'help'\r\n", "kick \t\t1\t\r"),
         ("OK! 1\r\n", "user b\t\r"),
         ("last_login", "unban 1\t\r"),
         ("OK!\r\n", "test login bob secret\r"),
@@ -452,6 +479,8 @@ fn arguments_at_the_prompt_are_completed_from_the_server() {
     ];
     let ended = at_the_prompt(server.on_a_port(), state.path(), &dialogue);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    let offered = |line: &str| line.contains("kick user <username>") && line.contains("17");
+    assert!(ended.stdout.lines().any(offered), "{}", ended.stdout);
     let heard = server.heard();
     for line in ["k= 17", "i? bob", "b- 192.0.2.0/24", "at bob secret sources"] {
         assert!(heard.iter().any(|heard| heard == line), "{heard:?}");
@@ -474,10 +503,21 @@ fn a_hostile_server_completes_nothing_that_steers_the_terminal() {
 }
 
 #[test]
-fn the_enter_key_ends_the_events_at_the_prompt() {
-    let port = following("+\nan event> ");
+fn the_enter_key_or_control_c_ends_the_events_at_the_prompt() {
+    for key in ["\r", "\x03"] {
+        let port = following("+\nan event> ");
+        let state = tempfile::tempdir().unwrap();
+        let dialogue = [("with 'help'\r\n", "follow\r"), ("an event", key), ("", "timeout\r"), ("OK! 7\r\n", "\x04")];
+        let ended = at_the_prompt(port, state.path(), &dialogue);
+        assert_eq!(ended.code, Some(0), "{key:?}: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn events_on_a_terminal_are_decoded() {
     let state = tempfile::tempdir().unwrap();
-    let dialogue = [("with 'help'\r\n", "follow\r"), ("an event", "\r"), ("", "timeout\r"), ("OK! 7\r\n", "\x04")];
+    let port = following("+\nnow login-refused reason=wrong%20%1Bpassword x=%3E%20");
+    let dialogue = [("with 'help'\r\n", "follow\r"), ("reason=\"wrong \\u{1b}password\"", "\r"), ("", "\x04")];
     let ended = at_the_prompt(port, state.path(), &dialogue);
     assert_eq!(ended.code, Some(0), "{}", ended.stdout);
 }

@@ -38,7 +38,7 @@
 //! | `b?` | `+n`, n of [`BanLine`] | | bans and penalties |
 //! | `s?` | `+n`, n of [`NameValue`] | | every counter, gauge and setting |
 //! | `i? NAME` | `+n`, n of [`NameValue`] | -4 | an account and its maildrop |
-//! | `at NAME PASSWORD` | `+REASON`, then fields | | whether a login would succeed: `ok`, or why not; see [`TestedLogin`] |
+//! | `at NAME PASSWORD` | `+REASON` | | whether a login would succeed: `ok`, or why not; with `sources` behind it as [`TestedLogin`] |
 //! | `e?` | `+n`, n lines of the log | | the last warnings and errors, oldest first |
 //! | `l= LEVEL`, `l?` | `+`, `+LEVEL` | | the log's level |
 //! | `d= 0`, `d= 1`, `d?` | `+`, `+0` or `+1` | | whether new POP3 clients are turned away |

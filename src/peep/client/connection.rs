@@ -104,7 +104,8 @@ impl Connection {
         self.stream.get_mut().allow(patience);
         match self.stream.fill_buf() {
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
+            // A signal may have come, for example of Ctrl-C.
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => return Ok(None),
             Err(error) => return Err(self.no_answer(UnreadableAnswer::Failed(error))),
         }
         self.stream.get_mut().allow(self.timeout);

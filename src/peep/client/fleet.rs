@@ -8,7 +8,7 @@ use std::thread;
 
 use super::connection::Connection;
 use super::input::Piped;
-use super::listing::Style;
+use super::listing::{self, Style};
 use super::phrases::{self, Request};
 use super::prompt::Prompt;
 use super::together::{self, Outcome};
@@ -52,7 +52,7 @@ pub(super) fn run(options: &Options, style: Style, out: &mut impl Write) -> Resu
 fn again_and_again(command: &Command, options: &Options, style: Style, out: &mut impl Write) -> Result<bool, Failure> {
     let mut fleet = Fleet::open(options);
     if command.form() == Form::Events {
-        return fleet.follow(command, out).map(|()| true);
+        return fleet.follow(command, style, out).map(|()| true);
     }
     let mut left = options.repeat.unwrap_or(1);
     loop {
@@ -93,18 +93,19 @@ impl Fleet {
         let mut answers = self.ask(command);
         if ends_what_is_there(command) {
             let found = answers.iter().any(|(_, answer)| matches!(answer, Ok((Answer::Value(_) | Answer::Done, _))));
-            answers.iter_mut().for_each(|(_, answer)| {
-                if found {
-                    had_none(command, answer)
-                }
-            });
+            if found {
+                answers.iter_mut().for_each(|(_, answer)| had_none(command, answer));
+            }
         }
         let text = together::text(command, &answers, style).map_err(|line| {
             let what = printable(&line).into_owned();
             Failure::Usage(format!("a server's answer is not PEEP: {what}"))
         })?;
         print(out, &text)?;
-        Ok(self.report(&answers))
+        let refused = |(_, outcome): &(String, Outcome)| {
+            outcome.as_ref().is_ok_and(|(answer, _)| super::is_refusal(command, answer))
+        };
+        Ok(self.report(&answers).max(u8::from(answers.iter().any(refused))))
     }
 
     /// Sends a command to all servers at the same time. A server that cannot be used any more is asked no further.
@@ -169,7 +170,7 @@ impl Fleet {
     }
 
     /// Prints the events of all servers, each behind its server's name.
-    fn follow(&mut self, command: &Command, out: &mut impl Write) -> Result<(), Failure> {
+    fn follow(&mut self, command: &Command, style: Style, out: &mut impl Write) -> Result<(), Failure> {
         let refused = self.ask(command);
         let worst = self.report(&refused);
         let (sender, events) = sync_channel(EVENTS);
@@ -182,7 +183,7 @@ impl Fleet {
                 }
             }
             drop(sender);
-            let printed = print_events(&events, out);
+            let printed = print_events(&events, style, out);
             is_over.store(true, Ordering::Release);
             drop(events); // a thread may be waiting to send
             printed
@@ -248,10 +249,10 @@ fn had_none(command: &Command, outcome: &mut Outcome) {
 type Told = (String, Result<String, Failure>);
 
 /// Prints events until no server has more, or no program reads the output any more.
-fn print_events(events: &Receiver<Told>, out: &mut impl Write) -> Result<(), Failure> {
+fn print_events(events: &Receiver<Told>, style: Style, out: &mut impl Write) -> Result<(), Failure> {
     loop {
         match events.recv_timeout(follow::LOOK) {
-            Ok((name, Ok(line))) => print(out, &format!("{name}\t{}\n", printable(&line)))?,
+            Ok((name, Ok(line))) => print(out, &listing::event(Some(&name), &line, style))?,
             Ok((_, Err(failure))) => drop(writeln!(io::stderr(), "{failure}")),
             Err(RecvTimeoutError::Timeout) => follow::check_output()?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),

@@ -11,6 +11,12 @@ const LINE_LIMIT: u64 = 64 * 1024;
 
 /// Lines with commands.
 pub(super) trait Input: Iterator<Item = io::Result<String>> {
+    /// Called before events are shown.
+    fn events_begin(&mut self) {}
+
+    /// Called when no more events are shown.
+    fn events_end(&mut self) {}
+
     /// Returns true if a line has been entered, or the input has ended, while events were shown. That line only ends the
     /// events if a person has entered it.
     fn ends_events(&mut self) -> bool;

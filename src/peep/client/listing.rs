@@ -9,6 +9,7 @@ use super::brief_report;
 use super::csv;
 use super::json;
 use super::output;
+use super::phrases;
 use super::table::Table;
 use crate::peep::{
     BanLine, Command, DayLine, DeletionLine, EventLine, ExpiryLine, FaultLine, Form, Malformed, NameValue, ReportLine,
@@ -34,6 +35,8 @@ pub(super) enum Style {
 enum Layout {
     /// Text without fields.
     Text,
+    /// Settings that a reload could not change.
+    Restarts,
     Sessions,
     Bans,
     Expired,
@@ -61,6 +64,7 @@ impl Layout {
             Command::ReportByDay { .. } => Self::Days,
             Command::Faults => Self::Faults,
             Command::Statistics | Command::AboutUser { .. } => Self::Pairs,
+            Command::Reload => Self::Restarts,
             command if command.form() == Form::Events => Self::Events,
             _ => Self::Text,
         }
@@ -77,8 +81,16 @@ impl Layout {
             Self::Faults => FaultLine::NAMES,
             Self::Pairs | Self::Comparison => NameValue::NAMES,
             Self::Events => &["event"],
-            Self::Text => &["line"],
+            Self::Text | Self::Restarts => &["line"],
         }
+    }
+
+    fn has_fields(self) -> bool {
+        !matches!(self, Self::Text | Self::Restarts | Self::Events)
+    }
+
+    fn is_pairs(self) -> bool {
+        matches!(self, Self::Pairs | Self::Comparison)
     }
 
     fn values(self, line: &str) -> Result<Vec<Value>, Malformed> {
@@ -91,7 +103,7 @@ impl Layout {
             Self::Days => line.parse::<DayLine>()?.values(),
             Self::Faults => line.parse::<FaultLine>()?.values(),
             Self::Pairs | Self::Comparison => line.parse::<NameValue>()?.values(),
-            Self::Text | Self::Events => vec![line.into()],
+            Self::Text | Self::Restarts | Self::Events => vec![line.into()],
         })
     }
 }
@@ -104,7 +116,7 @@ pub(super) struct Listing {
     /// What is printed before the next element of a JSON array or object.
     separator: &'static str,
     /// The headings, if the lines have any.
-    headings: Option<Vec<&'static str>>,
+    headings: Option<Vec<String>>,
 }
 
 impl Listing {
@@ -120,13 +132,19 @@ impl Listing {
 
     fn with(command: &Command, style: Style, of_servers: bool, columns: Option<usize>) -> Self {
         let layout = Layout::of(command);
-        let has_headings = of_servers || !matches!(layout, Layout::Text | Layout::Events);
+        let has_headings = of_servers || style == Style::Csv || layout.has_fields();
         let server: &[_] = if of_servers { &["server"] } else { &[] };
         let is_brief = layout == Layout::Report && style == Style::Table;
-        let names = if is_brief { brief_report::HEADINGS } else { layout.names() };
-        let headings = (has_headings && layout != Layout::Events).then(|| [server, names].concat());
+        let names = || match layout.has_fields() {
+            _ if is_brief => [server, brief_report::HEADINGS].concat().into_iter().map(str::to_owned).collect(),
+            true => [server, layout.names()].concat().into_iter().map(str::to_owned).collect(),
+            false => server.iter().copied().map(str::to_owned).chain([phrases::key(command)]).collect(),
+        };
+        let headings: Option<Vec<_>> = (has_headings && layout != Layout::Events).then(names);
         let fit = columns.filter(|_| is_brief).map(|columns| brief_report::fit(columns, server.len()));
-        let table = headings.as_ref().filter(|_| style == Style::Table).map(|it| Table::new(it).fitting(fit));
+        // The values of names are of different kinds, so that numbers do not form a column.
+        let new: fn(&[String]) -> Table = if layout.is_pairs() { Table::of_text } else { Table::new };
+        let table = headings.as_ref().filter(|_| style == Style::Table).map(|headings| new(headings).fitting(fit));
         Self { layout, style, table, separator: "", headings }
     }
 
@@ -146,10 +164,7 @@ impl Listing {
             (Style::Json, Layout::Events) | (Style::Table | Style::Tabs, _) => String::new(),
             (Style::Json, Layout::Pairs) => "{".to_owned(),
             (Style::Json, _) => "[".to_owned(),
-            (Style::Csv, _) => {
-                let headings = self.headings.iter().flatten().map(|&heading| heading.to_owned()).collect::<Vec<_>>();
-                if headings.is_empty() { String::new() } else { csv::row(&headings) }
-            }
+            (Style::Csv, _) => self.headings.as_ref().map(|headings| csv::row(headings)).unwrap_or_default(),
         }
     }
 
@@ -162,9 +177,15 @@ impl Listing {
     pub(super) fn row(&mut self, server: Option<&str>, line: &str) -> Result<String, Malformed> {
         let values = self.layout.values(line)?;
         match (self.style, self.layout) {
-            (Style::Json, Layout::Events) => return Ok(event(line) + "\n"),
+            (_, Layout::Events) => return Ok(event(server, line, self.style)),
             (Style::Json, _) => return Ok(self.json(&values)),
             (Style::Table | Style::Tabs | Style::Csv, _) => {}
+        }
+        if self.layout == Layout::Restarts && self.style != Style::Csv {
+            let text = format!("needs a restart: {line}");
+            return Ok(
+                self.cells(server.map(str::to_owned).into_iter().chain([printable(&text).into_owned()]).collect())
+            );
         }
         let cell = |(column, value): (usize, &Value)| match (self.style, self.layout) {
             (Style::Csv, _) if value.is_null() => String::new(),
@@ -187,7 +208,7 @@ impl Listing {
     fn json(&mut self, values: &[Value]) -> String {
         let names = self.layout.names().iter().copied();
         let element = match (self.layout, values) {
-            (Layout::Text, [line, ..]) => json::text(line),
+            (Layout::Text | Layout::Restarts, [line, ..]) => json::text(line),
             (Layout::Pairs, [Value::String(name), value]) => {
                 let value = value.as_str().map_or(Value::Null, |word| json::named(name, word));
                 json::member(name, &value)
@@ -195,6 +216,18 @@ impl Listing {
             _ => json::object(names.zip(values.iter().cloned())),
         };
         std::mem::replace(&mut self.separator, ",\n ").to_owned() + &element
+    }
+
+    /// What is printed behind the lines that have come, if the answer breaks off for this reason. JSON stays whole, and tells
+    /// the reason.
+    pub(super) fn broken_off(&mut self, reason: &str) -> String {
+        let reason = ("error", Value::from(reason));
+        let last = match (self.style, self.layout) {
+            (Style::Json, Layout::Pairs) => json::member(reason.0, &reason.1),
+            (Style::Json, _) => json::object([reason]),
+            _ => return self.end(),
+        };
+        self.separator.to_owned() + &last + &self.end()
     }
 
     /// What is printed behind the lines.
@@ -213,12 +246,34 @@ fn terminal_columns() -> Option<usize> {
     tcgetwinsize(stdout()).map(|size| size.ws_col.into()).ok().filter(|&columns| columns > 0)
 }
 
+/// An event, perhaps of one of several servers.
+pub(super) fn event(server: Option<&str>, line: &str, style: Style) -> String {
+    let text = match style {
+        Style::Json => return event_as_json(server, line) + "\n",
+        Style::Table => event_for_a_person(line),
+        Style::Tabs | Style::Csv => line.to_owned(),
+    };
+    server.map(|server| format!("{}\t", printable(server))).unwrap_or_default() + &output::line(&text)
+}
+
+/// An event with its values decoded. Those that have a space in them are quoted.
+fn event_for_a_person(line: &str) -> String {
+    let Ok(EventLine { time, name, fields }) = line.parse() else { return line.to_owned() };
+    fields.iter().fold(format!("{time} {name}"), |text, (key, value)| match value.as_deref() {
+        Some(value) if value.contains([' ', '"']) || value == "-" => format!("{text} {key}={value:?}"),
+        value => format!("{text} {key}={}", value.unwrap_or("-")),
+    })
+}
+
 /// An event as one object. A line that has no fields is an event without a time.
-fn event(line: &str) -> String {
-    let Ok(EventLine { time, name, fields }) = line.parse() else { return json::object([("event", line.into())]) };
+fn event_as_json(server: Option<&str>, line: &str) -> String {
+    let server = server.map(|server| ("server", server.into()));
+    let Ok(EventLine { time, name, fields }) = line.parse() else {
+        return json::object(server.into_iter().chain([("event", line.into())]));
+    };
     let value = |key: &str, word: Option<&str>| word.map_or(Value::Null, |word| json::named_in_event(key, word));
     let fields = fields.iter().map(|(key, word)| (key.as_str(), value(key, word.as_deref())));
-    json::object([("time", time.into()), ("event", name.into())].into_iter().chain(fields))
+    json::object(server.into_iter().chain([("time", time.into()), ("event", name.into())]).chain(fields))
 }
 
 /// A value as a field of a line.
@@ -282,7 +337,7 @@ mod tests {
             "user,last_login,address,last_complete_fetch,never_retrieved,octets_today,octets_30_days,client\n\
              \"=a,\"\"b\"\"\\u{a}\",2026-11-28T02:00:01Z,::1,,,5,10,CAPA USER PASS\n"
         );
-        assert_eq!(printed(&Command::Users, Style::Csv, &["ana", "b,c"]), "ana\n\"b,c\"\n");
+        assert_eq!(printed(&Command::Users, Style::Csv, &["ana", "b,c"]), "users\nana\n\"b,c\"\n");
         let mut listing = Listing::of_servers(&Command::ReportByDay { name: None }, Style::Csv);
         let text = listing.begin() + &listing.row(Some("a:1"), "ana 2026-11-28 5").unwrap() + &listing.end();
         assert_eq!(text, "server,user,day,octets\na:1,ana,2026-11-28,5\n");
@@ -324,6 +379,47 @@ mod tests {
             printed(&Command::Follow { name: None }, Style::Json, &["x", "now login session=17 user=123 tls=-"]),
             "{\"event\":\"x\"}\n\
              {\"time\":\"now\",\"event\":\"login\",\"session\":17,\"user\":\"123\",\"tls\":null}\n"
+        );
+    }
+
+    #[test]
+    fn names_and_values_are_all_on_the_left() {
+        let table = printed(&Command::Statistics, Style::Table, &["uptime 17", "version 0.1.0"]);
+        assert_eq!(table, "NAME     VALUE\nuptime   17\nversion  0.1.0\n");
+    }
+
+    #[test]
+    fn a_reload_says_what_its_lines_are() {
+        assert_eq!(printed(&Command::Reload, Style::Tabs, &["peep-socket"]), "needs a restart: peep-socket\n");
+        assert_eq!(printed(&Command::Reload, Style::Json, &["peep-socket"]), "[\"peep-socket\"]\n");
+    }
+
+    #[test]
+    fn json_is_whole_even_if_the_answer_breaks_off() {
+        for (command, line, json) in [
+            (Command::Users, None, "[{\"error\":\"lost\"}]\n"),
+            (Command::Users, Some("ana"), "[\"ana\",\n {\"error\":\"lost\"}]\n"),
+            (Command::Statistics, Some("uptime 7"), "{\"uptime\":7,\n \"error\":\"lost\"}\n"),
+        ] {
+            let mut listing = Listing::new(&command, Style::Json);
+            let lines: String = line.iter().map(|line| listing.line(line).unwrap()).collect();
+            assert_eq!(listing.begin() + &lines + &listing.broken_off("lost"), json);
+        }
+    }
+
+    #[test]
+    fn events_are_decoded_for_a_person() {
+        let follow = Command::Follow { name: None };
+        let line = "now login-refused user=a%1Bb reason=wrong%20password tls=-";
+        assert_eq!(
+            printed(&follow, Style::Table, &[line, "x%20"]),
+            "now login-refused user=a\\u{1b}b reason=\"wrong password\" tls=-\nx%20\n"
+        );
+        assert_eq!(printed(&follow, Style::Tabs, &[line]), format!("{line}\n"));
+        assert_eq!(event(Some("a:1"), "now end", Style::Tabs), "a:1\tnow end\n");
+        assert_eq!(
+            event(Some("a:1"), "now end", Style::Json),
+            "{\"server\":\"a:1\",\"time\":\"now\",\"event\":\"end\"}\n"
         );
     }
 

@@ -39,7 +39,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use super::{Answer, Command, Form};
+use super::{Answer, Command, Form, TestedLogin};
 use connection::Connection;
 use failure::Failure;
 use input::{Input, Piped};
@@ -142,6 +142,9 @@ fn once(words: &[&str], options: &Options, style: Style, out: &mut impl Write) -
         if let Some(code) = show(&command, &answer, &mut server, look, out)? {
             return Err(Failure::Answer(code));
         }
+        if is_refusal(&command, &answer) {
+            return Err(Failure::Printed(1));
+        }
         if command.form() == Form::Events {
             return follow::follow(&mut server, &mut Listing::new(&command, style), out, || false);
         }
@@ -151,6 +154,11 @@ fn once(words: &[&str], options: &Options, style: Style, out: &mut impl Write) -
         }
         thread::sleep(options.interval);
     }
+}
+
+/// Returns true if the answer says that a login would be refused.
+fn is_refusal(command: &Command, answer: &Answer) -> bool {
+    matches!((command, answer), (Command::TestLogin { .. }, Answer::Value(value)) if TestedLogin::read(value).reason != "ok")
 }
 
 /// Sends the commands of `input` until it ends or one of them is `quit`. Returns false if any command was answered with
@@ -179,9 +187,13 @@ fn converse(
                 let mut server = server.borrow_mut();
                 let answer = server.call(&command)?;
                 all_well &= show(&command, &answer, &mut server, look, out)?.is_none();
+                all_well &= !is_refusal(&command, &answer);
                 if command.form() == Form::Events && answer == Answer::Done {
                     let mut listing = Listing::new(&command, look.style);
-                    follow::follow(&mut server, &mut listing, out, || input.ends_events())?;
+                    input.events_begin();
+                    let followed = follow::follow(&mut server, &mut listing, out, || input.ends_events());
+                    input.events_end();
+                    followed?;
                 }
                 if command == Command::Quit {
                     break;

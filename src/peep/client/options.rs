@@ -104,7 +104,7 @@ pub struct Options {
 }
 
 const MORE_HELP: &str = "Commands beside those of `help`: wait <what> <condition>, top.
-Options may begin with one dash too: -address HOST.
+Options may begin with one dash too, and may follow a command: -address HOST users --json.
 Exit status: 0 success, 1 a command was answered with an error (wait: not in time), 2 invalid arguments,
 3 the connection (or TLS) failed or was lost, 4 the login was refused.";
 
@@ -230,6 +230,8 @@ mod tests {
             super::super::arguments::with_two_dashes(all.into_iter().map(OsString::from))
         };
         assert_eq!(rewritten(&["-@", "prod", "users"]), ["peepclient", "-@=prod", "--", "users"]);
+        assert_eq!(rewritten(&["-@prod"]), rewritten(&["-@", "prod"]));
+        assert_eq!(rewritten(&["-@=prod"]), rewritten(&["-@", "prod"]));
         assert_eq!(rewritten(&["-profile", "prod"]), ["peepclient", "--profile=prod"]);
     }
 
@@ -252,6 +254,11 @@ mod tests {
         assert_eq!(command(&["report", "--days", "ana", "--csv"]), "report --days ana");
         assert!(accepted(&["report", "--csv"]).csv && accepted(&["report", "ana", "--json"]).json);
         assert_eq!(command(&["delete", "user", "--csv"]), "delete user --csv");
+        let options = accepted(&["sessions", "--json", "-interval", "1s"]);
+        assert!(options.json && options.interval == Duration::from_secs(1) && options.words == ["sessions"]);
+        assert_eq!(accepted(&["top", "--interval", "1s"]).interval, Duration::from_secs(1));
+        assert_eq!(command(&["add", "user", "bob", "--json"]), "add user bob --json");
+        assert_eq!(command(&["expire", "--dry-run", "--json"]), "expire --dry-run");
         assert!(read(&["report", "--csv", "--json"]).is_err() && accepted(&["--csv", "--stat"]).csv);
         assert_eq!(command(&["-", "x"]), "- x");
         assert_eq!(command(&["", "x"]), " x");

@@ -1,4 +1,6 @@
-//! The table of phrases, one for each command.
+//! The table of phrases, one for each command, with their examples and errors.
+
+use crate::peep::ErrorCode;
 
 /// The phrase for one command.
 pub(super) struct Phrase {
@@ -71,6 +73,60 @@ pub(super) const PHRASES: [Phrase; 55] = [
 
 /// How many phrases version 1.0 has.
 pub(super) const OF_VERSION_1_0: usize = 19;
+
+/// An example for each phrase whose arguments need one.
+pub(super) const EXAMPLES: [(&str, &str); 22] = [
+    ("set maildir <path>", "set maildir /var/mail"),
+    ("set timeout <value>", "set timeout 600"),
+    ("delete user <username>", "delete user bob"),
+    ("add user <username> <password>", "add user bob hunter2"),
+    ("set max connections <value>", "set max connections 500"),
+    ("kick <id>", "kick 17"),
+    ("kick user <username>", "kick user bob"),
+    ("kick address <net>", "kick address 192.0.2.0/24"),
+    ("ban <net> <seconds>", "ban 192.0.2.0/24 1h"),
+    ("unban <net>", "unban 192.0.2.0/24"),
+    ("user <username>", "user bob"),
+    ("test login <username> <password>", "test login bob hunter2"),
+    ("set log level <level>", "set log level debug"),
+    ("follow <username>", "follow bob"),
+    ("deletes <username>", "deletes bob"),
+    ("undelete <session>", "undelete bob:1795831201.17"),
+    ("undelete <username> since <span>", "undelete bob since 2h"),
+    ("report <username>", "report bob"),
+    ("fault add <who> <what> <count> <seconds>", "fault add bob no-uidl 1 60"),
+    ("fault clear <fault>", "fault clear 3"),
+    ("set transform <username> <on|off>", "set transform bob off"),
+    ("transform test <username> <n>", "transform test bob 1"),
+];
+
+/// The errors of each command that has any of its own, by its commencement.
+pub(super) const ERRORS: [(&str, &[ErrorCode]); 21] = [
+    ("u+", &[ErrorCode::UserExists, ErrorCode::UsersNotWritten]),
+    ("u-", &[ErrorCode::NoSuchUser, ErrorCode::UsersNotWritten]),
+    ("c=", &[ErrorCode::BadMaxConnections]),
+    ("m=", &[ErrorCode::BadMaildir]),
+    ("t=", &[ErrorCode::BadTimeout]),
+    ("k=", &[ErrorCode::NoSuchConnection]),
+    ("ku=", &[ErrorCode::NoSuchConnection]),
+    ("ka=", &[ErrorCode::NoSuchConnection]),
+    ("b-", &[ErrorCode::NoSuchConnection]),
+    ("i?", &[ErrorCode::NoSuchUser]),
+    ("r", &[ErrorCode::BadConfiguration]),
+    ("rp?", &[ErrorCode::NoSuchUser]),
+    ("rd?", &[ErrorCode::NoSuchUser]),
+    ("dl?", &[ErrorCode::NoSuchUser, ErrorCode::BadMaildrop]),
+    ("ud", OF_UNDELETE),
+    ("uds", OF_UNDELETE),
+    ("ft+", &[ErrorCode::NoSuchUser, ErrorCode::NoFaults]),
+    ("ft-", &[ErrorCode::NoFaults, ErrorCode::NoSuchFault]),
+    ("ft?", &[ErrorCode::NoFaults]),
+    ("tr=", &[ErrorCode::NoSuchUser, ErrorCode::NoTransform]),
+    ("tt", &[ErrorCode::NoSuchUser, ErrorCode::BadMaildrop, ErrorCode::NoTransform, ErrorCode::NoSuchMessage]),
+];
+
+const OF_UNDELETE: &[ErrorCode] =
+    &[ErrorCode::NoSuchUser, ErrorCode::NoSuchDeletion, ErrorCode::MaildropInUse, ErrorCode::BadMaildrop];
 
 const fn phrase(text: &'static str, wire: &'static str, meaning: &'static str) -> Phrase {
     Phrase { text, wire, meaning }

@@ -1,11 +1,11 @@
 //! The English phrase for each PEEP command: one table for parsing, help and completion. Letter case does not matter.
 
-use super::phrase_table::{HELP, OF_VERSION_1_0, PHRASES, Phrase};
+use super::phrase_table::{ERRORS, EXAMPLES, HELP, OF_VERSION_1_0, PHRASES, Phrase};
 use crate::faults::What;
 use crate::net::parse_network;
 use crate::peep::text::sparingly_encoded;
 use crate::peep::{Command, MORE, VERSION_1_1, is_argument};
-use crate::span::span;
+use crate::span::{span, span_or_zero};
 
 /// Other words for a phrase. The report's list does not have them.
 const ALIASES: [(&str, &str); 2] = [("exit", "quit"), ("?", "help")];
@@ -15,6 +15,23 @@ const UNKNOWN: &str = "Unknown client command, see available commands with 'help
 
 /// The rest of the error for an argument that the protocol cannot carry.
 pub(super) const ARGUMENT_RULE: &str = "have 1 to 128 octets, no space and no control character";
+
+/// The commands that are not sent to the server as they are. They are for the shell, and not for the prompt.
+const OF_THE_SHELL: [(&str, &str, &str); 2] = [
+    (
+        "wait <what> <condition>",
+        "wait until it is so, for scripts",
+        "      <what> is sessions, user <username> <name>, stats <name>, or a command that\n      \
+         shows a value or a list, whose lines are counted. <condition> is one of\n      \
+         == != < <= > >= with a value. Behind them there may be --timeout <time>.\n      \
+         Example: peepclient wait user bob messages '>=3' --timeout 30s\n",
+    ),
+    (
+        "top",
+        "rates, sessions and events on a terminal",
+        "      The h key lists the keys. Example: peepclient top --interval 1s\n",
+    ),
+];
 
 /// The levels of the log.
 pub(super) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -45,7 +62,14 @@ pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
     let meant = meant.max_by_key(|(phrase, arguments)| {
         (words(fixed_words(phrase.text)).len(), names(phrase.text).count() == arguments.len())
     });
-    let (phrase, arguments) = meant.ok_or(UNKNOWN)?;
+    let Some((phrase, arguments)) = meant else {
+        let of_the_shell = |text: &str| said.first().is_some_and(|first| first.eq_ignore_ascii_case(first_word(text)));
+        let found = OF_THE_SHELL.iter().find(|(text, ..)| of_the_shell(text));
+        return Err(match found {
+            Some((text, ..)) => format!("This is a command for the shell: peepclient {text}"),
+            None => UNKNOWN.to_owned(),
+        });
+    };
     if phrase.wire == HELP {
         return help_about(&arguments);
     }
@@ -63,6 +87,7 @@ pub(super) fn parse(said: &[&str]) -> Result<Request, String> {
             "<username>" | "<session>" | "<who>" if is_newer => line.push_str(&sparingly_encoded(argument)),
             "<on|off>" => line.push_str(if argument.eq_ignore_ascii_case("on") { "1" } else { "0" }),
             "<span>" => line.push_str(&span(argument).map_or(0, |span| span.as_secs()).to_string()),
+            "<seconds>" => line.push_str(&seconds(argument).unwrap_or_default().to_string()),
             _ => line.push_str(argument),
         }
     }
@@ -78,6 +103,21 @@ fn names(phrase: &str) -> impl Iterator<Item = &str> {
     phrase.split(' ').filter(|word| word.starts_with('<'))
 }
 
+fn first_word(text: &str) -> &str {
+    text.split(' ').next().unwrap_or(text)
+}
+
+/// Returns true if the words are a whole command, also one of the shell.
+pub(super) fn is_whole(said: &[&str]) -> bool {
+    parse(said).is_ok() || matches!(said, [word] if word.eq_ignore_ascii_case("top"))
+}
+
+/// Seconds, or a span such as `1h`, as whole seconds.
+fn seconds(text: &str) -> Option<u32> {
+    let seconds = span_or_zero(text).ok()?;
+    if seconds.subsec_millis() == 0 { u32::try_from(seconds.as_secs()).ok() } else { None }
+}
+
 /// The rule that an argument of this name breaks, behind "it must".
 fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
@@ -85,7 +125,7 @@ fn broken_rule(name: &str, argument: &str) -> Option<&'static str> {
         _ if !is_argument(argument) => (false, ARGUMENT_RULE),
         "<value>" => (digits(argument.strip_prefix('-').unwrap_or(argument)), "be an integer"),
         "<id>" => (digits(argument), "be the number of a connection, which sessions lists"),
-        "<seconds>" => (digits(argument), "be a number of seconds"),
+        "<seconds>" => (seconds(argument).is_some(), "be a number of seconds up to 4294967295, or a span, as 1h"),
         "<what>" => (argument.parse::<What>().is_ok(), "be a fault, such as no-uidl or delay=500"),
         "<count>" => (digits(argument), "be a number"),
         "<fault>" => (digits(argument), "be the number of a fault, which faults lists"),
@@ -108,6 +148,10 @@ pub(super) fn key(command: &Command) -> String {
 
 /// A command as a person says it, but without its password.
 pub(super) fn in_words(command: &Command) -> String {
+    let mut command = command.clone();
+    if let Command::TestLogin { more, .. } = &mut command {
+        *more = None; // the program asks for it
+    }
     let wire = command.to_string();
     let arguments: Vec<_> = wire.split(' ').skip(1).collect();
     let is_it = |phrase: &&Phrase| {
@@ -126,7 +170,8 @@ pub(super) fn in_words(command: &Command) -> String {
 
 /// All phrases with their meanings.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PHRASES.iter().map(|phrase| (phrase.text, phrase.meaning))
+    let of_the_server = PHRASES.iter().map(|phrase| (phrase.text, phrase.meaning));
+    of_the_server.chain(OF_THE_SHELL.iter().map(|(text, meaning, _)| (*text, *meaning)))
 }
 
 /// Replaces a first word that is an alias.
@@ -146,7 +191,7 @@ fn help_about(words: &[&str]) -> Result<Request, String> {
         return Ok(Request::Help);
     }
     let beginning = without_alias(words).join(" ");
-    if completions(&beginning).next().is_none() {
+    if completions(&beginning).next().is_none() && of_the_shell(&beginning).next().is_none() {
         return Err(UNKNOWN.to_owned());
     }
     Ok(Request::HelpAbout(beginning))
@@ -189,9 +234,48 @@ pub(super) fn help_line() -> String {
     texts.join(" | ") + "\n"
 }
 
-/// One line for each phrase that begins with `typed`, with its meaning, for a person.
+/// A line for each phrase that begins with `typed`, with its meaning, for a person. If `typed` is the whole name of a
+/// command, an example and its errors follow.
 pub(super) fn help_table(typed: &str) -> String {
-    completions(typed).map(|Phrase { text, meaning, .. }| format!("  {text:<32}  {meaning}\n")).collect()
+    let name = words(typed).join(" ").to_ascii_lowercase();
+    let is_named = |text: &str| fixed_words(text).trim_end() == name;
+    let of_the_server = completions(typed).map(|phrase| {
+        let more = if is_named(phrase.text) { details(phrase) } else { String::new() };
+        help_line_of(phrase.text, phrase.meaning) + &more
+    });
+    let of_the_shell = of_the_shell(typed)
+        .map(|(text, meaning, more)| help_line_of(text, meaning) + if is_named(text) { more } else { "" });
+    of_the_server.chain(of_the_shell).collect()
+}
+
+/// The width of the column of phrases. The meaning of a longer phrase has a line of its own.
+const PHRASE_WIDTH: usize = 32;
+
+fn help_line_of(text: &str, meaning: &str) -> String {
+    let gap = if text.len() > PHRASE_WIDTH { format!("\n{:PHRASE_WIDTH$}  ", "") } else { String::new() };
+    format!("  {text:<PHRASE_WIDTH$}{gap}  {meaning}\n")
+}
+
+/// The commands of the shell that begin with `typed`.
+fn of_the_shell(typed: &str) -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> + use<> {
+    let typed = typed.trim_ascii_start().to_ascii_lowercase();
+    OF_THE_SHELL.iter().filter(move |(text, ..)| fixed_words(text).starts_with(&typed))
+}
+
+/// An example and the errors of a command.
+fn details(phrase: &Phrase) -> String {
+    let mut text = String::new();
+    if phrase.text.contains("<what>") {
+        text += &format!("      <what> is one of: {}\n", What::names().collect::<Vec<_>>().join(" "));
+    }
+    if let Some((_, example)) = EXAMPLES.iter().find(|(command, _)| *command == phrase.text) {
+        text += &format!("      Example: {example}\n");
+    }
+    let errors = ERRORS.iter().find(|(wire, _)| phrase.wire.split(' ').next() == Some(*wire));
+    for code in errors.map_or(&[][..], |(_, codes)| *codes) {
+        text += &format!("      Error: {code}\n");
+    }
+    text
 }
 
 /// The phrases whose fixed words begin with `typed`, in any letter case.
@@ -236,6 +320,7 @@ mod tests {
             ("kick user Bob", Command::KickUser { name: Encoded("Bob".into()) }),
             ("kick address ::1", Command::KickAddress { network: "::1/128".parse().unwrap() }),
             ("ban 192.0.2.0/24 60", Command::Ban { network: "192.0.2.0/24".parse().unwrap(), seconds: 60 }),
+            ("ban 192.0.2.0/24 1h", Command::Ban { network: "192.0.2.0/24".parse().unwrap(), seconds: 3600 }),
             ("unban ::1", Command::Unban { network: "::1/128".parse().unwrap() }),
             ("bans", Command::Bans),
             ("stats", Command::Statistics),
@@ -291,7 +376,7 @@ mod tests {
             assert_eq!(said(phrase), Ok(Request::Send(command)), "{phrase}");
         }
         assert_eq!(said("help"), Ok(Request::Help));
-        assert_eq!(PHRASES.len(), spoken().len() + 1);
+        assert_eq!(PHRASES.len(), spoken().len(), "help is one, and ban is there twice");
         let begins = |wire: &str| PHRASES.iter().any(|phrase| phrase.wire.split(' ').next() == Some(wire));
         assert!(VERSION_1_1.iter().all(|wire| begins(wire)));
     }
@@ -302,7 +387,14 @@ mod tests {
             ("kick bob", "Invalid <id>, it must be the number of a connection, which sessions lists"),
             ("kick -1", "Invalid <id>, it must be the number of a connection, which sessions lists"),
             ("ban here 5", "Invalid <net>, it must be an address or a network, as 192.0.2.0/24"),
-            ("ban ::1 1h", "Invalid <seconds>, it must be a number of seconds"),
+            ("ban ::1 soon", "Invalid <seconds>, it must be a number of seconds up to 4294967295, or a span, as 1h"),
+            (
+                "ban ::1 99999999999",
+                "Invalid <seconds>, it must be a number of seconds up to 4294967295, or a span, as 1h",
+            ),
+            ("ban ::1 500ms", "Invalid <seconds>, it must be a number of seconds up to 4294967295, or a span, as 1h"),
+            ("top", "This is a command for the shell: peepclient top"),
+            ("Wait sessions ==0", "This is a command for the shell: peepclient wait <what> <condition>"),
             ("set log level loud", "Invalid <level>, it must be error, warn, info, debug or trace"),
             ("fault add * slow 1 1", "Invalid <what>, it must be a fault, such as no-uidl or delay=500"),
             ("fault add * auth x 1", "Invalid <count>, it must be a number"),
@@ -416,10 +508,13 @@ mod tests {
     #[test]
     fn help_for_a_person_has_a_line_for_each_phrase_that_fits_a_terminal() {
         let table = help_table("");
-        assert_eq!(table.lines().count(), PHRASES.len());
-        for (line, phrase) in table.lines().zip(&PHRASES) {
-            assert!(line.len() < 80 && line.starts_with(&format!("  {} ", phrase.text)), "{line}");
-            assert!(!phrase.meaning.is_empty());
+        assert!(table.lines().all(|line| line.len() < 80), "{table}");
+        let has_column = |line: &str| line.get(..36).is_some_and(|start| start.ends_with("  "));
+        assert!(
+            table.lines().all(|line| has_column(line) || line.len() > 34 && !line.contains("  ".repeat(2).as_str()))
+        );
+        for (text, meaning) in all() {
+            assert!(table.contains(&format!("  {text}")) && table.contains(meaning) && !meaning.is_empty(), "{text}");
         }
     }
 
@@ -430,8 +525,30 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(about("help add"), "  add user <username> <password>    add an account\n");
-        assert_eq!(about("HELP  Add   User"), about("? add"));
-        assert_eq!(about("help set").lines().count(), 5);
+        assert_eq!(
+            about("help ban"),
+            "  ban <net> <seconds>               refuse clients of a network; 0: without end\n      \
+             Example: ban 192.0.2.0/24 1h\n  \
+             bans                              list the bans and penalties\n"
+        );
+        assert!(
+            about("help delete user").ends_with(
+                "      Error: Invalid username, does not exist\n      \
+             Error: The users file cannot be written, nothing was changed\n"
+            ),
+            "{}",
+            about("help delete user")
+        );
+        assert!(about("help fault add").contains(" no-uidl "), "{}", about("help fault add"));
+        assert!(
+            about("help wait").contains("wait user bob messages '>=3'") && about("help top").contains("--interval")
+        );
+        for (command, example) in EXAMPLES {
+            let Ok(Request::Send(command_of_example)) = said(example) else { panic!("{example}") };
+            assert!(in_words(&command_of_example).starts_with(fixed_words(command)), "{example}");
+        }
+        assert_eq!(about("HELP  Add   User"), about("? add user"));
+        assert_eq!(about("help set").lines().count(), 6, "one has two lines");
         assert_eq!(about("help exit"), about("help quit"));
         for phrase in &PHRASES {
             assert!(about(&format!("help {}", fixed_words(phrase.text))).contains(phrase.meaning));

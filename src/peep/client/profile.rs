@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The flags that a profile may have. None of them is a secret.
-const KEYS: [&str; 9] = ["address", "socket", "port", "user", "pass-file", "timeout", "tls", "ca", "insecure"];
+const KEYS: [&str; 11] =
+    ["address", "socket", "port", "user", "pass-file", "timeout", "tls", "ca", "insecure", "json", "interval"];
 
 /// The keys whose value is a file. A relative one is relative to the profiles' directory.
 const FILES: [&str; 3] = ["socket", "pass-file", "ca"];
@@ -52,7 +53,7 @@ pub(super) fn flags(path: Option<&Path>, name: Option<&str>, given: &[String]) -
         };
     };
     let fault = |what: String| format!("{}: {what}", path.display());
-    let table: Table = text.and_then(|text| text.parse().map_err(faults)).map_err(fault)?;
+    let table: Table = text.and_then(|text| text.parse().map_err(|error| faults(&text, &error))).map_err(fault)?;
     let profile = match name {
         None => table.into_iter().filter(|(_, value)| !value.is_table()).collect(),
         Some(name) => match table.get(name) {
@@ -65,7 +66,9 @@ pub(super) fn flags(path: Option<&Path>, name: Option<&str>, given: &[String]) -
     let mut flags = Vec::new();
     for (key, value) in &profile {
         let flag = flag(key, value, directory).map_err(fault)?;
-        let is_overridden = given.contains(key) || (elsewhere && WHERE.contains(&key.as_str()));
+        let is_overridden = given.contains(key)
+            || (key == "json" && given.iter().any(|flag| flag == "csv"))
+            || (elsewhere && WHERE.contains(&key.as_str()));
         if !is_overridden {
             flags.extend(flag);
         }
@@ -87,8 +90,11 @@ fn shown(path: Option<&Path>) -> String {
     path.map_or_else(|| "of profiles, since HOME is not set".to_owned(), |path| path.display().to_string())
 }
 
-fn faults(error: toml::de::Error) -> String {
-    error.to_string().lines().collect::<Vec<_>>().join(" ")
+/// The line of the file and what is wrong there.
+fn faults(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let what = error.message().lines().collect::<Vec<_>>().join(", ");
+    format!("line {}: {what}", before.matches('\n').count() + 1)
 }
 
 /// A key and its value as a flag; none for a switch that is off.
@@ -152,6 +158,9 @@ mod tests {
         assert_eq!(of(FILE, None, &["user"]).unwrap(), ["--address=a.example"]);
         assert_eq!(of(FILE, Some("prod"), &["address"]).unwrap(), ["--pass-file=DIR/word"]);
         assert_eq!(of(FILE, Some("far"), &["socket"]).unwrap(), [""; 0]);
+        let output = "json = true\ninterval = \"5s\"";
+        assert_eq!(of(output, None, &[]).unwrap(), ["--interval=5s", "--json"]);
+        assert_eq!(of(output, None, &["csv"]).unwrap(), ["--interval=5s"]);
         assert_eq!(of(FILE, Some("far"), &["port"]).unwrap(), ["--address=b.example,c.example:7", "--tls"]);
     }
 
@@ -161,7 +170,7 @@ mod tests {
             (FILE, Some("test"), "there is no profile \"test\""),
             ("pass = \"secret\"", None, "\"pass\" is no key of a profile"),
             ("port = 1.5", None, "has to be a text, an integer or true"),
-            ("port = ", None, "TOML parse error"),
+            ("user = \"me\"\nport = ", None, "line 2: "),
         ] {
             let error = of(text, name, &[]).unwrap_err();
             assert!(error.contains("peepclient.toml: ") && error.contains(fault), "{error}");

@@ -7,6 +7,8 @@ use std::fs::DirBuilder;
 use std::io::{self, BufRead};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -15,6 +17,8 @@ use rustyline::hint::Hinter;
 use rustyline::history::{FileHistory, History};
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
 
 use super::connection::Connection;
 use super::input::{Input, is_ready};
@@ -28,6 +32,10 @@ use crate::printable::printable;
 pub(super) struct Prompt<'a> {
     editor: Editor<PhraseHelper<'a>, FileHistory>,
     history_file: Option<PathBuf>,
+    /// Set by Ctrl-C while events are shown.
+    is_interrupted: Arc<AtomicBool>,
+    /// While this is true Ctrl-C ends the program.
+    may_be_ended: Arc<AtomicBool>,
 }
 
 impl<'a> Prompt<'a> {
@@ -36,11 +44,14 @@ impl<'a> Prompt<'a> {
         let config = Config::builder().completion_type(CompletionType::List).bracketed_paste(false).build();
         let mut editor = Editor::with_config(config).map_err(into_io)?;
         editor.set_helper(Some(PhraseHelper { server }));
+        let (is_interrupted, may_be_ended) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+        flag::register_conditional_default(SIGINT, Arc::clone(&may_be_ended))?;
+        flag::register(SIGINT, Arc::clone(&is_interrupted))?;
         let history_file = history_file();
         if let Some(file) = &history_file {
             let _ = editor.load_history(file); // the prompt works without a history
         }
-        Ok(Self { editor, history_file })
+        Ok(Self { editor, history_file, is_interrupted, may_be_ended })
     }
 
     /// Adds the line to the history of this session, and to the file unless it may hold a password.
@@ -74,8 +85,20 @@ impl Iterator for Prompt<'_> {
 }
 
 impl Input for Prompt<'_> {
-    /// The line that a person enters is read, as it is not a command.
+    fn events_begin(&mut self) {
+        self.is_interrupted.store(false, Ordering::Relaxed);
+        self.may_be_ended.store(false, Ordering::Relaxed);
+    }
+
+    fn events_end(&mut self) {
+        self.may_be_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// The line that a person enters is read, as it is not a command. Ctrl-C ends the events too, and not the program.
     fn ends_events(&mut self) -> bool {
+        if self.is_interrupted.swap(false, Ordering::Relaxed) {
+            return true;
+        }
         let stdin = io::stdin();
         let is_ready = is_ready(&stdin);
         if is_ready {
@@ -129,9 +152,17 @@ impl Completer for PhraseHelper<'_> {
 
     fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..cursor];
-        let phrases = candidates(typed);
-        // Behind the words of a phrase come its arguments.
-        if phrases.iter().any(|phrase| phrase.replacement.len() > typed.len()) {
+        let mut phrases = candidates(typed);
+        let is_longer = |phrase: &Pair| phrase.replacement.len() > typed.len();
+        if phrases.iter().any(is_longer) {
+            // Where an argument is possible too, as behind `kick `, the server is asked for it.
+            let is_whole = |phrase: &Pair| phrase.display.contains('<') && phrase.replacement.len() == typed.len();
+            if phrases.iter().any(is_whole)
+                && let Some(mut server) = self.server.and_then(|server| server.try_borrow_mut().ok())
+            {
+                let behind = |pair: Pair| Pair { replacement: typed.to_owned() + &pair.replacement, ..pair };
+                phrases.extend(arguments(typed, "", &mut server).into_iter().map(behind));
+            }
             return Ok((0, phrases));
         }
         // No command is using the connection at this moment. If it is lost, the next command reports that.

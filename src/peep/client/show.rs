@@ -4,8 +4,9 @@ use std::io::Write;
 
 use super::connection::Connection;
 use super::listing::{Listing, Style};
-use super::{Failure, json, output, phrases, print};
+use super::{Failure, csv, json, output, phrases, print};
 use crate::peep::{Answer, Command, ErrorCode, Form};
+use crate::printable::printable;
 
 /// How one answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,9 @@ impl Look {
                 output::tested(value, self.labelled)
             }
             (_, answer) if self.labelled => output::labelled(answer),
+            (Style::Csv, Answer::Value(value)) => {
+                csv::row(&[phrases::key(command)]) + &csv::row(&[printable(value).into_owned()])
+            }
             (_, answer) => output::bare(answer),
         }
     }
@@ -50,10 +54,14 @@ pub(super) fn show(
     if let Answer::Lines(count) = *answer {
         let mut listing = Listing::new(command, look.style);
         let shown = lines(count, &mut listing, server, out);
-        if shown.is_ok() || look.style != Style::Json {
-            print(out, &listing.end())?; // what has come is shown
+        match shown {
+            Ok(()) => print(out, &listing.end())?,
+            Err(failure @ Failure::Output(_)) => return Err(failure),
+            Err(failure) => {
+                print(out, &listing.broken_off(&failure.reason()))?; // what has come is shown
+                return Err(failure);
+            }
         }
-        shown?;
     }
     Ok(None)
 }

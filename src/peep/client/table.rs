@@ -29,6 +29,8 @@ pub(super) struct Fit {
 pub(super) struct Table {
     /// The width of each column; 0 if it is left out.
     widths: Vec<usize>,
+    /// True if numbers are on the right of their column.
+    has_numbers: bool,
     rows: Vec<Vec<String>>,
     fit: Option<Fit>,
     /// True once rows have been printed, so that the widths are fixed.
@@ -36,10 +38,21 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table with these headings.
-    pub(super) fn new(headings: &[&str]) -> Self {
-        let headings: Vec<_> = headings.iter().map(|heading| heading.to_uppercase().replace('_', " ")).collect();
-        let mut table = Self { widths: vec![0; headings.len()], rows: Vec::new(), fit: None, begun: false };
+    /// A table with these headings, and with numbers on the right of their column.
+    pub(super) fn new<T: AsRef<str>>(headings: &[T]) -> Self {
+        Self::with(headings, true)
+    }
+
+    /// A table all of whose cells are on the left.
+    pub(super) fn of_text<T: AsRef<str>>(headings: &[T]) -> Self {
+        Self::with(headings, false)
+    }
+
+    fn with<T: AsRef<str>>(headings: &[T], has_numbers: bool) -> Self {
+        let heading = |heading: &T| heading.as_ref().to_uppercase().replace('_', " ");
+        let headings: Vec<_> = headings.iter().map(heading).collect();
+        let widths = vec![0; headings.len()];
+        let mut table = Self { widths, has_numbers, rows: Vec::new(), fit: None, begun: false };
         table.keep(headings);
         table
     }
@@ -88,7 +101,7 @@ impl Table {
         }
     }
 
-    /// Numbers are on the right of their column, and all other cells on the left.
+    /// Numbers are on the right of their column if `has_numbers`, and all other cells on the left.
     fn line(&self, row: &[String]) -> String {
         let cut = self.fit.as_ref().map(|fit| fit.cut);
         let cells: Vec<_> = row
@@ -99,7 +112,7 @@ impl Table {
             .map(|(column, (cell, &width))| {
                 let cell = if cut == Some(column) { shortened(cell, width) } else { Cow::Borrowed(&**cell) };
                 let blank = " ".repeat(width.saturating_sub(cell.width()));
-                if is_number(&cell) { blank + &cell } else { cell.into_owned() + &blank }
+                if self.has_numbers && is_number(&cell) { blank + &cell } else { cell.into_owned() + &blank }
             })
             .collect();
         cells.join(GAP).trim_end().to_owned() + "\n"
