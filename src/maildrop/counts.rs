@@ -1,7 +1,8 @@
 //! How many messages maildrops have, for an admin who asks again and again. A Maildir whose directories have not changed since
 //! the last question is not listed again: a question costs a few system calls, however many messages there are.
 //!
-//! In a flat maildrop and in an mbox programs write to files without a change of the directory. Those are read each time.
+//! In a flat maildrop and in an mbox programs write to files without a change of the directory, and so does the server when it
+//! notes that a message is hidden. Those maildrops are read each time.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::hidden;
 use super::identity::{Stamp, is_settled, nanoseconds_since_1970};
 use super::layout::Layouts;
 use super::location::Location;
@@ -60,9 +62,10 @@ impl PartialEq for State {
 }
 
 impl State {
-    /// Returns `None` if it is no Maildir, or if it has changed so recently that another change may have the same time stamp.
+    /// Returns `None` if a change may leave the directories as they are, or if they have changed so recently that another change
+    /// may have the same time stamp.
     fn of(location: &Location, now: i64) -> Option<Self> {
-        if location.is_always_flat() || location.named_format() == Some(MailFormat::Mbox) {
+        if hidden::hides(location) || location.is_always_flat() || location.named_format() == Some(MailFormat::Mbox) {
             return None;
         }
         let root = location.root();
@@ -125,11 +128,13 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File, FileTimes};
+    use std::net::Ipv4Addr;
     use std::path::Path;
-    use std::time::{Duration, SystemTime};
+    use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
-    use crate::maildrop::{LayoutChoice, MailRoot};
+    use crate::maildrop::{Deletes, Holder, LayoutChoice, MailRoot, MessageNumber};
+    use crate::net::Origin;
 
     /// Ana's Maildir has one message. The server writes nothing there, as that would be a change, too.
     fn mail() -> (tempfile::TempDir, Location) {
@@ -143,8 +148,11 @@ mod tests {
     }
 
     fn location(root: &Path, choice: LayoutChoice) -> Location {
-        let layouts = Arc::new(Layouts::new(choice).read_only());
-        MailRoot::with_layouts(root.to_owned(), layouts).unwrap().location("ana".parse().unwrap()).unwrap()
+        location_with(root, Layouts::new(choice).read_only())
+    }
+
+    fn location_with(root: &Path, layouts: Layouts) -> Location {
+        MailRoot::with_layouts(root.to_owned(), Arc::new(layouts)).unwrap().location("ana".parse().unwrap()).unwrap()
     }
 
     /// What is counted an hour later, when all changes are old.
@@ -183,6 +191,24 @@ mod tests {
         fs::remove_dir_all(directory.path().join("ana")).unwrap();
         assert_eq!(later(&counts, &location), (0, 0));
         assert!(counts.0.lock().is_empty());
+    }
+
+    #[test]
+    fn hidden_messages_are_not_counted() {
+        let (directory, _) = mail();
+        let layouts = Layouts::new(LayoutChoice::default()).with_deletes(Deletes::Hide);
+        let location = location_with(directory.path(), layouts);
+        fs::write(directory.path().join("ana/new/2"), "two\r\n").unwrap();
+        let origin = Origin::Address((Ipv4Addr::LOCALHOST, 1).into());
+        let holder = Holder { session: Some(17), origin, since: Instant::now() };
+        let counts = Counts::default();
+        assert_eq!(later(&counts, &location), (2, 10));
+        for left in [(1, 5), (0, 0)] {
+            let mut session = Maildrop::open(location.clone()).unwrap();
+            assert!(session.mark(MessageNumber::new(1).unwrap()));
+            assert_eq!(session.commit(Some(&holder)).removed, 1);
+            assert_eq!(later(&counts, &location), left);
+        }
     }
 
     #[test]
