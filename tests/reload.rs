@@ -87,12 +87,9 @@ fn listening(server: &Server, service: &str, number: usize) -> SocketAddr {
     found.unwrap()
 }
 
-fn login(server: &Server, name: &str, password: &str) -> Result<String, String> {
-    let mut client = server.pop3();
-    client.call(&format!("USER {name}"));
-    client.send(&format!("PASS {password}"));
-    let reply = client.line();
-    if reply.starts_with("+OK") { Ok(reply) } else { Err(reply) }
+/// Logs in and closes the connection.
+fn login(server: &Server, name: &str, password: &str) -> Result<(), String> {
+    server.log_in(name, password).map(drop)
 }
 
 #[test]

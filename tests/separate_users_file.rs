@@ -60,18 +60,10 @@ impl Accounts {
     }
 }
 
-fn log_in(server: &Server, user: &str, password: &str) -> Result<Client, String> {
-    let mut client = server.pop3();
-    client.call(&format!("USER {user}"));
-    client.send(&format!("PASS {password}"));
-    let line = client.line();
-    if line.starts_with("+OK") { Ok(client) } else { Err(line) }
-}
-
 /// What the server answers instead of a login, up to the end of the code.
 #[track_caller]
 fn refusal(server: &Server, user: &str, password: &str) -> String {
-    let line = log_in(server, user, password).map(drop).unwrap_err();
+    let line = server.log_in(user, password).map(drop).unwrap_err();
     line.split_inclusive(']').next().unwrap().to_owned()
 }
 
@@ -94,8 +86,8 @@ fn users_log_in_to_a_server_that_cannot_read_the_file() {
     }
     let accounts = Accounts::new(&format!("ana:{HASH}\n"));
     let server = accounts.serve();
-    log_in(&server, "ana", "secret").unwrap().quit();
-    log_in(&server, "own", "o").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
+    server.log_in("own", "o").unwrap().quit();
     for (user, password, why) in [("ana", "wrong", "wrong password"), ("eve", "secret", "unknown user")] {
         assert_eq!(refusal(&server, user, password), "-ERR [AUTH]");
         server.expect_log("WARN", &format!("login failed: user={user:?} reason={why:?}"));
@@ -120,7 +112,7 @@ fn the_process_that_reads_the_file_can_do_nothing_else() {
     let accounts = Accounts::new("ana:{PLAIN}secret\n");
     let server = accounts.serve();
     let (monitor, worker) = processes(&server);
-    log_in(&server, "ana", "secret").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
     for process in [monitor, worker] {
         for field in ["CapPrm", "CapEff", "CapBnd"] {
             assert_eq!(capabilities(process, field) & !READ_ALL, 0, "{field} of {process}");
@@ -140,18 +132,18 @@ fn a_changed_file_counts_at_once() {
     let accounts = Accounts::new(&format!("ana:{HASH}\nbob:{{PLAIN}}b\n"));
     let server = accounts.serve();
     for _ in 0..2 {
-        log_in(&server, "ana", "secret").unwrap().quit();
+        server.log_in("ana", "secret").unwrap().quit();
     }
     accounts.write("ana:{PLAIN}new\nbad:\ndora:{PLAIN}d\n");
     assert_eq!(refusal(&server, "ana", "secret"), "-ERR [AUTH]");
-    log_in(&server, "ana", "new").unwrap().quit();
-    log_in(&server, "dora", "d").unwrap().quit();
+    server.log_in("ana", "new").unwrap().quit();
+    server.log_in("dora", "d").unwrap().quit();
     assert_eq!(refusal(&server, "bob", "b"), "-ERR [AUTH]");
     server.expect_log("ERROR", "line 2: there is no password");
     server.expect_log("WARN", "has lost 1 of the 2 accounts that it had");
     // A file that has gone leaves all accounts as they were.
     fs::remove_file(accounts.path()).unwrap();
-    log_in(&server, "ana", "new").unwrap().quit();
+    server.log_in("ana", "new").unwrap().quit();
     server.expect_log("ERROR", "cannot be used, the accounts stay as they were");
 }
 
@@ -178,7 +170,7 @@ fn all_that_the_file_says_of_a_user_counts() {
     let flags = ["--run-as", "nobody", "--as-owner"];
     let server = accounts.builder("").mail(&mail).allow(mail.path()).flags(flags).start();
     assert!(server.pop3().listing("CAPA").contains(&"EXPIRE 90 USER".to_owned()));
-    let mut session = log_in(&server, "ana", "secret").unwrap();
+    let mut session = server.log_in("ana", "secret").unwrap();
     assert_eq!(session.call("STAT"), "1 21");
     assert_eq!(threads_by(&server, "Uid")[1].0, format!("{NOBODY} 2001 {NOBODY} 2001"));
     assert_eq!(refusal(&server, "broken", "x"), "-ERR [AUTH]");
@@ -241,7 +233,7 @@ fn a_process_that_is_killed_is_started_again() {
     });
     server.expect_log("ERROR", "is unavailable: the process that was asked has ended");
     server.expect_log("WARN", "has ended (signal 9); another is started");
-    log_in(&server, "ana", "secret").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
     server.expect_log("INFO", "answers again");
     let (same, another) = processes(&server);
     assert!(same == monitor && another != worker);
@@ -253,10 +245,10 @@ fn a_login_that_no_process_has_taken_yet_fails_by_no_kill() {
     let accounts = Accounts::new("ana:{PLAIN}secret\n");
     let server = accounts.serve();
     let (_, worker) = processes(&server);
-    log_in(&server, "ana", "secret").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
     signal(worker, Signal::STOP);
     thread::scope(|scope| {
-        let login = scope.spawn(|| log_in(&server, "ana", "secret").map(Client::quit));
+        let login = scope.spawn(|| server.log_in("ana", "secret").map(Client::quit));
         kill(worker);
         assert_eq!(login.join().unwrap(), Ok(()));
     });
@@ -269,14 +261,14 @@ fn a_process_that_gives_no_answer_in_time_is_killed() {
     let (_, worker) = processes(&server);
     assert_eq!(refusal(&server, "slow", "x"), "-ERR [SYS/TEMP]");
     server.expect_log("WARN", &format!("process {worker} was killed, because it took longer than 1 s"));
-    log_in(&server, "ana", "secret").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
 }
 
 #[test]
 fn when_nobody_has_the_rights_any_more_logins_fail_for_the_time_being_and_other_accounts_go_on() {
     let accounts = Accounts::new("ana:{PLAIN}secret\n");
     let server = accounts.serve();
-    log_in(&server, "ana", "secret").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
     let (monitor, worker) = processes(&server);
     kill(monitor);
     server.expect_log("ERROR", "logins by the users file");
@@ -284,7 +276,7 @@ fn when_nobody_has_the_rights_any_more_logins_fail_for_the_time_being_and_other_
     for password in ["secret", "wrong"] {
         assert_eq!(refusal(&server, "ana", password), "-ERR [SYS/TEMP]");
     }
-    log_in(&server, "own", "o").unwrap().quit();
+    server.log_in("own", "o").unwrap().quit();
 }
 
 #[test]
@@ -312,7 +304,7 @@ fn a_reload_keeps_the_process_and_cannot_start_another() {
     configure(", at-once = 3");
     server.signal(Signal::HUP);
     server.expect_log("ERROR", "an account source with a process of its own can only be added when the server starts");
-    log_in(&server, "ana", "secret").unwrap().quit();
+    server.log_in("ana", "secret").unwrap().quit();
     assert_eq!(processes(&server), before);
 }
 

@@ -140,6 +140,16 @@ impl Server {
         client
     }
 
+    /// Connects a POP3 client and logs in. The error is the server's answer to a login that it refuses.
+    #[track_caller]
+    pub(crate) fn log_in(&self, user: &str, password: &str) -> Result<Client, String> {
+        let mut client = self.pop3();
+        client.call(&format!("USER {user}"));
+        client.send(&format!("PASS {password}"));
+        let line = client.line();
+        if line.starts_with("+OK") { Ok(client) } else { Err(line) }
+    }
+
     /// Connects a PEEP client and does not authenticate.
     #[track_caller]
     pub(crate) fn peep(&self) -> Client {

@@ -29,14 +29,6 @@ fn serve_remembering(system: &System, keys: &str) -> Server {
     builder.flags(["--run-as", "nobody", "--accounts", &source]).start()
 }
 
-fn log_in(server: &Server, user: &str, password: &str) -> Result<Client, String> {
-    let mut client = server.pop3();
-    client.call(&format!("USER {user}"));
-    client.send(&format!("PASS {password}"));
-    let line = client.line();
-    if line.starts_with("+OK") { Ok(client) } else { Err(line) }
-}
-
 #[track_caller]
 fn monitor_of(server: &Server) -> u32 {
     let children = children_of(server.pid());
@@ -49,7 +41,7 @@ fn users_of_the_system_log_in_to_a_server_that_cannot_read_their_hashes() {
     let Some(system) = System::new(UNIX) else { return };
     let server = serve(&system, "");
     for (user, password) in [("ana", "secret"), (r#"o'b"r%n"#, "secret"), ("own", "o")] {
-        log_in(&server, user, password).unwrap().quit();
+        server.log_in(user, password).unwrap().quit();
     }
     assert_eq!(threads_by(&server, "Uid")[0].0, [NOBODY; 4].map(|id| id.to_string()).join(" "));
     let long = "x".repeat(120);
@@ -68,7 +60,7 @@ fn users_of_the_system_log_in_to_a_server_that_cannot_read_their_hashes() {
             let server = &server;
             scope.spawn(move || {
                 let begun = Instant::now();
-                let reply = log_in(server, user, password).map(drop).unwrap_err();
+                let reply = server.log_in(user, password).map(drop).unwrap_err();
                 assert!(reply.starts_with("-ERR [AUTH] "), "{user}: {reply}");
                 assert!(begun.elapsed() >= LEAST_REFUSAL, "{user}: {:?}", begun.elapsed());
                 server.expect_log("WARN", &format!("login failed: user={user:?} reason={why:?}"));
@@ -97,7 +89,7 @@ fn a_login_whose_worker_is_killed_may_be_tried_again() {
     system.write_service(&format!("auth required pam_exec.so quiet {slow}\naccount required pam_permit.so\n"));
     let server = serve(&system, ", at-once = 1");
     thread::scope(|scope| {
-        let refused = scope.spawn(|| log_in(&server, "ana", "x").map(drop).unwrap_err());
+        let refused = scope.spawn(|| server.log_in("ana", "x").map(drop).unwrap_err());
         eventually("PAM is asked", || system.path("asked").exists());
         let workers = workers_of(monitor_of(&server));
         kill(workers[0]);
@@ -106,7 +98,7 @@ fn a_login_whose_worker_is_killed_may_be_tried_again() {
     server.expect_log("WARN", "has ended (signal 9); another is started");
     server.expect_log("ERROR", "PAM service pop3d: passwords cannot be verified: the process that was asked has ended");
     fs::write(system.path("go"), "").unwrap();
-    log_in(&server, "ana", "x").unwrap();
+    server.log_in("ana", "x").unwrap();
     server.expect_log("INFO", "PAM service pop3d: passwords are verified again");
 }
 
@@ -114,17 +106,17 @@ fn a_login_whose_worker_is_killed_may_be_tried_again() {
 fn when_nobody_has_the_rights_any_more_logins_fail_for_the_time_being_and_the_log_says_what_to_do() {
     let Some(system) = System::new(UNIX) else { return };
     let server = serve(&system, "");
-    log_in(&server, "ana", "secret").unwrap();
+    server.log_in("ana", "secret").unwrap();
     let monitor = monitor_of(&server);
     let workers = workers_of(monitor);
     kill(monitor);
     server.expect_log("ERROR", "logins by PAM fail until the server is restarted");
     eventually("the workers have ended", || !workers.iter().any(|&worker| is_running(worker)));
     for password in ["secret", "wrong"] {
-        let reply = log_in(&server, "ana", password).map(drop).unwrap_err();
+        let reply = server.log_in("ana", password).map(drop).unwrap_err();
         assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{reply}");
     }
-    log_in(&server, "own", "o").unwrap();
+    server.log_in("own", "o").unwrap();
 }
 
 /// A system whose service accepts the password `secret`, and writes the user's name into the file `asked` each time.
@@ -152,11 +144,11 @@ fn a_remembered_password_needs_no_pam() {
     let Some(system) = counting() else { return };
     let server = serve_remembering(&system, ", cache = \"1h\"");
     for _ in 0..3 {
-        log_in(&server, "ana", "secret").unwrap().quit();
+        server.log_in("ana", "secret").unwrap().quit();
     }
     assert_eq!(asked(&system), ["ana"]);
-    assert!(log_in(&server, "ana", "wrong").map(drop).unwrap_err().starts_with("-ERR [AUTH] "));
-    log_in(&server, "locked", "secret").unwrap().quit();
+    assert!(server.log_in("ana", "wrong").map(drop).unwrap_err().starts_with("-ERR [AUTH] "));
+    server.log_in("locked", "secret").unwrap().quit();
     assert_eq!(asked(&system), ["ana", "locked"]);
 }
 
@@ -165,7 +157,7 @@ fn with_grace_a_remembered_password_counts_when_nobody_has_the_rights_any_more()
     let Some(system) = counting() else { return };
     let server = serve_remembering(&system, ", cache = \"off\", grace = \"1h\"");
     for _ in 0..2 {
-        log_in(&server, "ana", "secret").unwrap().quit();
+        server.log_in("ana", "secret").unwrap().quit();
     }
     assert_eq!(asked(&system), ["ana", "ana"]);
     let monitor = monitor_of(&server);
@@ -173,9 +165,9 @@ fn with_grace_a_remembered_password_counts_when_nobody_has_the_rights_any_more()
     kill(monitor);
     eventually("the workers have ended", || !workers.iter().any(|&worker| is_running(worker)));
     for _ in 0..2 {
-        log_in(&server, "ana", "secret").unwrap().quit();
+        server.log_in("ana", "secret").unwrap().quit();
         for (user, password) in [("ana", "wrong"), ("locked", "secret")] {
-            let reply = log_in(&server, user, password).map(drop).unwrap_err();
+            let reply = server.log_in(user, password).map(drop).unwrap_err();
             assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{user}: {reply}");
         }
     }
@@ -186,7 +178,7 @@ fn with_grace_a_remembered_password_counts_when_nobody_has_the_rights_any_more()
 fn the_processes_of_pam_end_with_the_server() {
     let Some(system) = System::new(UNIX) else { return };
     let server = serve(&system, "");
-    log_in(&server, "ana", "secret").unwrap();
+    server.log_in("ana", "secret").unwrap();
     let monitor = monitor_of(&server);
     let all = [&[monitor][..], &workers_of(monitor)].concat();
     assert_eq!(all.len(), 17);
@@ -203,12 +195,12 @@ fn workers_of_another_service_may_come_and_go() {
     let server = serve(&system, &format!(", socket = {:?}", socket.to_str().unwrap()));
     assert_eq!(children_of(server.pid()), [] as [u32; 0]);
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-    log_in(&server, "ana", "secret").unwrap();
+    server.log_in("ana", "secret").unwrap();
     drop(processes);
     fs::remove_file(&socket).unwrap();
-    assert!(log_in(&server, "ana", "secret").map(drop).unwrap_err().starts_with("-ERR [SYS/TEMP] "));
+    assert!(server.log_in("ana", "secret").map(drop).unwrap_err().starts_with("-ERR [SYS/TEMP] "));
     let processes = Processes::start(&system, &["--processes", "2"]);
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-    log_in(&server, "ana", "secret").unwrap();
+    server.log_in("ana", "secret").unwrap();
     drop(processes);
 }
