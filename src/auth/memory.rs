@@ -16,10 +16,12 @@ use super::scram::hmac;
 /// remembered and at most 200,000. Only users who have logged in are among them.
 pub(super) const RIGHT: usize = 100_000;
 
-/// The same for wrong passwords. They are remembered for a moment only, and anybody can send them.
+/// The size at which a generation of wrong passwords is replaced. It is smaller because anybody can send wrong passwords, and
+/// they are only remembered for a moment.
 pub(super) const WRONG: usize = 10_000;
 
-/// The hash under which something is remembered: a keyed hash of 128 bits, which nobody can find another password for.
+/// The hash under which something is remembered. It has 128 bits and a key, so that nobody can find another password with the
+/// same hash.
 pub(super) type Mark = [u8; 16];
 
 /// A state of the memory. What is found out for a login is not remembered if the user was forgotten meanwhile.

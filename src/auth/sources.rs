@@ -202,7 +202,7 @@ impl LookUp {
         }
     }
 
-    /// What is known of the account; `None` if it is certain that there is none.
+    /// What is known of the account. Returns `None` if there certainly is no such account.
     pub(super) fn known(&self) -> Option<Known> {
         match &self.found {
             Found::Account(account) => Some(Known::Exists(Arc::clone(&account.mailbox))),

@@ -67,7 +67,7 @@ impl Question {
         encode([self.user.as_bytes(), &self.password, self.address.as_bytes()])
     }
 
-    /// Parses a message. Returns `None` if it is none.
+    /// Parses a message. Returns `None` if the octets are not one.
     #[must_use]
     pub fn decode(message: &[u8]) -> Option<Self> {
         let [user, password, address] = decode(message)?.try_into().ok()?;
@@ -91,7 +91,7 @@ impl Answer {
         encode([verdict].into_iter().chain(texts)).unwrap_or_default()
     }
 
-    /// Parses a message. Returns `None` if it is none.
+    /// Parses a message. Returns `None` if the octets are not one.
     #[must_use]
     pub fn decode(message: &[u8]) -> Option<Self> {
         let mut fields = decode(message)?.into_iter();

@@ -67,7 +67,7 @@ impl Question {
         }
     }
 
-    /// Parses a message. Returns `None` if it is none.
+    /// Parses a message. Returns `None` if the octets are not one.
     pub(super) fn decode(message: &[u8]) -> Option<Self> {
         match decode(message)?[..] {
             [b"verify", user, password] => Some(Self::Verify(name(user)?, password.to_vec())),
@@ -119,7 +119,7 @@ impl Answer {
         }
     }
 
-    /// Parses a message. Returns `None` if it is none.
+    /// Parses a message. Returns `None` if the octets are not one.
     pub(super) fn decode(message: &[u8]) -> Option<Self> {
         let fields = decode(message)?;
         let (kind, rest) = fields.split_first()?;

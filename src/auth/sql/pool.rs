@@ -43,7 +43,7 @@ pub(super) struct Pool {
     /// Asks for a further thread.
     starter: OnceLock<Sender<()>>,
     idle: Arc<AtomicUsize>,
-    /// How many statements have failed for which nobody waits, since one was carried out last.
+    /// How many statements have failed since the last one that was carried out. Those for which a login waits do not count.
     failed: Arc<AtomicU64>,
     patience: Duration,
 }

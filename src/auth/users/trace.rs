@@ -15,7 +15,7 @@ use crate::auth::sources::Verdict;
 pub struct Trace {
     /// In the order in which they were asked. The last one has decided, if one has.
     pub said: Vec<Said>,
-    /// The login, or why there is none. Without a password, the login of the user whom a source knows.
+    /// The login, or why it is refused. If no password was given, a name that a source knows is enough for a login.
     pub result: Result<Login, Denied>,
 }
 
