@@ -1,9 +1,10 @@
-//! Counts the sessions of each account, because an account may have a limit of its own ([`SessionLimit`]).
+//! Counts the sessions of each account that has a limit of its own ([`SessionLimit`]).
 //!
 //! A login whose password is right is [admitted](AccountSessions::admit) before it locks the maildrop, and
 //! [becomes a session](AccountSession::begin) when it has the lock. Logins that wait for the maildrop count as sessions do, so
 //! that the clients of one user cannot occupy all connections by waiting. One login beyond the limit may wait for the end of
-//! a session, which may just be ending; all others are refused at once.
+//! a session, which may just be ending; all others are refused at once. Sessions that began while the account had no limit
+//! do not count.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::auth::{Login, SessionLimit, UserName};
 
-/// The sessions of all accounts.
+/// The sessions of all accounts with a limit.
 #[derive(Debug, Default)]
 pub struct AccountSessions {
     counts: Mutex<HashMap<UserName, Counts>>,
@@ -45,35 +46,22 @@ impl AccountSessions {
     /// # Errors
     /// If a login beyond the account's limit is already waiting.
     pub fn admit(self: &Arc<Self>, login: &Login, patience: Duration) -> Result<AccountSession, TooManySessions> {
-        let limit = login.mailbox.session_limit;
+        let Some(limit) = login.mailbox.session_limit else { return Ok(AccountSession(None)) };
         let mut counts = self.counts.lock();
         let count = counts.entry(login.user.clone()).or_default();
-        match limit {
-            Some(limit) if count.logins + count.sessions > limit.sessions() => return Err(TooManySessions(limit)),
-            _ => count.logins += 1,
+        if count.logins + count.sessions > limit.sessions() {
+            return Err(TooManySessions(limit));
         }
+        count.logins += 1;
         drop(counts);
         let (all, user) = (Arc::clone(self), login.user.clone());
-        Ok(AccountSession { all, user, limit, deadline: Instant::now() + patience, has_begun: false })
-    }
-
-    /// The number of sessions that an account has.
-    #[must_use]
-    pub fn of(&self, user: &UserName) -> u32 {
-        self.counts.lock().get(user).map_or(0, |count| count.sessions)
+        Ok(AccountSession(Some(Counted { all, user, limit, deadline: Instant::now() + patience, has_begun: false })))
     }
 }
 
-/// A login or a session that counts for its account until this is dropped.
+/// A login or a session, which counts until this is dropped if its account has a limit.
 #[derive(Debug)]
-pub struct AccountSession {
-    all: Arc<AccountSessions>,
-    user: UserName,
-    limit: Option<SessionLimit>,
-    /// How long the login waits for the end of another session.
-    deadline: Instant,
-    has_begun: bool,
-}
+pub struct AccountSession(Option<Counted>);
 
 impl AccountSession {
     /// Makes the login a session. If the account has as many sessions as it may have, this waits until one of them ends.
@@ -81,27 +69,40 @@ impl AccountSession {
     /// # Errors
     /// If none ends in time.
     pub fn begin(&mut self) -> Result<(), TooManySessions> {
+        self.0.as_mut().map_or(Ok(()), Counted::begin)
+    }
+}
+
+/// A login or a session of an account with a limit.
+#[derive(Debug)]
+struct Counted {
+    all: Arc<AccountSessions>,
+    user: UserName,
+    limit: SessionLimit,
+    /// How long the login waits for the end of another session.
+    deadline: Instant,
+    has_begun: bool,
+}
+
+impl Counted {
+    fn begin(&mut self) -> Result<(), TooManySessions> {
         let mut counts = self.all.counts.lock();
         loop {
             let count = counts.entry(self.user.clone()).or_default();
-            match self.limit {
-                Some(limit) if count.sessions >= limit.sessions() => {
-                    if self.all.ended.wait_until(&mut counts, self.deadline).timed_out() {
-                        return Err(TooManySessions(limit));
-                    }
-                }
-                _ => {
-                    count.logins -= 1;
-                    count.sessions += 1;
-                    self.has_begun = true;
-                    return Ok(());
-                }
+            if count.sessions < self.limit.sessions() {
+                count.logins -= 1;
+                count.sessions += 1;
+                self.has_begun = true;
+                return Ok(());
+            }
+            if self.all.ended.wait_until(&mut counts, self.deadline).timed_out() {
+                return Err(TooManySessions(self.limit));
             }
         }
     }
 }
 
-impl Drop for AccountSession {
+impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.all.counts.lock();
         if let Some(count) = counts.get_mut(&self.user) {
@@ -136,6 +137,10 @@ mod tests {
         session.begin().ok().map(|()| session)
     }
 
+    fn sessions_of(all: &AccountSessions, login: &Login) -> u32 {
+        all.counts.lock()[&login.user].sessions
+    }
+
     #[test]
     fn an_account_has_no_more_sessions_than_its_limit() {
         let all = Arc::new(AccountSessions::default());
@@ -143,7 +148,8 @@ mod tests {
         let mut sessions = [&ana, &ana, &bob].map(|login| session(&all, login).unwrap());
         assert!(session(&all, &ana).is_none() && session(&all, &bob).is_none());
         assert_eq!((0..10).map(|_| session(&all, &eve).unwrap()).collect::<Vec<_>>().len(), 10);
-        assert_eq!((all.of(&ana.user), all.of(&eve.user)), (2, 0));
+        assert_eq!(sessions_of(&all, &ana), 2);
+        assert!(!all.counts.lock().contains_key(&eve.user));
         sessions[0] = session(&all, &eve).unwrap();
         assert!(session(&all, &ana).is_some());
         drop(sessions);
@@ -161,7 +167,7 @@ mod tests {
         drop(first);
         let second = waiting.join().unwrap().unwrap();
         let third = all.admit(&ana, LONG).unwrap();
-        assert_eq!(all.of(&ana.user), 1);
+        assert_eq!(sessions_of(&all, &ana), 1);
         drop((second, third));
         assert!(all.counts.lock().is_empty());
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::account_sessions::AccountSessions;
+use crate::account_sessions::{AccountSession, AccountSessions, TooManySessions};
 use crate::acting::{self, ActingAs};
 use crate::auth::{Login, UserName, Users};
 use crate::connections::{Connection, Connections, Protocol};
@@ -48,8 +48,7 @@ pub struct Shared {
     pub users: Users,
     /// The maildrops that have a session.
     pub locks: Arc<Locks>,
-    /// How many sessions each account has.
-    pub sessions: Arc<AccountSessions>,
+    sessions: Arc<AccountSessions>,
     /// How many messages maildrops have about which an admin has asked.
     pub counts: Counts,
     /// Passes events on to their listeners.
@@ -116,6 +115,15 @@ impl Shared {
     pub fn act_for_login(&self, login: &Login) -> io::Result<(ActingAs, Location)> {
         let settings = self.settings();
         acting::act_for(settings.owners.as_deref(), &settings.mail_root, login)
+    }
+
+    /// Admits a login whose password is right, unless its account has too many sessions.
+    ///
+    /// # Errors
+    /// As of [`AccountSessions::admit`].
+    pub fn admit(&self, login: &Login) -> Result<AccountSession, TooManySessions> {
+        let patience = self.settings.read().busy.terms().patience;
+        self.sessions.admit(login, patience)
     }
 
     /// Locks a maildrop for a client that has logged in. If the settings say so, that ends an idle session of the same user.

@@ -118,9 +118,12 @@ impl Session<'_> {
         }
         let open = self.shared.connections.open();
         let has_maildrop = |stage| matches!(stage, Stage::Transaction | Stage::Update);
-        let session = open.iter().map(|connection| &connection.client);
-        let session =
-            session.filter(|client| has_maildrop(client.progress.stage())).find(|client| client.user() == Some(name));
+        let sessions: Vec<_> = open
+            .iter()
+            .map(|connection| &connection.client)
+            .filter(|client| has_maildrop(client.progress.stage()) && client.user() == Some(name))
+            .collect();
+        let session = sessions.first();
         pairs.add_some("session", session.and_then(|client| client.session));
         pairs.add_some("session_address", session.map(|client| client.origin));
         pairs.add_some("session_seconds", session.map(|client| client.since.elapsed().as_secs()));
@@ -132,7 +135,7 @@ impl Session<'_> {
         pairs.add("logins", record.as_ref().map_or(0, |record| record.logins));
         pairs.add_some("last_login", record.as_ref().map(|record| time_of(record.last_login)));
         pairs.add_some("last_login_address", record.and_then(|record| record.address));
-        pairs.add("sessions", self.shared.sessions.of(&user));
+        pairs.add("sessions", sessions.len());
         pairs.add_some("session_limit", login.mailbox.session_limit.map(SessionLimit::sessions));
         pairs.add_some("maildrop", place);
         pairs.add(

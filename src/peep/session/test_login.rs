@@ -34,7 +34,7 @@ impl Session<'_> {
     /// out.
     fn try_maildrop(&self, login: &Login, tested: &mut Option<TestedMaildrop>) -> Result<(), Reason> {
         let terms = self.shared.settings().busy.terms();
-        let mut account_session = self.shared.sessions.admit(login, terms.patience)?;
+        let mut account_session = self.shared.admit(login)?;
         let (_acting, location) = self.shared.act_for_login(login).map_err(Reason::Maildrop)?;
         let tested = tested.insert(TestedMaildrop { path: location.shown(), content: None });
         let lock = self.shared.locks.lock(&location, self.client.into(), terms)?;

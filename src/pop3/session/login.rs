@@ -109,8 +109,7 @@ impl<L: Link> Session<'_, L> {
 
     /// Locks and opens the maildrop of a user whose credentials are right.
     fn open_maildrop(&self, claim: &Claim<'_>, login: Login) -> Result<Transaction, Reason> {
-        let patience = self.shared.settings().busy.terms().patience;
-        let mut account_session = self.shared.sessions.admit(&login, patience)?;
+        let mut account_session = self.shared.admit(&login)?;
         let (acting, location) = self.shared.act_for_login(&login).map_err(Reason::Maildrop)?;
         let lock = self.shared.lock(&location, self.client)?;
         account_session.begin()?;
