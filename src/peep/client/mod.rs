@@ -21,7 +21,6 @@ mod json;
 mod listing;
 mod options;
 mod output;
-mod phrase_table;
 mod phrases;
 mod profile;
 mod prompt;

@@ -22,7 +22,7 @@ use signal_hook::flag;
 
 use super::connection::Connection;
 use super::input::{Input, is_ready};
-use super::phrase_table::Phrase;
+use super::phrases::Phrase;
 use super::phrases::{self, Request};
 use crate::faults::What;
 use crate::peep::{Command, FaultLine, SessionLine, is_argument};

@@ -3,13 +3,13 @@
 use crate::peep::ErrorCode;
 
 /// The phrase for one command.
-pub(super) struct Phrase {
+pub(in crate::peep::client) struct Phrase {
     /// The fixed words, then the names of the arguments.
-    pub(super) text: &'static str,
+    pub(in crate::peep::client) text: &'static str,
     /// How the command begins on the wire; [`HELP`] for the phrase that is not sent.
-    pub(super) wire: &'static str,
+    pub(in crate::peep::client) wire: &'static str,
     /// What the command does, in a few words for `help`.
-    pub(super) meaning: &'static str,
+    pub(in crate::peep::client) meaning: &'static str,
 }
 
 /// All phrases: first those of version 1.0, in the order of `help` in the report.
