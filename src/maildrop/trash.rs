@@ -5,12 +5,12 @@
 //! of Maildir++. In a flat maildrop the directory is in the user's own, and for an mbox beside it.
 //!
 //! Each session has a directory of its own there: `SECONDS.SESSION@ADDRESS`, with the time of its UPDATE state in seconds
-//! since 1970. In it each message is a file, with the name that it had; a message of an mbox has its unique-id for a name,
-//! and the file is what it was in the mbox, `From ` line and all.
+//! since 1970. In it each message is a file, with the name that it had. `mbox` knows how the messages of an mbox are stored in
+//! such a directory.
 //!
 //! A message is moved by one rename(2). So whenever the server is killed, it is either in the maildrop or here, and never
-//! lost. A message of an mbox is copied before it is removed there. If the server is killed in between, it is in both, and
-//! bringing it back finds that it is still there.
+//! lost. The messages of an mbox are copied before they are removed there. If the server is killed in between, they are in
+//! both, and bringing them back finds that they are still there.
 
 use std::fmt;
 use std::io;
@@ -21,6 +21,7 @@ use super::holder::Holder;
 use super::is_missing;
 use super::location::Location;
 use super::lock_file;
+use super::mbox;
 use super::message::Folder;
 use super::name;
 
@@ -104,6 +105,11 @@ impl Bin {
         let own = location.own_files(folder);
         let trash = location.root().directory(&own.directory())?.make_directory(&own.name(DIRECTORY))?;
         refuse_others(location, folder, &trash)?;
+        let mut batch = batch.clone();
+        // A session of a server that was started again, or of another server, may have this name already.
+        while trash.has_directory(batch.to_string().as_bytes()) {
+            batch.time += 1;
+        }
         trash.make_directory(batch.to_string().as_bytes()).map(Self)
     }
 
@@ -167,6 +173,10 @@ impl Trash {
     /// The messages of a session.
     pub(super) fn look(&self, batch: Batch) -> io::Result<Kept> {
         let Bin(directory) = self.bin(&batch)?;
+        if self.folder == Folder::Mbox {
+            let (messages, octets) = mbox::sums(&directory)?;
+            return Ok(Kept { batch, messages, octets });
+        }
         let (mut messages, mut octets) = (0, 0);
         for (name, _) in directory.messages(|_| Ok(()))? {
             messages += 1;
@@ -208,11 +218,7 @@ impl Trash {
     /// Removes the messages of a session for good.
     pub(super) fn purge(&self, batch: &Batch) -> io::Result<u64> {
         let Bin(bin) = self.bin(batch)?;
-        let mut removed = 0;
-        for (name, _) in bin.messages(|_| Ok(()))? {
-            bin.unlink(&name)?;
-            removed += 1;
-        }
+        let removed = if self.folder == Folder::Mbox { mbox::purge(&bin)? } else { remove_all(&bin)? };
         self.remove_if_empty(batch);
         Ok(removed)
     }
@@ -221,6 +227,13 @@ impl Trash {
         // It is not empty if a message could not be moved.
         let _ = self.directory.remove_directory(batch.to_string().as_bytes());
     }
+}
+
+/// Removes all messages of a directory. Returns how many there were.
+fn remove_all(directory: &Directory) -> io::Result<u64> {
+    let messages = directory.messages(|_| Ok(()))?;
+    messages.iter().try_for_each(|(name, _)| directory.unlink(name))?;
+    Ok(messages.len() as u64)
 }
 
 #[cfg(test)]

@@ -257,6 +257,11 @@ fn named(parsed: &[Parsed], before: &[Message], known: &[Message]) -> Vec<Messag
     sections.collect::<Option<_>>().unwrap_or_default()
 }
 
+/// Returns true if a message may have this unique-id, whatever its counter.
+pub(super) fn is_unique_id_of(id: &[u8], message: &Parsed) -> bool {
+    split_counter(id).0 == format!("{:032x}", message.hash).as_bytes()
+}
+
 /// The hash in a unique-id and its counter.
 fn split_counter(id: &[u8]) -> (&[u8], u64) {
     let Some(at) = memchr::memrchr(b'-', id) else { return (id, 1) };

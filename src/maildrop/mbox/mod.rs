@@ -3,10 +3,12 @@
 //! - `parse` finds the messages in the file. The index keeps where they are, so that a login reads only what was appended.
 //! - `lock` takes the locks that other programs go by.
 //! - `list` compares file and index, and gives messages their unique-ids.
-//! - `rewrite` removes messages, with a journal beside the file. `restore` keeps them and brings them back.
+//! - `rewrite` removes messages, with a journal beside the file. `kept` has those that are kept in the trash, and `restore`
+//!   brings them back.
 //! - `unlocked` reads a message that is sent.
 
 mod journal;
+mod kept;
 mod list;
 mod lock;
 mod parse;
@@ -37,7 +39,7 @@ pub(super) use list::FileState;
 use list::Listing;
 use lock::DotLock;
 pub(super) use lock::DotLockState;
-pub(super) use restore::restore;
+pub(super) use restore::{purge, restore, sums};
 pub use unlocked::Unlocked;
 
 /// Where a message is in an mbox. In a [`Message`] it takes the fields of a file's [`Identity`].
@@ -189,7 +191,7 @@ impl Mbox {
         }
         if let Some(batch) = batch.filter(|_| removed > 0) {
             let bin = Bin::create(&self.location, Folder::Mbox, batch)?;
-            restore::keep(&bin, &file, &listing, &due)?;
+            kept::keep(&bin, &file, &listing, &due)?;
         }
         if removed > 0 {
             let plan = rewrite::Plan::without(&listing, &due);

@@ -1,5 +1,6 @@
 //! What other programs do to an mbox, and what a server does that is interrupted while it removes messages.
 
+mod kept;
 mod others;
 
 use std::borrow::Cow;
