@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::mailbox::Mailbox;
 use super::memory::{self, Mark, Memory};
 use super::name::UserName;
 use super::outcome::Unchanged;
 use super::permits::{Busy, Permits};
 use super::source::{Answer, Attempt, Found, Source, Totals};
-use super::text::Mailbox;
 use super::verifier::Verifier;
 
 /// How long a wrong password is remembered. Mail programs repeat it at once.

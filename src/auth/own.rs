@@ -7,10 +7,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::hidden::Hidden;
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::secret::Secret;
 use super::source::{Found, Source, Totals};
-use super::text::{Account, Mailbox};
+use super::text::Account;
 
 /// The accounts that this server has of its own. Their passwords are stored as they are.
 #[derive(Debug, Default)]

@@ -30,6 +30,21 @@ impl OwnExpiry {
         let kept_for = |name: &'static str| field(name).map(|value| parse(value).ok_or(name)).transpose();
         Ok(Self { read: kept_for("userdb_expire_read")?, all: kept_for("userdb_expire_all")? })
     }
+
+    /// Returns the values of the two fields. That of a rule which the account does not have is empty.
+    pub(super) fn fields(self) -> [String; 2] {
+        [self.read, self.all].map(|kept| match kept {
+            None => String::new(),
+            Some(KeptFor::Ever) => "never".to_owned(),
+            Some(KeptFor::Days(days)) => days.to_string(),
+        })
+    }
+
+    /// Reads the values that [`OwnExpiry::fields`] has returned.
+    pub(super) fn of_fields(values: [&[u8]; 2]) -> Option<Self> {
+        let [read, all] = values.map(|value| if value.is_empty() { Some(None) } else { parse(value).map(Some) });
+        Some(Self { read: read?, all: all? })
+    }
 }
 
 fn parse(value: &[u8]) -> Option<KeptFor> {

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::asked::AskRules;
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::permits::Busy;
 use super::source::{Answer, Attempt, Found, Source, Totals};
-use super::text::Mailbox;
 use super::verifier::Verifier;
 use crate::pam::{self, Question, Verdict, Way};
 use crate::separate::{Door, Monitored, Unanswered, Workers};

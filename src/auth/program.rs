@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{getgid, getuid};
 
 use super::location::MailLocation;
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::outage::Outage;
 use super::own_expiry::OwnExpiry;
 use super::permits::Busy;
 use super::session_limit::SessionLimit;
 use super::source::{Answer, Attempt, Found, Source, Totals};
-use super::text::{Mailbox, restriction};
+use super::text::restriction;
 use super::verifier::Verifier;
 use crate::clock::seconds_since_1970;
 use crate::transform::{Reply, Transform};

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::outcome::Unchanged;
 use super::own_expiry::OwnExpiry;
 use super::permits::Busy;
-use super::text::{Account, Mailbox};
+use super::text::Account;
 use super::verifier::Verifier;
 
 /// A client's attempt to log in with a password.

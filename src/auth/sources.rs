@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 
 use super::asked::{AskRules, Asked};
 use super::hidden::Hidden;
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::outcome::{Denied, Unchanged, Wrong};
 use super::own::Own;
@@ -21,7 +22,7 @@ use super::program::Program;
 use super::separate_file::SeparateFile;
 use super::source::{Answer, Attempt, Found, Login, Source, Totals};
 use super::sql::{Sql, SqlSettings};
-use super::text::{Account, Mailbox};
+use super::text::Account;
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
 use crate::pam::Way;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::hidden::Hidden;
 use super::location::MailLocation;
+use super::mailbox::Mailbox;
 use super::name::{InvalidName, UserName};
 use super::own_expiry::OwnExpiry;
 use super::secret::{BadSecret, Secret};
@@ -28,25 +29,6 @@ pub(super) struct Account {
     pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
     pub(super) mailbox: Arc<Mailbox>,
-}
-
-/// Where an account's source says that its mail is, and whose it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mailbox {
-    /// The account's home directory.
-    pub home: Option<PathBuf>,
-    /// The account's uid, as a number or as the name of an account of the system.
-    pub uid: Option<String>,
-    /// The account's gid, as a number or as the name of a group.
-    pub gid: Option<String>,
-    /// The location that the field `userdb_mail` gives.
-    pub location: Option<MailLocation>,
-    /// For how long the account's messages are kept.
-    pub expiry: OwnExpiry,
-    /// How many sessions the account may have at the same time.
-    pub session_limit: Option<SessionLimit>,
-    /// The user's name, if the account's source knows the user by another one.
-    pub user: Option<UserName>,
 }
 
 /// The accounts of a users file.

@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::apop;
 use super::hidden::Hidden;
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::name_rules::NameRules;
 use super::outcome::{Denied, Unchanged, Wrong};
@@ -21,7 +22,7 @@ use super::own_expiry::OwnExpiry;
 use super::scram;
 use super::source::{Answer, Attempt, Login};
 use super::sources::{AccountSource, Known, LookUp, Sources, Verdict};
-use super::text::{Account, Mailbox};
+use super::text::Account;
 use super::users_file::UsersFile;
 use super::verifier::Verifier;
 use crate::state::StateDir;

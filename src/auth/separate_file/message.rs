@@ -1,14 +1,10 @@
 //! The messages between the server and the process that reads the users file. The first field says what the message is.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::super::location::{MailFormat, MailLocation};
+use super::super::mailbox::Mailbox;
 use super::super::name::UserName;
-use super::super::own_expiry::{KeptFor, OwnExpiry};
-use super::super::session_limit::SessionLimit;
-use super::super::text::Mailbox;
+use super::super::own_expiry::OwnExpiry;
 use crate::separate::MOST;
 use crate::separate::fields::{decode, encode, text};
 
@@ -96,10 +92,7 @@ impl Answer {
     /// Returns the message, or `None` if it would be too long.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Accepted(mailbox) => {
-                let fields = fields(mailbox);
-                encode([&b"accepted"[..]].into_iter().chain(fields.iter().map(Vec::as_slice)))
-            }
+            Self::Accepted(mailbox) => encode([&b"accepted"[..], &mailbox.encode()?]),
             Self::Refused => encode([&b"refused"[..]]),
             Self::Unknown(line) => {
                 let line = line.map(|line| line.to_string()).unwrap_or_default();
@@ -113,7 +106,7 @@ impl Answer {
                 encode([&b"names"[..]].into_iter().chain(names.iter().map(|name| name.as_str().as_bytes())))
             }
             Self::Totals(expiries) => {
-                let expiries: Vec<_> = expiries.iter().flat_map(|own| [own.read, own.all].map(kept_for)).collect();
+                let expiries: Vec<_> = expiries.iter().flat_map(|own| own.fields()).collect();
                 encode([&b"totals"[..]].into_iter().chain(expiries.iter().map(String::as_bytes)))
             }
         }
@@ -124,7 +117,7 @@ impl Answer {
         let fields = decode(message)?;
         let (kind, rest) = fields.split_first()?;
         match (*kind, rest) {
-            (b"accepted", rest) => mailbox(rest).map(Self::Accepted),
+            (b"accepted", [mailbox]) => Mailbox::decode(mailbox).map(Self::Accepted),
             (b"refused", []) => Some(Self::Refused),
             (b"unknown", [b""]) => Some(Self::Unknown(None)),
             (b"unknown", [line]) => Some(Self::Unknown(Some(text(line)?.parse().ok()?))),
@@ -133,7 +126,7 @@ impl Answer {
             (b"names", names) => names.iter().copied().map(name).collect::<Option<_>>().map(Self::Names),
             (b"totals", expiries) => {
                 let (pairs, []) = expiries.as_chunks::<2>() else { return None };
-                pairs.iter().map(|[read, all]| expiry(read, all)).collect::<Option<_>>().map(Self::Totals)
+                pairs.iter().map(|pair| OwnExpiry::of_fields(*pair)).collect::<Option<_>>().map(Self::Totals)
             }
             _ => None,
         }
@@ -147,69 +140,6 @@ fn field_length(text: &str) -> usize {
 
 fn name(field: &[u8]) -> Option<UserName> {
     text(field)?.parse().ok()
-}
-
-const FORMATS: [(MailFormat, &str); 4] = [
-    (MailFormat::Maildir, "maildir"),
-    (MailFormat::Mbox, "mbox"),
-    (MailFormat::Unnamed, "unnamed"),
-    (MailFormat::Unsupported, "unsupported"),
-];
-
-/// The fields of a mailbox. One that the account does not have is empty.
-fn fields(mailbox: &Mailbox) -> [Vec<u8>; 9] {
-    let Mailbox { home, uid, gid, location, expiry, session_limit, user } = mailbox;
-    let octets = |text: Option<&str>| text.unwrap_or_default().as_bytes().to_vec();
-    let path = |path: Option<&std::path::PathBuf>| path.map(|path| path.as_os_str().as_bytes().to_vec());
-    let format = location.as_ref().map(|location| location.format);
-    let format = FORMATS.iter().find(|(it, _)| Some(*it) == format).map(|(_, word)| *word);
-    [
-        path(home.as_ref()).unwrap_or_default(),
-        octets(uid.as_deref()),
-        octets(gid.as_deref()),
-        octets(format),
-        path(location.as_ref().map(|location| &location.path)).unwrap_or_default(),
-        kept_for(expiry.read).into_bytes(),
-        kept_for(expiry.all).into_bytes(),
-        session_limit.map_or_else(Vec::new, |limit| limit.sessions().to_string().into_bytes()),
-        octets(user.as_ref().map(UserName::as_str)),
-    ]
-}
-
-fn mailbox(fields: &[&[u8]]) -> Option<Mailbox> {
-    let &[home, uid, gid, format, location, read, all, session_limit, user] = fields else { return None };
-    let path = |field: &[u8]| OsString::from_vec(field.to_vec()).into();
-    let given = |field: &[u8]| if field.is_empty() { Some(None) } else { text(field).map(Some) };
-    let location = match FORMATS.iter().find(|(_, word)| word.as_bytes() == format) {
-        Some((format, _)) => Some(MailLocation { format: *format, path: path(location) }),
-        None if format.is_empty() => None,
-        None => return None,
-    };
-    Some(Mailbox {
-        home: Some(path(home)).filter(|_| !home.is_empty()),
-        uid: given(uid)?,
-        gid: given(gid)?,
-        location,
-        expiry: expiry(read, all)?,
-        session_limit: SessionLimit::read(session_limit).ok()?,
-        user: if user.is_empty() { None } else { Some(name(user)?) },
-    })
-}
-
-fn kept_for(kept: Option<KeptFor>) -> String {
-    match kept {
-        None => String::new(),
-        Some(KeptFor::Ever) => "never".to_owned(),
-        Some(KeptFor::Days(days)) => days.to_string(),
-    }
-}
-
-fn expiry(read: &[u8], all: &[u8]) -> Option<OwnExpiry> {
-    OwnExpiry::read(|name| {
-        let field = if name == "userdb_expire_read" { read } else { all };
-        Some(field).filter(|field| !field.is_empty())
-    })
-    .ok()
 }
 
 #[cfg(test)]
@@ -230,20 +160,11 @@ mod tests {
 
     #[test]
     fn all_that_a_users_file_says_of_a_user_arrives() {
-        for rest in [
-            "",
-            ":1000:users::/home/ana",
-            "::100:::/bin/sh:userdb_mail=maildir:~/Maildir userdb_expire_read=30",
-            ":::::/bin/sh:userdb_mail=mbox:/var/mail/%u userdb_expire_all=never userdb_expire_read=0",
-            ":::::/bin/sh:userdb_mail=/srv/%n",
-            ":::::/bin/sh:userdb_connections=3",
-            ":::::/bin/sh:userdb_mail=sdbox:/x",
-        ] {
-            let mailbox = mailbox_of(rest);
-            let answer = Answer::Accepted(Mailbox { user: Some(user("other")), ..mailbox.clone() });
-            assert_eq!(Answer::decode(&answer.encode().unwrap()), Some(answer), "{rest}");
+        let rest =
+            ":1000:users::/home/ana:/bin/sh:userdb_mail=mbox:/var/mail/%u userdb_expire_all=never userdb_connections=3";
+        for mailbox in [mailbox_of(""), mailbox_of(rest)] {
             let answer = Answer::Accepted(mailbox);
-            assert_eq!(Answer::decode(&answer.encode().unwrap()), Some(answer), "{rest}");
+            assert_eq!(Answer::decode(&answer.encode().unwrap()), Some(answer));
         }
     }
 

@@ -20,13 +20,14 @@ use rustix::fs::{Access, access};
 
 use super::asked::AskRules;
 use super::hidden::Hidden;
+use super::mailbox::Mailbox;
 use super::name::UserName;
 use super::outage::Outage;
 use super::own_expiry::OwnExpiry;
 use super::permits::Busy;
 use super::secret::Secret;
 use super::source::{Answer as Said, Attempt, Found, Source, Totals};
-use super::text::{Account, Mailbox};
+use super::text::Account;
 use super::verifier::Verifier;
 use crate::separate::{Monitored, Unanswered, Workers};
 use message::{Answer, Question};

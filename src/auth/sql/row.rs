@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::driver::Row;
 use crate::auth::hidden::Hidden;
 use crate::auth::location::MailLocation;
+use crate::auth::mailbox::Mailbox;
 use crate::auth::secret::{BadSecret, Secret};
 use crate::auth::session_limit::{NoNumber, SessionLimit};
-use crate::auth::text::{Account, Mailbox};
+use crate::auth::text::Account;
 
 /// The columns that the server knows.
 const KNOWN: [&str; 7] = ["password", "home", "uid", "gid", "mail", "active", "connections"];
