@@ -218,7 +218,7 @@ mod tests {
         let ana = user("ana");
         (0..RIGHT + 1).for_each(|n| memory.remember(memory.ticket(), &ana, mark(n), ()));
         assert!((0..RIGHT + 1).all(|n| memory.recall(&mark(n)).is_some()));
-        assert_eq!((size_of::<(Mark, Entry<()>)>(), size_of::<(Mark, Entry<Box<()>>)>()), (24, 32));
+        assert_eq!((size_of::<(Mark, Entry<()>)>(), size_of::<(Mark, Entry<Box<[u8]>>)>()), (24, 40));
     }
 
     #[test]

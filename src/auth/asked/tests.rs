@@ -85,6 +85,31 @@ fn a_right_password_is_remembered_with_what_the_source_said() {
     assert_eq!(test.log_in("x"), (right(), 1));
 }
 
+/// The accounts of a large host are remembered in a few megabytes.
+#[test]
+fn what_is_remembered_of_an_account_is_small() {
+    let test = Test::new(HOUR, Duration::ZERO);
+    let (home, ids) = ("/var/vmail/example.org/ana".into(), Some("5000".to_owned()));
+    let mailbox = Mailbox { home: Some(home), uid: ids.clone(), gid: ids, ..Mailbox::default() };
+    test.tell(Answer::Accepted(Arc::new(mailbox)));
+    test.log_in("x");
+    let kept = test.asked.right.recall(&test.asked.right.mark(&"ana".parse().unwrap(), b"", b"x"));
+    let (octets, _) = kept.expect("the password is remembered");
+    assert!(octets.len() <= 64, "{octets:?}");
+}
+
+/// The source may know the user by another name than the client.
+#[test]
+fn a_user_is_forgotten_by_the_name_that_the_source_has_told() {
+    let test = Test::new(HOUR, Duration::ZERO);
+    test.tell(Answer::Accepted(Arc::new(Mailbox { user: Some("eve".parse().unwrap()), ..Mailbox::default() })));
+    test.log_in("x");
+    test.asked.forget(Some(&"bob".parse().unwrap()));
+    assert_eq!(test.log_in("x").1, 0);
+    test.asked.forget(Some(&"eve".parse().unwrap()));
+    assert_eq!(test.log_in("x").1, 1);
+}
+
 #[test]
 fn without_a_cache_the_source_is_always_asked() {
     let test = Test::new(Duration::ZERO, Duration::ZERO);
