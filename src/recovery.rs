@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::process::geteuid;
 
 use crate::acting;
-use crate::auth::UserName;
+use crate::auth::{Login, UserName};
 use crate::maildrop::{Holder, LockError, finish_interrupted};
 use crate::net::Origin;
 use crate::shared::Shared;
@@ -33,10 +33,11 @@ fn run(shared: &Shared) {
             return;
         }
         let Ok(user) = name.parse::<UserName>() else { continue };
-        if shared.settings().mail_root.is_in_home(&shared.users.mailbox(&user)) {
+        let mailbox = shared.users.mailbox(&user);
+        if shared.settings().mail_root.is_in_home(&mailbox) {
             continue;
         }
-        match look_at(shared, user) {
+        match look_at(shared, &Login { user, mailbox }) {
             // A session has the mbox, and has looked itself.
             Ok(()) | Err(LockError::HeldBy(_) | LockError::HeldElsewhere(_)) => {}
             // The user's next login meets the same error and logs it.
@@ -45,8 +46,8 @@ fn run(shared: &Shared) {
     }
 }
 
-fn look_at(shared: &Shared, user: UserName) -> Result<(), LockError> {
-    let (_acting, location) = shared.act_for(user)?;
+fn look_at(shared: &Shared, login: &Login) -> Result<(), LockError> {
+    let (_acting, location) = shared.act_for_login(login)?;
     let origin = Origin::Process { pid: process::id(), uid: geteuid().as_raw() };
     let holder = Holder { session: None, origin, since: Instant::now() };
     finish_interrupted(&shared.locks, location, holder)
