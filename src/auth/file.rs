@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::accounts::Accounts;
 use super::on_disk::{Snapshot, Stamp, lock};
-use super::text::Accounts;
 use crate::owner;
 
 /// How long a change waits while another program locks or writes the file, and the pause between two attempts.
@@ -48,13 +49,14 @@ impl PasswdFile {
     /// If it cannot be read, or has lines but no valid account.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = Snapshot::read(&path)?;
-        let accounts = accounts_of(&file.text)?;
+        let stamp = file.stamp();
+        let accounts = accounts_of(file.text)?;
         owner::warn_of_others(&path);
-        if accounts.by_name.is_empty() {
+        if accounts.is_empty() {
             log::warn!("{} has no users yet", path.display());
         }
         log_faults(&path, &accounts, &Accounts::default());
-        let loaded = Loaded { stamp: file.stamp(), accounts: Arc::new(accounts), fault: None };
+        let loaded = Loaded { stamp, accounts: Arc::new(accounts), fault: None };
         Ok(Self { path, loaded: RwLock::new(loaded), reading: Mutex::new(()) })
     }
 
@@ -92,8 +94,8 @@ impl PasswdFile {
                 return accounts;
             }
             let known = Arc::clone(&self.loaded.read().accounts);
-            let read = Snapshot::read(&self.path).map(|file| {
-                let accounts = accounts_of(usable_part(&file));
+            let read = Snapshot::read(&self.path).map(|mut file| {
+                let accounts = accounts_of(take_usable_part(&mut file));
                 (file, accounts)
             });
             let mut loaded = self.loaded.write();
@@ -139,11 +141,11 @@ impl PasswdFile {
         if !file.is_complete {
             return Ok(None);
         }
-        let before = Accounts::read(&file.text);
+        let before = Accounts::read(&file.text[..]);
         self.loaded.read().not_emptied(&before)?;
         let Some(text) = change(&file.text) else { return Ok(Some(false)) };
-        let after = Accounts::read(&text);
-        if after.by_name.len() + 1 < before.by_name.len() {
+        let after = Accounts::read(&text[..]);
+        if after.len() + 1 < before.len() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "more than one account would be lost"));
         }
         if !file.replace(path, &text)? {
@@ -162,7 +164,7 @@ impl Loaded {
         self.stamp = None;
         let accounts = match read {
             // The next login reads it again. Until it is complete, faults in it are not logged.
-            Ok((file, accounts)) if !file.is_complete => return self.add(accounts.unwrap_or_default()),
+            Ok((file, accounts)) if !file.is_complete => return self.add(&accounts.unwrap_or_default()),
             Ok((file, accounts)) => {
                 self.stamp = file.stamp();
                 accounts.and_then(|accounts| self.not_emptied(&accounts).map(|()| accounts))
@@ -185,8 +187,8 @@ impl Loaded {
     }
 
     /// Adds the new accounts of a file that is being written. The known accounts stay as they are.
-    fn add(&mut self, accounts: Accounts) {
-        if accounts.by_name.keys().any(|name| !self.accounts.by_name.contains_key(name)) {
+    fn add(&mut self, accounts: &Accounts) {
+        if accounts.missing_in(&self.accounts) > 0 {
             self.accounts = Arc::new(self.accounts.with_those_of(accounts));
         }
     }
@@ -194,7 +196,7 @@ impl Loaded {
     /// Refuses a file that has lost all its accounts, because an editor or a full disk may have truncated it. An admin can
     /// delete the last account by PEEP.
     fn not_emptied(&self, now: &Accounts) -> io::Result<()> {
-        if now.by_name.is_empty() && !self.accounts.by_name.is_empty() {
+        if now.is_empty() && !self.accounts.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no account is left in it"));
         }
         Ok(())
@@ -202,10 +204,9 @@ impl Loaded {
 
     /// Logs a warning about accounts that another program has removed, because it may be a mistake.
     fn warn_of_lost(&self, path: &Path, now: &Accounts) {
-        let known = self.accounts.by_name.keys();
-        let lost = known.filter(|name| !now.by_name.contains_key(*name)).count();
+        let lost = self.accounts.missing_in(now);
         if lost > 0 {
-            let all = self.accounts.by_name.len();
+            let all = self.accounts.len();
             log::warn!("{} has lost {lost} of the {all} accounts that it had", path.display());
         }
     }
@@ -219,18 +220,21 @@ impl Loaded {
     }
 }
 
-/// Returns the part of a file that can be used: without the last line if the file is being written, because that line may
-/// be incomplete.
-fn usable_part(file: &Snapshot) -> &[u8] {
-    let ended = || memchr::memrchr(b'\n', &file.text).map_or(0, |at| at + 1);
-    if file.is_complete { &file.text } else { &file.text[..ended()] }
+/// Takes the part of a file's text that can be used: without the last line if the file is being written, because that line
+/// may be incomplete.
+fn take_usable_part(file: &mut Snapshot) -> Vec<u8> {
+    let mut text = mem::take(&mut file.text);
+    if !file.is_complete {
+        text.truncate(memchr::memrchr(b'\n', &text).map_or(0, |at| at + 1));
+    }
+    text
 }
 
 /// Parses the accounts of a file. If all lines are invalid, it is an error: the file is damaged or not a users file.
-fn accounts_of(text: &[u8]) -> io::Result<Accounts> {
+fn accounts_of(text: Vec<u8>) -> io::Result<Accounts> {
     let accounts = Accounts::read(text);
     match accounts.faults.first() {
-        Some((line, fault)) if accounts.by_name.is_empty() => {
+        Some((line, fault)) if accounts.is_empty() => {
             let why = format!("no line is an account; line {line}: {fault}");
             Err(io::Error::new(io::ErrorKind::InvalidData, why))
         }
@@ -282,7 +286,7 @@ mod tests {
     }
 
     fn names(file: &PasswdFile) -> Vec<String> {
-        file.accounts().by_name.keys().map(ToString::to_string).collect()
+        file.accounts().names(None).map(|name| name.to_string()).collect()
     }
 
     fn add(file: &PasswdFile, line: &str) -> io::Result<bool> {
@@ -348,7 +352,7 @@ mod tests {
         let mut writer = File::create(&path).unwrap();
         let password = |name: &str| {
             let accounts = file.accounts();
-            accounts.by_name.get(&name.parse().unwrap()).map(|it| it.secret.readable().unwrap().to_vec())
+            accounts.get(&name.parse().unwrap()).map(|it| it.secret.readable().unwrap().to_vec())
         };
         assert_eq!(names(&file).len(), 100);
         write!(writer, "{}user150:{{PLAIN}}new\nuser151:{{PLAIN}}n", lines(0..50, "new")).unwrap();
@@ -421,7 +425,7 @@ mod tests {
         assert!(PasswdFile::open(directory.path().to_owned()).is_err());
         assert!(PasswdFile::open(directory.path().join("missing")).is_err());
         let (_directory, path) = directory_with(b"# nobody yet\n");
-        assert!(PasswdFile::open(path).unwrap().accounts().by_name.is_empty());
+        assert!(PasswdFile::open(path).unwrap().accounts().is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A value that `Debug` prints as `***`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hidden<T>(pub T);
 
 impl<T> fmt::Debug for Hidden<T> {

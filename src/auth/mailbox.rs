@@ -91,7 +91,7 @@ fn octets(value: Option<&(impl AsRef<OsStr> + ?Sized)>) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::text::Accounts;
+    use crate::auth::accounts::Accounts;
     use proptest::prelude::*;
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
             ":::::/bin/sh:userdb_mail=sdbox:/x",
         ] {
             let accounts = Accounts::read(format!("ana:{{PLAIN}}secret{rest}\n").as_bytes());
-            let mailbox = Mailbox::clone(&accounts.by_name[&"ana".parse().unwrap()].mailbox);
+            let mailbox = Mailbox::clone(&accounts.get(&"ana".parse().unwrap()).unwrap().mailbox);
             let renamed = Mailbox { user: Some("other".parse().unwrap()), ..mailbox.clone() };
             for mailbox in [mailbox, renamed] {
                 assert_eq!(Mailbox::decode(&mailbox.encode().unwrap()), Some(mailbox), "{rest}");

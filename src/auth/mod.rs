@@ -14,6 +14,7 @@
 //!
 //! The sessions of [`crate::pop3`] check logins here, those of [`crate::peep`] change accounts.
 
+mod accounts;
 mod admin;
 mod apop;
 mod asked;

@@ -237,6 +237,6 @@ impl Totals {
 pub struct Login {
     /// The user's name.
     pub user: UserName,
-    /// Where the user's mail is, and whose it is. All sessions of the user share it.
+    /// Where the user's mail is, and whose it is.
     pub mailbox: Arc<Mailbox>,
 }

@@ -1,12 +1,9 @@
-//! The text of a users file: parses it into accounts, and adds or removes the line of one user without changing any other
-//! octet.
+//! The text of a users file: parses its lines, and adds or removes the line of one user without changing any other octet.
 //!
 //! The format is that of Dovecot's passwd-file: `NAME:{SCHEME}HASH:uid:gid:gecos:home:shell:extra`. The fields after the
 //! password may be missing; of these, the ids, the home directory and some extra fields are used. Lines that begin with `#`
 //! are comments.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +17,6 @@ use super::name::{InvalidName, UserName};
 use super::own_expiry::OwnExpiry;
 use super::secret::{BadSecret, Secret};
 use super::session_limit::{NoNumber, SessionLimit};
-use super::source::Totals;
 
 /// An account.
 #[derive(Debug)]
@@ -29,32 +25,6 @@ pub(super) struct Account {
     pub(super) field: Hidden<Vec<u8>>,
     pub(super) secret: Secret,
     pub(super) mailbox: Arc<Mailbox>,
-}
-
-/// The accounts of a users file.
-#[derive(Debug, Default)]
-pub(super) struct Accounts {
-    pub(super) by_name: BTreeMap<UserName, Arc<Account>>,
-    /// An account whose password takes the longest to verify.
-    pub(super) costliest: Option<Arc<Account>>,
-    /// True if an account has its password stored as it is.
-    pub(super) some_readable: bool,
-    /// True if an account has only a hash of its password.
-    pub(super) some_unreadable: bool,
-    /// True if an account cannot log in by SCRAM.
-    pub(super) some_without_scram: bool,
-    /// How many accounts have their passwords in a scheme that makes guessing quick.
-    pub(super) weak: usize,
-    /// The iterations of the first stored SCRAM keys, if there are any.
-    pub(super) scram_iterations: Option<u32>,
-    /// The rules for mail that expires that accounts have of their own.
-    pub(super) expiries: BTreeSet<OwnExpiry>,
-    /// True if the file begins with a byte order mark, which some editors write.
-    pub(super) has_mark: bool,
-    /// What is wrong with lines, and their numbers, which count from 1.
-    pub(super) faults: Vec<(usize, Fault)>,
-    /// The line of each name that has only a wrong line.
-    pub(super) wrong_lines: BTreeMap<UserName, usize>,
 }
 
 /// Why a line is invalid, or its user cannot be served.
@@ -97,113 +67,42 @@ impl fmt::Display for Fault {
 const RESTRICTIONS: [&str; 4] = ["nologin", "allow_nets", "allow_real_nets", "fail"];
 
 /// The byte order mark of UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
-impl Accounts {
-    pub(super) fn read(text: &[u8]) -> Self {
-        let mut accounts = Self { has_mark: text.starts_with(MARK), ..Self::default() };
-        for (line, number) in lines(text).zip(1..) {
-            match fields(line).map(|fields| accounts.take(fields)) {
-                None | Some(Ok(None)) => {}
-                Some(Ok(Some(fault))) => accounts.faults.push((number, fault)),
-                Some(Err(fault)) => {
-                    if let Some(name) = fields(line).and_then(name) {
-                        accounts.wrong_lines.entry(name).or_insert(number);
-                    }
-                    accounts.faults.push((number, fault));
-                }
-            }
+/// Reads an account from the fields of its line, without the first one.
+pub(super) fn account<'l>(fields: impl Iterator<Item = &'l [u8]>) -> Result<Account, Fault> {
+    let fields: Vec<&[u8]> = fields.collect();
+    // What follows the password in a line of /etc/shadow are days.
+    let mut fields = if is_of_shadow(&fields) { fields[..1].to_vec() } else { fields }.into_iter();
+    let field = fields.next().filter(|field| !field.is_empty()).ok_or(Fault::NoPassword)?;
+    let secret = Secret::parse(field).map_err(Fault::Secret)?;
+    if secret.readable().is_some_and(<[u8]>::is_empty) {
+        return Err(Fault::NoPassword);
+    }
+    let mut given = |at| fields.nth(at).filter(|field| !field.is_empty());
+    let [uid, gid] = [given(0), given(0)].map(|id| Some(String::from_utf8_lossy(id?).into_owned()));
+    let home = given(1).map(path);
+    let mut mailbox = Mailbox { home, uid, gid, ..Mailbox::default() };
+    let mut extras = Vec::new();
+    for extra in fields.skip(1) {
+        if let Some(restriction) = restriction(extra) {
+            return Err(Fault::Restricted(restriction));
         }
-        accounts.with_totals()
+        extras.extend_from_slice(b":");
+        extras.extend_from_slice(extra);
     }
-
-    /// Returns these accounts together with those of `others` that have other names.
-    pub(super) fn with_those_of(&self, others: Self) -> Self {
-        let mut by_name = others.by_name;
-        by_name.extend(self.by_name.iter().map(|(name, account)| (name.clone(), Arc::clone(account))));
-        let (faults, wrong_lines) = (self.faults.clone(), self.wrong_lines.clone());
-        Self { by_name, has_mark: self.has_mark, faults, wrong_lines, ..Self::default() }.with_totals()
-    }
-
-    /// Sets the fields that depend on all accounts.
-    fn with_totals(mut self) -> Self {
-        let secrets = || self.by_name.values().map(|account| &account.secret);
-        let readable = |secret: &Secret| secret.readable().is_some();
-        let some_readable = secrets().any(readable);
-        let some_unreadable = !secrets().all(readable);
-        let some_without_scram = !secrets().all(|secret| readable(secret) || secret.scram_keys().is_some());
-        self.scram_iterations = secrets().find_map(|secret| secret.scram_keys().map(|keys| keys.iterations));
-        self.weak = secrets().filter(|secret| secret.is_weak()).count();
-        self.costliest = self.by_name.values().max_by_key(|account| account.secret.cost()).cloned();
-        let expiries = self.by_name.values().map(|account| account.mailbox.expiry);
-        let expiries = expiries.filter(|own| *own != OwnExpiry::default()).collect();
-        Self { some_readable, some_unreadable, some_without_scram, expiries, ..self }
-    }
-
-    /// What is true of all accounts together.
-    pub(super) fn totals(&self) -> Totals {
-        Totals {
-            some: !self.by_name.is_empty(),
-            costliest: self.costliest.clone(),
-            some_readable: self.some_readable,
-            some_unreadable: self.some_unreadable,
-            some_without_scram: self.some_without_scram,
-            scram_iterations: self.scram_iterations,
-            expiries: self.expiries.clone(),
-            ..Totals::default()
-        }
-    }
-
-    /// Adds the account of a line. Returns what is wrong with an account whose user cannot open the maildrop.
-    fn take<'l>(&mut self, fields: impl Iterator<Item = &'l [u8]>) -> Result<Option<Fault>, Fault> {
-        let fields: Vec<&[u8]> = fields.collect();
-        // What follows the password in a line of /etc/shadow are days.
-        let mut fields = if is_of_shadow(&fields) { fields[..2].to_vec() } else { fields }.into_iter();
-        let name = name(&mut fields).ok_or(Fault::Name(InvalidName))?;
-        let entry = match self.by_name.entry(name) {
-            Entry::Vacant(entry) => entry,
-            Entry::Occupied(_) => return Err(Fault::Twice),
-        };
-        let field = fields.next().map(<[u8]>::to_vec);
-        let field = field.filter(|field| !field.is_empty()).ok_or(Fault::NoPassword)?;
-        let secret = Secret::parse(&field).map_err(Fault::Secret)?;
-        if secret.readable().is_some_and(<[u8]>::is_empty) {
-            return Err(Fault::NoPassword);
-        }
-        let mut given = |at| {
-            let field = fields.nth(at).map(<[u8]>::to_vec);
-            field.filter(|field| !field.is_empty())
-        };
-        let [uid, gid] = [given(0), given(0)].map(|id| Some(String::from_utf8_lossy(&id?).into_owned()));
-        let home = given(1).map(|home| path(&home));
-        let mut mailbox = Mailbox { home, uid, gid, ..Mailbox::default() };
-        let mut extras = Vec::new();
-        for extra in fields.skip(1) {
-            if let Some(restriction) = restriction(extra) {
-                return Err(Fault::Restricted(restriction));
-            }
-            extras.extend_from_slice(b":");
-            extras.extend_from_slice(extra);
-        }
-        mailbox.expiry = OwnExpiry::read(|name| extra_field(&extras, name)).map_err(Fault::Expiry)?;
-        let limit = extra_field(&extras, SessionLimit::FIELD).unwrap_or_default();
-        mailbox.session_limit = SessionLimit::read(limit).map_err(Fault::Sessions)?;
-        mailbox.location =
-            extra_field(&extras, "userdb_mail").and_then(|text| MailLocation::read(text, mailbox.home.as_deref()));
-        let unsupported = mailbox.location.as_ref().and_then(MailLocation::unsupported);
-        entry.insert(Arc::new(Account { field: Hidden(field), secret, mailbox: Arc::new(mailbox) }));
-        Ok(unsupported.map(Fault::Location))
-    }
+    mailbox.expiry = OwnExpiry::read(|name| extra_field(&extras, name)).map_err(Fault::Expiry)?;
+    let limit = extra_field(&extras, SessionLimit::FIELD).unwrap_or_default();
+    mailbox.session_limit = SessionLimit::read(limit).map_err(Fault::Sessions)?;
+    mailbox.location =
+        extra_field(&extras, "userdb_mail").and_then(|text| MailLocation::read(text, mailbox.home.as_deref()));
+    Ok(Account { field: Hidden(field.to_vec()), secret, mailbox: Arc::new(mailbox) })
 }
 
-/// Returns true for the fields of a line of /etc/shadow (shadow(5)): nine, of which the last seven are numbers or empty.
+/// Returns true for the fields behind the name in a line of /etc/shadow (shadow(5)): eight, of which the last seven are
+/// numbers or empty.
 fn is_of_shadow(fields: &[&[u8]]) -> bool {
-    fields.len() == 9 && fields[2..].iter().all(|field| field.iter().all(u8::is_ascii_digit))
-}
-
-/// The name, which is the first of a line's fields.
-fn name(mut fields: impl Iterator<Item = impl AsRef<[u8]>>) -> Option<UserName> {
-    std::str::from_utf8(fields.next()?.as_ref()).ok()?.parse().ok()
+    fields.len() == 8 && fields[1..].iter().all(|field| field.iter().all(u8::is_ascii_digit))
 }
 
 fn path(octets: &[u8]) -> PathBuf {
@@ -243,12 +142,12 @@ pub(super) fn without_user(text: &[u8], name: &UserName) -> Option<Vec<u8>> {
 }
 
 /// Returns the lines with their line ends, without the byte order mark.
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.strip_prefix(MARK).unwrap_or(text).split_inclusive(|&octet| octet == b'\n')
 }
 
 /// Returns the fields of a line, unless it is a comment or empty.
-fn fields(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+pub(super) fn fields(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let has_fields = !line.starts_with(b"#") && !line.trim_ascii().is_empty();
@@ -262,6 +161,7 @@ fn is_of(line: &[u8], name: &UserName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::accounts::Accounts;
     use proptest::prelude::*;
 
     fn user(name: &str) -> UserName {
@@ -273,7 +173,7 @@ mod tests {
     fn a_byte_order_mark_is_not_part_of_a_name() {
         let text = "\u{feff}ana:{PLAIN}a\nbob:{PLAIN}b\n";
         let accounts = Accounts::read(text.as_bytes());
-        assert_eq!(accounts.by_name.keys().map(UserName::as_str).collect::<Vec<_>>(), ["ana", "bob"]);
+        assert_eq!(accounts.names(None).map(|name| name.to_string()).collect::<Vec<_>>(), ["ana", "bob"]);
         assert!(accounts.has_mark && accounts.faults.is_empty());
         assert_eq!(with_user(text.as_bytes(), &user("ana"), "{PLAIN}x"), None);
         assert_eq!(without_user(text.as_bytes(), &user("ana")).unwrap(), "\u{feff}bob:{PLAIN}b\n".as_bytes());
@@ -281,16 +181,16 @@ mod tests {
         let alone = "\u{feff}";
         let added = with_user(alone.as_bytes(), &user("eve"), "{PLAIN}e").unwrap();
         assert_eq!(added, "\u{feff}eve:{PLAIN}e\n".as_bytes());
-        assert!(!Accounts::read(b"ana:{PLAIN}a\n\xef\xbb\xbfbob:{PLAIN}b\n").has_mark);
+        assert!(!Accounts::read(*b"ana:{PLAIN}a\n\xef\xbb\xbfbob:{PLAIN}b\n").has_mark);
     }
 
     #[test]
     fn lines_of_shadow_have_no_home() {
         let text = b"ana:$1$Q4FstVWN$CLc8X7s/Raxuogk8Bb6D0.:19000:0:99999:7:::\nbob:!:19000:0:99999:7:::\n\
             eve:{PLAIN}e:1000:1000::/home/eve:::\n";
-        let accounts = Accounts::read(text);
-        assert_eq!(accounts.by_name[&user("ana")].mailbox, Arc::new(Mailbox::default()));
-        assert_eq!(accounts.by_name[&user("eve")].mailbox.home, Some("/home/eve".into()));
+        let accounts = Accounts::read(&text[..]);
+        assert_eq!(accounts.get(&user("ana")).unwrap().mailbox, Arc::new(Mailbox::default()));
+        assert_eq!(accounts.get(&user("eve")).unwrap().mailbox.home, Some("/home/eve".into()));
         assert_eq!(accounts.faults, [(2, Fault::Secret(BadSecret::Locked))]);
     }
 
@@ -300,11 +200,11 @@ mod tests {
             carl:secret\ndora\neve:\n../x:{PLAIN}x\nfay:{MD5}x\nana:{PLAIN}other\n\xff:{PLAIN}x\n\
             gil:{PLAIN}g::::::nologin\nhal:{PLAIN}h::::::a=b allow_nets=127.0.0.1\nivy:{PLAIN}i\n\
             jim:{PLAIN}j::::::allow_real_nets=127.0.0.1\nkim:{PLAIN}k::::::fail=y\nlea:{PLAIN}";
-        let accounts = Accounts::read(text);
-        let names: Vec<&str> = accounts.by_name.keys().map(UserName::as_str).collect();
+        let accounts = Accounts::read(&text[..]);
+        let names: Vec<String> = accounts.names(None).map(|name| name.to_string()).collect();
         assert_eq!(names, ["ana", "bob", "ivy"]);
-        assert_eq!(accounts.by_name[&user("ana")].secret.readable(), Some(&b"a"[..]));
-        assert_eq!(accounts.by_name[&user("bob")].secret.readable(), Some(&b"b"[..]));
+        assert_eq!(accounts.get(&user("ana")).unwrap().secret.readable(), Some(&b"a"[..]));
+        assert_eq!(accounts.get(&user("bob")).unwrap().secret.readable(), Some(&b"b"[..]));
         assert_eq!(
             accounts.faults,
             [
@@ -329,9 +229,9 @@ mod tests {
         let text = b"a:{PLAIN}a\nb:{PLAIN}b:1:1::/home/b\nc:{PLAIN}c::::::userdb_mail=maildir:~/Maildir\n\
             d:{PLAIN}d::::/d::x=y userdb_mail=mbox:~/mail:INBOX=/var/mail/%u userdb_quota_rule=*:storage=1M\n\
             e:{PLAIN}e:1:2:::/bin/sh:userdb_mail=maildir:/srv/%d/%n:LAYOUT=fs\nf:{PLAIN}f::::::userdb_mail=sdbox:/x\n";
-        let accounts = Accounts::read(text);
+        let accounts = Accounts::read(&text[..]);
         let found = |name: &str| {
-            let Mailbox { home, location, .. } = accounts.by_name[&user(name)].mailbox.as_ref().clone();
+            let Mailbox { home, location, .. } = accounts.get(&user(name)).unwrap().mailbox.as_ref().clone();
             [home, location.map(|location| location.path)]
                 .map(|path| path.map(|path| path.to_str().unwrap().to_owned()))
         };
@@ -339,7 +239,7 @@ mod tests {
         assert_eq!(found("a"), expected(None, None));
         assert_eq!(found("b"), expected(Some("/home/b"), None));
         let owner = |name: &str| {
-            let Mailbox { uid, gid, .. } = accounts.by_name[&user(name)].mailbox.as_ref().clone();
+            let Mailbox { uid, gid, .. } = accounts.get(&user(name)).unwrap().mailbox.as_ref().clone();
             [uid, gid].map(Option::unwrap_or_default)
         };
         assert_eq!([owner("a"), owner("b"), owner("c")], [["", ""], ["1", "1"], ["", ""]]);
@@ -400,8 +300,9 @@ mod tests {
             let base = removed.unwrap_or(text);
             let added = with_user(&base, &user("ana"), "{PLAIN}x").unwrap();
             prop_assert!(added.starts_with(&base));
-            let accounts = Accounts::read(&added);
-            prop_assert_eq!(accounts.by_name[&user("ana")].secret.readable(), Some(&b"x"[..]));
+            let accounts = Accounts::read(&added[..]);
+            let account = accounts.get(&user("ana")).unwrap();
+            prop_assert_eq!(account.secret.readable(), Some(&b"x"[..]));
             let mut unended = without_user(&added, &user("ana")).unwrap();
             if !base.is_empty() && !base.ends_with(b"\n") {
                 prop_assert_eq!(unended.pop(), Some(b'\n'));

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,11 +34,9 @@ impl UsersFile {
     pub(super) fn with_names_behind<T>(
         &self,
         after: Option<&UserName>,
-        use_names: impl FnOnce(&mut dyn Iterator<Item = &UserName>) -> T,
+        use_names: impl FnOnce(&mut dyn Iterator<Item = UserName>) -> T,
     ) -> T {
-        let accounts = self.0.accounts();
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        use_names(&mut accounts.by_name.range::<UserName, _>((from, Bound::Unbounded)).map(|(name, _)| name))
+        use_names(&mut self.0.accounts().names(after))
     }
 
     /// Reads the file again.
@@ -57,7 +54,7 @@ impl Source for UsersFile {
     }
 
     fn find(&self, user: &UserName) -> Found {
-        self.0.accounts().by_name.get(user).cloned().map_or(Found::Unknown, Found::Account)
+        self.0.accounts().get(user).map_or(Found::Unknown, |account| Found::Account(Arc::new(account)))
     }
 
     fn totals(&self) -> Totals {
@@ -65,7 +62,7 @@ impl Source for UsersFile {
     }
 
     fn names(&self) -> Vec<UserName> {
-        self.0.accounts().by_name.keys().cloned().collect()
+        self.0.accounts().names(None).collect()
     }
 
     fn wrong_line(&self, user: &UserName) -> Option<usize> {

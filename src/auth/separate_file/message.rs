@@ -78,7 +78,7 @@ impl Question {
 
 impl Answer {
     /// An answer with as many of these names as fit into a message.
-    pub(super) fn names<'n>(names: impl Iterator<Item = &'n UserName>) -> Self {
+    pub(super) fn names(names: impl Iterator<Item = UserName>) -> Self {
         let mut left = MOST - field_length("names");
         let fitting = names.take_while(|name| {
             let length = field_length(name.as_str());
@@ -86,7 +86,7 @@ impl Answer {
             left = left.saturating_sub(length);
             fits
         });
-        Self::Names(fitting.cloned().collect())
+        Self::Names(fitting.collect())
     }
 
     /// Returns the message, or `None` if it would be too long.
@@ -144,7 +144,7 @@ fn name(field: &[u8]) -> Option<UserName> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::text::Accounts;
+    use super::super::super::accounts::Accounts;
     use super::*;
     use proptest::prelude::*;
 
@@ -155,7 +155,7 @@ mod tests {
     /// What the users file says of this line's account.
     fn mailbox_of(rest: &str) -> Mailbox {
         let accounts = Accounts::read(format!("ana:{{PLAIN}}secret{rest}\n").as_bytes());
-        Mailbox::clone(&accounts.by_name[&user("ana")].mailbox)
+        Mailbox::clone(&accounts.get(&user("ana")).unwrap().mailbox)
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn as_many_names_as_fit_are_in_an_answer() {
         let names: Vec<_> = (0..1000).map(|n| user(&format!("user{n:0100}"))).collect();
-        let answer = Answer::names(names.iter());
+        let answer = Answer::names(names.iter().cloned());
         let Answer::Names(some) = &answer else { unreachable!() };
         assert_eq!(some[..], names[..38]);
         assert_eq!(Answer::decode(&answer.encode().unwrap()), Some(answer));
