@@ -78,7 +78,7 @@ pub fn sweep(shared: &Shared, is_dry_run: bool) -> Vec<Found> {
     drop(settings);
     // Two sweeps at the same time would find each other's maildrops busy.
     let _only = shared.sweeping.lock();
-    let users = shared.users.names().into_iter().filter_map(|name| name.parse::<UserName>().ok());
+    let users = shared.users.names().into_iter();
     let goes_on = |_: &UserName| !shared.connections.is_closing() && acting::has_own_ids();
     let look = |user: UserName| {
         // Without the account, its own rules and the place of its mail are not known.

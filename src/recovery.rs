@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::process::geteuid;
 
 use crate::acting;
-use crate::auth::{Login, UserName};
+use crate::auth::Login;
 use crate::maildrop::{Holder, LockError, finish_interrupted};
 use crate::net::Origin;
 use crate::shared::Shared;
@@ -28,20 +28,22 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 }
 
 fn run(shared: &Shared) {
-    for name in shared.users.names() {
+    for user in shared.users.names() {
         if shared.connections.is_closing() || !acting::has_own_ids() {
             return;
         }
-        let Ok(user) = name.parse::<UserName>() else { continue };
         let mailbox = shared.users.mailbox(&user);
         if shared.settings().mail_root.is_in_home(&mailbox) {
             continue;
         }
-        match look_at(shared, &Login { user, mailbox }) {
+        let login = Login { user, mailbox };
+        match look_at(shared, &login) {
             // A session has the mbox, and has looked itself.
             Ok(()) | Err(LockError::HeldBy(_) | LockError::HeldElsewhere(_)) => {}
             // The user's next login meets the same error and logs it.
-            Err(LockError::Io(error)) => log::debug!("the maildrop of {name:?} is not looked at: {error}"),
+            Err(LockError::Io(error)) => {
+                log::debug!("the maildrop of {:?} is not looked at: {error}", login.user.as_str())
+            }
         }
     }
 }

@@ -37,6 +37,12 @@ impl fmt::Display for UserName {
     }
 }
 
+impl PartialEq<&str> for UserName {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
 /// The error for a text that cannot be a user's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidName;

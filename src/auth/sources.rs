@@ -1,7 +1,6 @@
 //! The account sources in the order in which they are asked: the accounts that the server has of its own, then those that
 //! the configuration names.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::mem;
@@ -340,9 +339,11 @@ impl Sources {
     }
 
     /// The names of all users in order.
-    pub(super) fn names(&self) -> BTreeSet<UserName> {
-        let mut names = BTreeSet::new();
+    pub(super) fn names(&self) -> Vec<UserName> {
+        let mut names = Vec::new();
         self.for_each(|source| names.extend(source.names()));
+        names.sort_unstable();
+        names.dedup();
         names
     }
 

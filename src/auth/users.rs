@@ -237,8 +237,8 @@ impl Users {
 
     /// Returns the names of all users in order.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.sources.names().iter().map(ToString::to_string).collect()
+    pub fn names(&self) -> Vec<UserName> {
+        self.sources.names()
     }
 
     /// Returns the mechanisms to announce.

@@ -24,7 +24,8 @@ impl Maildrops {
     /// When a name cannot be a user's, or the mail directory cannot be listed.
     pub fn users(&self, named: &[String]) -> Result<Vec<UserName>, String> {
         let Self { accounts, mail_root, .. } = self;
-        let named = if named.is_empty() { accounts.names() } else { named.to_vec() };
+        let all = || accounts.names().iter().map(ToString::to_string).collect();
+        let named = if named.is_empty() { all() } else { named.to_vec() };
         if named.is_empty() {
             return mail_root.users().map_err(|error| format!("{}: {error}", mail_root.path().display()));
         }

@@ -447,6 +447,7 @@ pub fn peep_session(octets: &[u8]) {
         assert!((1..=998).contains(&shared.connections.limit()));
         assert!(shared.settings().timeout.is_none_or(|timeout| timeout <= Duration::from_secs(86_400)));
         for name in shared.users.names() {
+            let name = name.as_str();
             assert!(!name.starts_with('.') && !name.contains(['/', ' ', '\0', '\n']), "{name:?}");
         }
     });
@@ -648,10 +649,10 @@ pub fn passwd_file(octets: &[u8]) {
     let names = users.names();
     assert!(names.is_sorted());
     for name in &names {
-        assert!(name.parse::<pop3d::auth::UserName>().is_ok(), "{name:?}");
+        assert!(name.as_str().parse::<pop3d::auth::UserName>().is_ok(), "{name:?}");
     }
     let Some(name) = names.first() else { return };
-    if users.remove(name).is_err() {
+    if users.remove(name.as_str()).is_err() {
         assert!(fs::read(&file).unwrap() == octets, "a change that failed has changed the file");
         return;
     }
@@ -660,7 +661,7 @@ pub fn passwd_file(octets: &[u8]) {
     let is_of_others = |line: &&[u8]| {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        line.split(|&octet| octet == b':').next() != Some(name.as_bytes())
+        line.split(|&octet| octet == b':').next() != Some(name.as_str().as_bytes())
     };
     // A byte order mark is not part of the first line.
     let (mark, body) = octets.split_at(if octets.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 });

@@ -44,7 +44,7 @@ impl Session<'_> {
                 }
                 self.log_change(format_args!("user {name:?} deleted"));
             }
-            Command::Users => return Ok(Reply::Lines(users.names())),
+            Command::Users => return Ok(Reply::Lines(users.names().iter().map(ToString::to_string).collect())),
             Command::SetMaxConnections { limit } => {
                 let limit = in_range(limit, MAX_CONNECTIONS_RANGE).ok_or(ErrorCode::BadMaxConnections)?;
                 connections.set_limit(usize::try_from(limit).map_err(|_| ErrorCode::BadMaxConnections)?);

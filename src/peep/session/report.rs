@@ -37,9 +37,8 @@ impl Session<'_> {
     fn users_to_report(&self, name: Option<&str>) -> Result<Vec<UserName>, ErrorCode> {
         let fetches = &self.shared.events.fetches;
         let Some(name) = name else {
-            let known = fetches.users().into_iter().map(|user| user.to_string());
-            let all: BTreeSet<_> = self.shared.users.names().into_iter().chain(known).collect();
-            return Ok(all.iter().filter_map(|name| name.parse().ok()).collect());
+            let all: BTreeSet<_> = self.shared.users.names().into_iter().chain(fetches.users()).collect();
+            return Ok(all.into_iter().collect());
         };
         let user = self.shared.users.user_called(name).ok_or(ErrorCode::NoSuchUser)?;
         let is_known = fetches.of(&user).is_some() || self.shared.users.known(name).is_some();
