@@ -77,10 +77,11 @@ impl Program {
         let home = value("userdb_home").or_else(|| value("home")).filter(|home| !home.is_empty());
         let home = home.map(|home| OsString::from_vec(home).into());
         let location = value("userdb_mail").and_then(|mail| MailLocation::read(&mail, home.as_deref()));
+        let given = |name: &str| text(name).filter(|id| !id.is_empty());
         // A program that may not change its ids has the server's, which are not the user's.
-        let changed = |id: &str, own: u32| text(id).filter(|id| *id != own.to_string());
-        let uid = text("userdb_uid").or_else(|| changed("uid", getuid().as_raw()));
-        let gid = text("userdb_gid").or_else(|| changed("gid", getgid().as_raw()));
+        let changed = |id: &str, own: u32| given(id).filter(|id| *id != own.to_string());
+        let uid = given("userdb_uid").or_else(|| changed("uid", getuid().as_raw()));
+        let gid = given("userdb_gid").or_else(|| changed("gid", getgid().as_raw()));
         let expiry = OwnExpiry::read(field).map_err(|field| format!("{field} cannot be used"))?;
         let session_limit = SessionLimit::read(field(SessionLimit::FIELD).unwrap_or_default());
         let session_limit = session_limit.map_err(|why| format!("{} {why}", SessionLimit::FIELD))?;
@@ -151,6 +152,20 @@ fn unexpected(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Otherwise a remembered password would come with other ids than the program has told.
+    #[test]
+    fn an_id_that_is_empty_is_none() {
+        let program = Program::new(Transform::new("true", None).unwrap(), Duration::from_secs(1));
+        let mailbox = |uid: &str| {
+            let report = [("userdb_uid".to_owned(), uid.into()), ("userdb_gid".to_owned(), b"mail".to_vec())];
+            let Ok(Answer::Accepted(mailbox)) = program.accepted(&"ana".parse().unwrap(), &report) else { panic!() };
+            assert_eq!(Mailbox::decode(&mailbox.encode().unwrap()).as_ref(), Some(&*mailbox));
+            mailbox
+        };
+        assert_eq!(mailbox("").uid, None);
+        assert_eq!((mailbox("5000").uid.as_deref(), mailbox("").gid.as_deref()), (Some("5000"), Some("mail")));
+    }
 
     #[test]
     fn credentials_have_a_nul_behind_each_part() {
