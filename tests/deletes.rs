@@ -119,8 +119,17 @@ fn expiry_beside_hidden_messages() {
 
 #[test]
 fn deleted_messages_come_back_with_their_unique_ids() {
+    come_back("trash=7");
+}
+
+#[test]
+fn hidden_messages_come_back_with_their_unique_ids() {
+    come_back("hide");
+}
+
+fn come_back(deletes: &str) {
     for mail in formats() {
-        let flags = ["--deletes", "trash=7"];
+        let flags = ["--deletes", deletes];
         let server = start(&mail, &flags);
         let before = content(&server);
         delete(&server, &[1, 2]);
@@ -152,6 +161,28 @@ fn deleted_messages_come_back_with_their_unique_ids() {
         delete(&server, &[1, 2, 3]);
         assert!(content(&server).is_empty());
     }
+}
+
+/// What another program has removed cannot be shown again, and is not counted. What an earlier server has hidden has no session.
+#[test]
+fn hidden_messages_that_are_there_are_counted() {
+    let mail = MailRoot::new();
+    let maildrop = mail.maildrop(USER);
+    ["new/1.a.h", "new/2.a.h"].iter().for_each(|name| drop(maildrop.put(name, "Subject: x\r\n")));
+    let server = start(&mail, &["--deletes", "hide"]);
+    delete(&server, &[1, 2]);
+    let list = || server.admin().values(&format!("dl? {USER}"));
+    assert!(list()[0].ends_with(" 127.0.0.1 2 24"), "{:?}", list());
+    maildrop.remove("new/1.a.h");
+    assert!(list()[0].ends_with(" 127.0.0.1 1 12"), "{:?}", list());
+    let ages = mail.path().join(USER).join(".pop3d-ages");
+    let text = fs::read_to_string(&ages).unwrap();
+    fs::write(&ages, text.split_inclusive('\n').filter(|line| !line.starts_with("s ")).collect::<String>()).unwrap();
+    let lines = list();
+    assert!(lines[0].ends_with(" unknown 1 12"), "{lines:?}");
+    let session = lines[0].split(' ').next().unwrap();
+    assert_eq!(answer(&mut server.admin(), &format!("ud {session}")), "+1");
+    assert_eq!(content(&server).len(), 1);
 }
 
 /// The directory of the session is named by its time, so its messages are gone for good when that is long ago.

@@ -12,7 +12,7 @@ const MOST_DAYS: u32 = 3660;
 #[command(next_help_heading = "Deletions")]
 pub(super) struct DeleteArgs {
     /// What QUIT does with messages that a client has deleted: remove, trash=DAYS (keep them for 1 to 3660 days, so that
-    /// peepclient can bring them back), hide (they stay for other programs, and POP3 never shows them again), or refuse
+    /// peepclient can bring them back), hide (they stay for other programs, and POP3 does not show them), or refuse
     /// (DELE is answered by -ERR)
     #[arg(long, value_name = "WHAT", default_value = "remove")]
     deletes: DeletesArg,

@@ -9,19 +9,21 @@
 //! r 1795831201 1700000005.M1P1.host 01ab89ef      first retrieved then
 //! a 1795830000 1700000005.M1P1.host 9c0d1e2f      there since then, or longer
 //! h 1795831202 1700000005.M1P1.host 5e6f7a8b      hidden from POP3 since then
+//! s 1795831202 17@192.0.2.4 1a2b3c4d              the session that has hidden messages then, and its client's address
 //! ```
 //!
 //! Times are in seconds since 1970. At the end of a line is the CRC-32 of what precedes it. Sessions append lines. A sweep
 //! writes the file again without the messages that are gone, and so does a session if the file has become long.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use super::is_missing;
 use super::location::{Location, OwnFiles};
 use super::message::Folder;
 use super::root;
+use super::trash::Batch;
 use crate::clock::seconds_since_1970;
 
 /// The name of the file, and that under which a new one is written.
@@ -53,6 +55,8 @@ pub(super) struct Age {
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     by_id: HashMap<Vec<u8>, Age>,
+    /// The sessions that have hidden messages, by the time. No two have the same.
+    sessions: BTreeMap<u64, Batch>,
     /// How many lines the file has.
     lines: usize,
 }
@@ -143,7 +147,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.strip_prefix(VERSION).unwrap_or_default().split_inclusive(|&octet| octet == b'\n')
 }
 
-/// Notes that messages are hidden from now on.
+/// Notes that a session has hidden messages.
 ///
 /// # Errors
 /// If that cannot be written.
@@ -151,10 +155,16 @@ pub(super) fn note_hidden<'a>(
     location: &Location,
     folder: Folder,
     ids: impl Iterator<Item = Cow<'a, [u8]>>,
+    session: Batch,
 ) -> io::Result<()> {
-    let now = seconds_since_1970();
+    let known = Ages::load(location, folder);
+    let mut session = Batch { time: session.time.max(EARLIEST), ..session };
+    while known.sessions.contains_key(&session.time) {
+        session.time += 1;
+    }
     let mut lines = Vec::new();
-    ids.for_each(|id| put(&mut lines, b'h', now.max(EARLIEST), &id));
+    put(&mut lines, b's', session.time, session.without_time().as_bytes());
+    ids.for_each(|id| put(&mut lines, b'h', session.time, &id));
     files(location, folder).append(location.root(), FILE, VERSION, &lines)
 }
 
@@ -181,6 +191,10 @@ impl Ages {
     fn take(&mut self, line: &[u8]) {
         self.lines += 1;
         let Some((kind, time, id)) = parse_line(line) else { return };
+        if kind == b's' {
+            self.sessions.extend(Batch::at(time, id).map(|session| (time, session)));
+            return;
+        }
         let age = self.by_id.entry(id.to_vec()).or_default();
         let slot = match kind {
             b'r' => &mut age.read,
@@ -192,6 +206,34 @@ impl Ages {
 
     pub(super) fn of(&self, id: &[u8]) -> Age {
         self.by_id.get(id).copied().unwrap_or_default()
+    }
+
+    /// The session that has hidden messages at this time.
+    pub(super) fn session(&self, time: u64) -> Batch {
+        self.sessions.get(&time).cloned().unwrap_or_else(|| Batch::unknown(time))
+    }
+
+    /// Forgets that messages are hidden, if the sessions that have hidden them are `meant`.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub(super) fn show(
+        mut self,
+        location: &Location,
+        folder: Folder,
+        meant: impl Fn(&Batch) -> bool,
+    ) -> io::Result<()> {
+        let mut times: Vec<_> = self.by_id.values().filter_map(|age| age.hidden).collect();
+        times.sort_unstable();
+        times.dedup();
+        times.retain(|&time| meant(&self.session(time)));
+        if times.is_empty() {
+            return Ok(());
+        }
+        for age in self.by_id.values_mut() {
+            age.hidden = age.hidden.filter(|time| times.binary_search(time).is_err());
+        }
+        files(location, folder).replace(location.root(), FILE, &self.text(|_, _| true).0)
     }
 
     /// Forgets hidden messages that are not there any more, if they are many.
@@ -216,17 +258,7 @@ impl Ages {
     /// Writes the file again with the messages that are `there`, if that makes a difference.
     pub(super) fn save(&self, location: &Location, folder: Folder, there: &HashSet<Vec<u8>>, is_changed: bool) {
         // Hidden messages are not listed.
-        let kept = || self.by_id.iter().filter(|(id, age)| there.contains(*id) || age.hidden.is_some());
-        let mut text = VERSION.to_vec();
-        let mut lines = 0;
-        for (id, age) in kept() {
-            for (kind, time) in [(b'r', age.read), (b'a', age.arrived), (b'h', age.hidden)] {
-                if let Some(time) = time {
-                    put(&mut text, kind, time, id);
-                    lines += 1;
-                }
-            }
-        }
+        let (text, lines) = self.text(|id, age| there.contains(id) || age.hidden.is_some());
         if !is_changed && lines == self.lines {
             return;
         }
@@ -234,6 +266,25 @@ impl Ages {
         if let Err(error) = files.replace(location.root(), FILE, &text) {
             log::warn!("{} cannot be written, so {LOST}: {error}", root::display(&files.path(FILE)));
         }
+    }
+
+    /// The text of a file with the messages that are `kept`, and the number of its lines.
+    fn text(&self, kept: impl Fn(&[u8], &Age) -> bool) -> (Vec<u8>, usize) {
+        let (mut text, mut lines) = (VERSION.to_vec(), 0);
+        let mut sessions = BTreeMap::new();
+        for (id, age) in self.by_id.iter().filter(|(id, age)| kept(id, age)) {
+            for (kind, time) in [(b'r', age.read), (b'a', age.arrived), (b'h', age.hidden)] {
+                if let Some(time) = time {
+                    put(&mut text, kind, time, id);
+                    lines += 1;
+                }
+            }
+            sessions.extend(age.hidden.and_then(|time| self.sessions.get_key_value(&time)));
+        }
+        for (&&time, session) in &sessions {
+            put(&mut text, b's', time, session.without_time().as_bytes());
+        }
+        (text, lines + sessions.len())
     }
 }
 
@@ -249,7 +300,7 @@ fn parse_line(line: &[u8]) -> Option<(u8, u64, &[u8])> {
     let mut fields = line.split(|&octet| octet == b' ');
     let (kind, time, id) = (fields.next()?, fields.next()?, fields.next()?);
     let time = std::str::from_utf8(time).ok()?.parse().ok().filter(|&time| time >= EARLIEST)?;
-    (fields.next().is_none() && matches!(kind, b"r" | b"a" | b"h")).then_some((kind[0], time, id))
+    (fields.next().is_none() && matches!(kind, b"r" | b"a" | b"h" | b"s")).then_some((kind[0], time, id))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl Found {
     fn list(&mut self, now: i64) -> io::Result<format::Listing> {
         match mem::replace(self, Self::Messages(Vec::new())) {
             Self::Folders(folders, index) => folders.refresh(index, now),
-            Self::Messages(messages) => Ok(format::Listing { messages, left_out: Vec::new() }),
+            Self::Messages(messages) => Ok(format::Listing { messages, ..format::Listing::default() }),
         }
     }
 }
@@ -60,7 +60,7 @@ impl Flat {
 impl Format for Flat {
     fn list(&mut self) -> io::Result<format::Listing> {
         let mut listing = self.found.list(self.now)?;
-        hidden::leave_out(&self.location, &mut listing.messages);
+        listing.hidden = hidden::leave_out(&self.location, &mut listing.messages);
         Ok(listing)
     }
 
@@ -153,7 +153,7 @@ impl Format for Maildir {
         if self.location.root().layouts().maildirs().hide_trashed {
             listing.messages.retain(|message| !name::is_trashed(&message.path.name));
         }
-        hidden::leave_out(&self.location, &mut listing.messages);
+        listing.hidden = hidden::leave_out(&self.location, &mut listing.messages);
         Ok(listing)
     }
 

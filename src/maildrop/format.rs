@@ -14,7 +14,7 @@ use super::location::Location;
 use super::mbox::Mbox;
 use super::message::{Folder, Message};
 use super::scan::{self, Folders};
-use super::trash::Batch;
+use super::trash::{Batch, Kept};
 use super::with_folders::WithFolders;
 use super::{OpenError, OpenMessage, Update};
 
@@ -43,9 +43,9 @@ pub(super) trait Format: fmt::Debug + Send {
     /// The location, and the folder in which the index is.
     fn place(&self) -> (&Location, Folder);
 
-    /// Hides the marked messages from POP3 for ever.
-    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
-        hidden::hide(self.place().0, messages, marked)
+    /// Hides the messages that a session has marked from POP3.
+    fn hide(&mut self, messages: &[Message], marked: &[usize], session: &Batch) -> Update {
+        hidden::hide(self.place().0, messages, marked, session.clone())
     }
 
     /// Marks messages as seen, which are given by their indices. Only in a Maildir other programs look at such marks.
@@ -78,6 +78,8 @@ pub(super) struct Listing {
     pub(super) messages: Vec<Message>,
     /// The files that would be messages if they could be read.
     pub(super) left_out: Vec<LeftOut>,
+    /// The sessions that have hidden messages. In a Maildir with folders a session is there once for each folder.
+    pub(super) hidden: Vec<Kept>,
 }
 
 /// A file that cannot be read.

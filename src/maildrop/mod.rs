@@ -161,7 +161,7 @@ impl Maildrop {
     /// Opens it, and calls `missing` if there is no maildrop.
     fn open_or(location: Location, missing: impl FnOnce(&Location)) -> io::Result<Self> {
         let mut format = format::of(&location, missing)?;
-        let Listing { mut messages, left_out } = format.list()?;
+        let Listing { mut messages, left_out, .. } = format.list()?;
         let given_ids = GivenIds::of(&location, &mut *format, &mut messages);
         let (marks, retrieved, corrections) = (Marks::default(), Marks::default(), BTreeMap::new());
         let transformed = Transformed::default();
@@ -320,8 +320,8 @@ impl Maildrop {
         let marked = if self.marks.len() > 0 { self.marks.in_order() } else { Vec::new() };
         let update = match (self.deletes(), session) {
             _ if marked.is_empty() => Update::default(),
-            (Deletes::Hide, Some(_)) => self.format.hide(&self.messages, &marked),
-            (Deletes::Trash(_), Some(session)) => match Batch::of(session) {
+            (deletes @ (Deletes::Hide | Deletes::Trash(_)), Some(session)) => match Batch::of(session) {
+                Some(batch) if deletes == Deletes::Hide => self.format.hide(&self.messages, &marked, &batch),
                 Some(batch) => self.format.remove(&self.messages, &marked, Some(&batch)),
                 None => Update { removed: 0, failed: marked.len() as u64 },
             },

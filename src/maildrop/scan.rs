@@ -246,7 +246,7 @@ impl Folders {
         if !is_known || (stamps.is_some() && stamps != index.stamps) {
             Index::save(self.location.root(), &self.location.own_files(Folder::Top), stamps, entries);
         }
-        Ok(Listing { messages, left_out })
+        Ok(Listing { messages, left_out, hidden: Vec::new() })
     }
 
     /// Lists the messages once and measures those that are not `known`.

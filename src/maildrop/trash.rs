@@ -55,8 +55,7 @@ pub struct Batch {
 /// The name of the session's directory.
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { time, session, address } = self;
-        write!(f, "{time}.{session}@{address}")
+        write!(f, "{}.{}", self.time, self.without_time())
     }
 }
 
@@ -68,10 +67,26 @@ impl Batch {
         Some(Self { time, session: holder.session?, address })
     }
 
+    /// A session of which no more is known.
+    pub(super) fn unknown(time: u64) -> Self {
+        Self { time, session: 0, address: "unknown".to_owned() }
+    }
+
+    /// `SESSION@ADDRESS`
+    pub(super) fn without_time(&self) -> String {
+        format!("{}@{}", self.session, self.address)
+    }
+
+    /// The session that is written as [`Self::without_time`], at this time.
+    pub(super) fn at(time: u64, text: &[u8]) -> Option<Self> {
+        let (session, address) = std::str::from_utf8(text).ok()?.split_once('@')?;
+        let batch = Self { time, session: session.parse().ok()?, address: address.to_owned() };
+        (batch.without_time().as_bytes() == text).then_some(batch)
+    }
+
     fn parse(name: &[u8]) -> Option<Self> {
-        let (id, address) = std::str::from_utf8(name).ok()?.split_once('@')?;
-        let (time, session) = id.split_once('.')?;
-        let batch = Self { time: time.parse().ok()?, session: session.parse().ok()?, address: address.to_owned() };
+        let (time, rest) = std::str::from_utf8(name).ok()?.split_once('.')?;
+        let batch = Self::at(time.parse().ok()?, rest.as_bytes())?;
         (batch.to_string().as_bytes() == name).then_some(batch)
     }
 }
@@ -83,8 +98,15 @@ pub struct Kept {
     pub batch: Batch,
     /// How many messages there are.
     pub messages: u64,
-    /// Their octets as they are stored.
+    /// Their octets as they are stored; of hidden messages, as LIST tells them.
     pub octets: u64,
+}
+
+impl Kept {
+    /// A session of whose messages none is known yet.
+    pub(super) fn none_of(batch: Batch) -> Self {
+        Self { batch, messages: 0, octets: 0 }
+    }
 }
 
 /// Refuses a directory beside an mbox that another user may have put there.

@@ -1,8 +1,9 @@
-//! Lists what sessions have removed and brings it back.
+//! Lists what sessions have removed or hidden and brings it back.
 
 use std::io;
 
 use super::files::restored;
+use super::hidden;
 use super::location::Location;
 use super::message::Folder;
 use super::trash::{Batch, Kept, Trash};
@@ -33,16 +34,17 @@ fn trashes(location: &Location) -> io::Result<Vec<Trash>> {
 /// When the maildrop cannot be read.
 pub fn deletions(location: &Location) -> io::Result<Vec<Kept>> {
     let mut all: Vec<Kept> = Vec::new();
+    let mut add = |kept: Kept| match all.iter_mut().find(|other| other.batch == kept.batch) {
+        Some(other) => {
+            other.messages += kept.messages;
+            other.octets += kept.octets;
+        }
+        None => all.push(kept),
+    };
+    hidden::kept(location)?.into_iter().for_each(&mut add);
     for trash in trashes(location)? {
         for batch in trash.batches()? {
-            let kept = trash.look(batch)?;
-            match all.iter_mut().find(|other| other.batch == kept.batch) {
-                Some(other) => {
-                    other.messages += kept.messages;
-                    other.octets += kept.octets;
-                }
-                None => all.push(kept),
-            }
+            add(trash.look(batch)?);
         }
     }
     all.retain(|kept| kept.messages > 0);
@@ -66,6 +68,12 @@ impl Lock {
     /// When the maildrop cannot be read. Some messages may be back then.
     pub fn undelete(&self, meant: impl Fn(&Batch) -> bool) -> io::Result<Restored> {
         let mut sum = Restored::default();
+        for kept in hidden::kept(self.location())?.iter().filter(|kept| meant(&kept.batch)) {
+            sum.messages += kept.messages;
+        }
+        if sum.messages > 0 {
+            with_folders(self.location()).iter().try_for_each(|location| hidden::show(location, &meant))?;
+        }
         for trash in trashes(self.location())? {
             for batch in trash.batches()?.iter().filter(|batch| meant(batch)) {
                 let before = (trash.folder() != Folder::Mbox).then(|| trash.look(batch.clone())).transpose()?;

@@ -124,7 +124,7 @@ impl WithFolders {
 
 impl Format for WithFolders {
     fn list(&mut self) -> io::Result<Listing> {
-        let (mut messages, mut left_out) = (Vec::new(), Vec::new());
+        let (mut messages, mut left_out, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
         for part in &mut self.parts {
             let start = messages.len();
             let mut listed = part.maildir.list()?;
@@ -134,10 +134,11 @@ impl Format for WithFolders {
                 messages.append(&mut listed.messages);
             }
             part.range = start..messages.len();
+            hidden.append(&mut listed.hidden);
             let shown = |it: LeftOut| LeftOut { path: part.shown(&it.path), ..it };
             left_out.extend(listed.left_out.into_iter().map(shown));
         }
-        Ok(Listing { messages, left_out })
+        Ok(Listing { messages, left_out, hidden })
     }
 
     fn inbox<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
@@ -172,12 +173,12 @@ impl Format for WithFolders {
         self.parts[0].maildir.place()
     }
 
-    fn hide(&mut self, messages: &[Message], marked: &[usize]) -> Update {
+    fn hide(&mut self, messages: &[Message], marked: &[usize], session: &Batch) -> Update {
         let mut sum = Update::default();
         for part in &mut self.parts {
             let own = part.own(marked);
             if !own.is_empty() {
-                sum.add(part.maildir.hide(&messages[part.range.clone()], &own));
+                sum.add(part.maildir.hide(&messages[part.range.clone()], &own, session));
             }
         }
         sum

@@ -279,12 +279,13 @@ impl Format for Mbox {
         if !is_known {
             Index::save_mbox(self.location.root(), &self.own_files(), listing.state, listing.messages.iter());
         }
-        let mut messages = listing.messages.into_owned();
+        let mut listing = format::Listing { messages: listing.messages.into_owned(), ..format::Listing::default() };
         if hidden::hides(&self.location) {
-            let all = messages.clone();
-            self.all = hidden::leave_out(&self.location, &mut messages).then_some(all);
+            let all = listing.messages.clone();
+            listing.hidden = hidden::leave_out(&self.location, &mut listing.messages);
+            self.all = (!listing.hidden.is_empty()).then_some(all);
         }
-        Ok(format::Listing { messages, left_out: Vec::new() })
+        Ok(listing)
     }
 
     fn open(&mut self, messages: &mut [Message], index: usize) -> Result<OpenMessage, OpenError> {
