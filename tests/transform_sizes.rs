@@ -1,8 +1,10 @@
 //! Transforms with `--transform-sizes exact`: STAT and LIST tell the sizes of the output, and RETR gives that size or
 //! fails. Also `--transform-failure original`.
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -288,6 +290,65 @@ fn counting_goes_on_without_the_login() {
     let expected: Vec<usize> = (1..=40).map(|number| if number < 10 { 16 } else { 18 }).collect();
     assert_eq!(sizes(&mut server.session()), expected);
     assert_eq!(program.runs(), [0; 0]);
+}
+
+/// A server that is killed while it counts loses no size that it has counted, so the next one counts only the rest. Few
+/// transforms run at once, however many messages there are. `POP3D_TRANSFORMED_MESSAGES=10000` makes it as many.
+#[test]
+fn sizes_survive_a_kill() {
+    let count: usize = env::var("POP3D_TRANSFORMED_MESSAGES").map_or(150, |count| count.parse().unwrap());
+    let (program, mail) = (Program::new(""), MailRoot::new());
+    for number in 1..=count {
+        mail.maildrop(USER).put(&format!("{number:06}"), format!("A: {number}\n\n"));
+    }
+    let script = "cd \"$0\"; echo $POP3_MESSAGE >> runs; : > now.$$; ls | grep -c ^now >> most; rm now.$$; sed p";
+    let command = format!("sh -c '{script}' '{}'", program.0.path().display());
+    let start = || exact(&command).mail(&mail).allow(program.0.path()).start();
+    let file = mail.maildrop(USER).path(".pop3d-transformed");
+    let counted = || fs::read_to_string(&file).unwrap_or_default().lines().count().saturating_sub(1);
+
+    // A login that does not wait for its answer.
+    let log_in = |server: &Server| {
+        let mut client = server.pop3();
+        client.send_all([&format!("USER {USER}")[..], &format!("PASS {PASSWORD}")]);
+        client
+    };
+
+    let mut server = start();
+    let client = log_in(&server);
+    eventually("a part is counted", || counted() > count.min(600) / 3);
+    server.signal(Signal::KILL);
+    server.wait();
+    drop(client);
+    let (before, rest) = (program.runs().len(), count - counted());
+    let most = thread::available_parallelism().unwrap().get();
+    assert!(count - rest <= before && before <= count - rest + most, "{before} runs for {} sizes", count - rest);
+
+    let server = start();
+    let mut client = log_in(&server);
+    // A test of many messages takes minutes, as long as there is progress.
+    while counted() < count {
+        let now = counted();
+        eventually("more are counted", || counted() > now);
+    }
+    // A transform of the killed server may still have noted its run.
+    let runs = program.runs();
+    assert!((rest..=rest + most).contains(&runs.len()), "{} runs for {rest} sizes", runs.len());
+    client.ok();
+    client.ok();
+    client.quit();
+    let mut session = server.session();
+    let expected = |number: usize| 2 * (format!("A: {number}").len() + 2) + 4;
+    assert_eq!(sizes(&mut session), (1..=count).map(expected).collect::<Vec<_>>());
+    assert_eq!(program.runs(), [0; 0]);
+    session.quit();
+    let at_once = fs::read_to_string(program.file("most")).unwrap();
+    // Those of both servers together, for a moment.
+    assert!(at_once.split_whitespace().all(|now| now.parse::<usize>().unwrap() <= 2 * most), "{at_once}");
+
+    mail.maildrop(USER).put("999999", "B: new\n\n");
+    server.session().quit();
+    assert_eq!(program.runs().len(), 1);
 }
 
 #[test]
