@@ -242,20 +242,23 @@ impl OwnFiles<'_> {
         Ok(octets)
     }
 
-    /// Appends lines to one of them. If it is missing, it is created with `first` as its beginning.
+    /// Appends lines to one of them. If it is missing, it is created with the line `first` as its beginning. Sessions that share
+    /// the maildrop may do so at the same time. Then each line is there, and `first` may be there more than once.
     pub(super) fn append(&self, root: &Root, kind: &str, first: &[u8], lines: &[u8]) -> io::Result<()> {
         let path = self.path(kind);
         let mut file = match root.file_to_append(&path) {
             Err(error) if is_missing(&error) => {
                 match self.create(&root.directory(&self.directory())?, &self.name(kind)) {
-                    // Another thread has created it just now.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => root.file_to_append(&path)?,
-                    file => return file?.write_all(&[first, lines].concat()),
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => root.file_to_append(&path)?,
                 }
             }
             file => file?,
         };
-        file.write_all(lines)
+        match file.metadata()?.len() {
+            0 => file.write_all(&[first, lines].concat()),
+            _ => file.write_all(lines),
+        }
     }
 
     /// Replaces one of them by a file with these octets. Whoever opens it finds the old file or the new one.
@@ -274,6 +277,8 @@ mod tests {
     use std::fs::create_dir;
     use std::os::unix::fs::symlink;
     use std::path::Path;
+    use std::sync::Barrier;
+    use std::thread;
 
     use super::*;
     use crate::auth::{MailLocation, Mailbox};
@@ -317,6 +322,32 @@ mod tests {
         for absent in ["absent-directory/mbox", "/absent-directory/mbox"] {
             let location = location(mail.path(), Path::new(absent), MailFormat::Mbox).unwrap();
             assert_eq!(location.path(), b"absent-directory/mbox");
+        }
+    }
+
+    #[test]
+    fn sessions_that_create_a_file_at_the_same_time_lose_no_line() {
+        const SESSIONS: usize = 4;
+        let mail = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let mbox = mail.path().join(round.to_string());
+            std::fs::write(&mbox, "").unwrap();
+            let location = location(mail.path(), &mbox, MailFormat::Mbox).unwrap();
+            let (files, start) = (location.own_files(Folder::Mbox), Barrier::new(SESSIONS));
+            thread::scope(|scope| {
+                for session in 0..SESSIONS {
+                    let (location, files, start) = (&location, &files, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        files.append(location.root(), "ages", b"first\n", format!("{session}\n").as_bytes()).unwrap();
+                    });
+                }
+            });
+            let text = String::from_utf8(files.read(location.root(), "ages").unwrap()).unwrap();
+            assert!(text.starts_with("first\n"), "{text}");
+            let mut lines: Vec<_> = text.lines().filter(|line| *line != "first").collect();
+            lines.sort_unstable();
+            assert_eq!(lines, ["0", "1", "2", "3"], "{text}");
         }
     }
 }
