@@ -335,8 +335,10 @@ fn sizes_survive_a_kill() {
     let runs = program.runs();
     assert!((rest..=rest + most).contains(&runs.len()), "{} runs for {rest} sizes", runs.len());
     client.ok();
-    client.ok();
-    client.quit();
+    // With many messages the login has been refused before all of them were counted.
+    if client.line().starts_with("+OK") {
+        client.quit();
+    }
     let mut session = server.session();
     let expected = |number: usize| 2 * (format!("A: {number}").len() + 2) + 4;
     assert_eq!(sizes(&mut session), (1..=count).map(expected).collect::<Vec<_>>());
