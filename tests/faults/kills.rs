@@ -230,7 +230,11 @@ fn a_server_killed_under_load_keeps_unmarked_mail() {
             })
             .collect();
         let mut chance = Chance(99);
-        for _ in 0..kills {
+        // Few QUITs are cut off, so there may be more kills until one is.
+        for kill in 0..10 * kills {
+            if kill >= kills && scene.unanswered.load(Ordering::Relaxed) > 0 {
+                break;
+            }
             if readers.iter().any(thread::ScopedJoinHandle::is_finished) {
                 break; // A reader has failed. The scope passes its panic on.
             }
@@ -245,7 +249,7 @@ fn a_server_killed_under_load_keeps_unmarked_mail() {
     let [quits, unanswered, in_part] =
         [&scene.quits, &scene.unanswered, &scene.in_part].map(|count| count.load(Ordering::Relaxed));
     println!(
-        "{kills} kills, {quits} QUITs, {unanswered} not answered, {in_part} of these had removed some messages only"
+        "{kills} kills or more, {quits} QUITs, {unanswered} not answered, {in_part} of these had removed some messages only"
     );
     assert!(unanswered > 0, "the server was never killed during a QUIT");
 }
