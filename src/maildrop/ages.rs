@@ -16,7 +16,7 @@
 //! writes the file again without the messages that are gone, and so does a session if the file has become long.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
 use super::is_missing;
@@ -55,7 +55,7 @@ pub(super) struct Age {
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     by_id: HashMap<Vec<u8>, Age>,
-    /// The sessions that have hidden messages, by the time. No two have the same.
+    /// The sessions that have hidden messages, by the time. A session takes a later second if another one has its own.
     sessions: BTreeMap<u64, Batch>,
     /// How many lines the file has.
     lines: usize,
@@ -131,7 +131,7 @@ impl<'a> Retrieved<'a> {
     }
 }
 
-/// Reads the file; nothing if there is none.
+/// Reads the file. If there is none, it is as if it were empty.
 pub(super) fn read(location: &Location, folder: Folder) -> Vec<u8> {
     let files = files(location, folder);
     files.read(location.root(), FILE).unwrap_or_else(|error| {
@@ -223,15 +223,13 @@ impl Ages {
         folder: Folder,
         meant: impl Fn(&Batch) -> bool,
     ) -> io::Result<()> {
-        let mut times: Vec<_> = self.by_id.values().filter_map(|age| age.hidden).collect();
-        times.sort_unstable();
-        times.dedup();
-        times.retain(|&time| meant(&self.session(time)));
-        if times.is_empty() {
+        let hidden = self.by_id.values().filter_map(|age| age.hidden);
+        let shown: BTreeSet<u64> = hidden.filter(|&time| meant(&self.session(time))).collect();
+        if shown.is_empty() {
             return Ok(());
         }
         for age in self.by_id.values_mut() {
-            age.hidden = age.hidden.filter(|time| times.binary_search(time).is_err());
+            age.hidden = age.hidden.filter(|time| !shown.contains(time));
         }
         files(location, folder).replace(location.root(), FILE, &self.text(|_, _| true).0)
     }

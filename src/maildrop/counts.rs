@@ -1,4 +1,4 @@
-//! How many messages maildrops have, for an admin who asks again and again. A Maildir whose directories have not changed since
+//! How many messages maildrops have, for an admin who asks repeatedly. A Maildir whose directories have not changed since
 //! the last question is not listed again: a question costs a few system calls, however many messages there are.
 //!
 //! In a flat maildrop and in an mbox programs write to files without a change of the directory, and so does the server when it
@@ -22,7 +22,7 @@ use crate::auth::MailFormat;
 /// How many maildrops are remembered. The next one makes all be forgotten.
 const MOST: usize = 1000;
 
-/// The messages of Maildirs about which somebody has asked.
+/// How many messages the Maildirs have about which an admin has asked.
 #[derive(Debug, Default)]
 pub struct Counts(Mutex<HashMap<Key, Counted>>);
 

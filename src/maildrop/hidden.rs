@@ -1,4 +1,4 @@
-//! Messages that POP3 clients have deleted and never see again, while other programs still have them (`--deletes hide`).
+//! Messages that POP3 clients have deleted and do not see any more, while other programs still have them (`--deletes hide`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;

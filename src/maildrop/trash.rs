@@ -35,7 +35,7 @@ pub enum Deletes {
     Remove,
     /// They are kept elsewhere for so many days.
     Trash(u32),
-    /// They stay for other programs, and POP3 clients never see them again.
+    /// They stay for other programs, and POP3 clients do not see them any more.
     Hide,
     /// Clients cannot mark messages as deleted.
     Refuse,

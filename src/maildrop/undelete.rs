@@ -67,11 +67,10 @@ impl Lock {
     /// # Errors
     /// When the maildrop cannot be read. Some messages may be back then.
     pub fn undelete(&self, meant: impl Fn(&Batch) -> bool) -> io::Result<Restored> {
-        let mut sum = Restored::default();
-        for kept in hidden::kept(self.location())?.iter().filter(|kept| meant(&kept.batch)) {
-            sum.messages += kept.messages;
-        }
-        if sum.messages > 0 {
+        let hidden = hidden::kept(self.location())?;
+        let hidden = hidden.iter().filter(|kept| meant(&kept.batch)).map(|kept| kept.messages).sum();
+        let mut sum = Restored { messages: hidden, failed: 0 };
+        if hidden > 0 {
             with_folders(self.location()).iter().try_for_each(|location| hidden::show(location, &meant))?;
         }
         for trash in trashes(self.location())? {
